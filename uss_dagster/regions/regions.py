@@ -1,0 +1,330 @@
+"""``Regions``: any family of masks over one image, held as atoms.
+
+Every family of masks cuts an image into *atoms*, the pixels that the same regions hold. One integer map of atoms
+and a small boolean matrix regions × atoms say everything; the intersections of two families are then
+``A @ H @ B.T`` with ``H`` the joint histogram of their atoms, never a pixel × region product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from uss_dagster.errors import BadData
+from uss_dagster.regions import rle
+
+
+class Regions:
+    """K regions over one H × W image.
+
+    atoms: int32 (H, W), values 0..A-1. members: bool (K, A), which atoms a region holds.
+    parent: int32 (K,), index of the smallest region above, smaller than the region's own index, or -1.
+    level: float32 (K,), the height at which the region forms (0 finest); NaN where the method has none.
+    score: float32 (K,), confidence, 1 where the method has none. label: int32 (K,), class id or -1.
+    source: K strings, which view, scale or annotator a region comes from.
+    """
+
+    __slots__ = ("__dict__", "atoms", "label", "level", "members", "parent", "score", "source")
+
+    def __init__(
+        self,
+        atoms: np.ndarray,
+        members: np.ndarray,
+        parent: Sequence[int] | np.ndarray | None = None,
+        *,
+        level: Sequence[float] | np.ndarray | None = None,
+        score: Sequence[float] | np.ndarray | None = None,
+        label: Sequence[int] | np.ndarray | None = None,
+        source: Sequence[str] | str = "",
+    ) -> None:
+        self.atoms = np.ascontiguousarray(atoms, np.int32)
+        self.members = np.asarray(members, bool)
+        if self.atoms.ndim != 2 or self.members.ndim != 2:
+            raise BadData(f"Regions take atoms (H, W) and members (K, A), got {self.atoms.shape} and {self.members.shape}.")
+        k = len(self.members)
+        if self.atoms.size and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < self.members.shape[1]:
+            raise BadData(f"Atoms run from {self.atoms.min()} to {self.atoms.max()}, but members know {self.members.shape[1]} of them.")
+        self.parent = np.full(k, -1, np.int32) if parent is None else np.asarray(parent, np.int32).copy()
+        self.level = np.full(k, np.nan, np.float32) if level is None else np.asarray(level, np.float32)
+        self.score = np.ones(k, np.float32) if score is None else np.asarray(score, np.float32)
+        self.label = np.full(k, -1, np.int32) if label is None else np.asarray(label, np.int32)
+        self.source = (source,) * k if isinstance(source, str) else tuple(source)
+        for name in ("parent", "level", "score", "label", "source"):
+            if len(getattr(self, name)) != k:
+                raise BadData(f"{k} regions, but {len(getattr(self, name))} values of '{name}'.")
+        _check_parents(self.parent)
+
+    # -- making -----------------------------------------------------------------------------------
+
+    @classmethod
+    def from_tree(
+        cls,
+        leaf_map: np.ndarray,
+        parent: Sequence[int] | np.ndarray,
+        *,
+        level: Sequence[float] | np.ndarray | None = None,
+        score: Sequence[float] | np.ndarray | None = None,
+        label: Sequence[int] | np.ndarray | None = None,
+        source: Sequence[str] | str = "",
+    ) -> Regions:
+        """A tree of nested regions.
+
+        leaf_map: integer (H, W), the deepest node that holds each pixel, or -1 for none (a pixel may belong to an inner
+        node directly). parent: per node, its parent; parents come before their children. The first node is the root,
+        with parent -1 or 0. Other nodes with parent -1 make the tree a forest.
+        """
+        leaf_map = np.asarray(leaf_map)
+        above = np.asarray(parent, np.int32).copy()
+        if len(above) and above[0] == 0:
+            above[0] = -1
+        _check_parents(above)
+        n = len(above)
+        if leaf_map.ndim != 2 or leaf_map.dtype.kind not in "iu":
+            raise BadData(f"A leaf map is an integer array (H, W), got {leaf_map.dtype} {leaf_map.shape}.")
+        if leaf_map.size and not -1 <= int(leaf_map.min()) <= int(leaf_map.max()) < n:
+            raise BadData(f"The leaf map holds {leaf_map.min()}..{leaf_map.max()}, but the tree has nodes 0..{n - 1} (-1 is no region).")
+        holds = ancestor_matrix(above)
+        used = np.bincount(leaf_map.ravel().astype(np.int64) + 1, minlength=n + 1) > 0
+        columns = np.concatenate([np.zeros((n, 1), bool), holds], axis=1)[:, used]
+        rank = np.cumsum(used) - 1
+        return cls(rank[leaf_map + 1], columns, above, level=level, score=score, label=label, source=source)
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: Sequence[np.ndarray] | np.ndarray,
+        parent: Sequence[int] | np.ndarray | None = None,
+        *,
+        shape: tuple[int, int] | None = None,
+        level: Sequence[float] | np.ndarray | None = None,
+        score: Sequence[float] | np.ndarray | None = None,
+        label: Sequence[int] | np.ndarray | None = None,
+        source: Sequence[str] | str = "",
+    ) -> Regions:
+        """Any masks, bool (K, H, W), overlapping or not; ``shape`` is needed only when there are none."""
+        if not len(masks):
+            if shape is None:
+                raise BadData("Regions.from_masks got no masks; pass shape=(height, width) so that the image size is known.")
+            return cls(np.zeros(shape, np.int32), np.zeros((0, 1), bool))
+        shapes = {m.shape for m in masks}
+        if len(shapes) > 1:
+            raise BadData(f"Masks of one image must have one size, got {sorted(shapes)}.")
+        atoms, first = _atoms_of_masks(masks)
+        members = np.stack([np.asarray(m, bool).ravel()[first] for m in masks])
+        return cls(atoms, members, parent, level=level, score=score, label=label, source=source)
+
+    @classmethod
+    def from_label_map(cls, labels: np.ndarray, *, ignore: int | None = None, use_labels: bool = False, source: str = "") -> Regions:
+        """One region a distinct value, in ascending order, without a root; ``ignore`` belongs to none."""
+        values, inverse = np.unique(labels, return_inverse=True)
+        keep = np.ones(len(values), bool) if ignore is None else values != ignore
+        members = np.eye(len(values), dtype=bool)[keep]
+        return cls(inverse.reshape(labels.shape), members, label=values[keep] if use_labels else None, source=source)
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return (
+            f"Regions({len(self)} over {height}×{width}, {self.members.shape[1]} atoms, depth {int(self.depth.max()) if len(self) else 0})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return self.atoms.shape[0], self.atoms.shape[1]
+
+    @cached_property
+    def atom_area(self) -> np.ndarray:
+        """Pixels in each atom, int64 (A,)."""
+        return np.bincount(self.atoms.ravel(), minlength=self.members.shape[1])
+
+    @cached_property
+    def area(self) -> np.ndarray:
+        """Pixels in each region, int64 (K,)."""
+        return self.members @ self.atom_area
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Number of regions above each region, int32 (K,)."""
+        depth = np.zeros(len(self), np.int32)
+        for region, above in enumerate(self.parent.tolist()):
+            if above >= 0:
+                depth[region] = depth[above] + 1
+        return depth
+
+    @cached_property
+    def is_root(self) -> np.ndarray:
+        """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
+        return (self.parent < 0) & (self.area == self.atoms.size)
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """COCO boxes (x, y, width, height), int32 (K, 4); zeros for an empty region."""
+        a = self.members.shape[1]
+        rows, columns = np.indices(self.shape, dtype=np.int32).reshape(2, -1)
+        flat = self.atoms.ravel()
+        low, high = np.full((2, a), 2**30, np.int64), np.full((2, a), -1, np.int64)
+        for axis, where in enumerate((columns, rows)):
+            np.minimum.at(low[axis], flat, where)
+            np.maximum.at(high[axis], flat, where)
+        boxes = np.zeros((len(self), 4), np.int32)
+        for region, held in enumerate(self.members):
+            held = held & (self.atom_area > 0)
+            if held.any():
+                x, y = low[:, held].min(axis=1)
+                boxes[region] = x, y, high[0, held].max() - x + 1, high[1, held].max() - y + 1
+        return boxes
+
+    def mask(self, region: int) -> np.ndarray:
+        """Bool (H, W) of one region."""
+        return self.members[region][self.atoms]
+
+    def masks(self) -> np.ndarray:
+        """Bool (K, H, W) of all regions. Large: prefer ``mask`` or the atoms."""
+        return self.members[:, self.atoms]
+
+    def deepest(self) -> np.ndarray:
+        """Int32 (H, W): index of the last (so, in a tree, the deepest) region holding each pixel, -1 for none."""
+        k = len(self)
+        last = (
+            np.where(self.members.any(axis=0), k - 1 - np.argmax(self.members[::-1], axis=0), -1)
+            if k
+            else np.full(self.members.shape[1], -1)
+        )
+        return last.astype(np.int32)[self.atoms]
+
+    def cut(self, threshold: float) -> np.ndarray:
+        """Int32 (H, W): the flat segmentation by the largest regions whose level is at most ``threshold``.
+
+        Where no region is that fine, the smallest one holding the pixel is taken; -1 where there is none.
+        """
+        fine = self.level <= threshold
+        above_is_fine = np.where(self.parent >= 0, fine[self.parent], False)
+        tops = np.flatnonzero(fine & ~above_is_fine)
+        chosen = self._last_holder(tops)
+        return np.where(chosen >= 0, chosen, self._last_holder(np.arange(len(self))))[self.atoms].astype(np.int32)
+
+    def _last_holder(self, regions: np.ndarray) -> np.ndarray:
+        holder = np.full(self.members.shape[1], -1, np.int64)
+        for region in regions:
+            holder[self.members[region]] = region
+        return holder
+
+    # -- changing ---------------------------------------------------------------------------------
+
+    def select(self, keep: np.ndarray) -> Regions:
+        """The regions where ``keep`` (bool (K,) or indices in ascending order); children move up to what is kept above them."""
+        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64)
+        new = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
+        new[keep] = np.arange(len(keep))
+        nearest = np.full(len(self) + 1, -1, np.int64)
+        for region, above in enumerate(self.parent.tolist()):
+            nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
+        return Regions(
+            self.atoms,
+            self.members[keep],
+            nearest[keep],
+            level=self.level[keep],
+            score=self.score[keep],
+            label=self.label[keep],
+            source=[self.source[i] for i in keep],
+        )
+
+    def pruned(self) -> Regions:
+        """Without regions that own no pixel."""
+        return self if bool((self.area > 0).all()) else self.select(self.area > 0)
+
+    def resized(self, height: int, width: int) -> Regions:
+        """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
+        rows = ((np.arange(height) + 0.5) * self.shape[0] / height).astype(np.int64)
+        columns = ((np.arange(width) + 0.5) * self.shape[1] / width).astype(np.int64)
+        atoms = self.atoms[rows[:, None], columns[None, :]]
+        return Regions(atoms, self.members, self.parent, level=self.level, score=self.score, label=self.label, source=self.source)
+
+    # -- other forms ------------------------------------------------------------------------------
+
+    def rles(self) -> list[bytes]:
+        """COCO codes of all regions, made a few masks at a time so that memory stays small."""
+        step = max(1, 16_000_000 // max(1, self.atoms.size))
+        codes: list[bytes] = []
+        for start in range(0, len(self), step):
+            codes += rle.encode(self.members[start : start + step][:, self.atoms])
+        return codes
+
+    def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, object]]:
+        """COCO annotations (class-agnostic where a region has no label), with ``parent`` and ``score`` kept as extra keys."""
+        height, width = self.shape
+        return [
+            {
+                "id": first_id + region,
+                "image_id": image_id,
+                "category_id": max(1, int(self.label[region])),
+                "iscrowd": 0,
+                "area": int(self.area[region]),
+                "bbox": [int(v) for v in self.boxes[region]],
+                "segmentation": {"size": [height, width], "counts": code.decode("ascii")},
+                "score": float(self.score[region]),
+                "parent": first_id + int(self.parent[region]) if self.parent[region] >= 0 else None,
+            }
+            for region, code in enumerate(self.rles())
+        ]
+
+
+def intersections(first: Regions, second: Regions, valid: np.ndarray | None = None) -> np.ndarray:
+    """Pixels shared by every pair of regions, int64 (K1, K2), over the valid pixels (bool (H, W)) only."""
+    counts = joint_histogram(first, second, valid).astype(np.float64)  # exact below 2⁵³, and multiplied by BLAS
+    return (first.members.astype(np.float64) @ counts @ second.members.T.astype(np.float64)).astype(np.int64)
+
+
+def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = None) -> np.ndarray:
+    """Pixels in every pair of atoms, int64 (A1, A2)."""
+    if first.shape != second.shape:
+        raise BadData(f"Regions of one image must have one size, got {first.shape} and {second.shape} (height, width).")
+    a, b = first.members.shape[1], second.members.shape[1]
+    pairs = first.atoms.astype(np.int64) * b + second.atoms
+    return np.bincount(pairs.ravel() if valid is None else pairs[valid], minlength=a * b).reshape(a, b)
+
+
+def ancestor_matrix(parent: np.ndarray) -> np.ndarray:
+    """Bool (n, n): ``[a, b]`` where node a is b or lies above b; parents come before their children."""
+    holds = np.eye(len(parent), dtype=bool)
+    for node, above in enumerate(parent.tolist()):
+        if above >= 0:
+            holds[:, node] |= holds[:, above]
+    return holds
+
+
+def _check_parents(parent: np.ndarray) -> None:
+    bad = np.flatnonzero((parent >= np.arange(len(parent))) | (parent < -1))
+    if len(bad):
+        raise BadData(f"Region {bad[0]} has parent {parent[bad[0]]}; a parent comes before its children, or is -1 for none.")
+
+
+def _atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(atom map (H, W), index of the first pixel of each atom): pixels grouped by which masks hold them, in raster order.
+
+    Each mask adds a fixed pseudo-random 64-bit word to its pixels; equal sums mean equal membership but for a chance
+    of about atoms² / 2⁶⁵, so the grouping is then verified against the masks' areas.
+    """
+    shape = masks[0].shape
+    words = np.random.default_rng(0x5E6).integers(0, 2**64, len(masks), dtype=np.uint64)
+    key = np.zeros(shape[0] * shape[1], np.uint64)
+    for mask, word in zip(masks, words, strict=True):
+        key[np.asarray(mask, bool).ravel()] += word
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    atoms, first = rank[inverse], first[order]
+    sizes = np.bincount(atoms)
+    for mask in masks:
+        flat = np.asarray(mask, bool).ravel()
+        if int(sizes[flat[first]].sum()) != int(np.count_nonzero(flat)):  # pragma: no cover - a 64-bit collision
+            raise BadData("Two groups of pixels fell on one key. Reverse the order of the masks and report this image.")
+    return atoms.reshape(shape).astype(np.int32), first

@@ -1,0 +1,44 @@
+"""How this process uses the machine: thread counts, wait policy, device, and what a run cost.
+
+Belongs here: settings that must be made before a heavy library is imported. Does not belong here:
+anything about segmentation.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def quiet_environment() -> None:
+    """Set, before torch, dvc or great_expectations are imported, what they only read at import time.
+
+    ``OMP_WAIT_POLICY=PASSIVE`` stops OpenMP threads from spinning while another process holds their core: on a
+    shared two-core machine a two-thread ViT ran four to seven times faster with it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process and its finished children, in MiB."""
+    import resource
+    import sys
+
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / unit
+
+
+def single_thread() -> None:
+    """One compute thread for this process: workers get one core each, and sums come out in one order."""
+    import sys
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
