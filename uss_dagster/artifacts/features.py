@@ -1,0 +1,39 @@
+"""Reading the tensors of a features artefact, image by image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.artifacts.schemas import FEATURES
+from uss_dagster.artifacts.staging import read_manifest
+from uss_dagster.artifacts.tables import read_table
+from uss_dagster.errors import BadData
+
+
+class FeatureShards:
+    """Facets by image id; keeps one shard open (mapped, so only what is read comes into memory)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.backbone: str = f"backbone '{read_manifest(folder)['backbone']}'"
+        self._where: dict[str, list[tuple[str, str]]] = {}
+        index = read_table(folder / "index.parquet", FEATURES)
+        for image_id, shard, facet in zip(*(index[c].to_pylist() for c in ("image_id", "shard", "facet")), strict=True):
+            self._where.setdefault(image_id, []).append((shard, facet))
+        self._open: tuple[str, Any] | None = None
+
+    def tensors(self, image_id: str) -> dict[str, np.ndarray]:
+        """Facet name → array, as stored (float16; indices as integers)."""
+        if image_id not in self._where:
+            raise BadData(f"{self.folder} has no features of image '{image_id}'. Run its features stage again.")
+        return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in self._where[image_id]}
+
+    def _shard(self, name: str) -> Any:
+        from safetensors import safe_open
+
+        if self._open is None or self._open[0] != name:
+            self._open = (name, safe_open(self.folder / name, "numpy"))
+        return self._open[1]

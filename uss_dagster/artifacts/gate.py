@@ -1,0 +1,203 @@
+"""The gate every artefact passes before it counts: structural contract, then a Great Expectations suite.
+
+Belongs here: running checks and turning them into one report. A check yields sentences; none means it passed. Great
+Expectations (1.x, ephemeral context, pandas, suites in code, analytics off) does what it is good at: columns of tables.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pycocotools import mask as coco
+
+from uss_dagster.errors import BadData
+from uss_dagster.regions import rle
+
+MOST_SENTENCES = 20
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One Great Expectations rule: its snake-case name and keyword arguments."""
+
+    rule: str
+    arguments: dict[str, Any]
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
+        return f"{self.rule}({shown})"
+
+
+def expect(rule: str, **arguments: Any) -> Expectation:
+    return Expectation(rule, arguments)
+
+
+@dataclass
+class Report:
+    """The verdict on one artefact: one row a rule, in order; written beside the artefact as ``validation.json``."""
+
+    what: str
+    rules: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def success(self) -> bool:
+        return all(rule["success"] for rule in self.rules)
+
+    def add(self, rule: str, success: bool, found: str = "") -> None:
+        self.rules.append({"rule": rule, "success": success, "found": found})
+
+    def reasons(self) -> list[str]:
+        return [f"{r['rule']}: {r['found']}" if r["found"] else r["rule"] for r in self.rules if not r["success"]]
+
+    def to_json(self) -> str:
+        return json.dumps({"what": self.what, "success": self.success, "rules": self.rules}, indent=1, ensure_ascii=False) + "\n"
+
+    def write(self, folder: Path) -> None:
+        (folder / "validation.json").write_text(self.to_json(), encoding="utf-8")
+
+
+def check_contract(report: Report, rule: str, problems: Iterable[str]) -> bool:
+    """Add one structural rule; the first few problems are kept, the rest counted."""
+    try:
+        found = list(problems)
+    except BadData as error:
+        found = [str(error)]
+    text = " ".join(found[:MOST_SENTENCES])
+    if len(found) > MOST_SENTENCES:
+        text += f" … and {len(found) - MOST_SENTENCES} more."
+    report.add(rule, not found, text)
+    return not found
+
+
+def check_expectations(report: Report, frame: Any, expectations: Sequence[Expectation]) -> None:
+    """Run a suite over a pandas frame and add one row a rule."""
+    import contextlib
+    import io
+    import logging
+
+    from uss_dagster.runtime import quiet_environment
+
+    quiet_environment()
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        import great_expectations as gx
+        import great_expectations.expectations as gxe
+
+        logging.getLogger("great_expectations").setLevel(logging.ERROR)
+        context = gx.get_context(mode="ephemeral")
+        batch = context.data_sources.add_pandas("artefact").add_dataframe_asset("table").add_batch_definition_whole_dataframe("all")
+        suite = context.suites.add(gx.ExpectationSuite(name="suite"))
+        for expectation in expectations:
+            cls = getattr(gxe, "".join(part.title() for part in expectation.rule.split("_")))
+            suite.add_expectation(cls(**expectation.arguments))
+        definition = context.validation_definitions.add(gx.ValidationDefinition(name="validation", data=batch, suite=suite))
+        outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY")
+    answers = [(r.expectation_config.type, r.expectation_config.kwargs, r) for r in outcome.results if r.expectation_config]
+    for expectation in expectations:
+        for rule, arguments, result in answers:
+            if rule == expectation.rule and all(arguments.get(k) == v for k, v in expectation.arguments.items()):
+                report.add(str(expectation), bool(result.success), "" if result.success else _explain(result))
+                break
+        else:
+            report.add(str(expectation), False, "Great Expectations returned no verdict on this rule.")
+
+
+def _explain(result: Any) -> str:
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        return str(result.exception_info.get("exception_message"))
+    facts = result.result or {}
+    if "unexpected_count" in facts:
+        examples = list(facts.get("partial_unexpected_list", []))[:3]
+        return f"{facts['unexpected_count']} of {facts.get('element_count', '?')} values break it, such as {examples}."
+    return f"observed {facts.get('observed_value', facts)}."
+
+
+# -- structural rules -----------------------------------------------------------------------------------------
+
+
+def sorted_unique(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
+    """Rows ascend strictly in these columns."""
+    keys = list(zip(*(table[c].to_pylist() for c in columns), strict=True))
+    for before, after in itertools.pairwise(keys):
+        if not before < after:
+            yield f"Row {dict(zip(columns, after, strict=True))} follows {dict(zip(columns, before, strict=True))}."
+
+
+def no_nan(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
+    """No NaN and no infinity in these columns, naming the row."""
+    for column in columns:
+        values = table[column].to_numpy()
+        for row in np.flatnonzero(~np.isfinite(values.astype(np.float64))):
+            named = {c: table[c][int(row)].as_py() for c in table.column_names[:6] if c != column and c != "rle"}
+            yield f"{column} is {values[row]} at {named}."
+
+
+def valid_regions(table: pa.Table, overlap: bool) -> Iterator[str]:
+    """Every code decodes to its image's size, area and box; children lie inside their parents; and, unless the method
+    declares overlap, regions without a common line of descent share no pixel. Works on the run-length codes in C."""
+    columns = {
+        name: table[name].to_pylist() for name in ("image_id", "region", "parent", "depth", "area", "bbox", "rle", "height", "width")
+    }
+    start, total = 0, table.num_rows
+    while start < total:
+        image = columns["image_id"][start]
+        stop = start
+        while stop < total and columns["image_id"][stop] == image:
+            stop += 1
+        yield from _valid_image(image, {name: values[start:stop] for name, values in columns.items()}, overlap)
+        start = stop
+
+
+def _valid_image(image: str, rows: dict[str, list[Any]], overlap: bool) -> Iterator[str]:
+    k = len(rows["rle"])
+    height, width = rows["height"][0], rows["width"][0]
+    if set(rows["height"]) != {height} or set(rows["width"]) != {width}:
+        yield f"Image {image}: its regions name several image sizes."
+        return
+    if rows["region"] != list(range(k)):
+        yield f"Image {image}: region numbers are not 0..{k - 1} in order."
+        return
+    codes, areas = [], []
+    for region, counts in enumerate(rows["rle"]):
+        try:
+            runs = rle.runs(counts)
+        except BadData as error:
+            yield f"Image {image}, region {region}: {error}"
+            return
+        if int(runs.sum()) != height * width:
+            yield f"Image {image}, region {region}: its code covers {runs.sum()} pixels, the image has {height}×{width} = {height * width}."
+            return
+        codes.append({"size": [height, width], "counts": counts})
+        areas.append(int(runs[1::2].sum()))
+    boxes = coco.toBbox(codes)
+    children: dict[int, list[int]] = {}
+    for region in range(k):
+        parent = rows["parent"][region]
+        if not -1 <= parent < region:
+            yield f"Image {image}, region {region}: parent is {parent}, expected -1 or a smaller number than its own."
+            return
+        children.setdefault(parent, []).append(region)
+        if rows["depth"][region] != (rows["depth"][parent] + 1 if parent >= 0 else 0):
+            yield f"Image {image}, region {region}: depth is {rows['depth'][region]}, its parent {parent} says otherwise."
+        if areas[region] != rows["area"][region] or areas[region] == 0:
+            yield f"Image {image}, region {region}: area is {rows['area'][region]}, its code holds {areas[region]} pixels (0 is not allowed)."
+        elif rows["bbox"][region] != [int(v) for v in boxes[region]]:
+            yield f"Image {image}, region {region}: bbox is {rows['bbox'][region]}, its code spans {[int(v) for v in boxes[region]]}."
+        if parent >= 0:
+            inside = int(coco.area(coco.merge([codes[region], codes[parent]], intersect=True)))
+            if inside != areas[region]:
+                yield f"Image {image}, region {region}: {areas[region] - inside} of its {areas[region]} pixels lie outside its parent {parent}."
+    if not overlap:
+        for parent, siblings in children.items():
+            together = int(coco.area(coco.merge([codes[s] for s in siblings])))
+            separate = sum(areas[s] for s in siblings)
+            if together != separate:
+                above = f"region {parent}" if parent >= 0 else "no parent"
+                named = f"{siblings[:4]}{'…' if len(siblings) > 4 else ''}"
+                yield f"Image {image}: regions {named} under {above} share {separate - together} pixels; siblings must be disjoint."

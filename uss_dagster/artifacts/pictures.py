@@ -1,0 +1,103 @@
+"""Encoded pictures as arrays, and folders of them as lists of files.
+
+Belongs here: the one way this package decodes a picture. Does not belong here: what a picture shows.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from uss_dagster.errors import BadData, UsageError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 200_000_000
+"""A picture that declares more pixels is taken for a decompression bomb: 600 MB as an array."""
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright, of any encoded picture; ``name`` is the file that an error speaks of.
+
+    Transparency is laid on white, 16-bit grey is scaled to 8 bits, and the EXIF orientation is applied. The first
+    frame stands for an animation.
+    """
+    if not data:
+        raise BadData(f"{name} is empty (0 bytes); a picture was expected. Copy or download it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS below is the limit that counts
+            with Image.open(io.BytesIO(data)) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Scale it down first.")
+                picture.load()
+                upright = ImageOps.exif_transpose(picture)
+    except Image.DecompressionBombError as error:
+        raise BadData(f"{name} declares more than {MAX_PIXELS:,} pixels. Scale it down first.") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadData(f"{name} is not a picture that Pillow can read. Remove it, or convert it to PNG or JPEG.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:  # what Pillow raises on broken files
+        raise BadData(f"{name} is truncated or damaged ({error}). Copy or download it again.") from error
+    if 0 in upright.size:
+        raise BadData(f"{name} has no pixels ({upright.width}×{upright.height}). Remove it.")
+    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        values = np.asarray(picture).astype(np.float64)
+        # 16-bit files span 0..65535; a file of small values in a wide mode is already on the 8-bit scale.
+        wide = picture.mode.startswith("I;16") or values.max() > 255
+        grey = np.clip(np.round(values / 257 if wide else values), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
+        above = picture.convert("RGBA")
+        white = Image.new("RGBA", above.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, above).convert("RGB")
+    return picture.convert("RGB")
+
+
+def encode_png(rgb: np.ndarray) -> bytes:
+    """PNG bytes of uint8 (H, W, 3); the same array gives the same bytes."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise BadData(f"encode_png takes uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}.")
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """The picture files among ``paths`` and below the folders among them, each once, in natural order (2 before 10)."""
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(
+                (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not _hidden(p, path)), key=_natural
+            )
+            if not inside:
+                raise UsageError(f"Folder {path} holds no images. These suffixes count: {', '.join(SUFFIXES)}.")
+            found.update(dict.fromkeys(inside))
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise UsageError(f"{path} does not exist. Pass image files, or folders that hold some.")
+    if not found:
+        raise UsageError("No images were given. Pass image files, or folders that hold some.")
+    return sorted(found, key=_natural)
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Runs of digits compare as numbers; the plain text breaks ties."""
+    text = path.as_posix()
+    pieces = re.findall(r"\d+|\D+", text)
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p.lower()) for p in pieces], text

@@ -1,0 +1,72 @@
+"""The one way work is spread over images: shard by shard, inline or in worker processes, resuming where a run stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from uss_dagster.errors import UsageError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def worker_count(jobs: int) -> int:
+    """Worker processes to use: ``USS_WORKERS``, else one a core, never more than there are jobs."""
+    wanted = os.environ.get("USS_WORKERS", "")
+    if wanted and (not wanted.isdigit() or int(wanted) < 1):
+        raise UsageError(f"USS_WORKERS is '{wanted}', expected a whole number of at least 1.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(int(wanted) if wanted else cores, jobs))
+
+
+def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | None = None) -> Iterator[R]:
+    """``function`` of every job, results in the order of the jobs.
+
+    ``function`` and jobs must pickle (a top-level function; ``functools.partial`` is fine), must not share
+    state, and must write only their own files: then the bytes are the same for any number of workers.
+    """
+    workers = worker_count(len(jobs)) if workers is None else min(workers, max(1, len(jobs)))
+    if workers == 1:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # as in a worker, so that sums come out in the same order
+            yield from map(function, jobs)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")  # a fork of a process with running BLAS threads may hang
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    try:
+        yield from (future.result() for future in [pool.submit(function, job) for job in jobs])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    """One thread a worker, and an end when the parent dies: a killed stage must leave nothing running."""
+    import threading
+    import time
+
+    from uss_dagster.runtime import quiet_environment, single_thread
+
+    quiet_environment()
+    single_thread()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def result_facts(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Sums of the per-shard facts that workers return."""
+    total: dict[str, float] = {}
+    for result in results:
+        for key, value in result.items():
+            total[key] = max(total.get(key, 0), value) if key.startswith("peak") else total.get(key, 0) + value
+    return total

@@ -1,0 +1,101 @@
+"""Reading and writing Parquet by schema, deterministically; regions as rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.errors import BadData
+from uss_dagster.regions import Regions, rle
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write one table; columns and types must be the schema's."""
+    check_schema(table.schema, schema, path.name)
+    pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=65536, store_schema=False)
+
+
+def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
+    """Read one table and hold it against its schema."""
+    try:
+        table = pq.read_table(path, **options)
+    except FileNotFoundError:
+        raise BadData(f"{path} is missing: an artefact is incomplete. Run its stage again, or `dvc checkout`.") from None
+    except pa.ArrowException as error:
+        raise BadData(f"{path} cannot be read as Parquet ({error}). Run its stage again, or `dvc checkout`.") from error
+    if not options.get("columns"):
+        check_schema(table.schema, schema, str(path))
+    return table
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
+    """Refuse other columns or types, naming the first that differs."""
+    if found.names != expected.names:
+        missing, extra = [n for n in expected.names if n not in found.names], [n for n in found.names if n not in expected.names]
+        raise BadData(
+            f"{what} has columns {found.names}, expected {expected.names} (missing: {missing or 'none'}, unknown: {extra or 'none'})."
+        )
+    for field in expected:
+        got = found.field(field.name).type
+        if not _same_type(got, field.type):
+            raise BadData(f"{what}: column '{field.name}' is {got}, expected {field.type}.")
+
+
+def _same_type(got: pa.DataType, expected: pa.DataType) -> bool:
+    """Equal, but for the fixed length of a list, which Parquet does not keep."""
+    if pa.types.is_fixed_size_list(expected) or pa.types.is_list(expected):
+        return (pa.types.is_list(got) or pa.types.is_fixed_size_list(got)) and got.value_type == expected.value_type
+    return got == expected
+
+
+def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
+    """The rows of one image."""
+    k, (height, width) = len(regions), regions.shape
+    columns = {
+        "image_id": pa.array([image_id] * k, pa.string()),
+        "region": pa.array(np.arange(k, dtype=np.int32)),
+        "parent": pa.array(regions.parent),
+        "depth": pa.array(regions.depth),
+        "area": pa.array(regions.area.astype(np.int64)),
+        "bbox": pa.FixedSizeListArray.from_arrays(pa.array(regions.boxes.ravel()), 4),
+        "rle": pa.array(regions.rles(), pa.binary()),
+        "height": pa.array(np.full(k, height, np.int32)),
+        "width": pa.array(np.full(k, width, np.int32)),
+        "level": pa.array(regions.level, from_pandas=False),
+        "score": pa.array(regions.score, from_pandas=False),
+        "label": pa.array(regions.label),
+        "source": pa.array(list(regions.source), pa.string()),
+    }
+    return pa.table(columns, schema=REGIONS)
+
+
+def regions_from_table(rows: pa.Table) -> Regions:
+    """The regions of one image, from its rows in order."""
+    if not rows.num_rows:
+        raise BadData("Regions cannot be read from no rows: the image size is unknown.")
+    height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
+    masks = [rle.decode(code, height, width) for code in rows["rle"].to_pylist()]
+    return Regions.from_masks(
+        masks,
+        rows["parent"].to_numpy(),
+        level=rows["level"].to_numpy(),
+        score=rows["score"].to_numpy(),
+        label=rows["label"].to_numpy(),
+        source=rows["source"].to_pylist(),
+    )
+
+
+def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
+    """(image id, regions) over region shards in order, one shard in memory at a time."""
+    for path in paths:
+        table = read_table(path, REGIONS)
+        ids = table["image_id"].to_numpy(zero_copy_only=False)
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
+        for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+            if only is None or ids[start] in only:
+                yield str(ids[start]), regions_from_table(table.slice(start, stop - start))
