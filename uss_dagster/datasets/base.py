@@ -1,0 +1,77 @@
+"""What every dataset adapter shares: its spec, its sources, and the example it yields."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.errors import Unavailable
+from uss_dagster.regions import ClassTree, Regions
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a dataset is. ``truth`` says how its ground truth is to be read:
+
+    'classes': one tree of regions an image whose labels are nodes of ``classes``;
+    'annotators': several flat segmentations an image, told apart by ``Regions.source``;
+    'none': no ground truth.
+    """
+
+    name: str
+    title: str
+    params: type
+    truth: str
+    licence: str
+    citation: str
+    homepage: str = ""
+    classes: ClassTree | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    """Images in the full official split, by split name, where there is one."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image as it came (encoded bytes, never re-compressed) with its ground truth at the decoded size."""
+
+    image_id: str
+    image: bytes
+    suffix: str
+    split: str
+    truth: Regions
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as a method sees it. ``image``: uint8 (H, W, 3), RGB. ``features``: the backbone's facets, or None."""
+
+    image_id: str
+    image: np.ndarray
+    features: Any = None
+
+
+def mirror_folder(name: str) -> Path | None:
+    """The folder of a dataset in the local mirror ``USS_MIRROR``, where there is one."""
+    root = os.environ.get("USS_MIRROR")
+    if not root:
+        return None
+    folder = Path(root) / name
+    return folder if folder.is_dir() else None
+
+
+def need_mirror(name: str, get_it: str) -> Path:
+    """The mirror folder, or one sentence that says how to get the dataset."""
+    folder = mirror_folder(name)
+    if folder is None:
+        where = os.environ.get("USS_MIRROR")
+        tried = f"USS_MIRROR={where} has no folder '{name}'" if where else "USS_MIRROR is not set"
+        raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it}")
+    return folder
+
+
+Prepare = Callable[[Any], Any]

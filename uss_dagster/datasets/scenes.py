@@ -1,0 +1,81 @@
+"""Drawn scenes: the embedded dataset, with a known hierarchy scene → object → part, and no download.
+
+Every picture is composed from textured, lit objects that hide each other and cast shadows, then passed through the
+blur, noise and compression of a small camera. Its ground truth is the drawing's own label map. Picture i depends on
+the seed and on i alone, so the first 32 of 64 pictures are the 32.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.datasets._scene_objects import PARTS
+from uss_dagster.datasets._scene_views import BACKGROUNDS, draw
+from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.regions import ClassTree
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "plant": ("tree", "flower", "potted plant"),
+    "vehicle": ("car", "bicycle", "boat"),
+    "animal": ("bird", "fish", "cat", "butterfly", "coral"),
+    "furniture": ("chair", "table", "sofa", "rug", "painting"),
+    "light": ("floor lamp", "street lamp"),
+}
+"""Object classes with a super-category; the others stand below the scene itself. Super-categories are classes, never regions."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """images: how many pictures. seed: which endless series they are the beginning of."""
+
+    images: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError(f"images is {self.images}, expected at least 1.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, expected 0 or more.")
+
+
+def _class_tree() -> ClassTree:
+    def parts_of(name: str) -> dict[str, str]:
+        return {f"{name} {part}": "foreground" for part in PARTS[name]}
+
+    grouped = {name for members in GROUPS.values() for name in members}
+    nested: dict[str, Any] = {name: parts_of(name) for name in PARTS if name not in grouped}
+    nested |= {group: {name: parts_of(name) for name in members} for group, members in GROUPS.items()}
+    nested |= dict.fromkeys(BACKGROUNDS, "background")
+    return ClassTree.from_nested(nested)
+
+
+SPEC = DatasetSpec(
+    name="scenes",
+    title="Drawn scenes with objects and parts",
+    params=Params,
+    truth="classes",
+    licence="MIT (drawn by this package)",
+    citation="Drawn scenes of uss_dagster: procedural pictures whose regions are known exactly.",
+    classes=_class_tree(),
+)
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Pictures ``scene00000``, ``scene00001``, … as JPEG, each with its tree of regions."""
+    assert SPEC.classes is not None
+    for number in range(params.images):
+        canvas = draw(params.seed, number)
+        yield Example(f"scene{number:05d}", _photograph(canvas.picture(), canvas.rng), ".jpg", "all", canvas.truth(SPEC.classes))
+
+
+def _photograph(image: np.ndarray, rng: np.random.Generator) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=int(rng.integers(84, 95)))
+    return out.getvalue()
