@@ -1,0 +1,169 @@
+"""Greedy merging against a program that looks at every pair again before each merge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uss_dagster.graphs.merging import MergeTree, merge_tree, ward_tree
+from uss_dagster.graphs.region_graph import RegionGraph, region_graph
+from uss_dagster.regions import Regions
+
+
+def rescanned(graph: RegionGraph, area: np.ndarray, features: np.ndarray, weight: float, exponent: float) -> dict[frozenset[int], float]:
+    """Leaf set of every merged region → height, straight from the definition."""
+    whole = float(area.sum())
+    regions = {i: (frozenset([i]), float(area[i]), features[i].astype(float)) for i in range(len(area))}
+    borders = {
+        frozenset(pair): (length, length * strength)
+        for pair, length, strength in zip(map(tuple, graph.pairs.tolist()), graph.length.tolist(), graph.strength.tolist(), strict=True)
+    }
+    found: dict[frozenset[int], float] = {}
+    height, new = 0.0, len(area)
+    while borders:
+        candidates = []
+        for pair, (length, total) in borders.items():
+            i, j = sorted(pair)
+            (_, n_i, z_i), (_, n_j, z_j) = regions[i], regions[j]
+            distance = float(np.sqrt(((z_i - z_j) ** 2).sum()))
+            candidates.append(((weight * distance + total / length) * (n_i * n_j / ((n_i + n_j) * whole)) ** exponent, i, j))
+        cost, i, j = min(candidates)
+        height = max(height, cost)
+        (a, n_i, z_i), (b, n_j, z_j) = regions.pop(i), regions.pop(j)
+        regions[new] = (a | b, n_i + n_j, (n_i * z_i + n_j * z_j) / (n_i + n_j))
+        found[a | b] = height
+        moved: dict[frozenset[int], tuple[float, float]] = {}
+        for pair, (length, total) in borders.items():
+            renamed = frozenset(new if end in (i, j) else end for end in pair)
+            if len(renamed) == 2:
+                before = moved.get(renamed, (0.0, 0.0))
+                moved[renamed] = (before[0] + length, before[1] + total)
+        borders = moved
+        new += 1
+    return found
+
+
+def leaf_sets(tree: MergeTree) -> dict[frozenset[int], float]:
+    """Leaf set of every inner node → height."""
+    below: list[set[int]] = [set() for _ in tree.parent]
+    for i, node in enumerate(tree.leaf.tolist()):
+        below[node].add(i)
+    for node in range(len(tree.parent) - 1, 0, -1):
+        below[tree.parent[node]] |= below[node]
+    inner = np.setdiff1d(np.arange(len(tree.parent)), tree.leaf)
+    return {frozenset(below[node]): float(tree.height[node]) for node in inner.tolist()}
+
+
+def check_tree(tree: MergeTree, n: int) -> None:
+    """Preorder, one root, leaves at height 0, heights that never fall towards the root."""
+    assert tree.parent[0] == -1
+    assert (tree.parent[1:] >= 0).all()
+    line = [0]
+    for node in range(1, len(tree.parent)):
+        while line[-1] != tree.parent[node]:
+            line.pop()
+        line.append(node)
+    assert len(set(tree.leaf.tolist())) == n
+    assert set(tree.leaf.tolist()) == set(range(len(tree.parent))) - set(tree.parent.tolist())
+    assert not tree.height[tree.leaf].any()
+    assert (tree.height[1:] <= tree.height[tree.parent[1:]]).all()
+
+
+def random_map(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A label map with n connected-ish cells, all present: nearest of n random sites."""
+    sites = rng.random((n, 2)) * 16
+    y, x = np.indices((16, 16)) + 0.5
+    labels = np.argmin((y[..., None] - sites[:, 0]) ** 2 + (x[..., None] - sites[:, 1]) ** 2, axis=-1)
+    return np.unique(labels, return_inverse=True)[1].reshape(16, 16)
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize(("weight", "exponent"), [(0.3, 0.2), (1.0, 0.0), (0.0, 0.25)])
+def test_against_rescanning(seed: int, weight: float, exponent: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = random_map(rng, int(rng.integers(2, 25)))
+    area = np.bincount(labels.ravel())
+    features, strength = rng.normal(size=(len(area), 5)), rng.random(labels.shape)
+    graph = region_graph(labels, strength)
+    tree = merge_tree(graph, area, features, feature_weight=weight, size_exponent=exponent)
+    check_tree(tree, len(area))
+    got, expected = leaf_sets(tree), rescanned(graph, area, features, weight, exponent)
+    assert got.keys() == expected.keys()
+    assert [got[k] for k in expected] == pytest.approx(list(expected.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_ties_go_to_the_lowest_pair(seed: int) -> None:
+    """Few distinct values, all exact in binary, so that many costs are equal to the last bit."""
+    rng = np.random.default_rng(seed)
+    labels = random_map(rng, 16)
+    area = np.full(int(labels.max()) + 1, 4)
+    features = rng.integers(0, 3, (len(area), 1)).astype(float)
+    graph = region_graph(labels)
+    tree = merge_tree(graph, area, features, feature_weight=0.5, size_exponent=0.0)
+    assert leaf_sets(tree) == rescanned(graph, area, features, 0.5, 0.0)
+
+
+def test_all_equal_merges_in_order_of_number() -> None:
+    chain = RegionGraph(np.array([[0, 1], [1, 2], [2, 3]]), np.ones(3), np.zeros(3))
+    tree = merge_tree(chain, np.ones(4, int), np.zeros((4, 2)))
+    assert set(leaf_sets(tree)) == {frozenset({0, 1}), frozenset({2, 3}), frozenset({0, 1, 2, 3})}
+    assert tree.parent.tolist() == [-1, 0, 1, 1, 0, 4, 4]
+    assert tree.leaf.tolist() == [2, 3, 5, 6]
+    assert not tree.height.any()
+
+
+def test_joined_borders_are_weighted_by_length() -> None:
+    """0 and 1 merge first; their borders with 2 have lengths 3 and 1 and strengths .2 and .6, together .3."""
+    graph = RegionGraph(np.array([[0, 1], [0, 2], [1, 2]]), np.array([5.0, 3, 1]), np.array([0.1, 0.2, 0.6]))
+    tree = merge_tree(graph, np.array([1, 1, 2]), np.zeros((3, 1)), size_exponent=0.0)
+    assert leaf_sets(tree) == pytest.approx({frozenset({0, 1}): 0.1, frozenset({0, 1, 2}): 0.3})
+
+
+def test_heights_never_fall() -> None:
+    """Merging the outer pair of a line of features brings the mean nearer the third: cost 1 · 1.5 < 2, height stays 2."""
+    graph = RegionGraph(np.array([[0, 1], [0, 2], [1, 2]]), np.ones(3), np.array([0, 9.0, 0]))
+    tree = merge_tree(graph, np.ones(3, int), np.array([[0.0], [2.0], [4.5]]), feature_weight=1.0, size_exponent=0.0)
+    assert tree.height[0] >= tree.height.max()
+    # leaf 2 is 3.5 from the mean of 0 and 1, and the joined border has strength 4.5
+    assert leaf_sets(tree) == pytest.approx({frozenset({0, 1}): 2.0, frozenset({0, 1, 2}): 8.0})
+    sinking = RegionGraph(np.array([[0, 1], [1, 2]]), np.array([1.0, 1]), np.array([2.0, 0]))
+    tree = merge_tree(sinking, np.array([1, 1, 1]), np.array([[0.0], [0.0], [3.0]]), feature_weight=1.0, size_exponent=0.0)
+    assert leaf_sets(tree) == pytest.approx({frozenset({0, 1}): 2.0, frozenset({0, 1, 2}): 3.0})
+    falling = RegionGraph(np.array([[0, 1], [0, 2], [1, 2]]), np.array([1.0, 1, 9]), np.array([1.0, 3, 1]))
+    tree = merge_tree(falling, np.array([1, 1, 1]), np.zeros((3, 1)), size_exponent=1.0)
+    assert (tree.height[1:] <= tree.height[tree.parent[1:]]).all()
+
+
+def test_disconnected_and_single() -> None:
+    none = RegionGraph(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0))
+    single = merge_tree(none, np.array([7]), np.zeros((1, 3)))
+    assert (single.parent.tolist(), single.height.tolist(), single.leaf.tolist()) == ([-1], [0.0], [0])
+    apart = merge_tree(none, np.ones(3, int), np.zeros((3, 3)))
+    check_tree(apart, 3)
+    assert apart.parent.tolist() == [-1, 0, 0, 0]
+    pairs = RegionGraph(np.array([[0, 1], [2, 3]]), np.ones(2), np.array([0.5, 0.25]))
+    two = merge_tree(pairs, np.ones(4, int), np.zeros((4, 1)), size_exponent=0.0)
+    check_tree(two, 4)
+    assert two.height[0] == 0.5
+
+
+def test_ward_is_scipys() -> None:
+    from scipy.cluster.hierarchy import ward
+
+    points = np.random.default_rng(0).normal(size=(12, 4))
+    tree = ward_tree(np.ones(12), points)
+    check_tree(tree, 12)
+    inner = sorted(set(tree.parent.tolist()) - {-1})
+    # SciPy's distance is sqrt(2 n_i n_j / (n_i + n_j)) · |c_i - c_j|, ours has 1/N in place of the 2
+    np.testing.assert_allclose(sorted(tree.height[inner]), ward(points)[:, 2] / np.sqrt(2 * 12), atol=1e-12)
+
+
+def test_a_tree_is_ready_for_regions() -> None:
+    labels = random_map(np.random.default_rng(3), 20)
+    area = np.bincount(labels.ravel())
+    tree = merge_tree(region_graph(labels), area, np.random.default_rng(4).normal(size=(len(area), 2)))
+    regions = Regions.from_tree(tree.leaf[labels], tree.parent, level=tree.height)
+    assert len(regions.pruned()) == len(regions) == 2 * len(area) - 1
+    assert regions.area[0] == labels.size
+    assert regions.area[tree.leaf].tolist() == area.tolist()

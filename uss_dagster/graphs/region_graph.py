@@ -1,0 +1,81 @@
+"""Region adjacency: which regions of a label map touch, how long their border is, how strong, and what they hold on average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RegionGraph:
+    """Adjacent regions of a label map.
+
+    pairs: int64 (E, 2), i < j, in ascending order. length: float64 (E,), 4-neighbour pixel pairs across the border.
+    strength: float64 (E,), mean boundary strength over these pixel pairs, 0 where none was given.
+    """
+
+    pairs: np.ndarray
+    length: np.ndarray
+    strength: np.ndarray
+
+
+def region_graph(labels: np.ndarray, strength: np.ndarray | None = None) -> RegionGraph:
+    """The adjacency of a label map, int (H, W) ≥ 0.
+
+    strength: float (H, W), boundary strength of each pixel; a pixel pair counts the stronger of its two pixels, so that a
+    thin ridge counts in full on whichever side of the border it lies.
+    """
+    n = int(labels.max(initial=-1)) + 1
+    keys, weights = [], []
+    for first, second in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        a, b = labels[first], labels[second]
+        differ = a != b
+        a, b = a[differ].astype(np.int64), b[differ].astype(np.int64)
+        keys.append(np.minimum(a, b) * n + np.maximum(a, b))
+        if strength is not None:
+            weights.append(np.maximum(strength[first][differ], strength[second][differ]))
+    edges, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+    length = np.bincount(inverse, minlength=len(edges)).astype(np.float64)
+    total = np.zeros(len(edges)) if strength is None else np.bincount(inverse, np.concatenate(weights), len(edges))
+    return RegionGraph(np.stack([edges // max(n, 1), edges % max(n, 1)], axis=1), length, total / np.maximum(length, 1))
+
+
+def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
+    """Mean over each region of a feature grid upsampled bilinearly to the label map, float64 (n, C).
+
+    labels: int (H, W), values 0..n-1, each present. grid: float (h, w, C); with (h, w) = (H, W) the plain mean. The upsampled
+    features are never made: a region's mean is a weighted sum of grid cells, and only these weights are computed.
+    """
+    from scipy import sparse
+
+    (height, width), (h, w) = labels.shape, grid.shape[:2]
+    region = labels.ravel()
+    if (h, w) == (height, width):
+        cells, weights, regions = [np.arange(h * w)], [np.ones(h * w)], [region]
+    else:
+        cells, weights, regions = [], [], []
+        for y, wy in zip(*_bilinear(height, h), strict=True):
+            for x, wx in zip(*_bilinear(width, w), strict=True):
+                cells.append((y[:, None] * w + x).ravel())
+                weights.append((wy[:, None] * wx).ravel())
+                regions.append(region)
+    entries = (np.concatenate(weights), (np.concatenate(regions), np.concatenate(cells)))
+    total = sparse.coo_array(entries, shape=(n, h * w)).tocsr() @ grid.reshape(h * w, -1).astype(np.float64)
+    return total / np.bincount(region, minlength=n)[:, None]
+
+
+def upsample(grid: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear upsampling of a map (h, w) to (height, width); cell centres align with pixel centres, the border is held."""
+    (y0, y1), (wy0, wy1) = _bilinear(height, grid.shape[0])
+    (x0, x1), (wx0, wx1) = _bilinear(width, grid.shape[1])
+    rows = grid[y0] * wy0[:, None] + grid[y1] * wy1[:, None]
+    return rows[:, x0] * wx0 + rows[:, x1] * wx1
+
+
+def _bilinear(size: int, cells: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """For each of ``size`` pixels the two nearest of ``cells`` cells and their weights, which sum to 1."""
+    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
+    low = np.floor(place).astype(np.int64)
+    share = place - low
+    return (low, np.minimum(low + 1, cells - 1)), (1 - share, share)

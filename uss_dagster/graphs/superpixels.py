@@ -1,0 +1,60 @@
+"""Over-segmentations and their upkeep: SLIC cells, connected parts, small parts given away.
+
+Reference: Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods", TPAMI 34(11), 2012.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uss_dagster.graphs.region_graph import region_graph
+
+
+def slic(image: np.ndarray, n: int, compactness: float) -> np.ndarray:
+    """About n connected superpixels of an RGB image, uint8 (H, W, 3): int64 (H, W), labels 0.. in raster order.
+
+    An image with fewer pixels than four a superpixel gets proportionally fewer.
+    """
+    from skimage.segmentation import slic as skimage_slic
+
+    n = max(1, min(n, image.shape[0] * image.shape[1] // 4))
+    if n == 1:
+        return np.zeros(image.shape[:2], np.int64)
+    return connected_parts(skimage_slic(image, n_segments=n, compactness=compactness, start_label=0, channel_axis=-1))
+
+
+def connected_parts(labels: np.ndarray) -> np.ndarray:
+    """4-connected parts of equal label, int64 (H, W), numbered 0.. by their first pixel in raster order."""
+    from skimage.measure import label
+
+    return label(labels - labels.min() + 1, connectivity=1, background=0).astype(np.int64) - 1
+
+
+def absorb_small(labels: np.ndarray, min_area: float) -> np.ndarray:
+    """Give every part of fewer than ``min_area`` pixels to the part with which it has its longest border, smallest first.
+
+    labels: int (H, W), 0.., each connected and present. Returns the parts that are left, int64 (H, W), numbered by first pixel.
+    """
+    graph = region_graph(labels)
+    area = np.bincount(labels.ravel())
+    borders: list[dict[int, float]] = [{} for _ in area]
+    for (i, j), length in zip(graph.pairs.tolist(), graph.length.tolist(), strict=True):
+        borders[i][j] = borders[j][i] = length
+    into = np.arange(len(area))
+    for part in np.argsort(area, kind="stable").tolist():
+        if area[part] >= min_area or not borders[part]:
+            continue
+        # a part that has grown past the limit meanwhile is kept, by the test above
+        host = min(borders[part], key=lambda other: (-borders[part][other], other))
+        for other, length in borders[part].items():
+            del borders[other][part]
+            if other != host:
+                borders[host][other] = borders[other][host] = borders[host].get(other, 0.0) + length
+        area[host] += area[part]
+        into[part] = host
+    while not np.array_equal(into, into[into]):
+        into = into[into]
+    _, first, merged = np.unique(into[labels], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[merged.reshape(labels.shape)]

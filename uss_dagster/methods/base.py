@@ -1,0 +1,31 @@
+"""What every method shares: its spec. A method is one module with ``SPEC``, ``segment`` and, where it looks at
+the whole dataset, ``fit``::
+
+    SPEC = MethodSpec(name="kmeans", title=…, params=Params, needs=("tokens",), paper=…, licence=…)
+    def fit(samples: Iterable[Sample], params: Params) -> State: …          # optional
+    def segment(sample: Sample, params: Params, state: State | None) -> Regions: …
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What a method is. needs: facets it reads, empty for a method that looks at pixels only.
+
+    overlap: regions without a common line of descent may share pixels. supervised: it sees ground truth.
+    reimplementation: written from a published description, so numbers may differ from the authors'.
+    """
+
+    name: str
+    title: str
+    params: type
+    paper: str
+    licence: str
+    needs: tuple[str, ...] = ()
+    overlap: bool = False
+    supervised: bool = False
+    reimplementation: bool = True
+    summary: str = ""

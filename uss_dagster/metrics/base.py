@@ -1,0 +1,127 @@
+"""What every metric shares: per-image contributions that add up, so that any split of the images can be merged.
+
+A metric is one module with ``SPEC`` and two functions::
+
+    measure(truth: Truth, prediction: Regions) -> Contribution | None    # None: the image has no score, it is counted as skipped
+    reduce(total: Contribution) -> dict[str, float]                      # values, from contributions added over images
+
+A contribution is a dict of float64 arrays (or scalars) that add. An image-level mean is the pair (value, count).
+Because contributions add, a bootstrap over images is a weighted sum: ``Accumulator`` keeps R replicates whose weights
+are Poisson(1) draws from the image's id, the same for every entry, so differences between entries are paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.regions import ClassTree, Regions
+
+Contribution = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one image. kind: 'classes' or 'annotators' (see ``DatasetSpec``); classes: the class tree, or None."""
+
+    kind: str
+    regions: Regions
+    classes: ClassTree | None = None
+
+    def leaf_classes(self) -> np.ndarray:
+        """Int32 (H, W): the class of the deepest ground-truth region at each pixel, -1 where there is none."""
+        deepest = self.regions.deepest()
+        return np.where(deepest >= 0, self.regions.label[deepest], -1).astype(np.int32)
+
+    def annotators(self) -> list[Regions]:
+        """The flat segmentation of each annotator, in order of name."""
+        source = np.asarray(self.regions.source)
+        return [self.regions.select(source == name) for name in sorted(set(self.regions.source))]
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What a family computes. truths: kinds of ground truth it can be computed on.
+
+    metrics: name → (title, protocol, higher is better). A protocol names the convention, so that numbers of different
+    conventions are never ranked together. per_image: names whose single-image value is worth a row.
+    """
+
+    name: str
+    title: str
+    truths: tuple[str, ...]
+    metrics: dict[str, Metric]
+    paper: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number: its title, protocol, direction, and whether a single image has it."""
+
+    title: str
+    protocol: str
+    higher_is_better: bool = True
+    per_image: bool = True
+    oracle: bool = False
+    """The ground truth picks the regions: an upper bound, never to be ranked against others."""
+
+
+class Accumulator:
+    """Adds a metric's contributions over images, with bootstrap replicates; ``update``, ``merge``, ``result``."""
+
+    def __init__(
+        self, measure: Callable[..., Contribution | None], reduce: Callable[[Contribution], dict[str, float]], replicates: int = 0
+    ) -> None:
+        self._measure, self._reduce, self.replicates = measure, reduce, replicates
+        self.total: Contribution = {}
+        self.resampled: Contribution = {}
+        self.n = 0
+        self.n_skipped = 0
+
+    def update(self, image_id: str, truth: Truth, prediction: Regions) -> dict[str, float] | None:
+        """Add one image; returns the image's own values, or None where it has none."""
+        contribution = self._measure(truth, prediction)
+        if contribution is None:
+            self.n_skipped += 1
+            return None
+        contribution = {k: np.asarray(v, np.float64) for k, v in contribution.items()}
+        weights = poisson_weights(image_id, self.replicates)
+        for key, value in contribution.items():
+            self.total[key] = self.total.get(key, 0) + value
+            if self.replicates:
+                self.resampled[key] = self.resampled.get(key, 0) + np.multiply.outer(weights, value)
+        self.n += 1
+        return self._reduce(contribution)
+
+    def merge(self, other: Accumulator) -> None:
+        """Add another accumulator of the same metric."""
+        for mine, theirs in ((self.total, other.total), (self.resampled, other.resampled)):
+            for key, value in theirs.items():
+                mine[key] = mine.get(key, 0) + value
+        self.n += other.n
+        self.n_skipped += other.n_skipped
+
+    def result(self) -> dict[str, float]:
+        """Values over all images so far; empty when none had a score."""
+        return self._reduce(self.total) if self.n else {}
+
+    def replicate_results(self) -> list[dict[str, float]]:
+        """Values of each bootstrap replicate."""
+        return [self._reduce({k: v[r] for k, v in self.resampled.items()}) for r in range(self.replicates)] if self.n else []
+
+
+def poisson_weights(image_id: str, replicates: int) -> np.ndarray:
+    """Poisson(1) weights of one image in each bootstrap replicate, int64 (replicates,), a function of its id alone."""
+    if not replicates:
+        return np.zeros(0, np.int64)
+    seed = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).poisson(1.0, replicates)
+
+
+def nan_ratio(numerator: Any, denominator: Any) -> float:
+    """A ratio that is NaN, without a warning, where the denominator is 0."""
+    return float(numerator) / float(denominator) if denominator else float("nan")
