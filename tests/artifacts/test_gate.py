@@ -103,3 +103,14 @@ def test_a_missing_column_is_a_verdict_not_a_crash():
     report = Report("test")
     check_expectations(report, table().select(["area"]).to_pandas(), [expect("expect_column_values_to_not_be_null", column="nothing")])
     assert not report.success
+
+
+def test_overlapping_and_nested_rows_both_come_back_as_they_were():
+    rng = np.random.default_rng(3)
+    masks = rng.random((6, 9, 7)) < 0.5
+    overlapping = Regions.from_masks(masks)
+    assert (regions_from_table(regions_to_table("x", overlapping)).masks() == masks).all()
+    holes = Regions.from_tree(np.where(LEAVES == 3, 1, LEAVES), [0, 0, 1, 1, 0]).pruned()  # a parent with pixels of its own
+    assert (regions_from_table(regions_to_table("x", holes)).masks() == holes.masks()).all()
+    forest = Regions.from_tree(np.where(LEAVES == 4, -1, LEAVES), [-1, -1, 1, 1]).pruned()
+    assert (regions_from_table(regions_to_table("x", forest)).masks() == forest.masks()).all()

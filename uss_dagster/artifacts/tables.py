@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -79,15 +80,31 @@ def regions_from_table(rows: pa.Table) -> Regions:
     if not rows.num_rows:
         raise BadData("Regions cannot be read from no rows: the image size is unknown.")
     height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
-    masks = [rle.decode(code, height, width) for code in rows["rle"].to_pylist()]
-    return Regions.from_masks(
-        masks,
-        rows["parent"].to_numpy(),
-        level=rows["level"].to_numpy(),
-        score=rows["score"].to_numpy(),
-        label=rows["label"].to_numpy(),
-        source=rows["source"].to_pylist(),
-    )
+    codes, parent, area = rows["rle"].to_pylist(), rows["parent"].to_numpy(), rows["area"].to_numpy()
+    columns: dict[str, Any] = {name: rows[name].to_numpy() for name in ("level", "score", "label")}
+    columns["source"] = rows["source"].to_pylist()
+    tree = _painted_tree(codes, parent, area, height, width, columns)
+    return tree or Regions.from_masks([rle.decode(code, height, width) for code in codes], parent, **columns)
+
+
+def _painted_tree(
+    codes: list[bytes], parent: np.ndarray, area: np.ndarray, height: int, width: int, columns: dict[str, Any]
+) -> Regions | None:
+    """Nested, disjoint regions read by painting only those with pixels of their own, parents first; None where they overlap.
+
+    Children lie inside their parents (the gate saw to it), so what is painted for a region is part of it, and
+    equal areas mean equal masks. Several times faster than comparing masks: half of a binary tree needs no decoding.
+    """
+    own = area.copy()
+    inner = parent >= 0
+    np.subtract.at(own, parent[inner], area[inner])
+    if (own < 0).any() or own.sum() > height * width:
+        return None
+    deepest = np.full(height * width, -1, np.int32)  # column-major, as the codes are
+    for region in np.flatnonzero(own):
+        deepest[rle.decode(codes[region], height, width).ravel(order="F")] = region
+    tree = Regions.from_tree(deepest.reshape(width, height).T, parent, **columns)
+    return tree if (tree.area == area).all() else None
 
 
 def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:

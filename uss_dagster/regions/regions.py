@@ -316,7 +316,7 @@ def _atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarra
     words = np.random.default_rng(0x5E6).integers(0, 2**64, len(masks), dtype=np.uint64)
     key = np.zeros(shape[0] * shape[1], np.uint64)
     for mask, word in zip(masks, words, strict=True):
-        key[np.asarray(mask, bool).ravel()] += word
+        key[np.flatnonzero(mask)] += word  # touches the mask's own pixels only
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
