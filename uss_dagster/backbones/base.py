@@ -1,0 +1,73 @@
+"""What every backbone shares: its spec, the facets it may write, and how a method reads them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from uss_dagster.errors import UsageError
+
+FACETS = ("tokens", "keys", "cls", "cls_attention", "attention")
+"""tokens, keys: (h, w, C). cls: (C,). cls_attention: (h, w), sums to 1. attention: (n, n) row-stochastic, n = h·w,
+either dense or, for a local graph, as the pair of tensors ``attention.index`` (n, m) int32 and ``attention.weight`` (n, m)."""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone is and which facets it can write."""
+
+    name: str
+    title: str
+    params: type
+    facets: tuple[str, ...]
+    licence: str
+    paper: str
+    device: bool = False
+    """It runs a network on a device: one process for all images, in the pool `gpu`. Otherwise images are spread over processes."""
+
+
+class Features:
+    """Facets of one image, in float32. Indexing names a facet; a missing one is refused with what to change."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: str = "this backbone") -> None:
+        self._tensors = tensors
+        self._backbone = backbone
+
+    def __contains__(self, facet: str) -> bool:
+        return facet in self._tensors or f"{facet}.index" in self._tensors
+
+    def __getitem__(self, facet: str) -> np.ndarray:
+        """A facet as float32; a sparse ``attention`` comes as a dense (n, n) array, see ``sparse_attention``."""
+        if facet == "attention" and "attention.index" in self._tensors:
+            return self.sparse_attention().toarray()
+        if facet not in self._tensors:
+            have = sorted({name.partition(".")[0] for name in self._tensors})
+            raise UsageError(
+                f"{self._backbone} wrote no facet '{facet}' (it has: {', '.join(have)}). "
+                f"Add '{facet}' to its 'facets' in the profile, or choose a backbone that has it."
+            )
+        return np.asarray(self._tensors[facet], np.float32)
+
+    def sparse_attention(self):  # type: ignore[no-untyped-def]
+        """Attention as a ``scipy.sparse.csr_array`` (n, n), rows summing to 1."""
+        from scipy import sparse
+
+        if "attention.index" not in self._tensors:
+            return sparse.csr_array(self["attention"])
+        index = np.asarray(self._tensors["attention.index"])
+        weight = np.asarray(self._tensors["attention.weight"], np.float32)
+        n, m = index.shape
+        matrix = sparse.csr_array((weight.ravel(), (np.repeat(np.arange(n), m), index.ravel())), shape=(n, n))
+        matrix.sum_duplicates()
+        scale = np.asarray(matrix.sum(axis=1)).ravel()
+        return (sparse.diags_array(1 / scale) @ matrix).tocsr()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the token grid."""
+        for facet in ("tokens", "keys", "cls_attention"):
+            if facet in self._tensors:
+                return self._tensors[facet].shape[0], self._tensors[facet].shape[1]
+        raise UsageError(f"{self._backbone} wrote no facet with a grid.")

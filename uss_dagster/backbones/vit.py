@@ -1,0 +1,359 @@
+"""Vision transformers through timm: DINO, DINOv2, CLIP, MAE, MoCo-v3, or any plain ViT timm knows.
+
+Facets of the chosen block (the last by default), patches only, on the grid of patches:
+
+- tokens (h, w, D): output of the block after the model's final norm; timm's ``forward_features`` without its prefix tokens.
+- keys (h, w, D): the keys of its self-attention, heads side by side (what LOST, TokenCut and MaskCut cluster).
+- cls (D,): the class token after the final norm; a model without one gives the mean of its patch tokens.
+- cls_attention (h, w): how much the class token attends to each patch, mean over heads, rescaled to sum to 1; a model
+  without a class token gives the attention each patch receives from all patches.
+- attention (n, n): patch to patch, mean over heads, each row rescaled to sum to 1.
+
+An image is resized to the nearest multiple of the patch in each direction (never padded), at most half a patch away, so the
+grid covers the image exactly; ``image_size`` sets its short side first. The forward pass keeps the fused attention kernel:
+keys are read off the qkv layer, and attention is computed again from them only where it is asked for.
+
+The bytes of an image's facets do not depend on its neighbours in a batch: see ``Extractor``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from uss_dagster.backbones._support import check_facets, check_image, resize_image
+from uss_dagster.backbones.base import FACETS, BackboneSpec
+from uss_dagster.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of ``vit``.
+
+    model: a name of ``MODELS`` or ``timm:<name>``. facets: which to write. checkpoint: a local .safetensors, or 'random' (drawn from
+    ``seed``, for tests and dry runs: scores of random weights mean nothing), or None for the hub. revision: the hub commit.
+    image_size: the short side in pixels, None for the image's own. batch: images a forward pass on a GPU, where they share a size.
+    precision: 'bfloat16' runs under autocast; facets come out as float32 either way. layer: block, counted as in a list.
+    """
+
+    model: str = "dino_vits16"
+    facets: tuple[str, ...] = ("tokens", "keys", "cls", "cls_attention")
+    checkpoint: str | None = None
+    revision: str | None = None
+    image_size: int | None = None
+    batch: int = 8
+    precision: Literal["float32", "bfloat16"] = "float32"
+    layer: int = -1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}, expected a number of pixels, or null for the image's own size.")
+
+
+SPEC = BackboneSpec(
+    name="vit",
+    title="Vision transformer (timm)",
+    params=Params,
+    facets=FACETS,
+    licence="by model: DINO, DINOv2 Apache-2.0; CLIP MIT; MAE, MoCo-v3 CC-BY-NC-4.0",
+    paper="Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Caron et al., DINO, ICCV 2021; Oquab et al., DINOv2, TMLR 2024; "
+    "Darcet et al., Vision Transformers Need Registers, ICLR 2024; Radford et al., CLIP, ICML 2021; He et al., MAE, CVPR 2022; "
+    "Chen, Xie, He, MoCo-v3, ICCV 2021. Weights drawn with checkpoint 'random' are for dry runs; their scores mean nothing.",
+    device=True,
+)
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a friendly name leads: timm's name, further arguments of the architecture, and the input's (mean, std) where timm's is another.
+
+    hub: whether timm's hub has these weights; without it only ``checkpoint`` can bring them.
+    """
+
+    timm: str
+    revision: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    hub: bool = True
+
+
+MODELS: dict[str, _Source] = {
+    "dino_vits8": _Source("vit_small_patch8_224.dino"),
+    "dino_vits16": _Source("vit_small_patch16_224.dino"),
+    "dino_vitb8": _Source("vit_base_patch8_224.dino"),
+    "dino_vitb16": _Source("vit_base_patch16_224.dino"),
+    "dinov2_vits14": _Source("vit_small_patch14_dinov2.lvd142m"),
+    "dinov2_vitb14": _Source("vit_base_patch14_dinov2.lvd142m"),
+    "dinov2_vitl14": _Source("vit_large_patch14_dinov2.lvd142m"),
+    "dinov2_vits14_reg": _Source("vit_small_patch14_reg4_dinov2.lvd142m"),
+    "dinov2_vitb14_reg": _Source("vit_base_patch14_reg4_dinov2.lvd142m"),
+    "dinov2_vitl14_reg": _Source("vit_large_patch14_reg4_dinov2.lvd142m"),
+    # OpenAI trained CLIP with the sigmoid approximation of GELU; timm's plain names have the exact one.
+    "clip_vitb16": _Source("vit_base_patch16_clip_quickgelu_224.openai"),
+    "clip_vitb32": _Source("vit_base_patch32_clip_quickgelu_224.openai"),
+    "clip_vitl14": _Source("vit_large_patch14_clip_quickgelu_224.openai"),
+    "mae_vitb16": _Source("vit_base_patch16_224.mae"),
+    "mae_vitl16": _Source("vit_large_patch16_224.mae"),
+    # MoCo-v3's small model has 12 heads where timm's has 6: same shapes, other attention.
+    "mocov3_vits16": _Source("vit_small_patch16_224", arguments={"num_heads": 12}, normalise=_IMAGENET, hub=False),
+    "mocov3_vitb16": _Source("vit_base_patch16_224", normalise=_IMAGENET, hub=False),
+}
+
+
+def load(params: Params, device: str = "auto") -> Extractor:
+    """A callable from uint8 RGB images of any sizes to their facets in float32. device: 'auto', 'cpu', 'cuda', 'cuda:1', …"""
+    facets = check_facets(SPEC, params.facets)
+    source = _source(params.model)
+    weights = _weights(source, params)
+    model = _build(source, params.seed)
+    if weights is not None:
+        from uss_dagster.backbones._checkpoints import load_weights
+
+        load_weights(model, weights)
+    blocks = len(model.blocks)
+    if not -blocks <= params.layer < blocks:
+        raise UsageError(f"layer is {params.layer}, but '{params.model}' has {blocks} blocks: choose {-blocks} to {blocks - 1}.")
+    model.blocks = model.blocks[: params.layer % blocks + 1]
+    return Extractor(model, params, facets, _device(device), source.normalise)
+
+
+def _source(name: str) -> _Source:
+    if name.startswith("timm:"):
+        return _Source(name.removeprefix("timm:"))
+    if name not in MODELS:
+        raise UsageError(f"backbone 'vit' has no model '{name}'.{did_you_mean(name, MODELS)} Any ViT of timm is 'timm:<name>'.")
+    return MODELS[name]
+
+
+def _timm(name: str) -> Any:
+    """timm itself, imported once it is known to have the architecture of ``name`` ('architecture.weights')."""
+    from uss_dagster.backbones._torchvision import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise UsageError(f"timm has no model '{name}'.{did_you_mean(architecture, timm.list_models('vit_*'))}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = sorted(n for n in timm.list_pretrained() if n.startswith(f"{architecture}."))
+        raise UsageError(f"timm has no weights '{name}' ({error}).{did_you_mean(name, known)}") from None
+    return timm
+
+
+def _weights(source: _Source, params: Params) -> Path | None:
+    """The .safetensors file to load, fetched from the hub where it must be, or None for random weights."""
+    from uss_dagster.backbones._checkpoints import hub_file, local_file
+
+    if params.checkpoint == "random":
+        return None
+    if params.checkpoint is not None:
+        return local_file(params.checkpoint)
+    config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
+    if config is None or not config.hf_hub_id:
+        raise UsageError(
+            f"The hub has no weights of '{params.model}' that timm knows. Set 'checkpoint' to a local .safetensors file, "
+            f"or name weights that it has, as in 'timm:vit_tiny_patch16_224.augreg_in21k'."
+        )
+    # timm's repositories hold a safetensors twin of each pickle, and its table names the pickle.
+    filename = (config.hf_hub_filename or "model.safetensors").replace("pytorch_model.bin", "model.safetensors")
+    if not filename.endswith(".safetensors"):
+        raise UsageError(
+            f"The hub has only a pickle of '{source.timm}' ({filename}), which is never opened. Set 'checkpoint' to a .safetensors."
+        )
+    repository, _, pinned = config.hf_hub_id.partition("@")
+    return hub_file(repository, filename, params.revision or source.revision or pinned or None, f"'{params.model}'")
+
+
+def _build(source: _Source, seed: int) -> Any:
+    """The model without a head, its random weights drawn from ``seed`` and from nothing else."""
+    timm = _timm(source.timm)
+    import torch
+    from timm.layers import Attention, PatchEmbed
+    from timm.models.vision_transformer import VisionTransformer
+
+    refusal = UsageError(
+        f"'{source.timm}' is no plain vision transformer (absolute rather than rotary or relative positions, one qkv layer "
+        f"a block), so its keys cannot be read. Choose another 'timm:vit_…', or a friendly name such as 'dino_vits16'."
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = timm.create_model(source.timm, pretrained=False, num_classes=0, dynamic_img_size=True, **source.arguments)
+        except TypeError:
+            raise refusal from None
+    plain = isinstance(model, VisionTransformer) and type(model.patch_embed) is PatchEmbed
+    blocks: Any = model.blocks if plain else []
+    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in blocks):
+        raise refusal  # rotary positions, relative positions, hybrid stems, parallel or differential attention
+    return model.eval().requires_grad_(False)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:<number>.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
+    return device
+
+
+class Extractor:
+    """Groups images of one size into forward passes and reads the facets.
+
+    The kernel a matrix product gets, and so its last bits, can depend on the batch size and, on a CPU, on a row's place in it. On a CPU
+    images therefore go one by one (8 to 30 % slower than eight at once, measured with ViT-S/16 on two cores). On a GPU a group is
+    filled up to ``batch`` with copies of its last image, so that all passes have one shape (a collection of many sizes is faster with
+    ``batch: 1``).
+    When the GPU's memory is too small the batch is halved for the rest of the run.
+    """
+
+    def __init__(self, model: Any, params: Params, facets: frozenset[str], device: Any, normalise: Any = None) -> None:
+        import torch
+
+        self.model = model.to(device)
+        self.facets = facets
+        self.device = device
+        self.image_size = params.image_size
+        self.low_precision = params.precision == "bfloat16"
+        self.batch = 1 if device.type == "cpu" else params.batch
+        self.patch: tuple[int, int] = model.patch_embed.patch_size
+        mean, std = normalise or (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+        self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self._qkv: Any = None
+        if facets & {"keys", "cls_attention", "attention"}:
+            model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
+
+    def __call__(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """One dict of float32 facets an image, in the order given."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for i, image in enumerate(images):
+            sizes.setdefault(self.input_size(*check_image(image).shape[:2]), []).append(i)
+        results: list[dict[str, np.ndarray]] = [{} for _ in images]
+        for size, members in sizes.items():
+            resized = [resize_image(images[i], size) for i in members]
+            for i, facets in zip(members, self._batches(resized), strict=True):
+                results[i] = facets
+        return results
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size (height, width) an image is resized to: multiples of the patch, at least one patch."""
+        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
+        cells = [max(1, int(side * scale / patch + 0.5)) for side, patch in zip((height, width), self.patch, strict=True)]
+        return cells[0] * self.patch[0], cells[1] * self.patch[1]
+
+    def _batches(self, images: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Facets of images of one size, ``batch`` at a time, fewer when the GPU's memory does not hold them."""
+        import torch
+
+        start = 0
+        while start < len(images):
+            part = images[start : start + self.batch]
+            copies = [part[-1]] * (self.batch - len(part))
+            try:
+                facets = self._forward(np.stack(part + copies))[: len(part)]
+            except torch.OutOfMemoryError:
+                facets = []
+            if not facets:  # outside the except clause, whose traceback keeps the tensors alive
+                self._smaller_batch(images[0].shape[:2])
+                continue
+            start += len(part)
+            yield from facets
+
+    def _smaller_batch(self, size: tuple[int, int]) -> None:
+        import torch
+
+        self._qkv = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.batch == 1:
+            raise UsageError(
+                f"One image of {size[0]}×{size[1]} pixels does not fit the memory of {self.device}. "
+                f"Set 'image_size' lower, precision: bfloat16, a smaller 'model', or leave out the facet 'attention'."
+            )
+        self.batch //= 2
+        print(f"the memory of {self.device} is too small: going on with batch {self.batch}", file=sys.stderr)
+
+    def _keep(self, module: Any, inputs: Any, output: Any) -> None:
+        self._qkv = output
+
+    def _forward(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """Facets of a uint8 batch (B, H, W, 3) whose sides are multiples of the patch."""
+        import torch
+
+        h, w = images.shape[1] // self.patch[0], images.shape[2] // self.patch[1]
+        prefix = self.model.num_prefix_tokens
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            pixels = pixels.sub_(self.mean).div_(self.std)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
+                output = self.model.forward_features(pixels).float()
+            batch: dict[str, Any] = {}
+            if "tokens" in self.facets:
+                batch["tokens"] = output[:, prefix:].unflatten(1, (h, w))
+            if "cls" in self.facets:
+                batch["cls"] = output[:, prefix:].mean(1) if self.model.cls_token is None else output[:, 0]
+            if self._qkv is not None:
+                batch |= self._attention_facets(h, w)
+                self._qkv = None
+            arrays = {name: tensor.cpu().numpy() for name, tensor in batch.items()}
+        return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
+
+    def _attention_facets(self, h: int, w: int) -> dict[str, Any]:
+        """keys, cls_attention and attention from the kept output of the qkv layer (B, prefix + n, 3·heads·d)."""
+        import torch
+
+        layer, prefix = self.model.blocks[-1].attn, self.model.num_prefix_tokens
+        qkv = self._qkv.float().unflatten(2, (3, layer.num_heads, layer.head_dim))
+        keys = layer.k_norm(qkv[:, :, 1])  # (B, N, heads, d)
+        facets: dict[str, Any] = {}
+        if "keys" in self.facets:
+            facets["keys"] = keys[:, prefix:].flatten(2).unflatten(1, (h, w))
+        if not self.facets & {"cls_attention", "attention"}:
+            return facets
+
+        queries = layer.q_norm(qkv[:, :, 0]) * layer.scale
+        has_class = self.model.cls_token is not None
+        dense = None
+        if "attention" in self.facets or not has_class:
+            dense = torch.stack([self._patch_attention(q, k, prefix) for q, k in zip(queries, keys, strict=True)])
+        if "attention" in self.facets:
+            facets["attention"] = dense
+        if "cls_attention" in self.facets:
+            if has_class:
+                scores = torch.einsum("bhd,bnhd->bhn", queries[:, 0], keys).softmax(-1)
+                received = scores[:, :, prefix:].mean(1)
+            else:
+                assert dense is not None
+                received = dense.mean(1)
+            facets["cls_attention"] = (received / received.sum(1, keepdim=True)).unflatten(1, (h, w))
+        return facets
+
+    @staticmethod
+    def _patch_attention(queries: Any, keys: Any, prefix: int) -> Any:
+        """Head-mean attention among the patches of one image (n, n), rows summing to 1. queries, keys: (N, heads, d).
+
+        The softmax runs over all tokens, as in the model, and one head at a time: n is thousands.
+        """
+        total = 0
+        for head in range(queries.shape[1]):
+            total = total + (queries[prefix:, head] @ keys[:, head].T).softmax(-1)[:, prefix:]
+        return total / total.sum(-1, keepdim=True)  # type: ignore[attr-defined]
