@@ -94,7 +94,7 @@ def test_great_expectations_verdicts_are_kept_in_order():
             expect("expect_column_values_to_not_be_null", column="region"),
         ],
     )
-    assert [r["success"] for r in report.rules] == [True, False, True, True]
+    assert [r["success"] for r in report.checks] == [True, False, True, True]
     assert not report.success
     assert "values break it, such as" in report.reasons()[0]
 

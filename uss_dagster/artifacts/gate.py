@@ -41,23 +41,23 @@ def expect(rule: str, **arguments: Any) -> Expectation:
 
 @dataclass
 class Report:
-    """The verdict on one artefact: one row a rule, in order; written beside the artefact as ``validation.json``."""
+    """The verdict on one artefact: one row a check, in order; written beside the artefact as ``validation.json``."""
 
     what: str
-    rules: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def success(self) -> bool:
-        return all(rule["success"] for rule in self.rules)
+        return all(check["success"] for check in self.checks)
 
-    def add(self, rule: str, success: bool, found: str = "") -> None:
-        self.rules.append({"rule": rule, "success": success, "found": found})
+    def add(self, check: str, success: bool, message: str = "") -> None:
+        self.checks.append({"check": check, "success": success, "message": message})
 
     def reasons(self) -> list[str]:
-        return [f"{r['rule']}: {r['found']}" if r["found"] else r["rule"] for r in self.rules if not r["success"]]
+        return [f"{c['check']}: {c['message']}" if c["message"] else c["check"] for c in self.checks if not c["success"]]
 
     def to_json(self) -> str:
-        return json.dumps({"what": self.what, "success": self.success, "rules": self.rules}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps({"what": self.what, "success": self.success, "checks": self.checks}, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, folder: Path) -> None:
         (folder / "validation.json").write_text(self.to_json(), encoding="utf-8")
@@ -74,6 +74,14 @@ def check_contract(report: Report, rule: str, problems: Iterable[str]) -> bool:
         text += f" … and {len(found) - MOST_SENTENCES} more."
     report.add(rule, not found, text)
     return not found
+
+
+def warm() -> None:
+    """Start importing Great Expectations (seconds) beside the stage's own work, which mostly waits for its worker processes."""
+    import importlib
+    import threading
+
+    threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True).start()
 
 
 def check_expectations(report: Report, frame: Any, expectations: Sequence[Expectation]) -> None:

@@ -1,0 +1,193 @@
+"""The `uss` command: parses words, calls the library, turns errors into one sentence and an exit code.
+
+Only light modules are imported at the top, so that `uss --help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uss_dagster import __version__
+from uss_dagster.errors import BadData, UsageError, UssError, from_os_error
+from uss_dagster.runtime import quiet_environment
+
+app = typer.Typer(
+    name="uss",
+    help="Find out which unsupervised segmentation method to use, on your images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Make this profile (a file in profiles/) the active one.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"uss_dagster {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def plan(
+    profile: Profile = None,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when grid.yaml is out of date.")] = False,
+) -> None:
+    """Work out the cells: params.yaml + profiles + code → grid.yaml."""
+    from uss_dagster import plan as planning
+
+    root = planning.find_root()
+    changes = planning.write_plan(root, profile, check)
+    for line in changes:
+        typer.echo(f"  {line}")
+    if check and changes:
+        raise UsageError(f"grid.yaml is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
+    typer.echo(f"grid.yaml: {len(changes)} cells changed." if changes else "grid.yaml is up to date.")
+
+
+@app.command()
+def repro(
+    targets: Annotated[list[str] | None, typer.Argument(help="Stages such as scores@slic_merge__scenes; all by default.")] = None,
+    profile: Profile = None,
+) -> None:
+    """Plan, then compute what is out of date and nothing else (`dvc repro`)."""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands import repro as command
+
+    root = planning.find_root()
+    command.check_tools(root)
+    for line in planning.write_plan(root, profile):
+        typer.echo(f"planned  {line}")
+    raise typer.Exit(command.repro(root, targets or []))
+
+
+@app.command()
+def demo() -> None:
+    """Everything from nothing: drawn scenes, embedded backbone, classic methods, a leaderboard and a page."""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands import repro as command
+
+    root = planning.find_root()
+    command.check_tools(root)
+    planning.write_plan(root, "demo")
+    code = command.repro(root, [])
+    if code == 0:
+        table = root / "reports" / "leaderboard" / "leaderboard.md"
+        page = os.path.relpath(root / "reports" / "site" / "index.html")
+        typer.echo(f"\n{table.read_text(encoding='utf-8').strip()}\n\nOpen {page}")
+    raise typer.Exit(code)
+
+
+@app.command(hidden=True)
+def stage(stage: str, key: str) -> None:
+    """Run one cell of one stage; this is what dvc.yaml calls."""
+    from uss_dagster import plan as planning
+    from uss_dagster.run import run_cell
+
+    run_cell(stage, key, planning.find_root())
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    method: Annotated[str, typer.Option("--method", "-m", help="See `uss list`.")] = "slic_merge",
+    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Feature source, for methods that need one.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")] = Path("segments"),
+    param: Annotated[list[str] | None, typer.Option("--param", help="A parameter of the method, name=value; may be repeated.")] = None,
+    regions: Annotated[int, typer.Option(min=1, help="How many regions the overlays show.")] = 12,
+) -> None:
+    """Segment your own pictures: overlays (PNG), regions.parquet, regions.json (COCO)."""
+    from uss_dagster.commands.segment import parse_parameters, segment_pictures
+
+    outcome = segment_pictures(images, method, backbone, parse_parameters(param or []), out, regions)
+    for image_id, count in outcome.done.items():
+        typer.echo(f"{out / image_id}.png  {count} regions")
+    for reason in outcome.failed.values():
+        typer.echo(f"left out: {reason}", err=True)
+    if outcome.failed:
+        raise BadData(
+            f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} pictures could not be used; the others are in {out}."
+        )
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
+    """Dagster's web page for this project, on 127.0.0.1."""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands.ui import serve
+
+    serve(planning.find_root(), port)
+
+
+@app.command("list")
+def list_plugins() -> None:
+    """Methods, backbones, datasets and metrics that are here."""
+    from uss_dagster import registry
+
+    for family in registry.FAMILIES:
+        typer.echo(f"{registry.FAMILIES[family]}:")
+        for name in registry.names(family):
+            typer.echo(f"  {name:<16} {registry.load(family, name).SPEC.title}")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, what is missing, and what to do about it."""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands.doctor import findings
+
+    try:
+        root: Path | None = planning.find_root()
+    except UsageError:
+        root = None
+    wrong = 0
+    for verdict, what, sentence in findings(root):
+        wrong += verdict == "fix"
+        typer.echo(f"{verdict:<5} {what:<18} {sentence}")
+    if wrong:
+        raise UsageError(f"{wrong} things to fix, see above.")
+
+
+def main() -> None:
+    """Entry point: errors written for a person become one line on standard error, and a line of JSON for a scheduler."""
+    quiet_environment()
+    try:
+        app()
+    except UssError as error:
+        _fail(error)
+    except OSError as error:
+        known = from_os_error(error)
+        if known is None:
+            raise
+        _fail(known)
+
+
+def _fail(error: UssError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    if "stage" in sys.argv[1:2] and not sys.stderr.isatty():
+        report = getattr(error, "report", None)
+        print(
+            json.dumps(
+                {"event": "error", "exit_code": error.exit_code, "message": str(error), "report": str(report) if report else None},
+                ensure_ascii=False,
+            ),
+            flush=True,
+        )
+    raise SystemExit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""``uss doctor``: what this machine has, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from uss_dagster.commands.repro import has_git, no_scm
+from uss_dagster.errors import UssError
+
+REQUIRED = (
+    "dagster",
+    "dagster-webserver",
+    "dvc",
+    "torch",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "transformers",
+    "great-expectations",
+    "pycocotools",
+)
+
+
+def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
+    """(ok | note | fix, what, sentence) one by one, in the order a person would solve them."""
+    for name in REQUIRED:
+        try:
+            yield "ok", name, version(name)
+        except PackageNotFoundError:
+            yield "fix", name, "is not installed: run `make setup`."
+    yield _antlr()
+    yield _device()
+    if root is None:
+        yield "note", "project", "no params.yaml and dvc.yaml here or above; `uss segment` works, the pipeline does not."
+        return
+    yield "ok", "project", str(root)
+    if has_git(root):
+        yield "ok", "git", shutil.which("git") or ""
+    elif no_scm(root):
+        yield "note", "git", "not used (core.no_scm)."
+    else:
+        yield "fix", "git", "no git repository: run `git init`, or `dvc config --local core.no_scm true`."
+    try:
+        from uss_dagster import plan
+
+        changes = plan.write_plan(root, check=True)
+        yield (
+            ("ok", "plan", "grid.yaml is up to date.")
+            if not changes
+            else ("fix", "plan", f"grid.yaml is out of date ({changes[0]}): run `uss plan`.")
+        )
+    except UssError as error:
+        yield "fix", "plan", str(error)
+    free = shutil.disk_usage(root).free / 1024**3
+    yield "ok" if free > 5 else "note", "disk", f"{free:.0f} GiB free."
+    mirror = os.environ.get("USS_MIRROR")
+    yield (
+        ("ok", "USS_MIRROR", mirror) if mirror else ("note", "USS_MIRROR", "is not set; datasets that cannot be downloaded freely need it.")
+    )
+
+
+def _antlr() -> tuple[str, str, str]:
+    try:
+        found = version("antlr4-python3-runtime")
+    except PackageNotFoundError:
+        return "note", "antlr4", "is not installed."
+    if found.startswith("4.13"):
+        return "ok", "antlr4", found
+    return "fix", "antlr4", f"{found} breaks Dagster's asset selection: run `pip install -c constraints.txt antlr4-python3-runtime`."
+
+
+def _device() -> tuple[str, str, str]:
+    if importlib.util.find_spec("torch") is None:
+        return "fix", "device", "torch is not installed: run `make setup`."
+    import torch
+
+    if torch.cuda.is_available():
+        return "ok", "device", torch.cuda.get_device_name(0)
+    return "note", "device", f"no GPU; {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores."

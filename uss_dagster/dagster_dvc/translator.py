@@ -1,0 +1,83 @@
+"""How a DVC stage is called in Dagster. Subclass ``DvcTranslator`` and override what should read differently.
+
+Belongs here: names, groups, tags, versions. Does not belong here: running, checking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from uss_dagster.dagster_dvc.project import StageNode
+from uss_dagster.errors import UsageError
+
+_LISTED_STAGES = 50
+
+
+class DvcTranslator:
+    """The default names, all from ``meta.dagster``. ``stages`` are those of one asset, sorted by partition."""
+
+    def asset_key(self, stage: StageNode) -> dg.AssetKey:
+        return dg.AssetKey(list(stage.asset_key))
+
+    def partition(self, stage: StageNode) -> str | None:
+        return stage.partition
+
+    def group(self, stages: Sequence[StageNode]) -> str:
+        """``group``, else the first part of a key with several parts, else ``default``."""
+        key = stages[0].asset_key
+        return _common(stages, "group") or (re.sub(r"\W", "_", key[0]) if len(key) > 1 else "default")
+
+    def description(self, stages: Sequence[StageNode]) -> str | None:
+        return stages[0].text("description")
+
+    def kinds(self, stages: Sequence[StageNode]) -> set[str]:
+        return {"dvc"} | {kind for stage in stages for kind in _items(stage, "kinds")}
+
+    def owners(self, stages: Sequence[StageNode]) -> list[str]:
+        return sorted({owner for stage in stages for owner in _items(stage, "owners")})
+
+    def tags(self, stages: Sequence[StageNode]) -> dict[str, str]:
+        """``tags``: a mapping, or ``name=value`` pairs separated by commas."""
+        tags = stages[0].meta.get("tags") or {}
+        if isinstance(tags, Mapping):
+            return {str(name): str(value) for name, value in tags.items()}
+        return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in _items(stages[0], "tags"))}
+
+    def pool(self, stages: Sequence[StageNode]) -> str | None:
+        return _common(stages, "pool")
+
+    def code_version(self, stages: Sequence[StageNode]) -> str | None:
+        """The version all stages share, else a hash over their distinct ones: Dagster has one version an asset."""
+        versions = sorted({version for stage in stages if (version := stage.text("code_version"))})
+        if len(versions) <= 1:
+            return versions[0] if versions else None
+        return hashlib.sha256("\n".join(versions).encode()).hexdigest()[:16]
+
+    def metadata(self, stages: Sequence[StageNode]) -> dict[str, Any]:
+        """Which stages stand behind the asset, and what they run."""
+        rows = [f"| {stage.partition or '–'} | `{stage.address}` | {', '.join(stage.outs)} |" for stage in stages[:_LISTED_STAGES]]
+        if len(stages) > _LISTED_STAGES:
+            rows.append(f"| … | {len(stages) - _LISTED_STAGES} more | |")
+        table = "\n".join(["| partition | stage | outputs |", "| --- | --- | --- |", *rows])
+        return {"dvc/stages": dg.MetadataValue.md(table), "dvc/command": stages[0].cmd}
+
+
+def _common(stages: Sequence[StageNode], name: str) -> str | None:
+    values = sorted({stage.text(name) or "" for stage in stages})
+    if len(values) > 1:
+        raise UsageError(
+            f"Asset '{'/'.join(stages[0].asset_key)}' has several values for {name}: {', '.join(values)}. Give all its stages one."
+        )
+    return values[0] or None
+
+
+def _items(stage: StageNode, name: str) -> list[str]:
+    """A list as given, or a comma-separated text: whole lists cannot be interpolated in a DVC template."""
+    value = stage.meta.get(name) or []
+    items = value.split(",") if isinstance(value, str) else value
+    return [text for item in items if (text := str(item).strip())]

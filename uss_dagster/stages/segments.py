@@ -1,0 +1,136 @@
+"""``segments``: images (and features) → regions of a method, in Parquet shards."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from uss_dagster import registry
+from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
+from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.shards import map_shards, result_facts
+from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
+from uss_dagster.backbones.base import Features
+from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import BadData
+
+
+def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
+    folder = root / "data" / "datasets" / cell["dataset"] / "images"
+    images = Images(folder)
+    module = registry.load("method", cell["method"])
+    features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
+    inputs = [images.identity, content_id(features) if features else None]
+    staging = Staging(root, f"segments {key}", [cell, inputs])
+    state, seconds_fitting = None, 0.0
+    if hasattr(module, "fit"):
+        started = time.perf_counter()
+        params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
+        state = module.fit(samples(images.ids, folder, features), params)
+        seconds_fitting = time.perf_counter() - started
+    jobs = list(enumerate(images.shards(cell["shard_images"])))
+    work = functools.partial(_shard, cell=cell, folder=folder, features=features, state=state, target=staging)
+    done: list[dict[str, Any]] = []
+    with Progress(f"segments {key}", len(images)) as progress:
+        for result in map_shards(work, jobs):
+            progress.advance(int(result["images"] + result["resumed"]))
+            done.append(result)
+    facts = result_facts(done)
+    report = validate(key, staging.folder, images, module.SPEC.overlap)
+    regions = sum(read_table(p, REGIONS, columns=["region"]).num_rows for p in sorted(staging.folder.glob("shard-*.parquet")))
+    staging.publish(
+        root / "data" / "segments" / cell["entry"] / cell["dataset"],
+        report,
+        {
+            "entry": cell["entry"],
+            "method": cell["method"],
+            "backbone": cell["backbone"],
+            "dataset": cell["dataset"],
+            "params": cell["params"],
+            "overlap": module.SPEC.overlap,
+            "counts": {"images": len(images), "regions": regions},
+        },
+    )
+    spent = facts["seconds_computing"] + seconds_fitting
+    per_image = round(spent / facts["images"], 4) if facts["images"] else None  # None: every shard was there already
+    return {**facts, "backbone": cell["backbone"], "regions": regions, "seconds_per_image": per_image}
+
+
+def samples(ids: list[str], folder: Path, features: Path | None) -> Iterator[Sample]:
+    """Samples in order of id, one in memory at a time."""
+    images = Images(folder)
+    facets = FeatureShards(features) if features else None
+    for image_id in ids:
+        yield Sample(image_id, images.pixels(image_id), Features(facets.tensors(image_id), facets.backbone) if facets else None)
+
+
+def _shard(
+    job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, features: Path | None, state: Any, target: Staging
+) -> dict[str, Any]:
+    number, ids = job
+    name = f"shard-{number:05d}.parquet"
+    if target.has(name):
+        return {"images": 0, "resumed": len(ids), "seconds_computing": 0.0}
+    module = registry.load("method", cell["method"])
+    params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
+    tables, seconds = [], 0.0
+    for sample in samples(ids, folder, features):
+        started = time.perf_counter()
+        regions = module.segment(sample, params, state)
+        seconds += time.perf_counter() - started
+        if regions.shape != sample.image.shape[:2]:
+            raise BadData(
+                f"Method '{cell['method']}' gave regions of {regions.shape} for image '{sample.image_id}' of {sample.image.shape[:2]} (height, width)."
+            )
+        regions = regions.pruned()
+        if not len(regions):
+            raise BadData(f"Method '{cell['method']}' gave no region for image '{sample.image_id}'; at least the whole image is expected.")
+        tables.append(regions_to_table(sample.image_id, regions))
+    target.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
+    return {"images": len(ids), "resumed": 0, "seconds_computing": seconds}
+
+
+def validate(key: str, folder: Path, images: Images, overlap: bool) -> Report:
+    report = Report(f"segments {key}")
+    tables = []
+    for path in sorted(folder.glob("shard-*.parquet")):
+        if check_contract(report, f"{path.name} has the columns and types of regions", _schema_problems(path)):
+            tables.append(read_table(path, REGIONS))
+    if not report.success:
+        return report
+    table = pa.concat_tables(tables)
+    check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
+    missing = sorted(set(images.ids) ^ set(table["image_id"].to_pylist()))
+    check_contract(report, "every image has regions, and no other", [f"Differing images: {missing[:5]}."] if missing else [])
+    check_contract(report, "scores of regions are numbers", no_nan(table, ["score"]))
+    check_contract(
+        report, "regions decode, nest and do not overlap" if not overlap else "regions decode and nest", valid_regions(table, overlap)
+    )
+    check_expectations(
+        report,
+        table.select([c for c in table.column_names if c not in ("rle", "bbox")]).to_pandas(),
+        [
+            expect("expect_column_values_to_be_between", column="area", min_value=1),
+            expect("expect_column_values_to_be_between", column="region", min_value=0),
+            expect("expect_column_values_to_be_between", column="parent", min_value=-1),
+            expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="region", column_B="parent"),
+            expect("expect_column_values_to_not_be_null", column="source"),
+        ],
+    )
+    return report
+
+
+def _schema_problems(path: Path) -> Iterator[str]:
+    try:
+        read_table(path, REGIONS)
+    except BadData as error:
+        yield str(error)
