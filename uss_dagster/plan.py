@@ -340,6 +340,7 @@ def _entry(profile: Profile, entry: str) -> tuple[Any, dict[str, Any]]:
         "params": params,
         "shard_images": profile.settings.shard_images,
         "title": str(given.get("title") or spec.title),
+        "about": f"{given.get('title') or spec.title}: {spec.summary or spec.paper}",
     }
     return spec, {**cell, "code": expected_code("segments", cell)}
 

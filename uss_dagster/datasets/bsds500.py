@@ -48,12 +48,12 @@ GET_IT = (
 
 
 def examples(params: Params) -> Iterator[Example]:
-    """Photographs as released, by ascending number; truth is the flat regions of every annotator, in file order."""
+    """Photographs as released (``limit``: the lowest numbers), by ascending id as text; truth is the flat regions of every annotator, in file order."""
     data = _data_folder(need_mirror(SPEC.name, GET_IT))
     pictures = {p.stem: p for p in (data / "images" / params.split).glob("*.jpg") if p.stem.isdecimal()}
     if not pictures:
         raise BadData(f"{data / 'images' / params.split} holds no <number>.jpg. {GET_IT}")
-    for image_id in sorted(pictures, key=int)[: params.limit]:
+    for image_id in sorted(sorted(pictures, key=int)[: params.limit]):
         picture = pictures[image_id].read_bytes()
         labels = _read_annotators(data / "groundTruth" / params.split / f"{image_id}.mat", image_id)
         size = decode(picture, str(pictures[image_id])).shape[:2]

@@ -1,0 +1,75 @@
+"""Two doors, same bytes: Dagster and `dvc repro` run the same stages, and agree on what is out of date."""
+
+import concurrent.futures
+import json
+import re
+
+import pytest
+from conftest import Project, executed
+
+ALL = ("asset", "materialize", "-m", "uss_dagster.definitions", "--partition", "scenes", "--select")
+SLIC = ["segments@slic_merge__scenes", "scores@slic_merge__scenes", "leaderboard", "site"]
+
+
+def materialize(project: Project, selection: str, code: int | None = 0, **env: str) -> list[str]:
+    """Materialise through Dagster's own command line; returns the stages that DVC executed for it."""
+    done = project.dagster(*ALL, selection, code=code, **env)
+    return executed(done.stdout + done.stderr)
+
+
+@pytest.mark.slow
+def test_everything_from_dagster_gives_the_hashes_of_dvc_repro(project: Project, finished: Project):
+    assert len(materialize(project, "*")) == 10
+    assert project.lock() == finished.lock()
+    assert project.repro() == [], "the other door finds nothing left to do"
+
+
+def test_only_downstream_through_dagster(built: Project):
+    """One session of edits, each followed by materialising everything; the plan is refreshed by the run itself."""
+    built.append("uss_dagster/methods/slic_merge.py", "\n# a remark\n")
+    assert materialize(built, "*") == []
+    built.append("params.yaml", "entries:\n  slic_merge: {params: {superpixels: 30}}\n")
+    assert materialize(built, "*") == SLIC
+    built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
+    assert materialize(built, 'key:"segments/slic_merge"+') == SLIC[:1], "identical bytes stop the cascade"
+
+
+def test_a_refused_output_reads_well_in_dagster(built: Project):
+    built.edit(
+        "uss_dagster/stages/scores.py",
+        '    rows.sort(key=lambda r: (r["metric"]',
+        '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (r["metric"]',
+    )
+    before = (built.root / "dvc.lock").read_bytes()
+    done = built.dagster(*ALL, 'key:"scores/kmeans"', code=None)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "scores kmeans__scenes was refused: scores are numbers: nm_covering" in text
+    assert "is nan for image 'scene00000'" in text
+    assert re.search(r"ASSET_CHECK_EVALUATION - Asset check 'validation' on 'scores/kmeans' did not pass", text)
+    assert "Traceback" not in text.split("STEP_FAILURE")[0]
+    assert (built.root / "dvc.lock").read_bytes() == before
+
+
+def test_the_sync_check_names_what_changed(built: Project):
+    built.append("params.yaml", "entries:\n  slic_merge: {params: {superpixels: 30}}\n")
+    built.uss("plan")
+    status = json.loads(built.dvc("status", "--json").stdout)
+    assert "segments@slic_merge__scenes" in status
+    done = built.dagster("asset", "materialize", "-m", "uss_dagster.definitions", "--partition", "scenes", "--select", 'key:"segments/kmeans"')
+    assert "Asset check 'in_sync_with_dvc' on 'segments/kmeans' passed" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_eight_at_once_in_one_workspace(project: Project):
+    """Eight materialisations started together: two of each stage of the three entries, and more of the shared ones."""
+    materialize(project, 'key:"datasets"')
+    selections = ['key:"features/patches"'] * 2 + ['key:"segments/felzenszwalb"'] * 2 + ['key:"features/patches"', 'key:"datasets"'] * 2
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda s: project.dagster(*ALL, s, code=None), selections))
+    assert [r.returncode for r in runs] == [0] * 8, "\n".join((r.stdout + r.stderr)[-3000:] for r in runs if r.returncode)
+    assert {"datasets@scenes", "features@patches__scenes", "segments@felzenszwalb__scenes"} <= set(project.lock())
+    entries = ['key:"segments/kmeans"', 'key:"segments/slic_merge"', 'key:"scores/felzenszwalb"', 'key:"segments/felzenszwalb"'] * 2
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda s: project.dagster(*ALL, s, code=None), entries))
+    assert [r.returncode for r in runs] == [0] * 8, "\n".join((r.stdout + r.stderr)[-3000:] for r in runs if r.returncode)
