@@ -9,7 +9,7 @@ from typing import Any
 
 from uss_dagster import plan
 from uss_dagster.artifacts import gate
-from uss_dagster.artifacts.facts import write_facts
+from uss_dagster.artifacts.facts import facts_path, write_facts
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import peak_memory_mb
 
@@ -36,3 +36,7 @@ def run_cell(stage: str, key: str, root: Path) -> None:
     facts: dict[str, Any] = module.produce(key, cell, root) or {}
     facts = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": round(peak_memory_mb(), 1), **facts}
     write_facts(root, stage, key, facts)
+    if stage == "segments":
+        from uss_dagster.report.previews import write_segments_preview
+
+        write_segments_preview(root, cell, facts_path(root, stage, key).with_suffix(".png"))

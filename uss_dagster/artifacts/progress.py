@@ -17,7 +17,7 @@ LEAST_SECONDS = 1.0
 
 
 class Progress:
-    """Counts finished units of a known total. Use as a context manager; ``advance`` after each unit."""
+    """Counts finished units; a total of 0 is not known. Use as a context manager; ``advance`` after each unit."""
 
     def __init__(self, what: str, total: int, unit: str = "images") -> None:
         self.what, self.total, self.unit = what, total, unit
@@ -33,7 +33,7 @@ class Progress:
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
-            self._task = bar.add_task(self.what, total=self.total)
+            self._task = bar.add_task(self.what, total=self.total or None)
             bar.start()
             self._bar = bar
         return self
@@ -47,9 +47,9 @@ class Progress:
         self.done += units
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done)  # type: ignore[attr-defined]
-        elif self.done >= self.total or time.monotonic() - self._said >= LEAST_SECONDS:
+        elif self.done == self.total or time.monotonic() - self._said >= LEAST_SECONDS:
             self._said = time.monotonic()
-            say("progress", what=self.what, done=self.done, total=self.total, unit=self.unit)
+            say("progress", what=self.what, done=self.done, total=self.total or None, unit=self.unit)
 
 
 def say(event: str, **facts: object) -> None:

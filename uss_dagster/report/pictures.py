@@ -133,7 +133,8 @@ def _open_tree(regions: Regions) -> np.ndarray:
 
 
 def _largest_first(regions: Regions) -> np.ndarray:
-    shared = (regions.members * regions.atom_area) @ regions.members.T.astype(np.int64)
+    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
+    shared = (members * regions.atom_area) @ members.T
     appears = np.full(len(regions), math.inf)
     chosen: list[int] = []
     for region in np.argsort(-regions.area, kind="stable").tolist():
