@@ -21,7 +21,7 @@ def table(**changes) -> pa.Table:
 
 
 def problems(rows: pa.Table, overlap: bool = False) -> str:
-    return " ".join(valid_regions(rows, overlap))
+    return " ".join(valid_regions([rows], overlap))
 
 
 def test_good_regions_pass_and_come_back():

@@ -146,9 +146,17 @@ def no_nan(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
             yield f"{column} is {values[row]} at {named}."
 
 
-def valid_regions(table: pa.Table, overlap: bool) -> Iterator[str]:
-    """Every code decodes to its image's size, area and box; children lie inside their parents; and, unless the method
-    declares overlap, regions without a common line of descent share no pixel. Works on the run-length codes in C."""
+def valid_regions(tables: Iterable[pa.Table], overlap: bool) -> Iterator[str]:
+    """Every code decodes to its image's size, area and box; children lie inside their parents; and, unless the method declares
+    overlap, regions without a common line of descent share no pixel.
+
+    Works on the run-length codes in C, one table (of whole images) in memory at a time.
+    """
+    for table in tables:
+        yield from _valid_table(table, overlap)
+
+
+def _valid_table(table: pa.Table, overlap: bool) -> Iterator[str]:
     columns = {
         name: table[name].to_pylist() for name in ("image_id", "region", "parent", "depth", "area", "bbox", "rle", "height", "width")
     }

@@ -18,7 +18,7 @@ from uss_dagster.regions import Regions, rle
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write one table; columns and types must be the schema's."""
     check_schema(table.schema, schema, path.name)
-    pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=65536, store_schema=False)
+    pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=2**31 - 1, store_schema=False)
 
 
 def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
@@ -107,12 +107,47 @@ def _painted_tree(
     return tree if (tree.area == area).all() else None
 
 
-def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
-    """(image id, regions) over region shards in order, one shard in memory at a time."""
+class RegionsWriter:
+    """Writes the regions of many images into one file; a row group holds whole images, about ``GROUP_ROWS`` rows."""
+
+    GROUP_ROWS = 16384
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, REGIONS, compression="zstd", compression_level=3, store_schema=False)
+        self._waiting: list[pa.Table] = []
+        self.rows = 0
+
+    def add(self, image_id: str, regions: Regions) -> None:
+        """Append one image; ids must come in ascending order."""
+        self._waiting.append(regions_to_table(image_id, regions))
+        self.rows += self._waiting[-1].num_rows
+        if sum(t.num_rows for t in self._waiting) >= self.GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=2**31 - 1)
+            self._waiting = []
+
+
+def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The rows of region files in order, one row group (whole images) in memory at a time."""
     for path in paths:
-        table = read_table(path, REGIONS)
+        with pq.ParquetFile(path) as file:
+            check_schema(file.schema_arrow, REGIONS, path.name)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group)
+
+
+def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
+    """(image id, regions) over region files in order, one file (of ``only``: what holds those images) in memory at a time."""
+    for path in paths:
+        table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
         ids = table["image_id"].to_numpy(zero_copy_only=False)
         starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
         for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
-            if only is None or ids[start] in only:
-                yield str(ids[start]), regions_from_table(table.slice(start, stop - start))
+            yield str(ids[start]), regions_from_table(table.slice(start, stop - start))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
@@ -16,7 +15,7 @@ from uss_dagster.artifacts.pictures import decode
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES, REGIONS
 from uss_dagster.artifacts.staging import Staging, remove
-from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
+from uss_dagster.artifacts.tables import RegionsWriter, read_table, region_tables, write_table
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 
@@ -29,12 +28,9 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         remove(staging.folder / part)
         (staging.folder / part).mkdir()
     images = ImageShards(staging.folder / "images")
-    regions = 0
-    truth = pq.ParquetWriter(
-        staging.folder / "truth" / "regions.parquet", REGIONS, compression="zstd", compression_level=3, store_schema=False
-    )
+    truth = RegionsWriter(staging.folder / "truth" / "regions.parquet")
     try:
-        with truth, Progress(f"datasets {key}", _expected(cell)) as progress:
+        with Progress(f"datasets {key}", _expected(cell)) as progress:
             for example in module.examples(params):
                 height, width = decode(example.image, example.image_id).shape[:2]
                 if example.truth.shape != (height, width):
@@ -43,12 +39,11 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
                         "(height×width). They must be equal: check that mask and image belong together."
                     )
                 images.add(example.image_id, example.image, example.suffix, height, width, example.split)
-                table = regions_to_table(example.image_id, example.truth)
-                truth.write_table(table)
-                regions += table.num_rows
+                truth.add(example.image_id, example.truth)
                 progress.advance()
     finally:
         images.close()
+        truth.close()
     index = images.table()
     write_table(staging.folder / "images" / "images.parquet", index, IMAGES)
     if module.SPEC.classes is not None:
@@ -65,10 +60,10 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
             "citation": module.SPEC.citation,
             "homepage": module.SPEC.homepage,
             "params": cell["params"],
-            "counts": {"images": index.num_rows, "regions": regions},
+            "counts": {"images": index.num_rows, "regions": truth.rows},
         },
     )
-    return {"images": index.num_rows, "regions": regions}
+    return {"images": index.num_rows, "regions": truth.rows}
 
 
 def _expected(cell: dict[str, Any]) -> int:
@@ -79,17 +74,20 @@ def _expected(cell: dict[str, Any]) -> int:
 def validate(key: str, folder: Path, spec: Any) -> Report:
     report = Report(f"datasets {key}")
     images = read_table(folder / "images" / "images.parquet", IMAGES)
-    truth = read_table(folder / "truth" / "regions.parquet", REGIONS)
+    truth = folder / "truth" / "regions.parquet"
+    rows = read_table(truth, REGIONS, columns=["image_id", "region", "score", "label"])
     check_contract(report, "there are images", [] if images.num_rows else ["The dataset is empty."])
     check_contract(report, "image ids ascend and are unique", sorted_unique(images, ["image_id"]))
     check_contract(report, "every image decodes to the size in its row", _decodes(folder))
     check_contract(report, "no two images are the same file", _same_files(images))
-    check_contract(report, "regions are sorted by image", sorted_unique(truth, ["image_id", "region"]))
-    check_contract(report, "scores of regions are numbers", no_nan(truth, ["score"]))
-    check_contract(report, "regions decode, nest and do not overlap", valid_regions(truth, overlap=spec.truth == "annotators"))
-    check_contract(report, "labels are classes of the class tree", _labels(truth, spec.classes))
+    check_contract(report, "regions are sorted by image", sorted_unique(rows, ["image_id", "region"]))
+    check_contract(report, "scores of regions are numbers", no_nan(rows, ["score"]))
+    check_contract(
+        report, "regions decode, nest and do not overlap", valid_regions(region_tables([truth]), overlap=spec.truth == "annotators")
+    )
+    check_contract(report, "labels are classes of the class tree", _labels(rows, spec.classes))
     known = set(images["image_id"].to_pylist())
-    strangers = sorted(set(truth["image_id"].to_pylist()) - known)
+    strangers = sorted(set(rows["image_id"].to_pylist()) - known)
     check_contract(report, "ground truth belongs to images", [f"Ground truth of unknown images: {strangers[:5]}."] if strangers else [])
     check_expectations(
         report,

@@ -18,7 +18,7 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging, content_id
-from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
+from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
@@ -101,23 +101,23 @@ def _shard(
 
 def validate(key: str, folder: Path, images: Images, overlap: bool) -> Report:
     report = Report(f"segments {key}")
-    tables = []
-    for path in sorted(folder.glob("shard-*.parquet")):
-        if check_contract(report, f"{path.name} has the columns and types of regions", _schema_problems(path)):
-            tables.append(read_table(path, REGIONS))
-    if not report.success:
+    paths = sorted(folder.glob("shard-*.parquet"))
+    if not check_contract(report, "shards have the columns and types of regions", _schema_problems(paths)):
         return report
-    table = pa.concat_tables(tables)
+    light = ["image_id", "region", "parent", "depth", "area", "score", "source"]
+    table = pa.concat_tables(read_table(path, REGIONS, columns=light) for path in paths)
     check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
     missing = sorted(set(images.ids) ^ set(table["image_id"].to_pylist()))
     check_contract(report, "every image has regions, and no other", [f"Differing images: {missing[:5]}."] if missing else [])
     check_contract(report, "scores of regions are numbers", no_nan(table, ["score"]))
     check_contract(
-        report, "regions decode, nest and do not overlap" if not overlap else "regions decode and nest", valid_regions(table, overlap)
+        report,
+        "regions decode, nest and do not overlap" if not overlap else "regions decode and nest",
+        valid_regions(region_tables(paths), overlap),
     )
     check_expectations(
         report,
-        table.select([c for c in table.column_names if c not in ("rle", "bbox")]).to_pandas(),
+        table.to_pandas(),
         [
             expect("expect_column_values_to_be_between", column="area", min_value=1),
             expect("expect_column_values_to_be_between", column="region", min_value=0),
@@ -129,8 +129,10 @@ def validate(key: str, folder: Path, images: Images, overlap: bool) -> Report:
     return report
 
 
-def _schema_problems(path: Path) -> Iterator[str]:
-    try:
-        read_table(path, REGIONS)
-    except BadData as error:
-        yield str(error)
+def _schema_problems(paths: list[Path]) -> Iterator[str]:
+    for path in paths:
+        try:
+            for _ in region_tables([path]):
+                break
+        except (BadData, pa.ArrowException) as error:
+            yield str(error)
