@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import SOURCE, Project
+from projects import SOURCE, Project
 
 GUIDE = SOURCE / "CONTRIBUTING.md"
 

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import Project
+from projects import Project
 
 from uss_dagster import plan
 from uss_dagster.errors import UsageError
@@ -162,7 +162,7 @@ def test_broken_params_are_named_with_their_line(root, text, message):
 
 
 def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
-    from conftest import SOURCE
+    from projects import SOURCE
 
     assert plan.write_plan(SOURCE, check=True) == []
     for path in sorted((SOURCE / "profiles").glob("*.yaml")):

@@ -5,16 +5,18 @@ Only light modules are imported at the top, so that `uss --help` is instant.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from uss_dagster import __version__
-from uss_dagster.errors import BadData, UsageError, UssError, from_os_error
+from uss_dagster.errors import UsageError, UssError, from_os_error
 from uss_dagster.runtime import quiet_environment
 
 app = typer.Typer(
@@ -63,7 +65,7 @@ def repro(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages such as scores@slic_merge__scenes; all by default.")] = None,
     profile: Profile = None,
 ) -> None:
-    """Plan, then compute what is out of date and nothing else (`dvc repro`)."""
+    """Plan, then compute what is out of date, and only that."""
     from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
 
@@ -76,7 +78,10 @@ def repro(
 
 @app.command()
 def demo() -> None:
-    """Everything from nothing: drawn scenes, embedded backbone, classic methods, a leaderboard and a page."""
+    """A leaderboard from nothing, without a network.
+
+    Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
+    """
     from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
 
@@ -102,25 +107,50 @@ def stage(stage: str, key: str) -> None:
 
 @app.command()
 def segment(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    method: Annotated[str, typer.Option("--method", "-m", help="See `uss list`.")] = "slic_merge",
-    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="Feature source, for methods that need one.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; made if it is not there.")] = Path("segments"),
-    param: Annotated[list[str] | None, typer.Option("--param", help="A parameter of the method, name=value; may be repeated.")] = None,
-    regions: Annotated[int, typer.Option(min=1, help="How many regions the overlays show.")] = 12,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Pictures, or folders of pictures.", show_default=False)],
+    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="How to segment; `uss list` shows all.")] = "slic_merge",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", "-b", metavar="NAME", help="Feature source, for methods that need one. [default: patches, which needs no weights]"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; made if it is not there.")] = Path(
+        "segments"
+    ),
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the method, as in a profile; may be repeated.")
+    ] = None,
+    backbone_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone-param", metavar="NAME=VALUE", help="A parameter of the backbone, such as checkpoint=FILE; may be repeated."
+        ),
+    ] = None,
+    long_side: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="Larger pictures are segmented at this size, and their regions brought back to full size; 0 for never.",
+        ),
+    ] = 1024,
+    regions: Annotated[int, typer.Option(min=1, metavar="N", help="How many regions the overlays show; the tables hold all.")] = 12,
 ) -> None:
-    """Segment your own pictures: overlays (PNG), regions.parquet, regions.json (COCO)."""
-    from uss_dagster.commands.segment import parse_parameters, segment_pictures
+    """Segment your own pictures, with any method.
 
-    outcome = segment_pictures(images, method, backbone, parse_parameters(param or []), out, regions)
-    for image_id, count in outcome.done.items():
-        typer.echo(f"{out / image_id}.png  {count} regions")
-    for reason in outcome.failed.values():
-        typer.echo(f"left out: {reason}", err=True)
-    if outcome.failed:
-        raise BadData(
-            f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} pictures could not be used; the others are in {out}."
-        )
+    Writes into the folder, for each picture, an overlay NAME.png (at most --long-side pixels), and for all of them together
+    regions.parquet (every region with its parent) and regions.json (COCO; file_name counts from the folder that holds all pictures).
+    The same pictures and parameters give the same bytes.
+    """
+    from uss_dagster import registry
+    from uss_dagster.commands.segment import DEFAULT_BACKBONE, Job, parse_parameters, segment_pictures
+
+    parameters = parse_parameters(param or [], registry.load("method", method).SPEC.params, f"method '{method}'")
+    source = backbone or DEFAULT_BACKBONE
+    backbone_parameters = parse_parameters(backbone_param or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
+    job = Job(method, parameters, backbone, backbone_parameters, out, long_side, regions)
+    segment_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
 
 
 @app.command()
@@ -158,12 +188,16 @@ def doctor() -> None:
         wrong += verdict == "fix"
         typer.echo(f"{verdict:<5} {what:<18} {sentence}")
     if wrong:
-        raise UsageError(f"{wrong} things to fix, see above.")
+        raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
 
 
 def main() -> None:
     """Entry point: errors written for a person become one line on standard error, and a line of JSON for a scheduler."""
     quiet_environment()
+    # Asked to end, a program unwinds as after Ctrl-C: workers are stopped, half-written files removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    wrong_words: Any = typer.BadParameter.__mro__[1]  # the UsageError of click, which newer versions of typer bring along
+    wrong_words.exit_code = UsageError.exit_code
     try:
         app()
     except UssError as error:
@@ -177,6 +211,9 @@ def main() -> None:
 
 def _fail(error: UssError) -> None:
     print(f"error: {error}", file=sys.stderr)
+    if "stage" in sys.argv[1:2] and os.environ.get("USS_VERDICT"):  # `uss repro` asks, since DVC keeps the code to itself
+        with contextlib.suppress(OSError):
+            Path(os.environ["USS_VERDICT"]).write_text(str(error.exit_code), encoding="utf-8")
     if "stage" in sys.argv[1:2] and not sys.stderr.isatty():
         report = getattr(error, "report", None)
         print(

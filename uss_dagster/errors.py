@@ -56,7 +56,7 @@ def from_os_error(error: OSError) -> UssError | None:
     """The sentence for an operating-system error that a person can act on, or None."""
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-        return TryAgain(f"The disk is full{where}. Free some space and run the same command again: finished shards are kept.")
+        return TryAgain(f"The disk is full{where}. Free some space and run the same command again; nothing that was finished is lost.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UsageError(f"No permission to write {error.filename}. Choose another folder or change its owner.")
+        return UsageError(f"No permission to use {error.filename}. Choose another place, or change its owner or mode.")
     return None

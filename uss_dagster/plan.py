@@ -142,7 +142,6 @@ def make_grid(profile: Profile) -> dict[str, Any]:
     shown_entries: dict[str, Any] = {}
     for entry in sorted(profile.entries):
         spec, segment_cell = _entry(profile, entry)
-        method = segment_cell["method"]
         shown_entries[entry] = _shown_entry(entry, spec, segment_cell, profile)
         for dataset in _entry_datasets(profile, entry):
             key = f"{entry}__{dataset}"
@@ -164,7 +163,7 @@ def make_grid(profile: Profile) -> dict[str, Any]:
                     "bootstrap": profile.settings.bootstrap,
                     "samples": profile.settings.samples,
                     "code": fingerprint(["uss_dagster.stages.scores", *(registry.module_name("metric", f) for f in families)]),
-                    "title": f"Scores of {entry}: {method} against the ground truth, image by image and over the dataset",
+                    "title": f"{segment_cell['title']} against the ground truth, image by image and over the dataset",
                 }
     for stage in ("features", "segments", "scores"):
         grid[stage] = dict(sorted(grid[stage].items()))

@@ -2,7 +2,7 @@
 
 import dagster as dg
 import pytest
-from conftest import Project, make_project
+from projects import Project, make_project
 
 from uss_dagster.orchestration.build import build_defs
 
@@ -40,7 +40,14 @@ def test_assets_partitions_and_dependencies(graph):
 
 
 def test_every_asset_says_what_it_is(graph):
-    groups = {"datasets": "data", "features": "features", "segments": "segments", "scores": "scores", "leaderboard": "report", "site": "report"}
+    groups = {
+        "datasets": "data",
+        "features": "features",
+        "segments": "segments",
+        "scores": "scores",
+        "leaderboard": "report",
+        "site": "report",
+    }
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.group_name == groups[key.path[0]]

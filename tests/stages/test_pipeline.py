@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import BIN, Project
+from projects import BIN, Project
 
 SLIC = ["segments@slic_merge__scenes", "scores@slic_merge__scenes", "leaderboard", "site"]
 
@@ -65,11 +65,13 @@ def test_a_shared_module_reaches_exactly_the_methods_that_import_it(built: Proje
     assert set(stages) == {f"segments@{name}__scenes" for name in importers}
 
 
+@pytest.mark.slow
 def test_one_parameter_of_one_entry(built: Project):
     built.append("params.yaml", "entries:\n  slic_merge: {params: {superpixels: 40}}\n")
     assert built.repro() == SLIC
 
 
+@pytest.mark.slow
 def test_a_new_dataset_computes_only_its_cells(built: Project):
     built.append("params.yaml", "datasets:\n  more_scenes: {kind: scenes, images: 2, seed: 7}\n")
     stages = built.repro()
@@ -90,6 +92,7 @@ def test_ground_truth_is_no_input_of_features_and_segments(built: Project):
             assert not [d["path"] for d in stage["deps"] if "truth" in d["path"] or d["path"] == "data/datasets/scenes"]
 
 
+@pytest.mark.slow
 def test_a_removed_entry_leaves_the_leaderboard_and_comes_back_from_the_cache(built: Project):
     board = built.lock()["leaderboard"]
     built.append("params.yaml", "entries:\n  kmeans: false\n")

@@ -32,8 +32,13 @@ class FeatureShards:
         return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in self._where[image_id]}
 
     def _shard(self, name: str) -> Any:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if self._open is None or self._open[0] != name:
-            self._open = (name, safe_open(self.folder / name, "numpy"))
+            try:
+                self._open = (name, safe_open(self.folder / name, "numpy"))
+            except (SafetensorError, OSError) as error:
+                raise BadData(
+                    f"{self.folder / name} cannot be read ({error}). Run `dvc checkout --force` or its features stage again."
+                ) from error
         return self._open[1]

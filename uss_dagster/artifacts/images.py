@@ -82,9 +82,12 @@ class Images:
     def encoded(self, image_id: str) -> bytes:
         """The file as it came."""
         row = self.table.slice(self._row[image_id], 1).to_pylist()[0]
-        with open(self.folder / row["shard"], "rb") as shard:
-            shard.seek(row["offset"])
-            data = shard.read(row["size"])
+        try:
+            with open(self.folder / row["shard"], "rb") as shard:
+                shard.seek(row["offset"])
+                data = shard.read(row["size"])
+        except FileNotFoundError:
+            raise BadData(f"{self.folder / row['shard']} is missing. Run `dvc checkout --force` or its stage again.") from None
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise BadData(
                 f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from uss_dagster.errors import UsageError
@@ -21,7 +21,7 @@ def worker_count(jobs: int) -> int:
     return max(1, min(int(wanted) if wanted else cores, jobs))
 
 
-def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | None = None) -> Iterator[R]:
+def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | None = None) -> Generator[R, None, None]:
     """``function`` of every job, results in the order of the jobs.
 
     ``function`` and jobs must pickle (a top-level function; ``functools.partial`` is fine), must not share
@@ -41,17 +41,23 @@ def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | Non
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
     try:
         yield from (future.result() for future in [pool.submit(function, job) for job in jobs])
+    except BaseException:  # nobody wants the rest: after an error, an interrupt, or when the caller stops asking
+        for worker in list((pool._processes or {}).values()):
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(parent: int) -> None:
     """One thread a worker, and an end when the parent dies: a killed stage must leave nothing running."""
+    import signal
     import threading
     import time
 
     from uss_dagster.runtime import quiet_environment, single_thread
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     quiet_environment()
     single_thread()
 
@@ -69,4 +75,4 @@ def result_facts(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     for result in results:
         for key, value in result.items():
             total[key] = max(total.get(key, 0), value) if key.startswith("peak") else total.get(key, 0) + value
-    return total
+    return {key: round(value, 3) for key, value in total.items()}

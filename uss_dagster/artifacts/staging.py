@@ -7,6 +7,7 @@ moves the folder to ``.uss/quarantine`` with the reason, and leaves what was pub
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -80,16 +81,7 @@ class Staging:
         (self.folder / MANIFEST).unlink(missing_ok=True)
         (self.folder / MANIFEST).write_text(manifest_text(self.folder, facts), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            remove(target)
-        try:
-            os.replace(self.folder, target)
-        except OSError:  # another file system: copy beside the target, then rename there
-            beside = target.with_name(f".{target.name}.partial")
-            remove(beside)
-            shutil.copytree(self.folder, beside)
-            os.replace(beside, target)
-            shutil.rmtree(self.folder)
+        _replace(self.folder, target)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _quarantine(self, report: Report) -> Rejected:
@@ -142,6 +134,33 @@ def content_id(folder: Path) -> str:
     """A hash that changes exactly when the artefact's content does."""
     read_manifest(folder)
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Put a folder in the place of another. What was there is only moved aside until the new one stands."""
+    beside, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    remove(beside)
+    remove(old)
+    try:
+        try:
+            os.replace(folder, beside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copytree(folder, beside)  # another file system
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(beside, target)
+        except BaseException:
+            if old.exists():
+                os.replace(old, target)
+            raise
+    except BaseException:
+        remove(beside)
+        raise
+    remove(old)
+    remove(folder)
 
 
 def remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,22 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=2**31 - 1, store_schema=False)
 
 
-def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
-    """Read one table and hold it against its schema."""
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what pyarrow raises on a missing or damaged file (its own errors, or a bare OSError) into one sentence."""
     try:
-        table = pq.read_table(path, **options)
+        yield
     except FileNotFoundError:
         raise BadData(f"{path} is missing: an artefact is incomplete. Run its stage again, or `dvc checkout`.") from None
-    except pa.ArrowException as error:
-        raise BadData(f"{path} cannot be read as Parquet ({error}). Run its stage again, or `dvc checkout`.") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadData(f"{path} cannot be read as Parquet ({reason}). Run its stage again, or `dvc checkout --force`.") from error
+
+
+def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
+    """Read one table and hold it against its schema."""
+    with _readable(path):
+        table = pq.read_table(path, **options)
     if not options.get("columns"):
         check_schema(table.schema, schema, str(path))
     return table
@@ -137,10 +146,14 @@ class RegionsWriter:
 def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
     """The rows of region files in order, one row group (whole images) in memory at a time."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with _readable(path):
+            file = pq.ParquetFile(path)
+        with file:
             check_schema(file.schema_arrow, REGIONS, path.name)
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group)
+                with _readable(path):
+                    rows = file.read_row_group(group)
+                yield rows
 
 
 def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
-from uss_dagster.errors import UsageError
+from uss_dagster.errors import UsageError, did_you_mean
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def tool_environment() -> dict[str, str]:
@@ -45,12 +51,97 @@ def no_scm(root: Path) -> bool:
     return parser.getboolean("core", "no_scm", fallback=False)
 
 
-def dvc(root: Path, *words: str) -> int:
-    """Run DVC in the project folder, output passed through; returns its exit code."""
-    return subprocess.call([sys.executable, "-m", "dvc", *words], cwd=root, env=tool_environment())
+def dvc(root: Path, *words: str, **environment: str) -> int:
+    """Run DVC in the project folder, output passed through; returns its exit code.
+
+    A signal to end is passed on to DVC and to the stage it runs: DVC alone would leave the stage running.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *words], cwd=root, env={**tool_environment(), **environment}, start_new_session=True
+    )
+    before = {number: signal.signal(number, lambda n, frame: os.killpg(process.pid, n)) for number in _ENDING}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
 
 
 def repro(root: Path, targets: list[str]) -> int:
-    """Bring targets (all, when none are named) up to date; a lock held by another run is waited for."""
+    """Bring targets (all, when none are named) up to date. Another run is waited for; what a failed run removed is put back.
+
+    Returns 0, the exit code of the stage that failed, or DVC's own.
+    """
     check_tools(root)
-    return dvc(root, "--wait-for-lock", "repro", *targets)
+    check_targets(root, targets)
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = Path(folder) / "exit_code"
+        while True:
+            _wait_for_others(root)
+            code = dvc(root, "--wait-for-lock", "repro", *targets, USS_VERDICT=str(verdict))
+            # DVC waits for its main lock only: a stage that another run holds makes it fail at once.
+            if code == 0 or verdict.exists() or not _others(root):
+                break
+        said = verdict.read_text(encoding="utf-8") if verdict.exists() else ""
+    if code:
+        _put_back(root)
+    return int(said) if code and said.isdecimal() else code
+
+
+def check_targets(root: Path, targets: list[str]) -> None:
+    """Refuse a target that is neither a planned stage nor a file or folder."""
+    from uss_dagster import plan
+
+    known = {*plan.STAGES, *_addresses(root)}
+    for target in targets:
+        if target not in known and not (root / target.partition(":")[0]).exists():
+            raise UsageError(f"Unknown stage '{target}'.{did_you_mean(target, known if '@' in target else plan.STAGES)}")
+
+
+def _addresses(root: Path) -> set[str]:
+    """What DVC calls each planned stage."""
+    from uss_dagster import plan
+
+    return {stage if stage == key else f"{stage}@{key}" for stage, key, _ in plan.iterate_cells(plan.read_grid(root))}
+
+
+def _others(root: Path) -> dict[int, str]:
+    """Process id → command of the living DVC processes that hold something here."""
+    import psutil
+
+    try:
+        held = json.loads((root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
+        holders = [*held.get("write", {}).values(), *(one for many in held.get("read", {}).values() for one in many)]
+        return {int(h["pid"]): str(h["cmd"]) for h in holders if psutil.pid_exists(int(h["pid"]))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or being written
+        return {}
+
+
+def _wait_for_others(root: Path) -> None:
+    told = False
+    while others := _others(root):
+        if not told:
+            told = True
+            pid, command = next(iter(others.items()))
+            print(f"Waiting for another run in this project: process {pid} ({command}).", file=sys.stderr, flush=True)
+        time.sleep(0.5)
+
+
+def _put_back(root: Path) -> None:
+    """Fetch from DVC's cache the recorded outputs that are missing: DVC removes those of a stage before it runs."""
+    from uss_dagster.yamlfile import YamlFile
+
+    if not (root / "dvc.lock").exists():
+        return
+    recorded = YamlFile(root / "dvc.lock").data.get("stages") or {}
+    gone = [name for name, stage in recorded.items() if any(not os.path.lexists(root / out["path"]) for out in stage.get("outs") or [])]
+    gone = sorted(_addresses(root).intersection(gone))
+    if gone:
+        subprocess.call(
+            [sys.executable, "-m", "dvc", "--quiet", "--wait-for-lock", "checkout", *gone],
+            cwd=root,
+            env=tool_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def serve(root: Path, port: int) -> None:
         if probe.connect_ex((HOST, port)) == 0:
             raise UsageError(f"Port {port} is in use on this machine. Choose another: `uss ui --port {port + 1}`.")
     environment = tool_environment() | {"DAGSTER_HOME": str(dagster_home(root)), "DAGSTER_DISABLE_TELEMETRY": "1"}
-    words = [sys.executable, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml"), "-h", HOST, "-p", str(port)]
+    # Not for the person who typed `uss ui`: which of its commands Dagster would rather see used.
+    quiet = "ignore:Function `dev_command` is superseded"
+    words = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml"), "-h", HOST, "-p", str(port)]
+    # A script starts what it puts in the background deaf to interrupts, and Dagster makes an interrupt of every signal
+    # to end: deaf, it would outlive a plain `kill`.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.chdir(root)
     os.execve(sys.executable, words, environment)

@@ -64,7 +64,8 @@ class DvcTranslator:
         if len(stages) > _LISTED_STAGES:
             rows.append(f"| … | {len(stages) - _LISTED_STAGES} more | |")
         table = "\n".join(["| partition | stage | outputs |", "| --- | --- | --- |", *rows])
-        return {"dvc/stages": dg.MetadataValue.md(table), "dvc/command": stages[0].cmd}
+        found: dict[str, Any] = {"dvc/stages": dg.MetadataValue.md(table)}
+        return found if len(stages) > 1 else {**found, "dvc/command": stages[0].cmd}
 
 
 def _common(stages: Sequence[StageNode], name: str) -> str | None:

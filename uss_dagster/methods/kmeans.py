@@ -46,6 +46,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     paper="MacQueen 1967; Ward 1963",
     licence="MIT",
+    reimplementation=False,
     summary="Tokens of one image in k clusters, agglomerated by Ward's criterion, each split into connected parts.",
 )
 

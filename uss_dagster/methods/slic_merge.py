@@ -48,7 +48,8 @@ SPEC = MethodSpec(
     needs=("tokens",),
     paper="Achanta et al., TPAMI 2012; Arbeláez, CVPRW 2006",
     licence="MIT",
-    summary="About 400 superpixels, merged greedily by token distance and colour gradient into a binary tree.",
+    reimplementation=False,
+    summary="Superpixels, merged greedily by token distance and colour gradient into a binary tree.",
 )
 
 

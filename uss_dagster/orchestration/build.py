@@ -12,7 +12,7 @@ from uss_dagster.dagster_dvc import DvcProject, DvcResource, DvcTranslator, Stag
 
 
 class UssTranslator(DvcTranslator):
-    """Names as dvc.yaml gives them, with the owning team and the stage's place in the pipeline."""
+    """Names as dvc.yaml gives them; every stage is a Python program."""
 
     def kinds(self, stages: Any) -> set[str]:
         return super().kinds(stages) | {"python"}
@@ -28,7 +28,12 @@ def refresh_plan(root: Path) -> Any:
 
 
 def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
-    """Assets, checks and resources of the project in ``root`` (the nearest one upwards by default)."""
+    """Assets, checks and resources of the project in ``root`` (the nearest one upwards by default).
+
+    There is no job for everything: a job must have one set of partitions, and here datasets meet in the leaderboard. The asset
+    graph's "Materialize all", "All", "Launch" does it, in one run for one dataset, else in a backfill: a run for each dataset
+    (another where an entry is limited to some datasets), then one for the leaderboard and the site.
+    """
     root = root or plan.find_root()
     if not (root / plan.GRID).exists():
         plan.write_plan(root)

@@ -166,13 +166,17 @@ class Regions:
     @cached_property
     def boxes(self) -> np.ndarray:
         """COCO boxes (x, y, width, height), int32 (K, 4); zeros for an empty region."""
-        a = self.members.shape[1]
-        rows, columns = np.indices(self.shape, dtype=np.int32).reshape(2, -1)
-        flat = self.atoms.ravel()
+        a, width = self.members.shape[1], self.shape[1]
+        begins = np.ones(self.shape, bool)  # a run of one atom along a row begins here
+        begins[:, 1:] = self.atoms[:, 1:] != self.atoms[:, :-1]
+        start = np.flatnonzero(begins)
+        rows, left = np.divmod(start, max(width, 1))
+        right = np.append(start[1:], self.atoms.size)[: len(start)] - 1 - rows * width
+        atom = self.atoms.ravel()[start]
         low, high = np.full((2, a), 2**30, np.int64), np.full((2, a), -1, np.int64)
-        for axis, where in enumerate((columns, rows)):
-            np.minimum.at(low[axis], flat, where)
-            np.maximum.at(high[axis], flat, where)
+        for axis, (smallest, largest) in enumerate(((left, right), (rows, rows))):
+            np.minimum.at(low[axis], atom, smallest)
+            np.maximum.at(high[axis], atom, largest)
         boxes = np.zeros((len(self), 4), np.int32)
         for region, held in enumerate(self.members):
             held = held & (self.atom_area > 0)
@@ -250,11 +254,17 @@ class Regions:
     # -- other forms ------------------------------------------------------------------------------
 
     def rles(self) -> list[bytes]:
-        """COCO codes of all regions, made a few masks at a time so that memory stays small."""
-        step = max(1, 16_000_000 // max(1, self.atoms.size))
+        """COCO codes of all regions, from the runs of the atoms: the work grows with boundaries, not with pixels."""
+        flat = self.atoms.ravel(order="F")
+        start = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
+        atom = flat[start]
         codes: list[bytes] = []
-        for start in range(0, len(self), step):
-            codes += rle.encode(self.members[start : start + step][:, self.atoms])
+        for held in self.members:
+            inside = held[atom]
+            edges = start[np.flatnonzero(inside[1:] != inside[:-1]) + 1]
+            # A code begins with a run of pixels outside, which may be empty.
+            edges = np.concatenate([[0, 0] if inside[:1].any() else [0], edges, [flat.size]])
+            codes.append(rle.encode_runs(np.diff(edges)))
         return codes
 
     def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, object]]:

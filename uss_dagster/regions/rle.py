@@ -18,6 +18,21 @@ def encode(masks: np.ndarray) -> list[bytes]:
     return [r["counts"] for r in coco.encode(stacked)]
 
 
+def encode_runs(lengths: np.ndarray) -> bytes:
+    """The code of run lengths (off, on, off, …): the inverse of ``runs``."""
+    value = lengths.astype(np.int64)
+    value[3:] -= lengths[1:-2]
+    size = np.where(value < 0, ~value, value)  # 5 bits a group, the highest one of them the sign
+    most = 1
+    while size.max(initial=0) >> (5 * most - 1):
+        most += 1
+    place = np.arange(most)
+    last = (size[:, None] >> (5 * place[1:] - 1) > 0).sum(axis=1) if most > 1 else np.zeros(len(value), np.int64)
+    groups = (value[:, None] >> (5 * place)) & 31
+    groups |= (place < last[:, None]) << 5
+    return (groups + 48).astype(np.uint8)[place <= last[:, None]].tobytes()
+
+
 def decode(counts: bytes, height: int, width: int) -> np.ndarray:
     """The boolean (height, width) mask of one code; a code of another size is refused."""
     if code_length(counts) != height * width:

@@ -108,7 +108,9 @@ def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:
         save_file(tensors, path)
     except Exception as error:
         if "No space left" in str(error):
-            raise TryAgain("The disk is full. Free some space and run the same command again: finished shards are kept.") from error
+            raise TryAgain(
+                "The disk is full. Free some space and run the same command again; nothing that was finished is lost."
+            ) from error
         raise
 
 

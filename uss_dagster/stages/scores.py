@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
@@ -101,7 +100,7 @@ def _shard(path: Path, cell: dict[str, Any], dataset: Path, kind: str) -> tuple[
     classes_file = dataset / "truth" / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
     rows = []
-    ids = set(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+    ids = set(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist())
     truths = dict(iterate_regions([dataset / "truth" / "regions.parquet"], ids))
     for image_id, prediction in iterate_regions([path]):
         if image_id not in truths:

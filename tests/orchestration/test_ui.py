@@ -1,0 +1,262 @@
+"""The other door, as a person uses it: `uss ui` in a browser. Clicks are real mouse events on what is really on top.
+
+What the page shows is compared with what lies on the disk, and with what `uss repro` makes of the same profile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from devtools import Page, browser, find_chromium
+from projects import BIN, Project
+
+CHROMIUM = find_chromium()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="CHROMIUM IS NOT INSTALLED: nobody looks at Dagster's page (apt-get install chromium)"),
+]
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+
+FIND = """(wanted => {
+  const all = [...document.querySelectorAll('button, a, [role=button], [role=menuitem], [role=tab]')];
+  const found = all.filter(e => e.innerText.trim().startsWith(wanted) && !e.disabled && e.getBoundingClientRect().width > 0);
+  for (const e of found.reverse()) {
+    const r = e.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2;
+    if (e.contains(document.elementFromPoint(x, y))) return [x, y];
+  }
+  return null;
+})"""
+
+
+def wait_for(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true answer of ``look``."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.25)
+    return found
+
+
+@dataclass
+class Ui:
+    """A running `uss ui`: its answers over GraphQL, and a tab that looks at it."""
+
+    url: str
+    page: Page
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content = json.load(answer)
+        assert "errors" not in content, content["errors"]
+        return content["data"]
+
+    def open(self, path: str) -> None:
+        self.page.open(self.url + path, 1500, 950)
+
+    def text(self) -> str:
+        return self.page.ask("document.body.innerText")
+
+    def click(self, label: str) -> None:
+        """Click the button or link whose text begins so, once it is there, enabled, and nothing covers it."""
+        try:
+            x, y = wait_for(f"a button '{label}' that can be clicked", lambda: self.page.ask(f"{FIND}({json.dumps(label)})"))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+        for kind in ("mousePressed", "mouseReleased"):
+            self.page.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def runs(self) -> dict[str, str]:
+        """Run id → status."""
+        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")
+        return {run["runId"]: run["status"] for run in found["runsOrError"]["results"]}
+
+    def launch(self, asset: str, partition: str) -> str:
+        """Start a run of one partition of one asset, as the page's own dialog would; its id."""
+        launched = self.ask(
+            "mutation($p: ExecutionParams!) { launchRun(executionParams: $p)"
+            " { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+            p={
+                "selector": {
+                    "repositoryLocationName": "uss_dagster",
+                    "repositoryName": "__repository__",
+                    "jobName": "__ASSET_JOB",
+                    "assetSelection": [{"path": asset.split("/")}],
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+            },
+        )["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        query = """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
+            __typename
+            ... on MessageEvent { message stepKey }
+            ... on ExecutionStepFailureEvent { error { message } failureMetadata { description metadataEntries { label } } }
+            ... on AssetCheckEvaluationEvent { evaluation { checkName success description assetKey { path } } }
+        } } } }"""
+        return self.ask(query, run=run)["logsForRun"]["events"]
+
+
+@contextlib.contextmanager
+def serving(project: Project, log: Path, **env: str) -> Iterator[Ui]:
+    """`uss ui` on a free port, and a browser. A plain `kill` of that one process must end all of Dagster."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [str(BIN / "uss"), "ui", "--port", str(port)],
+            cwd=project.root,
+            env={**project.env, **env},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a script starts it with `&`
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        assert server.poll() is None, f"`uss ui` ended with {server.returncode}:\n{log.read_text()}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5) as answer:
+            return answer.status == 200
+        return False
+
+    family: list[psutil.Process] = []
+    try:
+        wait_for(f"Dagster's page ({log})", is_up, 120)
+        assert CHROMIUM
+        with browser(CHROMIUM) as page:
+            yield Ui(url, page)
+        family = psutil.Process(server.pid).children(recursive=True)
+        server.terminate()
+        server.wait(timeout=30)
+        assert psutil.wait_procs(family, timeout=15)[1] == [], "processes of Dagster that outlive it"
+    finally:
+        with contextlib.suppress(psutil.Error):
+            family += psutil.Process(server.pid).children(recursive=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        for process in psutil.wait_procs(family, timeout=15)[1]:
+            process.kill()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+
+
+def results(project: Project) -> dict[str, str]:
+    """Everything a person would call a result: what is published, and what DVC keeps of it."""
+    parts = ("data", "reports", ".dvc/cache/files")
+    return {f"{part}/{name}": value for part in parts for name, value in hashes(project.root / part).items()}
+
+
+def alive(project: Project) -> list[str]:
+    """Command lines of the dvc and stage processes that run in a project."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if process.cwd() == str(project.root) and process.status() != psutil.STATUS_ZOMBIE and ("dvc" in words or "stage" in words):
+                found.append(" ".join(words))
+    return found
+
+
+def test_materialize_all_makes_the_bytes_that_repro_makes(project: Project, finished: Project, tmp_path: Path):
+    with serving(project, tmp_path / "ui.log") as ui:
+        ui.open("/asset-groups")
+        wait_for("the asset graph", lambda: "Materialize all" in ui.text() and "segments" in ui.text())
+        assert "Join the Dagster community" not in ui.text()
+        assert not ui.page.ask("[...document.querySelectorAll('[role=dialog]')].filter(e => e.offsetWidth).length")
+        ui.click("Materialize all")
+        ui.click("All")
+        ui.click("Launch")
+        runs = wait_for("all runs ended", lambda: (found := ui.runs()) and all(s in ENDED for s in found.values()) and found, 360)
+        assert set(runs.values()) == {"SUCCESS"}
+        checks = [e["evaluation"] for run in runs for e in ui.events(run) if e["__typename"] == "AssetCheckEvaluationEvent"]
+        assert [c for c in checks if not c["success"]] == []
+        assert {c["checkName"] for c in checks} == {"validation", "in_sync_with_dvc"}
+    assert project.lock() == finished.lock()
+    assert len(project.lock()) == 10
+    assert hashes(project.root / "data/scores") == hashes(finished.root / "data/scores")
+    assert project.repro() == [], "the other door finds nothing left to do"
+
+
+def test_terminate_ends_the_stage_and_leaves_everything_as_it_was(built: Project, tmp_path: Path):
+    built.edit(
+        "uss_dagster/stages/segments.py",
+        "    tables, seconds = [], 0.0\n",
+        "    tables, seconds = [], 0.0\n"
+        "    if number == 1 and (slow := __import__('os').environ.get('SLOW')):\n"
+        "        Path(slow).write_text(str(__import__('os').getpid()))\n"
+        "        time.sleep(120)\n",
+    )
+    lock, made, before = (built.root / "dvc.lock").read_bytes(), built.lock(), results(built)
+    marker = tmp_path / "pid"
+    with serving(built, tmp_path / "ui.log", SLOW=str(marker)) as ui:
+        run = ui.launch("segments/slic_merge", "scenes")
+        pid = int(wait_for("the stage at its second shard", lambda: marker.exists() and marker.read_text(), 90))
+        assert psutil.pid_exists(pid)
+        assert list((built.root / ".uss/work").rglob("shard-00000.parquet")), "something half-done is there to be left behind"
+        ui.open("/runs")
+        ui.click(run[:8])
+        ui.click("Terminate")
+        clicked = time.monotonic()
+        ui.click("Terminate 1 run")
+        wait_for("the run canceled", lambda: ui.runs()[run] == "CANCELED")
+        wait_for("the stage ended", lambda: not psutil.pid_exists(pid))
+        assert time.monotonic() - clicked < 30
+        wait_for("the page says so", lambda: "Canceled" in ui.text())
+        assert alive(built) == []
+        assert (built.root / "dvc.lock").read_bytes() == lock
+        assert results(built) == before
+    assert built.repro(), "the edited stage is still to be run"
+    assert built.lock() == made
+
+
+def test_a_refused_result_is_told_where_a_person_looks(built: Project, tmp_path: Path):
+    built.edit(
+        "uss_dagster/stages/scores.py",
+        '    rows.sort(key=lambda r: (r["metric"]',
+        '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (r["metric"]',
+    )
+    lock, before = (built.root / "dvc.lock").read_bytes(), results(built)
+    with serving(built, tmp_path / "ui.log") as ui:
+        run = ui.launch("scores/slic_merge", "scenes")
+        wait_for("the run ended", lambda: ui.runs()[run] in ENDED, 120)
+        assert ui.runs()[run] == "FAILURE"
+        events = ui.events(run)
+        failures = [e for e in events if e["__typename"] == "ExecutionStepFailureEvent"]
+        assert [f["stepKey"] for f in failures] == ["scores__slic_merge"]
+        reason = failures[0]["failureMetadata"]["description"]
+        assert reason.startswith("scores slic_merge__scenes was refused")
+        assert "is nan for image" in reason
+        assert "nothing that was published changed" in reason
+        checks = {e["evaluation"]["checkName"]: e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"}
+        assert checks["validation"]["success"] is False
+        assert checks["validation"]["assetKey"]["path"] == ["scores", "slic_merge"]
+        assert "is nan for image" in checks["validation"]["description"]
+        assert not [e for e in events if e["__typename"] == "MaterializationEvent"]
+        ui.open(f"/runs/{run}")
+        wait_for("the reason on the run's page", lambda: "scores slic_merge__scenes was refused" in ui.text())
+        ui.open("/assets/scores/slic_merge?view=checks&checkDetail=validation")
+        wait_for("the reason on the checks tab", lambda: "Failed" in (shown := ui.text()) and "is nan for image" in shown)
+        assert (built.root / "dvc.lock").read_bytes() == lock
+        assert results(built) == before

@@ -1,0 +1,144 @@
+"""The `uss` command: light, helpful, and with exit codes that a scheduler can read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from projects import BIN, Project
+
+from uss_dagster import __version__, registry
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "dagster",
+    "great_expectations",
+    "pandas",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "skimage",
+    "pyarrow",
+    "dvc",
+    "PIL",
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Project:
+    """A folder that is no project."""
+    return Project(tmp_path, {"PYTHONPATH": ""})
+
+
+def imported(words: list[str], folder: Path) -> set[str]:
+    """Top-level modules that a `uss` command imports, by running it."""
+    program = (
+        "import sys, uss_dagster.cli as cli\n"
+        f"sys.argv = ['uss', *{words!r}]\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "print('MODULES', *{m.partition('.')[0] for m in sys.modules})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_is_instant(here: Project):
+    spent = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = here.uss("--help")
+        spent.append(time.perf_counter() - started)
+    assert min(spent) <= 0.5
+    for command in ("plan", "repro", "demo", "segment", "ui", "list", "doctor"):
+        assert f"\n  {command} " in done.stdout
+    assert "…" not in done.stdout
+    assert "..." not in done.stdout.replace("...", "", 1), "summaries fit on their line; the one '...' is click's usage"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["segment", "--help"], ["doctor", "--help"]], ids=" ".join)
+def test_light_commands_import_nothing_heavy(tmp_path, words):
+    assert not imported(words, tmp_path).intersection(HEAVY)
+
+
+def test_planning_imports_no_orchestrator_and_no_network(project: Project):
+    assert not imported(["plan"], project.root).intersection(
+        {"torch", "torchvision", "timm", "dagster", "great_expectations", "dvc", "sklearn"}
+    )
+
+
+def test_version(here: Project):
+    assert here.uss("--version").stdout == f"uss_dagster {__version__}\n"
+
+
+def test_list_shows_every_plugin(here: Project):
+    lines = here.uss("list").stdout.splitlines()
+    for family, heading in registry.FAMILIES.items():
+        start = lines.index(f"{heading}:") + 1
+        shown = [line.split(maxsplit=1) for line in lines[start : start + len(registry.names(family))]]
+        assert [name for name, _ in shown] == list(registry.names(family))
+        assert all(title for _, title in shown)
+
+
+def test_doctor_in_a_project(project: Project):
+    lines = project.uss("doctor").stdout.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "note"}
+    assert f"ok    project            {project.root}" in lines
+    assert "ok    plan               grid.yaml is up to date." in lines
+    project.append("profiles/small.yaml", "  fine: {method: felzenszwalb}\n")
+    out_of_date = project.uss("doctor", code=64)
+    assert "fix   plan               grid.yaml is out of date (segments fine__scenes: new): run `uss plan`." in out_of_date.stdout
+    assert out_of_date.stderr == "error: One thing to fix, see above.\n"
+
+
+def test_doctor_outside(here: Project):
+    said = here.uss("doctor").stdout
+    assert "note  project " in said
+    assert "`uss segment` works" in said
+
+
+def test_plan_check(project: Project):
+    assert project.uss("plan", "--check").stdout == "grid.yaml is up to date.\n"
+    before = (project.root / "grid.yaml").read_bytes()
+    project.edit("profiles/small.yaml", "superpixels: 60", "superpixels: 61")
+    refused = project.uss("plan", "--check", code=64)
+    assert refused.stdout == "  segments slic_merge__scenes: params\n  leaderboard: entries\n"
+    assert refused.stderr == "error: grid.yaml is out of date (2 differences). Run `uss plan` and commit the result.\n"
+    assert (project.root / "grid.yaml").read_bytes() == before
+    assert project.uss("plan").stdout.endswith("grid.yaml: 2 cells changed.\n")
+    assert project.uss("plan", "--check").stdout == "grid.yaml is up to date.\n"
+    (project.root / "grid.yaml").write_text("grid: [")
+    project.uss("plan", "--check", code=64)
+    project.uss("plan")
+    assert "superpixels: 61" in (project.root / "grid.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["segmnt"], "No such command 'segmnt'"),
+        (["plan", "--chek"], "No such option: --chek"),
+        (["ui", "--port", "nought"], "Invalid value for '--port'"),
+        (["plan", "more"], "unexpected extra argument"),
+        ([], "Usage: uss"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_exit_with_64(here: Project, words, said):
+    refused = here.uss(*words, code=64)
+    assert said in refused.stderr + refused.stdout
+    assert "Traceback" not in refused.stderr
+
+
+def test_module_can_be_run(here: Project):
+    assert here.run(sys.executable, "-m", "uss_dagster.cli", "--version").stdout.startswith("uss_dagster ")
+
+
+def test_a_closed_pipe_is_no_error(here: Project):
+    done = subprocess.run(f"{BIN}/uss list | head -1", shell=True, cwd=here.root, capture_output=True, text=True)
+    assert done.stdout == "methods:\n"
+    assert "Traceback" not in done.stderr
