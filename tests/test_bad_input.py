@@ -253,6 +253,7 @@ def test_what_the_sentence_says_repairs_it(built: Project):
 # -- tools that are missing ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_git_repository(project: Project):
     shutil.rmtree(project.root / ".git")
     env = {"GIT_CEILING_DIRECTORIES": str(project.root.parent)}
@@ -297,6 +298,7 @@ def test_without_dvc_folder(project: Project):
 # -- a full disk -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_results_fills_up(built: Project, tmp_path):
     """Results on one disk, work on another: the old result stays until the new one stands beside it."""
     with mounted(tmp_path / "disk", "size=3m") as disk:

@@ -6,7 +6,7 @@ import pytest
 
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import regions_from_table, regions_to_table
+from uss_dagster.artifacts.tables import RegionsWriter, iterate_regions, region_tables, regions_from_table, regions_to_table
 from uss_dagster.regions import Regions, rle
 
 LEAVES = np.repeat(np.repeat(np.array([[2, 2, 3], [4, 4, 4]]), 4, axis=0), 4, axis=1)
@@ -114,3 +114,16 @@ def test_overlapping_and_nested_rows_both_come_back_as_they_were():
     assert (regions_from_table(regions_to_table("x", holes)).masks() == holes.masks()).all()
     forest = Regions.from_tree(np.where(LEAVES == 4, -1, LEAVES), [-1, -1, 1, 1]).pruned()
     assert (regions_from_table(regions_to_table("x", forest)).masks() == forest.masks()).all()
+
+
+def test_a_file_of_regions_is_read_image_by_image_and_by_name(tmp_path):
+    path = tmp_path / "regions.parquet"
+    writer = RegionsWriter(path)
+    writer.GROUP_ROWS = 8  # two images a row group
+    for name in "abcde":
+        writer.add(name, TREE)
+    writer.close()
+    assert [name for name, _ in iterate_regions([path])] == list("abcde")
+    assert [t.num_rows for t in region_tables([path])] == [10, 10, 5]
+    assert [(name, len(r)) for name, r in iterate_regions([path], {"b", "d", "z"})] == [("b", 5), ("d", 5)]
+    assert list(iterate_regions([path], {"z"})) == []

@@ -37,7 +37,7 @@ def test_a_refused_artefact_changes_nothing_published(tmp_path):
     target = tmp_path / "data" / "out"
     make(tmp_path).publish(target, verdict(True), {})
     before = content_id(target)
-    with pytest.raises(Rejected, match=r"stage cell was refused: all is well: It is not\. .* lie in \.uss/quarantine/stage-cell; nothing"):
+    with pytest.raises(Rejected, match=r"stage cell was refused: all is well: It is not\. .* lie in \.uss/quarantine/stage-cell; dvc"):
         make(tmp_path, "bad").publish(target, verdict(False), {})
     assert content_id(target) == before
     kept = tmp_path / ".uss" / "quarantine" / "stage-cell"

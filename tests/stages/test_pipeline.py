@@ -211,7 +211,7 @@ def test_the_gate_refuses_a_corrupted_output(built: Project, what):
     assert len(lines) == 1
     assert said in lines[0]
     assert f"{stage} {key} was refused" in lines[0]
-    assert "nothing that was published changed" in lines[0]
+    assert "dvc.lock still names the last good one" in lines[0]
     assert (built.root / "dvc.lock").read_bytes() == before
     quarantine = built.root / ".uss/quarantine" / f"{stage}-{key}"
     assert json.loads((quarantine / "validation.json").read_text())["success"] is False

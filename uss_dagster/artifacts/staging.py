@@ -94,7 +94,7 @@ class Staging:
         more = f" (and {len(reasons) - 1} more broken rules)" if len(reasons) > 1 else ""
         shown = where.relative_to(self.root).as_posix()
         return Rejected(
-            f"{self.what} was refused: {reasons[0]}{more} The bad artefact and its full report lie in {shown}; nothing that was published changed.",
+            f"{self.what} was refused: {reasons[0]}{more} The bad artefact and its full report lie in {shown}; dvc.lock still names the last good one.",
             Path(shown) / "validation.json",
         )
 

@@ -162,5 +162,5 @@ def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iter
         table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
         ids = table["image_id"].to_numpy(zero_copy_only=False)
         starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-        for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, stop in zip(starts, np.append(starts, len(ids))[1:], strict=True):
             yield str(ids[start]), regions_from_table(table.slice(start, stop - start))
