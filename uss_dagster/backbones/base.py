@@ -63,11 +63,3 @@ class Features:
         matrix.sum_duplicates()
         scale = np.asarray(matrix.sum(axis=1)).ravel()
         return (sparse.diags_array(1 / scale) @ matrix).tocsr()
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of the token grid."""
-        for facet in ("tokens", "keys", "cls_attention"):
-            if facet in self._tensors:
-                return self._tensors[facet].shape[0], self._tensors[facet].shape[1]
-        raise UsageError(f"{self._backbone} wrote no facet with a grid.")

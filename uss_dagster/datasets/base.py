@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,3 @@ def need_mirror(name: str, get_it: str) -> Path:
         tried = f"USS_MIRROR={where} has no folder '{name}'" if where else "USS_MIRROR is not set"
         raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it}")
     return folder
-
-
-Prepare = Callable[[Any], Any]
