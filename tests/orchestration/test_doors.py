@@ -33,6 +33,36 @@ def test_only_downstream_through_dagster(built: Project):
     assert materialize(built, 'key:"segments/slic_merge"+') == SLIC[:1], "identical bytes stop the cascade"
 
 
+ANOTHER_RESULT = """
+
+_plain = segment
+
+
+def segment(sample, params, state=None):
+    import dataclasses
+
+    return _plain(sample, dataclasses.replace(params, feature_weight=0.9), state)
+"""
+
+
+@pytest.mark.slow
+def test_statement_shared_module_and_new_dataset_through_dagster(built: Project):
+    built.append("uss_dagster/methods/slic_merge.py", ANOTHER_RESULT)
+    assert materialize(built, "*") == SLIC
+    built.append("uss_dagster/graphs/superpixels.py", "\n_UNUSED = 1\n")
+    importers = {p.stem for p in (built.root / "uss_dagster/methods").glob("*.py") if "superpixels" in p.read_text(encoding="utf-8")}
+    assert set(materialize(built, "*")) == {f"segments@{name}__scenes" for name in importers}
+    built.append("params.yaml", "datasets:\n  more_scenes: {kind: scenes, images: 2, seed: 7}\n")
+    built.uss("plan")  # a new partition must be planned before Dagster can be asked for it
+    done = built.dagster(*(w if w != "scenes" else "more_scenes" for w in ALL), "*")
+    stages = executed(done.stdout + done.stderr)
+    assert sorted(s for s in stages if "@" in s) == sorted(
+        ["datasets@more_scenes", "features@patches__more_scenes"]
+        + [f"{stage}@{entry}__more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
+    )
+    assert stages[-2:] == ["leaderboard", "site"]
+
+
 def test_a_refused_output_reads_well_in_dagster(built: Project):
     built.edit(
         "uss_dagster/stages/scores.py",
