@@ -7,7 +7,6 @@ Does not belong here: running anything.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from uss_dagster import registry
+from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import UsageError, UssError, did_you_mean
 from uss_dagster.fingerprint import fingerprint
 from uss_dagster.yamlfile import YamlFile
@@ -232,9 +232,7 @@ def write_plan(root: Path, profile: str | None = None, check: bool = False) -> l
         if profile:
             _activate(root / PARAMS, profile)
         if old != text:
-            partial = path.with_name(f".{GRID}.{os.getpid()}.partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            write_whole(path, text)
         prune(root, grid)
     return changes
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.staging import PRIVATE
 
 
@@ -17,11 +17,8 @@ def facts_path(root: Path, stage: str, key: str) -> Path:
 
 def write_facts(root: Path, stage: str, key: str, facts: dict[str, Any]) -> None:
     """Keep the facts of a run, replacing those of the run before."""
-    path = facts_path(root, stage, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({**facts, "libraries": libraries()}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps({**facts, "libraries": libraries()}, indent=1, sort_keys=True) + "\n"
+    write_whole(facts_path(root, stage, key), text)
 
 
 def libraries() -> dict[str, str]:

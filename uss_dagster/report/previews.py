@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.pictures import encode_png
 from uss_dagster.artifacts.tables import iterate_regions
@@ -22,7 +22,4 @@ def write_segments_preview(root: Path, cell: dict[str, Any], path: Path) -> None
     shown = evenly_spaced(images.ids, SHOWN)
     found = dict(iterate_regions(regions, set(shown)))
     pictures = [shrunk(overlay(images.pixels(i), found[i]), LONGEST) for i in shown]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(encode_png(montage(pictures, shown, columns=SHOWN)))
-    os.replace(partial, path)
+    write_whole(path, encode_png(montage(pictures, shown, columns=SHOWN)))

@@ -5,11 +5,11 @@ Not part of any artefact: timings differ from run to run, and the hashed page mu
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from uss_dagster.artifacts.facts import read_facts
+from uss_dagster.artifacts.files import write_whole
 from uss_dagster.report import site
 from uss_dagster.yamlfile import YamlFile
 
@@ -17,12 +17,8 @@ from uss_dagster.yamlfile import YamlFile
 def write_costs(root: Path) -> None:
     """Write ``reports/costs.js`` (for the page) and ``reports/costs.csv`` (for people) from the facts of the last runs."""
     costs = read_costs(root)
-    target = root / "reports"
-    target.mkdir(exist_ok=True)
-    for name, text in (("costs.js", site.costs_js(costs)), ("costs.csv", site.costs_table(costs))):
-        partial = target / f".{name}.{os.getpid()}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target / name)
+    write_whole(root / "reports" / "costs.js", site.costs_js(costs))
+    write_whole(root / "reports" / "costs.csv", site.costs_table(costs))
 
 
 def read_costs(root: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from uss_dagster import registry
+from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
@@ -73,12 +74,9 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         },
     )
     summary = {r["metric"]: r["value"] for r in rows if r["image_id"] is None}
-    metrics_file = root / "reports" / "metrics" / f"{key}.json"
-    metrics_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = metrics_file.with_name(f".{metrics_file.name}.partial")
-    partial.write_text(json.dumps({k: round(v, 6) for k, v in sorted(summary.items())}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(metrics_file)
-    return {"images": len(ids), **{k: round(v, 6) for k, v in summary.items()}}
+    rounded = {k: round(v, 6) for k, v in sorted(summary.items())}
+    write_whole(root / "reports" / "metrics" / f"{key}.json", json.dumps(rounded, indent=1) + "\n")
+    return {"images": len(ids), **rounded}
 
 
 def _row(cell: dict[str, Any], image_id: str | None, metric: str, protocol: str, value: float, n: int) -> dict[str, Any]:
