@@ -244,6 +244,12 @@ class Regions:
         """Without regions that own no pixel."""
         return self if bool((self.area > 0).all()) else self.select(self.area > 0)
 
+    def labelled(self, regions: np.ndarray, labels: np.ndarray) -> Regions:
+        """The same regions with these labels on the given ones (indices), and none on all others."""
+        label = np.full(len(self), -1, np.int32)
+        label[regions] = labels
+        return Regions(self.atoms, self.members, self.parent, level=self.level, score=self.score, label=label, source=self.source)
+
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
         rows = ((np.arange(height) + 0.5) * self.shape[0] / height).astype(np.int64)
@@ -296,9 +302,11 @@ def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = 
     """Pixels in every pair of atoms, int64 (A1, A2)."""
     if first.shape != second.shape:
         raise BadData(f"Regions of one image must have one size, got {first.shape} and {second.shape} (height, width).")
+    from uss_dagster.regions._counting import pair_counts
+
+    pixels = slice(None) if valid is None else valid.ravel()
     a, b = first.members.shape[1], second.members.shape[1]
-    pairs = first.atoms.astype(np.int64) * b + second.atoms
-    return np.bincount(pairs.ravel() if valid is None else pairs[valid], minlength=a * b).reshape(a, b)
+    return pair_counts(first.atoms.ravel()[pixels], second.atoms.ravel()[pixels], a, b)[:-1, :-1]
 
 
 def ancestor_matrix(parent: np.ndarray) -> np.ndarray:
