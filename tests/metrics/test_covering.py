@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from metric_cases import CASES, GOLDEN, as_truth, golden_case, random_case, sides
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.metrics import covering
-from uss_dagster.metrics.base import Accumulator, Truth
-from uss_dagster.metrics.covering import hierarchical_covering, tree_covering
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.metrics.base import Truth
+from uss_dagster.metrics.covering import hierarchical_covering, nf_covering, nh_covering, nm_covering, tree_covering
+from uss_dagster.regions import Regions
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "metrics_golden.npz")
-CASES = sorted(key[:6] for key in GOLDEN.files if key.endswith("_gt_nodes"))
 close = pytest.approx
 
 # root -> X{1, 2}, 3; nodes in preorder: 0 root, 1 X, 2 "1", 3 "2", 4 "3", 5 ignore
@@ -30,23 +25,12 @@ WORKED = {
 }
 
 
-def golden_tree(case: str) -> tuple[np.ndarray, np.ndarray]:
-    tree = int(GOLDEN[f"{case}_class_tree"])
-    return GOLDEN[f"tree{tree}_parent"], GOLDEN[f"tree{tree}_type"]
-
-
-def as_truth(gt: np.ndarray, classes: tuple) -> Truth:
-    """Ground truth as a dataset gives it: the tree of class regions, labelled with class-tree nodes."""
-    parent = np.asarray(classes[0]).copy()
-    return Truth("classes", Regions.from_tree(gt, parent, label=np.arange(len(parent))).pruned(), ClassTree.from_arrays(*classes))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_golden(case: str) -> None:
     def golden(key: str) -> np.ndarray:
         return GOLDEN[f"{case}_{key}"]
 
-    arguments = golden("gt"), golden_tree(case), golden("pred"), golden("pred_parent")
+    arguments = golden_case(case)
     got = hierarchical_covering(*arguments)
     half = hierarchical_covering(*arguments, threshold=0.5)
     printed = hierarchical_covering(*arguments, mode="formula")
@@ -66,16 +50,54 @@ def test_golden(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_golden_through_regions(case: str) -> None:
     """The library's own types give the same numbers, and the flat score that of the flat evaluator."""
-    classes = golden_tree(case)
-    truth = as_truth(GOLDEN[f"{case}_gt"], classes)
-    prediction = Regions.from_tree(GOLDEN[f"{case}_pred"], GOLDEN[f"{case}_pred_parent"])
-    expected = hierarchical_covering(GOLDEN[f"{case}_gt"], classes, GOLDEN[f"{case}_pred"], GOLDEN[f"{case}_pred_parent"])
+    truth, prediction = sides(golden_case(case))
+    expected = hierarchical_covering(*golden_case(case))
+    half = hierarchical_covering(*golden_case(case), threshold=0.5)
     got = tree_covering(truth, prediction)
     assert (got.nm, got.nh) == close((expected.nm, expected.nh), abs=1e-12, nan_ok=True)
     assert got.match.tolist() == expected.match.tolist()
     values = covering.reduce(covering.measure(truth, prediction) or {})
     assert values["nm_covering_flat"] == close(float(GOLDEN[f"{case}_flat_nfcovering"]), abs=1e-9)
     assert ("nm_covering" in values) != bool(GOLDEN[f"{case}_skipped"])
+    if "nm_covering" in values:
+        assert values["nh_covering_formula"] == close(float(GOLDEN[f"{case}_nh_paper"]), abs=1e-9)
+        assert (values["nm_covering_50"], values["nh_covering_50"]) == close((half.nm, half.nh), abs=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_doors_for_masks_give_the_same_numbers(case: str) -> None:
+    """NM over the masks of the ground-truth tree; NF of the released evaluator over the leaf classes with background."""
+    gt, classes, pred, parents = golden_case(case)
+    index, kind = GOLDEN[f"tree{int(GOLDEN[f'{case}_class_tree'])}_flat_classmap"], np.asarray(classes[1])
+    valid = kind[gt] != 2
+    masks = Regions.from_tree(pred, parents).masks()[1:]
+    truth = [(index[gt] == c) & valid for c in np.unique(index[index >= 0])]
+    assert nf_covering(truth, masks, valid) == close(float(GOLDEN[f"{case}_flat_nfcovering"]), abs=1e-9)
+    figure = [mask for c, mask in zip(np.unique(index[index >= 0]), truth, strict=True) if (kind[index == c] == 0).all()]
+    alone = covering.reduce(covering.measure(*sides(golden_case(case))) or {}).get("nf_covering", np.nan)
+    assert nf_covering(figure, masks, valid) == close(alone, abs=1e-12, nan_ok=True)
+    if not GOLDEN[f"{case}_skipped"]:
+        above = as_truth(gt, classes).classes.ancestors  # type: ignore[union-attr]
+        nodes = [(kind[gt] == 1) if node < 0 else above[node][gt] & (kind[gt] == 0) for node in GOLDEN[f"{case}_gt_nodes"]]
+        assert nm_covering(nodes, Regions.from_tree(pred, parents), valid) == close(float(GOLDEN[f"{case}_nm_t00"]), abs=1e-9)
+        detail = nh_covering(gt, classes, pred, parents, thr=0.5)
+        assert (detail["nm"], detail["nh"]) == close((float(GOLDEN[f"{case}_nm_t50"]), float(GOLDEN[f"{case}_nh_t50"])), abs=1e-9)
+        assert detail["match"].tolist() == GOLDEN[f"{case}_match"].tolist()
+        assert nh_covering(gt, classes, pred, parents, mode="formula")["nh"] == close(float(GOLDEN[f"{case}_nh_paper"]), abs=1e-9)
+
+
+def test_doors_for_masks_at_the_edges() -> None:
+    masks = np.zeros((2, 1, 8), bool)
+    masks[0, 0, :4] = masks[1, 0, 4:] = True
+    assert nm_covering(masks, list(masks)) == 1.0
+    assert nm_covering(masks, []) == nm_covering(masks, Regions.from_masks([], shape=(1, 8))) == 0.0
+    assert np.isnan([nm_covering([], masks), nm_covering([], [])]).all()
+    assert nm_covering(masks, Regions.from_tree(np.array([[1] * 5 + [2] * 3]), [0, 0, 0])) == close((4 / 5 + 3 / 4) / 2)
+    assert nm_covering(masks, masks[:1], valid=masks[0]) == 1.0, "a region without a valid pixel is left out"
+    with pytest.raises(BadData, match=r"\(K, height, width\)"):
+        nm_covering(masks[0], masks)
+    with pytest.raises(BadData, match="must have one size"):
+        nm_covering(masks, masks[:, :, 1:])
 
 
 @pytest.mark.parametrize("name", WORKED)
@@ -95,7 +117,9 @@ def test_worked_example_a_flat_and_ignored() -> None:
     leaves, parents = WORKED["A"][:2]
     truth = as_truth(GT, CLASSES)
     values = covering.reduce(covering.measure(truth, Regions.from_tree(np.array([leaves]), parents)) or {})
-    assert values == close({"nm_covering": 0.854167, "nh_covering": 0.854167, "nm_covering_flat": 0.805556}, abs=1e-6)
+    tree = dict.fromkeys(("nm_covering", "nh_covering", "nh_covering_formula", "nm_covering_50", "nh_covering_50"), 0.854167)
+    assert values == close(tree | {"nm_covering_flat": 0.805556, "nf_covering": 0.805556}, abs=1e-6)
+    assert nf_covering([c == GT for c in (2, 3, 4)], [np.array([leaves]) == leaf for leaf in (2, 3, 4)]) == close(0.805556, abs=1e-6)
     for stray in range(5):
         ninth = hierarchical_covering(np.append(GT, [[5]], axis=1), CLASSES, np.array([[*leaves, stray]]), parents)
         assert (ninth.nm, ninth.nh) == close((0.854167, 0.854167), abs=1e-6)
@@ -132,6 +156,18 @@ def test_unknown_classes_are_ignored_with_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"2 pixels of classes not in the tree are ignored: \[-7, 99\]"):
         got = hierarchical_covering(np.append(GT, [[99, -7]], axis=1), CLASSES, np.append(GT, [[2, 3]], axis=1), CLASSES[0])
     assert got.nm == 1.0
+    truth = as_truth(np.append(GT, [[4, 4]], axis=1), CLASSES)
+    truth.regions.label[truth.regions.label == 4] = 9
+    with pytest.warns(UserWarning, match=r"4 pixels of classes not in the tree are ignored: \[9\]"):
+        through = tree_covering(truth, Regions.from_tree(np.append(GT, [[2, 3]], axis=1), CLASSES[0]))
+    assert through.gt_nodes.tolist() == [1, 2, 3]
+    assert through.nm == 1.0
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.int64])
+def test_any_integers_do(kind: type) -> None:
+    leaves, parents, nm = WORKED["B"][:3]
+    assert hierarchical_covering(GT.astype(kind), CLASSES, np.array([leaves], kind, order="F"), parents).nm == close(nm, abs=1e-6)
 
 
 def test_errors_say_what_to_change() -> None:
@@ -143,11 +179,14 @@ def test_errors_say_what_to_change() -> None:
         hierarchical_covering(GT, CLASSES, GT, [0, 3, 0, 0, 0])
     with pytest.raises(BadData, match=r"\(1, 8\).*\(1, 7\)"):
         hierarchical_covering(GT, CLASSES, GT[:, 1:], CLASSES[0])
-    with pytest.raises(BadData, match="class 9"):
-        tree_covering(
-            Truth("classes", Regions.from_tree(GT, CLASSES[0], label=[0, 9, 9, 9, 9, 9]), ClassTree.from_arrays(*CLASSES)),
-            Regions.from_tree(GT, CLASSES[0]),
-        )
+    with pytest.raises(BadData, match="node 1 has parent 1"):
+        hierarchical_covering(GT, CLASSES, GT, [0, 1, 0, 0, 0])
+    with pytest.raises(BadData, match="it is empty"):
+        hierarchical_covering(GT, CLASSES, GT, [])
+    with pytest.raises(BadData, match="The prediction is float64, expected the integer ids"):
+        hierarchical_covering(GT, CLASSES, GT.astype(float), CLASSES[0])
+    with pytest.raises(BadData, match="without its class tree"):
+        tree_covering(Truth("classes", Regions.from_tree(GT, CLASSES[0])), Regions.from_tree(GT, CLASSES[0]))
 
 
 def test_annotators_are_averaged() -> None:
@@ -165,21 +204,6 @@ def test_annotators_are_averaged() -> None:
 
 
 # -- any tree -------------------------------------------------------------------------------------
-
-
-def random_tree(rng: np.random.Generator, most: int = 9) -> list[int]:
-    return [-1] + [int(rng.integers(node)) for node in range(1, int(rng.integers(2, most)))]
-
-
-def random_case(seed: int) -> tuple[np.ndarray, tuple, np.ndarray, list[int]]:
-    """gt, classes, pred, parents on a small image; ground truth holds every kind of leaf, and sometimes inner nodes."""
-    rng = np.random.default_rng(seed)
-    class_parent = random_tree(rng)
-    inner = set(class_parent)
-    kind = [-1 if node in inner else int(rng.choice([0, 0, 0, 1, 2])) for node in range(len(class_parent))]
-    parents = random_tree(rng, 12)
-    shape = tuple(rng.integers(2, 7, 2))
-    return rng.integers(1, len(kind), shape), (class_parent, kind), rng.integers(0, len(parents), shape), parents
 
 
 def brute_force(gt: np.ndarray, classes: tuple, pred: np.ndarray, parents: list[int]) -> tuple[float, float, float]:
@@ -221,73 +245,3 @@ def test_against_sets_of_pixels(seed: int) -> None:
     through = tree_covering(as_truth(gt, classes), Regions.from_tree(pred, parents))
     if not Regions.from_tree(pred, parents).is_root[1:].any():
         assert (through.nm, through.nh) == close((got.nm, got.nh), abs=1e-12, nan_ok=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6))
-def test_region_numbers_do_not_matter(seed: int) -> None:
-    gt, classes, pred, parents = random_case(seed)
-    prediction = Regions.from_tree(pred, parents)
-    order = np.random.default_rng(seed + 1).permutation(len(prediction))
-    masks = prediction.masks()
-    shuffled = Regions.from_masks(list(masks[order]))
-    truth = as_truth(gt, classes)
-    before, after = covering.measure(truth, prediction), covering.measure(truth, shuffled)
-    # without parents a region of the whole image is a root wherever it stands, so compare where only region 0 is one
-    if before is not None and after is not None and prediction.is_root.sum() == shuffled.is_root.sum():
-        for name in ("nm_covering", "nm_covering_flat"):
-            assert before.get(name, np.nan) == close(after.get(name, np.nan), nan_ok=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6))
-def test_perfect_prediction(seed: int) -> None:
-    gt, classes, _, _ = random_case(seed)
-    kind = np.asarray(classes[1])
-    merged = np.where(kind[gt] == 1, len(kind), gt)
-    got = hierarchical_covering(gt, classes, merged, [*classes[0], 0])
-    assert got.nm == close(1.0) or np.isnan(got.nm)
-    assert got.nh <= got.nm or np.isnan(got.nm)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6))
-def test_ignored_pixels_never_matter(seed: int) -> None:
-    gt, classes, pred, parents = random_case(seed)
-    ignored = np.asarray(classes[1])[gt] == 2
-    other = np.where(ignored, np.random.default_rng(seed + 1).integers(0, len(parents), pred.shape), pred)
-    for mode in ("code", "formula"):
-        before = hierarchical_covering(gt, classes, pred, parents, mode=mode)
-        after = hierarchical_covering(gt, classes, other, parents, mode=mode)
-        assert (before.nm, before.nh) == close((after.nm, after.nh), nan_ok=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6))
-def test_refining_a_tree_never_lowers_nm(seed: int) -> None:
-    gt, classes, pred, parents = random_case(seed)
-    rng = np.random.default_rng(seed + 1)
-    split = int(rng.integers(len(parents)))
-    half = (pred == split) & (rng.random(pred.shape) < 0.5)
-    finer = np.where(half, len(parents), pred)
-    before = hierarchical_covering(gt, classes, pred, parents)
-    after = hierarchical_covering(gt, classes, finer, [*parents, split])
-    assert after.nm >= before.nm - 1e-12 or np.isnan(before.nm)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=8), st.integers(1, 7))
-def test_any_split_of_the_images_merges(seeds: list[int], at: int) -> None:
-    def accumulate(part: list[int]) -> Accumulator:
-        accumulator = Accumulator(covering.measure, covering.reduce, replicates=3)
-        for seed in part:
-            gt, classes, pred, parents = random_case(seed)
-            accumulator.update(str(seed), as_truth(gt, classes), Regions.from_tree(pred, parents))
-        return accumulator
-
-    whole, merged = accumulate(seeds), accumulate(seeds[:at])
-    merged.merge(accumulate(seeds[at:]))
-    assert (whole.n, whole.n_skipped) == (merged.n, merged.n_skipped)
-    assert whole.result() == close(merged.result(), nan_ok=True)
-    for a, b in zip(whole.replicate_results(), merged.replicate_results(), strict=True):
-        assert a == close(b, nan_ok=True)

@@ -19,6 +19,7 @@ class DatasetSpec:
 
     'classes': one tree of regions an image whose labels are nodes of ``classes``;
     'annotators': several flat segmentations an image, told apart by ``Regions.source``;
+    'instances': objects, which may overlap, labelled with nodes of ``classes`` where there are classes; source 'crowd' marks a crowd;
     'none': no ground truth.
     """
 

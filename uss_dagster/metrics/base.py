@@ -8,10 +8,15 @@ A metric is one module with ``SPEC`` and two functions::
 A contribution is a dict of float64 arrays (or scalars) that add. An image-level mean is the pair (value, count).
 Because contributions add, a bootstrap over images is a weighted sum: ``Accumulator`` keeps R replicates whose weights
 are Poisson(1) draws from the image's id, the same for every entry, so differences between entries are paired.
+
+A family that must see all predictions before the first image is measured (to choose thresholds that images share) has
+``prepare(predictions: Iterable[Regions]) -> state``, and its ``measure`` takes that state as a third argument. A family whose
+contributions do not add (average precision needs every detection's score) has ``accumulator(replicates) -> Accumulator``.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +31,7 @@ Contribution = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one image. kind: 'classes' or 'annotators' (see ``DatasetSpec``); classes: the class tree, or None."""
+    """Ground truth of one image. kind: 'classes', 'annotators' or 'instances' (see ``DatasetSpec``); classes: the class tree, or None."""
 
     kind: str
     regions: Regions
@@ -45,10 +50,9 @@ class Truth:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a family computes. truths: kinds of ground truth it can be computed on.
+    """What a family computes. truths: kinds of ground truth it can be computed on; metrics: name → ``Metric``.
 
-    metrics: name → (title, protocol, higher is better). A protocol names the convention, so that numbers of different
-    conventions are never ranked together. per_image: names whose single-image value is worth a row.
+    needs_labels: it compares classes over the whole dataset, so predicted regions must carry dataset-wide labels.
     """
 
     name: str
@@ -56,18 +60,29 @@ class MetricSpec:
     truths: tuple[str, ...]
     metrics: dict[str, Metric]
     paper: str
+    needs_labels: bool = False
+
+
+IMAGE, DATASET = "image", "dataset"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number: its title, protocol, direction, and whether a single image has it."""
+    """One number. Numbers that differ in protocol, scope or evaluation grid are never ranked together.
+
+    protocol: the convention, by name. scope: within what predicted regions are matched to ground truth, one 'image' or the whole
+    'dataset'. per_image: a single image's value is worth a row.
+    """
 
     title: str
     protocol: str
+    scope: str = IMAGE
     higher_is_better: bool = True
     per_image: bool = True
     oracle: bool = False
     """The ground truth picks the regions: an upper bound, never to be ranked against others."""
+    detail: bool = False
+    """In the tables and files, but not on the first page."""
 
 
 class Accumulator:
@@ -80,13 +95,14 @@ class Accumulator:
         self.total: Contribution = {}
         self.resampled: Contribution = {}
         self.n = 0
-        self.n_skipped = 0
+        self.skipped: list[str] = []
+        """Ids of the images without a score, in the order they came."""
 
     def update(self, image_id: str, truth: Truth, prediction: Regions) -> dict[str, float] | None:
         """Add one image; returns the image's own values, or None where it has none."""
         contribution = self._measure(truth, prediction)
         if contribution is None:
-            self.n_skipped += 1
+            self.skipped.append(image_id)
             return None
         contribution = {k: np.asarray(v, np.float64) for k, v in contribution.items()}
         weights = poisson_weights(image_id, self.replicates)
@@ -103,7 +119,7 @@ class Accumulator:
             for key, value in theirs.items():
                 mine[key] = mine.get(key, 0) + value
         self.n += other.n
-        self.n_skipped += other.n_skipped
+        self.skipped += other.skipped
 
     def result(self) -> dict[str, float]:
         """Values over all images so far; empty when none had a score."""
@@ -120,6 +136,14 @@ def poisson_weights(image_id: str, replicates: int) -> np.ndarray:
         return np.zeros(0, np.int64)
     seed = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "little")
     return np.random.default_rng(seed).poisson(1.0, replicates)
+
+
+def accumulator(family: Any, replicates: int = 0, state: Any = None) -> Accumulator:
+    """An empty accumulator of a metric family (its module); state: what its ``prepare`` returned, where it has one."""
+    if hasattr(family, "accumulator"):
+        return family.accumulator(replicates)
+    measure = functools.partial(family.measure, state=state) if hasattr(family, "prepare") else family.measure
+    return Accumulator(measure, family.reduce, replicates)
 
 
 def nan_ratio(numerator: Any, denominator: Any) -> float:

@@ -1,14 +1,14 @@
 """Covering: how well the best region of a prediction covers each ground-truth region, flat and along the class tree.
 
-NMCovering is the mean, over ground-truth regions, of the greatest IoU that any predicted region has with it. NHCovering also
-asks that what covers the ancestors of a region lies above what covers the region. Both count valid pixels only, leave roots
-(whole images) out on both sides, and take semantic regions: one a class and image, and one for all background together.
+NMCovering is the mean, over ground-truth regions, of the greatest IoU that any predicted region has with it; NFCovering is the
+same over foreground regions alone. NHCovering also asks that what covers the ancestors of a region lies above what covers the
+region. All count valid pixels only, leave roots (whole images) out on both sides, and take semantic regions: one a class and
+image, and one for all background together.
 
-Everything is a function of one table, the pixels of each class in each predicted region, which comes from the joint
-histogram of atoms.
+Everything is a function of one table, the pixels of each class in each predicted region, which one pass over the image fills.
 
 Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011 (covering); Rossetti & Pirri,
-"Hierarchy-agnostic unsupervised segmentation", NeurIPS 2024, and its released evaluation (NMCovering, NHCovering).
+"Hierarchy-agnostic unsupervised segmentation", NeurIPS 2024, and its released evaluation (NFCovering, NMCovering, NHCovering).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,20 +24,26 @@ from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
-from uss_dagster.regions.regions import joint_histogram
+from uss_dagster.regions.regions import intersections, joint_histogram
 
 MODES = ("code", "formula")
-
+ClassesLike = ClassTree | tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
+RegionsLike = Regions | Sequence[np.ndarray] | np.ndarray
 
 SPEC = MetricSpec(
     name="covering",
     title="Covering",
     truths=("classes", "annotators"),
     metrics={
-        "nm_covering": Metric("NMCovering", "hierarchical, full resolution"),
-        "nh_covering": Metric("NHCovering", "hierarchical, full resolution, released code"),
-        "nm_covering_flat": Metric("NMCovering, leaf classes", "flat, full resolution"),
-        "nm_covering_annotators": Metric("NMCovering, annotators", "annotator mean, full resolution"),
+        "nm_covering": Metric("NMCovering", "hierarchical"),
+        "nh_covering": Metric("NHCovering", "hierarchical, released code"),
+        "nh_covering_formula": Metric("NHCovering, printed formula", "hierarchical, printed formula", detail=True),
+        "nm_covering_50": Metric("NMCovering, IoU ≥ 0.5", "hierarchical, IoU threshold 0.5", per_image=False, detail=True),
+        "nh_covering_50": Metric("NHCovering, IoU ≥ 0.5", "hierarchical, released code, IoU threshold 0.5", per_image=False, detail=True),
+        # the released evaluator prints this one as NFCovering: it counts background where the dataset declares it
+        "nm_covering_flat": Metric("NMCovering, leaf classes", "flat"),
+        "nf_covering": Metric("NFCovering", "flat, foreground classes", detail=True),
+        "nm_covering_annotators": Metric("NMCovering, annotators", "annotator mean"),
     },
     paper="Rossetti & Pirri, NeurIPS 2024; Arbeláez et al., TPAMI 2011",
 )
@@ -66,7 +73,7 @@ class Overlap:
     """Valid pixels of one image by class and predicted region.
 
     pixels: float64 (n,), valid pixels of each class-tree node (those whose deepest class it is). shared: float64 (n, K), those of
-    them in each predicted region. parent: int (K,), of predicted regions. candidates: bool (K,), those that take part: all but roots.
+    them in each predicted region. parent: int64 (K,), of predicted regions. candidates: bool (K,), those that take part: all but roots.
     """
 
     classes: ClassTree
@@ -78,7 +85,7 @@ class Overlap:
 
 def hierarchical_covering(
     gt: np.ndarray,
-    classes: ClassTree | tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray],
+    classes: ClassesLike,
     pred: np.ndarray,
     pred_parent: Sequence[int] | np.ndarray,
     threshold: float = 0.0,
@@ -96,47 +103,92 @@ def hierarchical_covering(
     >>> result.nm, result.nh
     (1.0, 1.0)
     """
-    tree = classes if isinstance(classes, ClassTree) else ClassTree.from_arrays(*(np.asarray(values).tolist() for values in classes))
+    return cover_tree(overlap_of_maps(gt, classes, pred, pred_parent), threshold, mode)
+
+
+def nh_covering(
+    gt_leafmap: np.ndarray,
+    class_tree: ClassesLike,
+    pred_leafmap: np.ndarray,
+    pred_parent: Sequence[int] | np.ndarray,
+    thr: float = 0.0,
+    mode: str = "code",
+) -> dict[str, Any]:
+    """``hierarchical_covering`` as a dictionary: nm, nh, and the arrays gt_nodes, match, iou, weight, nested of ``Covering``."""
+    return vars(hierarchical_covering(gt_leafmap, class_tree, pred_leafmap, pred_parent, thr, mode))
+
+
+def nm_covering(gt_masks: RegionsLike, pred_masks: RegionsLike, valid: np.ndarray | None = None) -> float:
+    """Mean over ground-truth regions of the greatest IoU with a predicted region; NaN where there are none.
+
+    gt_masks, pred_masks: bool (K, H, W), every one of which counts; or ``Regions``, whose roots are left out. Ground-truth regions
+    without a valid pixel are left out. valid: bool (H, W), pixels that count, or None for all.
+    """
+    gt, pred = _without_roots(gt_masks, pred_masks)
+    best = _region_iou(gt, pred, valid).max(axis=1, initial=0)
+    return _mean(best[np.diagonal(intersections(gt, gt, valid)) > 0])
+
+
+def nf_covering(gt_regions: RegionsLike, pred_regions: RegionsLike, valid: np.ndarray | None = None) -> float:
+    """NFCovering: ``nm_covering`` of ground-truth regions which the caller took from the foreground of a single level."""
+    return nm_covering(gt_regions, pred_regions, valid)
+
+
+def as_class_tree(classes: ClassesLike) -> ClassTree:
+    """The class tree itself, or made of the pair (parents, kinds)."""
+    return classes if isinstance(classes, ClassTree) else ClassTree.from_arrays(*(np.asarray(values).tolist() for values in classes))
+
+
+def overlap_of_maps(gt: np.ndarray, classes: ClassesLike, pred: np.ndarray, pred_parent: Sequence[int] | np.ndarray) -> Overlap:
+    """The table from two leaf maps; arguments as in ``hierarchical_covering``."""
+    from uss_dagster.regions._counting import add_to_parents, pair_counts
+
+    tree = as_class_tree(classes)
     gt, pred, parent = np.asarray(gt), np.asarray(pred), np.array(pred_parent, np.int64)
-    k = len(parent)
+    n, k = len(tree), len(parent)
     if gt.shape != pred.shape:
         raise BadData(f"Ground truth is {gt.shape} and the prediction {pred.shape} (height, width); resize one to the other.")
-    if k == 0 or parent[0] not in (-1, 0) or (parent[1:] >= np.arange(1, k)).any() or parent.min() < -1:
-        raise BadData("pred_parent must list parents before children, the root first with parent 0 or -1.")
-    if pred.size and not -1 <= int(pred.min()) <= int(pred.max()) < k:
-        raise BadData(f"The prediction holds {pred.min()}..{pred.max()}, but pred_parent knows nodes 0..{k - 1} (-1 is none).")
+    for what, values in (("Ground truth", gt), ("The prediction", pred)):
+        if values.dtype.kind not in "iu":
+            raise BadData(f"{what} is {values.dtype}, expected the integer ids of leaves.")
+    late = np.flatnonzero((parent >= np.maximum(np.arange(k), 1)) | (parent < -1))
+    if k == 0 or len(late):
+        found = f"node {late[0]} has parent {parent[late[0]]}" if k else "it is empty"
+        raise BadData(f"pred_parent must list parents before children, the root first with parent 0 or -1; {found}.")
     parent[0] = -1
-    known = (gt > 0) & (gt < len(tree))
-    if not known.all():
-        strangers = np.unique(gt[~known])
-        warnings.warn(f"{np.count_nonzero(~known)} pixels of classes not in the tree are ignored: {strangers[:5].tolist()}.", stacklevel=2)
-        gt = np.where(known, gt, 0)
-    pairs = np.bincount((gt.astype(np.int64) * (k + 1) + (pred + 1)).ravel(), minlength=len(tree) * (k + 1))
-    table = pairs.reshape(len(tree), k + 1).astype(np.float64)
-    table[~_valid(tree)] = 0
-    shared = table[:, 1:].copy()
-    for node in range(k - 1, 0, -1):
-        if parent[node] >= 0:
-            shared[:, parent[node]] += shared[:, node]
-    candidates = np.arange(k) > 0
-    return cover_tree(Overlap(tree, table.sum(axis=1), shared, parent, candidates), threshold, mode)
+    narrow = np.int32 if np.can_cast(gt.dtype, np.int32) and np.can_cast(pred.dtype, np.int32) else np.int64
+    counts = pair_counts(np.ascontiguousarray(pred, narrow).ravel(), np.ascontiguousarray(gt, narrow).ravel(), k, n)
+    if counts[-1].any() and not -1 <= int(pred.min()) <= int(pred.max()) < k:
+        raise BadData(f"The prediction holds {pred.min()}..{pred.max()}, but pred_parent knows nodes 0..{k - 1} (-1 is none).")
+    strangers = int(counts[:, 0].sum() + counts[:, -1].sum())
+    if strangers:
+        _warn_of_strangers(strangers, np.unique(gt[(gt <= 0) | (gt >= n)]))
+    counts[:, :-1] *= valid_classes(tree)
+    shared = np.ascontiguousarray(counts[:-1, :-1])
+    pixels = shared.sum(axis=0) + counts[-1, :-1]
+    add_to_parents(shared, parent)
+    return Overlap(tree, pixels.astype(np.float64), shared.T.astype(np.float64), parent, np.arange(k) > 0)
 
 
-def overlap(truth: Truth, prediction: Regions) -> Overlap:
-    """The table of valid pixels for a ground truth of kind 'classes'; pixels in no class, and of ignore classes, are not valid."""
+def overlap(truth: Truth, prediction: Regions, within: np.ndarray | None = None) -> Overlap:
+    """The table of valid pixels for a ground truth of kind 'classes'; pixels in no class, and of ignore classes, are not valid.
+
+    Pixels of classes that the tree does not know are ignored, with a warning. within: bool (H, W), pixels that count, or None for all.
+    """
     if truth.classes is None:
         raise BadData("Ground truth of kind 'classes' comes without its class tree; pass Truth(kind, regions, classes).")
     n = len(truth.classes)
-    deepest = _deepest_label(truth.regions)
-    if int(deepest.max(initial=-1)) >= n:
-        raise BadData(f"Ground truth has class {deepest.max()}, but the class tree ends at {n - 1}.")
-    valid = np.zeros(len(deepest), bool)
-    valid[deepest >= 0] = _valid(truth.classes)[deepest[deepest >= 0]]
+    deepest = deepest_label(truth.regions)
+    unknown = deepest >= n
+    if unknown.any():
+        _warn_of_strangers(int(truth.regions.atom_area[unknown].sum()), np.unique(deepest[unknown]))
+    known = (deepest >= 0) & ~unknown
+    known[known] = valid_classes(truth.classes)[deepest[known]]
     by_class = np.zeros((n, len(deepest)))
-    by_class[deepest[valid], np.flatnonzero(valid)] = 1
-    table = by_class @ joint_histogram(truth.regions, prediction).astype(np.float64)
+    by_class[deepest[known], np.flatnonzero(known)] = 1
+    table = by_class @ joint_histogram(truth.regions, prediction, within).astype(np.float64)
     shared = table @ prediction.members.T.astype(np.float64)
-    return Overlap(truth.classes, table.sum(axis=1), shared, prediction.parent, ~prediction.is_root)
+    return Overlap(truth.classes, table.sum(axis=1), shared, prediction.parent.astype(np.int64), ~prediction.is_root)
 
 
 def tree_covering(truth: Truth, prediction: Regions, threshold: float = 0.0, mode: str = "code") -> Covering:
@@ -155,8 +207,9 @@ def cover_tree(table: Overlap, threshold: float = 0.0, mode: str = "code") -> Co
     iou = iou_matrix(table, holds)
     match, best = best_match(iou, table.candidates)
     # lines[r, p]: region p is region r or lies above it (the root is not among the regions)
-    above = table.classes.ancestors
-    lines = np.array([[above[p, r] if min(p, r) >= 0 else p == r for p in nodes.tolist()] for r in nodes.tolist()])
+    lines = np.eye(len(nodes), dtype=bool)
+    named = nodes[nodes >= 0]
+    lines[: len(named), : len(named)] = table.classes.ancestors[np.ix_(named, named)].T
     passed = best * (best >= threshold)
     if mode == "code":
         weight = _respected(lines, match, table)
@@ -177,14 +230,14 @@ def tree_rows(table: Overlap) -> tuple[np.ndarray, np.ndarray]:
     figure = (kind == FOREGROUND) | (kind == INNER)
     nodes = np.flatnonzero(above @ (figure * table.pixels) > 0)
     nodes = nodes[nodes > 0]
-    return _with_background(nodes, above[nodes] & figure, table) if len(nodes) else (nodes, np.zeros((0, len(kind)), bool))
+    return with_background(nodes, above[nodes] & figure, table) if len(nodes) else (nodes, np.zeros((0, len(kind)), bool))
 
 
 def leaf_rows(table: Overlap) -> tuple[np.ndarray, np.ndarray]:
     """(nodes (G,), holds bool (G, n)): the leaf classes present, and -1 for all background together."""
     kind = np.asarray(table.classes.kind)
     nodes = np.flatnonzero((kind == FOREGROUND) & (table.pixels > 0))
-    return _with_background(nodes, np.eye(len(kind), dtype=bool)[nodes], table)
+    return with_background(nodes, np.eye(len(kind), dtype=bool)[nodes], table)
 
 
 def iou_matrix(table: Overlap, holds: np.ndarray) -> np.ndarray:
@@ -207,10 +260,18 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
         values = {"nm_covering_annotators": _annotator_mean(truth, prediction)}
     else:
         table = overlap(truth, prediction)
-        tree = cover_tree(table)
-        _, holds = leaf_rows(table)
-        flat = best_match(iou_matrix(table, holds), table.candidates)[1]
-        values = {"nm_covering": tree.nm, "nh_covering": tree.nh, "nm_covering_flat": float(flat.mean()) if len(flat) else np.nan}
+        code, formula, half = cover_tree(table), cover_tree(table, mode="formula"), cover_tree(table, threshold=0.5)
+        nodes, holds = leaf_rows(table)
+        best = best_match(iou_matrix(table, holds), table.candidates)[1]
+        values = {
+            "nm_covering": code.nm,
+            "nh_covering": code.nh,
+            "nh_covering_formula": formula.nh,
+            "nm_covering_50": half.nm,
+            "nh_covering_50": half.nh,
+            "nm_covering_flat": _mean(best),
+            "nf_covering": _mean(best[nodes >= 0]),
+        }
     contribution: Contribution = {}
     for name, value in values.items():
         if not np.isnan(value):
@@ -223,26 +284,7 @@ def reduce(total: Contribution) -> dict[str, float]:
     return {name: nan_ratio(total[name], total[f"{name}.n"]) for name in SPEC.metrics if name in total}
 
 
-def _annotator_mean(truth: Truth, prediction: Regions) -> float:
-    """NMCovering of each annotator's segments, averaged over annotators; an annotator with the whole image only has none."""
-    regions = truth.regions
-    table = regions.members.astype(np.float64) @ joint_histogram(regions, prediction).astype(np.float64)
-    shared = table @ prediction.members.T.astype(np.float64)
-    union = regions.area[:, None] + prediction.area - shared
-    best = best_match(shared / np.maximum(union, 1), ~prediction.is_root)[1]
-    counted = ~regions.is_root & (regions.area > 0)
-    _, annotator = np.unique(np.asarray(regions.source)[counted], return_inverse=True)
-    return float((np.bincount(annotator, best[counted]) / np.bincount(annotator)).mean()) if len(annotator) else np.nan
-
-
-def _valid(classes: ClassTree) -> np.ndarray:
-    """Bool (n,): classes whose pixels count; the root stands for no class."""
-    valid = np.asarray(classes.kind) != IGNORE
-    valid[0] = False
-    return valid
-
-
-def _deepest_label(regions: Regions) -> np.ndarray:
+def deepest_label(regions: Regions) -> np.ndarray:
     """Class of the last, so deepest, region holding each atom, -1 for none: int64 (A,)."""
     label = np.full(regions.members.shape[1], -1, np.int64)
     for region, held in enumerate(regions.members):
@@ -250,7 +292,67 @@ def _deepest_label(regions: Regions) -> np.ndarray:
     return label
 
 
-def _with_background(nodes: np.ndarray, holds: np.ndarray, table: Overlap) -> tuple[np.ndarray, np.ndarray]:
+def annotator_matches(truth: Truth, prediction: Regions) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(region, annotator, match, IoU) of each annotators' region, (G,) each; whole images and empty regions are left out."""
+    regions = truth.regions
+    counted = np.flatnonzero(~regions.is_root & (regions.area > 0))
+    match, best = best_match(_region_iou(regions, prediction)[counted], ~prediction.is_root)
+    _, annotator = np.unique(np.asarray(regions.source)[counted], return_inverse=True)
+    return counted, annotator, match, best
+
+
+def annotator_mean(annotator: np.ndarray, values: np.ndarray) -> float:
+    """The mean over annotators of the mean of their regions' values; NaN where there are none."""
+    return float((np.bincount(annotator, values) / np.bincount(annotator)).mean()) if len(annotator) else np.nan
+
+
+def _annotator_mean(truth: Truth, prediction: Regions) -> float:
+    """NMCovering of each annotator's segments, averaged over annotators; an annotator with the whole image only has none."""
+    _, annotator, _, best = annotator_matches(truth, prediction)
+    return annotator_mean(annotator, best)
+
+
+def _region_iou(first: Regions, second: Regions, valid: np.ndarray | None = None) -> np.ndarray:
+    """IoU over valid pixels of every pair of regions, float64 (K1, K2); 0 where both are empty."""
+    counts = joint_histogram(first, second, valid).astype(np.float64)
+    mine, theirs = first.members.astype(np.float64), second.members.T.astype(np.float64)
+    shared = mine @ counts @ theirs
+    union = (mine @ counts.sum(axis=1))[:, None] + counts.sum(axis=0) @ theirs - shared
+    return shared / np.maximum(union, 1)
+
+
+def _without_roots(first: RegionsLike, second: RegionsLike) -> tuple[Regions, Regions]:
+    """Both sides as ``Regions`` that all count."""
+    given = [side for side in (first, second) if isinstance(side, Regions) or len(side)]
+    shapes = [side.shape if isinstance(side, Regions) else np.shape(side[0]) for side in given]
+    shape = shapes[0] if shapes else (0, 0)
+    return _all_counting(first, shape), _all_counting(second, shape)
+
+
+def _all_counting(regions: RegionsLike, shape: tuple[int, ...]) -> Regions:
+    if isinstance(regions, Regions):
+        return regions.select(~regions.is_root)
+    if len(shape) != 2:
+        raise BadData(f"Regions are masks of shape (K, height, width), got masks of shape {shape}.")
+    return Regions.from_masks([np.asarray(mask, bool) for mask in regions], shape=(shape[0], shape[1]))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _warn_of_strangers(pixels: int, labels: np.ndarray) -> None:
+    warnings.warn(f"{pixels} pixels of classes not in the tree are ignored: {labels[:5].tolist()}.", stacklevel=3)
+
+
+def valid_classes(classes: ClassTree) -> np.ndarray:
+    """Bool (n,): classes whose pixels count; the root stands for no class."""
+    valid = np.asarray(classes.kind) != IGNORE
+    valid[0] = False
+    return valid
+
+
+def with_background(nodes: np.ndarray, holds: np.ndarray, table: Overlap) -> tuple[np.ndarray, np.ndarray]:
     ground = np.asarray(table.classes.kind) == BACKGROUND
     if not table.pixels[ground].any():
         return nodes, holds
@@ -259,24 +361,25 @@ def _with_background(nodes: np.ndarray, holds: np.ndarray, table: Overlap) -> tu
 
 def _respected(lines: np.ndarray, match: np.ndarray, table: Overlap) -> np.ndarray:
     """Share of each region's line whose matches lie on the line of the region's own match."""
-    weight = np.zeros(len(match))
-    for region, line in enumerate(lines):
-        if match[region] >= 0:
-            weight[region] = np.isin(match[line], _line(int(match[region]), table)).mean()
-    return weight
+    if not table.candidates.any():
+        return np.zeros(len(match))
+    over = np.zeros((len(match), len(table.candidates)), bool)
+    for region, found in enumerate(match.tolist()):
+        over[region, _line(found, table)] = True
+    return (lines & over[:, match]).sum(axis=1) / lines.sum(axis=1)
 
 
 def _jointly_respected(lines: np.ndarray, match: np.ndarray, iou: np.ndarray, table: Overlap) -> tuple[np.ndarray, np.ndarray]:
     """(share, share · IoU) of the predicted region that maximises the product; matches of a line are a set, as printed."""
+    from uss_dagster.regions._counting import add_to_children
+
     if not table.candidates.any():
         return np.zeros(len(match)), np.zeros(len(match))
-    count = np.zeros_like(iou)
+    count = np.zeros(iou.shape[::-1], np.int64)
     for region, line in enumerate(lines):
-        count[region, match[line]] = 1
-    for node, above in enumerate(table.parent.tolist()):
-        if above >= 0:
-            count[:, node] += count[:, above]
-    share = count / lines.sum(axis=1, keepdims=True)
+        count[match[line], region] = 1
+    add_to_children(count, table.parent)
+    share = count.T / lines.sum(axis=1, keepdims=True)
     chosen, product = best_match(iou * share, table.candidates)
     return share[np.arange(len(match)), chosen], product
 

@@ -1,0 +1,197 @@
+"""Boundary quality: how well the region that covers a class follows its outline, for cuts whose IoU hides it.
+
+Each ground-truth region (leaf classes and all background together, or the segments of each annotator) is compared with the
+predicted region of greatest IoU, as in ``covering`` and ``matching``: an oracle. All distances are in pixels of the evaluation
+grid, between pixel centres by the chessboard measure, so a distance of d is d steps of a 3×3 erosion or dilation.
+
+*Boundary IoU* is the IoU of the inner bands of both masks: the pixels of a mask within d of a pixel outside it, with d = 2 % of
+the image's diagonal, rounded, at least 1. Beyond the image's edge is outside, and so are ignored pixels, since masks are of valid pixels.
+
+*Trimap* scores are max-overlap mIoU and pAcc over a band alone: the valid pixels within r of a valid pixel of another ground-truth
+class, so r pixels on each side of a boundary. The image's edge and ignored pixels are no boundary.
+
+Pixels are pooled over the dataset, class by class.
+
+References: Cheng et al., "Boundary IoU: improving object-centric image segmentation evaluation", CVPR 2021; Kohli et al., "Robust
+higher order potentials for enforcing label consistency", IJCV 82(3), 2009 (trimap); Chen et al., "DeepLab", TPAMI 40(4), 2018 (trimap mIoU).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.covering import (
+    annotator_matches,
+    annotator_mean,
+    best_match,
+    deepest_label,
+    iou_matrix,
+    leaf_rows,
+    overlap,
+    valid_classes,
+)
+from uss_dagster.metrics.matching import background_place, summary, sums_of
+from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions.classes import BACKGROUND
+
+BAND = 0.02
+"""Width of the band of boundary IoU, as a share of the image's diagonal."""
+
+TRIMAPS = (5, 20)
+"""Widths of the trimap bands, in pixels on each side."""
+
+
+def _metrics() -> dict[str, Metric]:
+    metrics = {
+        "boundary_miou": Metric("Boundary mIoU (oracle)", "max overlap per image, leaf classes, band 2 % of the diagonal", oracle=True)
+    }
+    for r in TRIMAPS:
+        protocol = f"max overlap per image, leaf classes, band {r} px"
+        metrics[f"trimap_miou_{r}"] = Metric(f"Trimap mIoU, {r} px (oracle)", protocol, oracle=True, detail=True)
+        metrics[f"trimap_pacc_{r}"] = Metric(f"Trimap pAcc, {r} px (oracle)", protocol, per_image=False, oracle=True, detail=True)
+    title = "Boundary IoU, annotators (oracle)"
+    metrics["boundary_iou_annotators"] = Metric(title, "max overlap per image, annotator mean, band 2 % of the diagonal", oracle=True)
+    return metrics
+
+
+SPEC = MetricSpec(
+    name="boundary",
+    title="Boundary quality",
+    truths=("classes", "annotators"),
+    metrics=_metrics(),
+    paper="Cheng et al., CVPR 2021; Kohli et al., IJCV 2009",
+)
+
+
+def measure(truth: Truth, prediction: Regions) -> Contribution | None:
+    """BAND.tp, BAND.fp, BAND.fn of each band, float64 (number of class-tree nodes,), all background at its first node.
+
+    Of annotators: the image's value and a count of 1.
+    """
+    if truth.kind == "annotators":
+        value = _annotator_mean(truth, prediction)
+        return None if np.isnan(value) else {"annotators": np.array(value), "annotators.n": np.array(1.0)}
+    table = overlap(truth, prediction)
+    nodes, holds = leaf_rows(table)
+    if not len(nodes):
+        return None
+    match, _ = best_match(iou_matrix(table, holds), table.candidates)
+    classes = class_map(table.classes, truth.regions)
+    place = np.where(nodes >= 0, nodes, background_place(table.classes))
+    width = band_width(*classes.shape)
+    masks = {found: prediction.mask(found) & (classes >= 0) for found in np.unique(match[match >= 0]).tolist()}
+    edges = {found: inner_band(mask, width) for found, mask in masks.items()}
+    counts = {"boundary": band_counts(classes, inner_bands(classes, width), place, match, edges)}
+    for r in TRIMAPS:
+        band = trimap(classes, r)
+        counts[f"trimap{r}"] = band_counts(classes, band, place, match, {found: mask & band for found, mask in masks.items()})
+    contribution: Contribution = {}
+    for kind, sums in counts.items():
+        for name, values in zip(("tp", "fp", "fn"), sums, strict=True):
+            contribution[f"{kind}.{name}"] = np.zeros(len(table.classes))
+            contribution[f"{kind}.{name}"][place] = values
+    return contribution
+
+
+def reduce(total: Contribution) -> dict[str, float]:
+    """Boundary mIoU, trimap mIoU and pAcc where any class has a pixel in the band; the mean over images with annotators."""
+    if "annotators" in total:
+        return {"boundary_iou_annotators": nan_ratio(total["annotators"], total["annotators.n"])}
+    pooled = {band: summary(sums_of(total, band)) for band in ("boundary", *(f"trimap{r}" for r in TRIMAPS))}
+    values = {"boundary_miou": pooled["boundary"]["miou"]} if pooled["boundary"] else {}
+    for r in TRIMAPS:
+        values |= {f"trimap_{name}_{r}": pooled[f"trimap{r}"][name] for name in ("miou", "pacc") if pooled[f"trimap{r}"]}
+    return values
+
+
+def boundary_iou(first: np.ndarray, second: np.ndarray, width: int | None = None) -> float:
+    """Boundary IoU of two masks, bool (H, W); width: of the band, or None for 2 % of the diagonal. 0 where both are empty."""
+    width = band_width(*first.shape) if width is None else width
+    a, b = inner_band(first, width), inner_band(second, width)
+    return nan_ratio(np.count_nonzero(a & b), max(np.count_nonzero(a | b), 1))
+
+
+def band_width(height: int, width: int) -> int:
+    """Width in pixels of the band of boundary IoU: 2 % of the diagonal, at least 1."""
+    return max(1, round(BAND * float(np.hypot(height, width))))
+
+
+def inner_band(mask: np.ndarray, width: int) -> np.ndarray:
+    """Bool (H, W): pixels of a mask within ``width`` of a pixel outside it; beyond the image's edge is outside."""
+    return mask & ~extreme(mask, width, np.logical_and, False)
+
+
+def inner_bands(labels: np.ndarray, width: int) -> np.ndarray:
+    """Bool (H, W): the inner bands of all regions of a label map; int (H, W), negative for pixels outside all of them."""
+    return (labels >= 0) & (extreme(labels, width, np.minimum, -2) < extreme(labels, width, np.maximum, -2))
+
+
+def trimap(classes: np.ndarray, width: int) -> np.ndarray:
+    """Bool (H, W): pixels within ``width`` of a pixel of another class; classes: int (H, W), negative for pixels that do not count."""
+    counts = classes >= 0
+    none = np.iinfo(classes.dtype).max
+    lowest = extreme(np.where(counts, classes, none), width, np.minimum, none)
+    return counts & (lowest < extreme(classes, width, np.maximum, -1))
+
+
+def extreme(values: np.ndarray, radius: int, pick: np.ufunc, outside: int) -> np.ndarray:
+    """The minimum or maximum over the square of side 2·radius + 1 about each pixel, (H, W); ``outside`` stands beyond the edge.
+
+    Windows double in length from step to step, so the work grows with the logarithm of the radius.
+    """
+    for _ in range(2):  # columns, then rows of the transposed, each time along the first axis
+        values = np.pad(values, ((radius, radius), (0, 0)), constant_values=outside)
+        length = 1
+        while length < 2 * radius + 1:
+            step = min(length, 2 * radius + 1 - length)
+            values = pick(values[:-step], values[step:])
+            length += step
+        values = values.T
+    return values
+
+
+def class_map(classes: ClassTree, regions: Regions) -> np.ndarray:
+    """Int32 (H, W): the class of each valid pixel of ground-truth regions, all background as its first node; -1 elsewhere."""
+    name = np.arange(len(classes), dtype=np.int32)
+    name[np.asarray(classes.kind) == BACKGROUND] = background_place(classes)
+    name[~valid_classes(classes)] = -1
+    deepest = deepest_label(regions)
+    known = (deepest >= 0) & (deepest < len(classes))
+    return np.where(known, name[np.where(known, deepest, 0)], np.int32(-1))[regions.atoms]
+
+
+def band_counts(
+    labels: np.ndarray, band: np.ndarray, regions: np.ndarray, match: np.ndarray, found: dict[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tp, fp, fn), int64 (G,) each, of ground-truth regions in a band; a region without a pixel there has none of them.
+
+    labels: int (H, W), the region of each pixel, negative for none. band: bool (H, W). regions: (G,), values of ``labels``. match: (G,),
+    the predicted region of each, or -1. found: the mask, bool (H, W), that stands for each predicted region in ``match``.
+    """
+    size = int(labels.max(initial=-1)) + 1
+    mine = np.bincount(labels[band], minlength=size)[regions]
+    shared, theirs = np.zeros_like(mine), np.zeros_like(mine)
+    for region, mask in found.items():
+        served = (match == region) & (mine > 0)
+        shared[served] = np.bincount(labels[band & mask], minlength=size)[regions[served]]
+        theirs[served] = np.count_nonzero(mask)
+    return shared, theirs - shared, mine - shared
+
+
+def _annotator_mean(truth: Truth, prediction: Regions) -> float:
+    """Mean over annotators of the mean boundary IoU of their segments with the predicted regions of greatest IoU."""
+    regions, annotator, match, _ = annotator_matches(truth, prediction)
+    width = band_width(*prediction.shape)
+    edges = {found: inner_band(prediction.mask(found), width) for found in np.unique(match[match >= 0]).tolist()}
+    values = np.zeros(len(regions))
+    for person in np.unique(annotator).tolist():
+        own = annotator == person
+        labels = np.full(truth.regions.members.shape[1], -1, np.int32)
+        for region in regions[own].tolist():
+            labels[truth.regions.members[region]] = region
+        segments = labels[truth.regions.atoms]
+        used = {found: edges[found] for found in set(match[own].tolist()) & set(edges)}
+        tp, fp, fn = band_counts(segments, inner_bands(segments, width), regions[own], match[own], used)
+        values[own] = tp / (tp + fp + fn)
+    return annotator_mean(annotator, values)
