@@ -55,7 +55,7 @@ def examples(params: Params) -> Iterator[Example]:
         raise BadData(f"{data / 'images' / params.split} holds no <number>.jpg. {GET_IT}")
     for image_id in sorted(sorted(pictures, key=int)[: params.limit]):
         picture = pictures[image_id].read_bytes()
-        labels = _read_annotators(data / "groundTruth" / params.split / f"{image_id}.mat", image_id)
+        labels = read_annotators(data / "groundTruth" / params.split / f"{image_id}.mat", image_id)
         size = decode(picture, str(pictures[image_id])).shape[:2]
         for number, annotated in enumerate(labels):
             if annotated.shape != size:
@@ -104,7 +104,7 @@ def _data_folder(mirror: Path) -> Path:
     raise BadData(f"{mirror} has neither data/images with data/groundTruth nor BSR/BSDS500/data. {GET_IT}")
 
 
-def _read_annotators(path: Path, image_id: str) -> list[np.ndarray]:
+def read_annotators(path: Path, image_id: str) -> list[np.ndarray]:
     """The label maps of one file, int64 (H, W) each, in file order."""
     from scipy.io import loadmat
 

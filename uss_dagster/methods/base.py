@@ -16,6 +16,8 @@ class MethodSpec:
     """What a method is. needs: facets it reads, empty for a method that looks at pixels only.
 
     overlap: regions without a common line of descent may share pixels. supervised: it sees ground truth.
+    imported: it only reads what was made elsewhere, for images that are known there. labels: its regions carry labels that mean the
+    same over the whole dataset.
     reimplementation: written from a published description, so numbers may differ from the authors'.
     """
 
@@ -27,5 +29,7 @@ class MethodSpec:
     needs: tuple[str, ...] = ()
     overlap: bool = False
     supervised: bool = False
+    imported: bool = False
+    labels: bool = False
     reimplementation: bool = True
     summary: str = ""

@@ -1,0 +1,341 @@
+"""The BSDS500 region benchmark: covering, probabilistic Rand index and variation of information over a range of scales.
+
+A prediction is a family of segmentations, one a scale, and scales are shared by all images. Every image has several
+annotators. ODS takes the one scale that is best for the dataset, OIS the best scale of each image; Best (covering only)
+the best region of any scale for each ground-truth region. Covering is pooled over pixels and annotators of all images:
+the direction is ground truth covered by segments. PRI and VOI (bits, lower is better) are means over annotators, then images.
+
+Pixels that an annotator or a segmentation leaves out are covered by nothing and cover nothing; PRI and VOI count them as
+one more segment.
+
+Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011; Unnikrishnan et al., "Toward
+objective evaluation of image segmentation algorithms", TPAMI 29(6), 2007 (PRI); Meilă, "Comparing clusterings", COLT 2003 (VOI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.regions import Regions
+
+_SHARED, _OWN, _ALL = "BSDS500, best shared scale", "BSDS500, best scale of each image", "BSDS500, best region of any scale"
+
+SPEC = MetricSpec(
+    name="bsds",
+    title="BSDS500 regions",
+    truths=("annotators",),
+    metrics={
+        "bsds_covering_ods": Metric("Covering ODS", _SHARED, per_image=False),
+        "bsds_covering_ois": Metric("Covering OIS", _OWN),
+        "bsds_covering_best": Metric("Covering Best", _ALL),
+        "bsds_pri_ods": Metric("PRI ODS", _SHARED, per_image=False),
+        "bsds_pri_ois": Metric("PRI OIS", _OWN),
+        "bsds_voi_ods": Metric("VOI ODS", _SHARED, higher_is_better=False, per_image=False),
+        "bsds_voi_ois": Metric("VOI OIS", _OWN, higher_is_better=False),
+    },
+    paper="Arbeláez et al., TPAMI 2011",
+)
+
+COUNT = 99
+"""Scales of a hierarchy."""
+FEWEST, MOST = 1.3, 200.0
+"""Regions an image, on average, at the coarsest and at the finest scale."""
+DEPTHS = 9
+"""Cuts of a tree without levels."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scales that all images share. kind 'level': ``Regions.cut`` at each value; 'depth': regions not deeper than each value.
+
+    values: ascending; levels are float32 numbers, so that a comparison comes out alike in single and double precision.
+    """
+
+    kind: str
+    values: tuple[float, ...]
+
+
+class HasLevels(Protocol):
+    """What ``prepare`` reads of one image's regions: parent int (K,), level float (K,), source K strings."""
+
+    @property
+    def parent(self) -> np.ndarray: ...
+    @property
+    def level(self) -> np.ndarray: ...
+    @property
+    def source(self) -> Sequence[str]: ...
+
+
+class RegionScores(NamedTuple):
+    """One image, T scales: cnt / sum is the covering of its annotators' regions, ri and voi are means over annotators; float64 (T,) each.
+
+    best: covered pixels (as in cnt) when each ground-truth region takes the best segment of any scale. reverse_cnt / reverse_sum: covering of
+    the segments by the regions of all annotators together, which the benchmark computes and does not report.
+    """
+
+    cnt: np.ndarray
+    sum: np.ndarray
+    ri: np.ndarray
+    voi: np.ndarray
+    best: float
+    reverse_cnt: np.ndarray
+    reverse_sum: np.ndarray
+
+
+def prepare(predictions: Iterable[HasLevels]) -> Scales:
+    """The scales of an entry, chosen without ground truth; whatever the order of the images, the same.
+
+    Only ``parent``, ``level`` and ``source`` of each prediction are read, one at a time, so an object with just these columns will
+    do, and memory does not grow with the number of images. The rules, in order:
+
+    - no region has a level: depth cuts 1..9;
+    - every region's source is 'ucm', an ultrametric contour map with values 0..1: levels 0.01, 0.02, …, 0.99, as published;
+    - at most 99 different levels: all of them, hence every segmentation there is;
+    - else 99 levels (fewer where some coincide) at which an image has 1.3 to 200 regions on average, in geometric steps; where
+      no region has children, so that regions cannot be counted without their masks, 99 quantiles of all levels.
+    """
+    pool = _Levels()
+    for prediction in predictions:
+        pool.add(prediction)
+    return pool.scales()
+
+
+def measure(truth: Truth, prediction: Regions, state: Scales | None = None) -> Contribution | None:
+    """cnt, ri, voi: float64 (T,); sum, best, images and what the image has at its own best scales: scalars. None without regions in the truth."""
+    if state is None:
+        raise UsageError("The metric 'bsds' needs scales that all images share: pass the result of bsds.prepare(all predictions).")
+    if not len(truth.regions) or not truth.regions.area.any():
+        return None
+    result = bsds_region(prediction, truth.regions, state)
+    return {
+        "cnt": result.cnt,
+        "ri": result.ri,
+        "voi": result.voi,
+        "sum": result.sum[0],
+        "own_cnt": result.cnt.max(),
+        "own_ri": result.ri.max(),
+        "own_voi": result.voi.min(),
+        "best": np.array(result.best),
+        "images": np.array(1.0),
+    }
+
+
+def reduce(total: Contribution) -> dict[str, float]:
+    """ODS, OIS and Best of the images added up."""
+    pixels, images = total["sum"], total["images"]
+    return {
+        "bsds_covering_ods": nan_ratio(total["cnt"].max(), pixels),
+        "bsds_covering_ois": nan_ratio(total["own_cnt"], pixels),
+        "bsds_covering_best": nan_ratio(total["best"], pixels),
+        "bsds_pri_ods": nan_ratio(total["ri"].max(), images),
+        "bsds_pri_ois": nan_ratio(total["own_ri"], images),
+        "bsds_voi_ods": nan_ratio(total["voi"].min(), images),
+        "bsds_voi_ois": nan_ratio(total["own_voi"], images),
+    }
+
+
+def bsds_region(
+    family: Regions | Sequence[np.ndarray], annotators: Regions | Sequence[np.ndarray], scales: Scales | None = None
+) -> RegionScores:
+    """Scores of a family of segmentations of one image.
+
+    family: label maps, integer (H, W), one a scale, 0 for no region; or regions, cut at ``scales`` (without: at those that ``prepare``
+    finds for this image). annotators: label maps likewise, one an annotator; or regions told apart by ``source``.
+
+    >>> scores = bsds_region([np.array([[1, 1, 1, 2, 2, 2]])], [np.array([[1, 1, 2, 2, 3, 3]]), np.array([[1, 1, 1, 1, 2, 2]])])
+    >>> round(float((scores.cnt / scores.sum)[0]), 6), round(float(scores.ri[0]), 6), round(float(scores.voi[0]), 6)
+    (0.625, 0.666667, 1.125815)
+    """
+    drawn = _of_regions(annotators) if isinstance(annotators, Regions) else _of_maps(annotators)
+    if isinstance(family, Regions):
+        return _joined([_scored(family.atoms, region_at(family, scales or prepare([family])), len(family), drawn)], drawn)
+    if scales is not None:
+        raise UsageError("Label maps are one a scale already; pass scales with regions only.")
+    if not len(family):
+        raise BadData("A family of segmentations holds no label map; at least one is expected.")
+    parts = []
+    for labels in family:
+        atoms, names = _compact(_checked(labels, "segmentation"))
+        parts.append(_scored(atoms, np.where(names > 0, np.arange(len(names)), -1)[None].astype(np.int32), len(names), drawn))
+    return _joined(parts, drawn)
+
+
+def region_at(prediction: Regions, scales: Scales) -> np.ndarray:
+    """Int32 (T, A): the region that each atom belongs to at each scale, -1 for none; ``[t][prediction.atoms]`` is ``prediction.cut(value t)``."""
+    from uss_dagster.metrics import _bsds_kernel as kernel
+
+    values = np.asarray(scales.values, np.float32)
+    if scales.kind == "depth":  # a deeper region comes later and goes first
+        begin = np.searchsorted(values, prediction.depth.astype(np.float32))
+        end = np.full(len(begin), len(values))
+    else:  # from a region's level to that of its parent; NaN sorts last, so it never begins
+        begin = np.searchsorted(values, prediction.level)
+        end = np.where(prediction.parent >= 0, begin[prediction.parent], len(values)) if len(begin) else begin
+    return kernel.cuts(np.ascontiguousarray(prediction.members.T), begin.astype(np.int64), end.astype(np.int64), len(values))
+
+
+@dataclass(frozen=True)
+class _Annotators:
+    """Ground truth as columns of a table: a column is a region of one annotator, or the pixels he left out.
+
+    atoms: int (H, W), of all annotators together. column: int (S, A), of each atom. area, owner: int64 (C,), pixels and annotator of each
+    column; real: bool (C,), it is a region.
+    """
+
+    atoms: np.ndarray
+    column: np.ndarray
+    area: np.ndarray
+    owner: np.ndarray
+    real: np.ndarray
+
+
+def _of_regions(regions: Regions) -> _Annotators:
+    source = np.asarray(regions.source)
+    labels = []
+    for name in sorted(set(regions.source)):
+        own = regions.members[source == name]
+        if (own.sum(axis=0)[regions.atom_area > 0] > 1).any():
+            raise BadData(f"Regions of annotator '{name}' share pixels; each annotator's segmentation must be flat.")
+        labels.append(np.concatenate([np.zeros((1, own.shape[1]), bool), own]).argmax(axis=0))  # 0, the empty row, for none
+    return _columns(regions.atoms, regions.atom_area, labels)
+
+
+def _of_maps(maps: Sequence[np.ndarray]) -> _Annotators:
+    if not len(maps):
+        raise BadData("An image has no annotator; at least one segmentation is expected.")
+    maps = [_checked(labels, "annotator's segmentation") for labels in maps]
+    atoms = np.zeros(maps[0].shape, np.int64)
+    for labels in maps:
+        if labels.shape != atoms.shape:
+            raise BadData(f"Annotators drew on {atoms.shape} and {labels.shape} (height, width); one image has one size.")
+        index, names = _compact(labels)
+        atoms, _ = _compact(atoms * len(names) + index)
+    first = np.empty(int(atoms.max()) + 1, np.int64)
+    first[atoms.ravel()] = np.arange(atoms.size)  # a pixel of each atom
+    return _columns(atoms, np.bincount(atoms.ravel()), [labels.ravel()[first] for labels in maps])
+
+
+def _columns(atoms: np.ndarray, atom_area: np.ndarray, labels: list[np.ndarray]) -> _Annotators:
+    """labels: of each atom by each annotator, 0 for none."""
+    column, area, owner, real, made = [], [], [], [], 0
+    for number, values in enumerate(labels):
+        names, index = np.unique(values, return_inverse=True)
+        column.append(index + made)
+        area.append(np.bincount(index, atom_area, len(names)).astype(np.int64))
+        owner.append(np.full(len(names), number))
+        real.append(names > 0)
+        made += len(names)
+    return _Annotators(atoms, np.array(column), np.concatenate(area), np.concatenate(owner), np.concatenate(real))
+
+
+def _compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(index (H, W) of each pixel's value, distinct values ascending): by counting, unless values are very large."""
+    if int(labels.max()) >= 1 << 20:
+        names, index = np.unique(labels, return_inverse=True)
+        return index.reshape(labels.shape), names
+    used = np.bincount(labels.ravel()) > 0
+    return (np.cumsum(used) - 1)[labels], np.flatnonzero(used)
+
+
+def _scored(atoms: np.ndarray, region_at: np.ndarray, regions: int, drawn: _Annotators) -> tuple[np.ndarray, ...]:
+    """Scores of the segmentations ``region_at`` (T, A), region ids -1..regions-1, of atoms (H, W)."""
+    from uss_dagster.metrics import _bsds_kernel as kernel
+
+    if atoms.shape != drawn.atoms.shape:
+        raise BadData(
+            f"The segmentation is {atoms.shape} and its ground truth {drawn.atoms.shape} (height, width); one image has one size."
+        )
+    annotators, theirs = drawn.column.shape
+    pairs = np.bincount((atoms.astype(np.int64) * theirs + drawn.atoms).ravel())
+    met = np.flatnonzero(pairs)
+    mine, other = np.divmod(met, theirs)
+    atom, count = np.tile(mine, annotators), np.tile(pairs[met], annotators)
+    return kernel.scores(
+        region_at, regions, atom, drawn.column[:, other].ravel(), count, drawn.area, drawn.owner, drawn.real, annotators, atoms.size
+    )
+
+
+def _joined(parts: list[tuple[np.ndarray, ...]], drawn: _Annotators) -> RegionScores:
+    cnt, ri, voi, reverse_cnt, reverse_sum = (np.concatenate([part[i] for part in parts]) for i in range(5))
+    best = np.max([part[5] for part in parts], axis=0)
+    return RegionScores(
+        cnt, np.full(len(cnt), float(drawn.area[drawn.real].sum())), ri, voi, float(drawn.area @ best), reverse_cnt, reverse_sum
+    )
+
+
+def _checked(labels: np.ndarray, what: str) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size or int(labels.min()) < 0:
+        raise BadData(
+            f"A {what} is an integer label map (H, W), 0 for no region, got {labels.dtype} {labels.shape}; negative labels are refused."
+        )
+    return labels
+
+
+class _Levels:
+    """Levels of all images, pooled in bounded memory: counts of 2²⁰ steps of float32 numbers (1/2048 apart, relatively), each with its greatest level."""
+
+    _DROPPED_BITS = 12
+
+    def __init__(self) -> None:
+        steps = 1 << (32 - self._DROPPED_BITS)
+        self.regions, self.joins = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+        self.greatest = np.full(steps, -np.inf, np.float32)
+        self.distinct: np.ndarray | None = np.zeros(0, np.float32)
+        self.images = self.never_joined = 0
+        self.all_ucm = True
+
+    def add(self, prediction: HasLevels) -> None:
+        parent, level = np.asarray(prediction.parent), np.asarray(prediction.level, np.float32) + np.float32(0)  # no negative zero
+        finite = np.isfinite(level)
+        self.images += 1
+        self.all_ucm &= set(prediction.source) <= {"ucm"}
+        if self.distinct is not None:
+            self.distinct = np.union1d(self.distinct, level[finite])
+            if len(self.distinct) > COUNT:
+                self.distinct = None
+        step = self._step(level[finite])
+        np.add.at(self.regions, step, 1)
+        np.maximum.at(self.greatest, step, level[finite])
+        # reaching the level of a region with c children leaves c - 1 regions fewer
+        below = np.bincount(parent[parent >= 0], minlength=len(parent))
+        fewer = np.maximum(below - 1, 0)
+        np.add.at(self.joins, step, fewer[finite])
+        self.never_joined += int(np.count_nonzero(parent < 0) + fewer[~finite].sum())
+
+    def scales(self) -> Scales:
+        if not self.regions.any():
+            return Scales("depth", tuple(float(d) for d in range(1, DEPTHS + 1)))
+        if self.all_ucm:
+            return self._levels(np.arange(1, COUNT + 1) / (COUNT + 1))
+        if self.distinct is not None:
+            return self._levels(self.distinct)
+        used = np.flatnonzero(self.regions)
+        if not self.joins.any():
+            upto = np.cumsum(self.regions[used])
+            wanted = np.arange(1, COUNT + 1) / (COUNT + 1) * upto[-1]
+            return self._levels(self.greatest[used[np.searchsorted(upto, wanted)]])
+        joins = self.joins[used]
+        left = self.never_joined + joins.sum() - np.cumsum(joins)  # regions of all images at the greatest level of each step
+        coarsest, finest = self.never_joined / self.images, (self.never_joined + joins.sum()) / self.images
+        fewest, most = max(FEWEST, coarsest), min(MOST, finest)
+        wanted = np.geomspace(fewest, most if most > fewest else finest, COUNT) * self.images
+        # the lowest level with no more regions than wanted; left descends
+        found = len(left) - np.searchsorted(left[::-1], wanted + 1e-6, side="right")
+        return self._levels(self.greatest[used[found]])
+
+    @staticmethod
+    def _levels(values: np.ndarray) -> Scales:
+        return Scales("level", tuple(np.unique(np.asarray(values, np.float32)).astype(np.float64).tolist()))
+
+    def _step(self, level: np.ndarray) -> np.ndarray:
+        """The step of each float32 number; steps ascend with the numbers."""
+        bits = level.view(np.uint32)
+        ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+        return (ascending >> np.uint32(self._DROPPED_BITS)).astype(np.int64)
