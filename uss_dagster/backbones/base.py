@@ -26,6 +26,8 @@ class BackboneSpec:
     paper: str
     device: bool = False
     """It runs a network on a device: one process for all images, in the pool `gpu`. Otherwise images are spread over processes."""
+    comparable: bool = False
+    """Tokens of different images lie in one space, so that regions can be grouped over a dataset by them."""
 
 
 class Features:

@@ -68,6 +68,7 @@ SPEC = BackboneSpec(
     "Darcet et al., Vision Transformers Need Registers, ICLR 2024; Radford et al., CLIP, ICML 2021; He et al., MAE, CVPR 2022; "
     "Chen, Xie, He, MoCo-v3, ICCV 2021. Weights drawn with checkpoint 'random' are for dry runs; their scores mean nothing.",
     device=True,
+    comparable=True,
 )
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

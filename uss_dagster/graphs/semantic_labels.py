@@ -1,0 +1,205 @@
+"""Labels that mean the same over a dataset, for regions found image by image: cut every tree alike, describe, cluster.
+
+A tree has no dataset-wide ids of its own. Each image's tree is cut once into a flat segmentation, at one level that all images share;
+each of its regions gets a vector that can be compared between images; and k-means over the dataset turns these into labels.
+
+Memory does not grow with the number of images, and neither their order nor the number of workers matters: what is kept of an image
+depends on its id and its regions alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.graphs.kmeans import kmeans
+from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.regions import Regions
+
+_LEVEL_BITS = 10
+"""Bits of a level's mantissa that are told apart: levels within 0.1 % of each other count as one, whole numbers below 2048 stay."""
+
+
+# -- one flat segmentation an image -------------------------------------------------------------------
+
+
+def choose_level(predictions: Iterable[Regions], regions_per_image: float = 16) -> float | None:
+    """The level at which ``flat_regions`` gives about this many regions an image, on average over all; the finer of two as near.
+
+    None where some image has no levels, or regions that share pixels without one line of descent: then the deepest regions serve.
+    """
+    change: dict[float, int] = {}
+    images = finest = 0
+    lowest = np.float32(np.inf)
+    for regions in predictions:
+        if not np.isfinite(regions.level).any() or not _is_tree(regions):
+            return None
+        appears, goes, begins_with = _lifetimes(regions)
+        finest += begins_with
+        lowest = min(lowest, np.nanmin(regions.level))
+        for changes, step in ((appears, 1), (goes, -1)):
+            for level, times in zip(*np.unique(_rounded_up(changes), return_counts=True), strict=True):
+                change[float(level)] = change.get(float(level), 0) + step * int(times)
+        images += 1
+    if not images:
+        return None
+    wanted = regions_per_image * images
+    count = finest
+    # levels are float32: the next one below all of them is the finest cut
+    best, nearest = float(np.nextafter(lowest, np.float32(-np.inf))), abs(count - wanted)
+    for level in sorted(change):
+        count += change[level]
+        if abs(count - wanted) < nearest:
+            best, nearest = level, abs(count - wanted)
+    return best
+
+
+def flat_regions(regions: Regions, level: float | None) -> np.ndarray:
+    """Indices of the regions that tile the image in its cut at this level, int64, ascending; None: of the deepest regions.
+
+    The pixels of each are those of ``flat_map``: a region is shown only where no later one of them lies on top of it.
+    """
+    # The cut of a picture with one pixel an atom is that of the image.
+    small = Regions(np.arange(regions.members.shape[1])[None], regions.members, regions.parent, level=regions.level)
+    cut = small.deepest() if level is None else small.cut(level)
+    used = np.bincount(regions.atoms.ravel(), minlength=regions.members.shape[1]) > 0
+    chosen = np.unique(cut[0, used])
+    chosen = chosen[chosen >= 0].astype(np.int64)
+    shown = _position(regions, chosen)[used]
+    return chosen[np.unique(shown[shown >= 0])]
+
+
+def flat_map(regions: Regions, chosen: np.ndarray) -> np.ndarray:
+    """Int32 (H, W): which of ``chosen`` (ascending indices) shows at each pixel, as a position in it; -1 for none."""
+    return _position(regions, np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
+
+
+def labels_of_all(regions: Regions, chosen: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Int32 (K,) for ``Regions.label``: the labels of the chosen regions, -1 for all others."""
+    result = np.full(len(regions), -1, np.int32)
+    result[chosen] = labels
+    return result
+
+
+def _position(regions: Regions, chosen: np.ndarray) -> np.ndarray:
+    """For each atom the position in ``chosen`` of the last region that holds it, -1 for none."""
+    if not len(chosen):
+        return np.full(regions.members.shape[1], -1)
+    held = regions.members[chosen]
+    return np.where(held.any(axis=0), len(chosen) - 1 - np.argmax(held[::-1], axis=0), -1)
+
+
+def _is_tree(regions: Regions) -> bool:
+    """Whether all holders of a pixel lie above the last of them."""
+    last = _position(regions, np.arange(len(regions)))
+    held = last >= 0
+    return bool((regions.members.sum(axis=0)[held] == regions.depth[last[held]] + 1).all())
+
+
+def _lifetimes(regions: Regions) -> tuple[np.ndarray, np.ndarray, int]:
+    """(levels at which a region enters the cut, levels at which one leaves it, regions in the finest cut).
+
+    A region is in the cut from its own level up to that of its parent. One with pixels that no child has shows these below its own
+    level too, so a leaf is in the cut from the beginning.
+    """
+    level = np.where(np.isnan(regions.level), np.inf, regions.level.astype(np.float64))
+    above = np.where(regions.parent >= 0, level[regions.parent], np.inf)
+    last = _position(regions, np.arange(len(regions)))[regions.atom_area > 0]
+    own = np.zeros(len(regions), bool)
+    own[last[last >= 0]] = True
+    enters = ~own & (level < above)
+    leaves = np.where(own, np.maximum(level, above), above)[own | enters]
+    return level[enters], leaves[np.isfinite(leaves)], int(own.sum())
+
+
+def _rounded_up(levels: np.ndarray) -> np.ndarray:
+    """Levels on a grid of ``_LEVEL_BITS`` bits, the next one up, so that a cut there holds what has these levels."""
+    mantissa, exponent = np.frexp(levels)
+    return np.ldexp(np.ceil(mantissa * 2 ** (_LEVEL_BITS + 1)), exponent - _LEVEL_BITS - 1)
+
+
+# -- clusters over the dataset ------------------------------------------------------------------------
+
+
+def mean_tokens(tokens: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
+    """Direction of the mean token of each of n regions, float64 (n, C), length 1: for backbones whose tokens compare between images.
+
+    tokens: float (h, w, C), each brought to length 1 first. flat: int (H, W), 0..n-1, each present, or -1 for none.
+    """
+    directions = _unit(tokens.astype(np.float64))
+    return _unit(region_means(flat.astype(np.int64) + 1, n + 1, directions)[1:] if (flat < 0).any() else region_means(flat, n, directions))
+
+
+@dataclass(frozen=True)
+class LabelModel:
+    """Clusters of region vectors over a dataset. centres: float64 (k, C), fewer rows where the vectors are fewer."""
+
+    centres: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, described: Iterable[tuple[str, np.ndarray]], k: int, *, seed: int = 0, sample: int = 50_000, restarts: int = 3
+    ) -> LabelModel:
+        """k-means on the vectors of all images, or on a random ``sample`` of them where they are more.
+
+        described: (image id, float (n, C)) in any order. Which vectors are sampled depends on ids and the seed alone.
+        """
+        if k < 1 or sample < k:
+            raise UsageError(f"LabelModel.fit got k = {k} and a sample of {sample} vectors, expected 1 ≤ k ≤ sample.")
+        kept = _Sample(sample, seed)
+        for image_id, vectors in described:
+            kept.add(image_id, vectors)
+        return cls(kmeans(kept.vectors(), k, seed=seed, restarts=restarts).centres)
+
+    def assign(self, vectors: np.ndarray) -> np.ndarray:
+        """Label of each vector (n, C), its nearest centre: int32 (n,)."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.centres.shape[1]:
+            raise BadData(f"Vectors are {vectors.shape}, but the labels were fitted on {self.centres.shape[1]} values a region.")
+        offset = self.centres.mean(axis=0)
+        centres = self.centres - offset
+        score = np.einsum("kc,kc->k", centres, centres) - 2 * (vectors.astype(np.float64) - offset) @ centres.T
+        return score.argmin(axis=1).astype(np.int32)
+
+
+class _Sample:
+    """A uniform sample of vectors of bounded size: those of smallest key, keys being random numbers drawn from seed and image id."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seed = size, seed
+        self._keys: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._held, self._bound = 0, np.inf
+
+    def add(self, image_id: str, vectors: np.ndarray) -> None:
+        if not np.isfinite(vectors).all():
+            raise BadData(f"Image '{image_id}' has a region with a vector that is not finite; check the features it was made from.")
+        words = np.frombuffer(hashlib.sha256(f"{self._seed}/{image_id}".encode()).digest(), np.uint32)
+        keys = np.random.default_rng(words.tolist()).random(len(vectors))
+        near = keys < self._bound
+        self._keys.append(keys[near])
+        self._rows.append(np.array(vectors[near], np.float32))
+        self._held += int(near.sum())
+        if self._held >= 2 * self._size:
+            self._shrink()
+
+    def vectors(self) -> np.ndarray:
+        """The sample, float32 (m, C), in order of key."""
+        if not self._held:
+            raise BadData("No image has a region to be labelled; check that the segments are not empty.")
+        self._shrink()
+        return self._rows[0]
+
+    def _shrink(self) -> None:
+        keys, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        order = np.argsort(keys, kind="stable")[: self._size]
+        self._keys, self._rows, self._held = [keys[order]], [rows[order]], len(order)
+        if len(order) == self._size:
+            self._bound = float(keys[order[-1]])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

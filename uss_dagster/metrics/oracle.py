@@ -1,0 +1,131 @@
+"""Per-image oracles: the ground truth names the segments of each image anew, as training-free methods are usually scored.
+
+A prediction is read as one flat segmentation: the regions that carry a dataset-wide label (those of the cut that all images share, see
+``graphs.semantic_labels``), each a segment of its own whatever its label; or, where none does, its deepest regions. Each pixel belongs
+to the last such region that holds it, and what none holds is missed. Classes are the leaf classes, all background together being
+one; pixels of ignore classes, and those known only as an inner class, are not valid. True and false positives and false negatives
+are added over images; mIoU is the mean over classes that have any of them, accuracy the share of valid pixels that are true
+positives. Upper bounds all, on different scales:
+
+- *diffseg*: the released evaluation of DiffSeg and DiffCut. One segment a class, matching the most pixels. Every class of the tree
+  takes part, so a segment left over may fall to a class that the image has not, a false positive of it; which one is up to the solver,
+  here given the segments in an order that depends on their pixels alone. When classes run out, a segment is only missed.
+- *strict*: the same with the image's own classes. A segment left over stands for the class it covers most, in vain: all its
+  pixels are missed by their classes, and those of other classes are false positives of it as well.
+- *diffcut*: for classes with a background. Object classes are matched first, all segments that win no class of the image become one,
+  and then all is matched again as in diffseg.
+- *majority*: each segment is named after the class it covers most, many segments a class: what a perfect choice of names could reach.
+
+References: Tian et al., "Diffuse, attend, and segment", CVPR 2024 (DiffSeg); Couairon et al., "DiffCut", NeurIPS 2024; both with
+their released evaluations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.semantic import class_columns, class_pixels, last_value
+from uss_dagster.regions import Regions
+from uss_dagster.regions.classes import BACKGROUND
+
+_PROTOCOLS = {
+    "diffseg": "DiffSeg, one segment a class",
+    "strict": "strict, one segment a class of the image",
+    "diffcut": "DiffCut, with background",
+    "majority": "majority class of each segment",
+}
+
+SPEC = MetricSpec(
+    name="oracle",
+    title="Per-image oracle",
+    truths=("classes",),
+    needs_labels=True,
+    metrics={
+        f"oracle_{name}_{metric}": Metric(f"{title} of flat cut (oracle)", f"flat cut, {protocol}", oracle=True, detail=name != "diffseg")
+        for name, protocol in _PROTOCOLS.items()
+        for metric, title in (("miou", "mIoU"), ("accuracy", "Accuracy"))
+    },
+    paper="Tian et al., CVPR 2024; Couairon et al., NeurIPS 2024",
+)
+
+
+def measure(truth: Truth, prediction: Regions) -> Contribution | None:
+    """tp, fp, fn of each protocol, float64 (C,); None where no pixel is valid."""
+    labelled = prediction.label >= 0
+    among = labelled if labelled.any() else np.ones(len(prediction), bool)
+    atom = last_value(prediction, np.arange(len(prediction)), among)
+    segments, row = np.unique(atom[atom >= 0], return_inverse=True)
+    rows = np.full(len(atom), -1)
+    rows[atom >= 0] = row
+    table, missed = class_pixels(truth, prediction, rows, len(segments))
+    table = table[table.sum(axis=1) > 0]
+    if not table.size and not missed.any():
+        return None
+    table = table[np.lexsort((*table.T[::-1], table.sum(axis=1)))[::-1]]
+    real = table.sum(axis=0) + missed
+    found = {"diffseg": diffseg(table), "strict": strict(table, real > 0), "majority": majority(table)}
+    assert truth.classes is not None
+    if BACKGROUND in truth.classes.kind and len(set(class_columns(truth.classes).tolist()) - {-1}) > 1:
+        found["diffcut"] = diffcut(table, real > 0)
+    contribution: Contribution = {}
+    for name, (tp, fp) in found.items():
+        contribution |= {f"{name}.tp": tp, f"{name}.fp": fp, f"{name}.fn": real - tp}
+    return contribution
+
+
+def reduce(total: Contribution) -> dict[str, float]:
+    """mIoU and accuracy of each protocol that has sums."""
+    values: dict[str, float] = {}
+    for name in _PROTOCOLS:
+        if f"{name}.tp" not in total:
+            continue
+        tp, fp, fn = (total[f"{name}.{part}"] for part in ("tp", "fp", "fn"))
+        union = tp + fp + fn
+        iou = tp[union > 0] / union[union > 0]
+        values[f"oracle_{name}_miou"] = float(iou.mean()) if len(iou) else float("nan")
+        values[f"oracle_{name}_accuracy"] = nan_ratio(tp.sum(), (tp + fn).sum())
+    return values
+
+
+def diffseg(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(tp, fp), float64 (C,) each, of pixels (S, C) of each segment in each class."""
+    tp, fp = np.zeros((2, table.shape[1]))
+    segments, classes = _assign(table)
+    tp[classes] = table[segments, classes]
+    fp[classes] = table[segments].sum(axis=1) - tp[classes]
+    return tp, fp
+
+
+def strict(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(tp, fp); present: bool (C,), the classes that the image has."""
+    tp, fp = np.zeros((2, table.shape[1]))
+    own = np.flatnonzero(present)
+    tp[own], fp[own] = diffseg(table[:, own])
+    left = np.setdiff1d(np.arange(len(table)), _assign(table[:, own])[0])
+    stands_for = table[left].argmax(axis=1) if len(left) else left
+    np.add.at(fp, stands_for, table[left].sum(axis=1) - table[left, stands_for])
+    return tp, fp
+
+
+def diffcut(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(tp, fp); the last class is background."""
+    segments, classes = _assign(table[:, :-1])
+    wins = np.zeros(len(table), bool)
+    wins[segments[present[classes]]] = True
+    return diffseg(np.concatenate([table[wins], table[~wins].sum(axis=0, keepdims=True)]))
+
+
+def majority(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(tp, fp); a tie goes to the first class."""
+    c = table.shape[1]
+    target = table.argmax(axis=1) if table.size else np.zeros(len(table), np.int64)
+    tp = np.bincount(target, table[np.arange(len(table)), target], c)
+    return tp, np.bincount(target, table.sum(axis=1), c) - tp
+
+
+def _assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(segments, classes) matched one-to-one, as many as there are of the fewer, so that they share the most pixels."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(table, maximize=True)
