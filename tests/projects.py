@@ -102,7 +102,7 @@ def executed(output: str) -> list[str]:
 def make_project(root: Path, profile: str = SMALL) -> Project:
     """An empty project (nothing computed yet) around a copy of the package."""
     root.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(SOURCE / "uss_dagster", root / "uss_dagster", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SOURCE / "uss_dagster", root / "uss_dagster", ignore=shutil.ignore_patterns("*.pyc"))
     for name in COPIED:
         shutil.copyfile(SOURCE / name, root / name)
     (root / ".dvc").mkdir()

@@ -154,6 +154,89 @@ def segment(
 
 
 @app.command()
+def score(
+    pred: Annotated[
+        Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
+    ],
+    gt: Annotated[
+        Path,
+        typer.Option("--gt", metavar="GT", help="Ground truth: any of these, data/datasets/NAME, or a folder of BSDS500 .mat files."),
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: all that fit]", show_default=False
+        ),
+    ] = "",
+    classes: Annotated[
+        Path | None, typer.Option("--classes", metavar="FILE", help="Class tree of the ground truth (classes.json).")
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            "--truth", metavar="KIND", help="What the ground truth is: classes, annotators or instances. [default: what its format says]"
+        ),
+    ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(metavar="VALUE", help="Value of label PNGs in the ground truth that is not counted. [default: 255 for classes]"),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="full|HxW", help="Where pixels are compared; may be repeated. [default: full]", show_default=False),
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Replicates for the 95 % intervals over images; 0 for none.")] = 200,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table too: .csv, .json, .parquet or .md.")
+    ] = None,
+) -> None:
+    """Score masks that were made elsewhere.
+
+    Images are matched by file name without its ending, or by COCO number. An image without a prediction counts as predicting
+    nothing. Areas are those of the masks; the 'area' of COCO annotations is not read. In label PNGs every value is a region; metrics
+    that compare classes over the whole dataset take values of predictions for cluster ids, and must be named with --metrics.
+    """
+    from uss_dagster.artifacts.foreign import open_masks
+    from uss_dagster.commands import score as command
+
+    grids = grid or ["full"]
+    command.check_request(grids, bootstrap)
+    command.check_out(out)
+    ground_truth = command.read_truth(gt, truth, classes, ignore)
+    prediction = open_masks(pred)
+    families = command.choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
+    result = command.score_masks(
+        prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True)
+    )
+    for line in command.lines_of(result):
+        typer.echo(line)
+    if out is not None:
+        command.write_result(result, out)
+
+
+@app.command()
+def compare(
+    entry_a: Annotated[str, typer.Argument(metavar="ENTRY_A", show_default=False)],
+    entry_b: Annotated[str, typer.Argument(metavar="ENTRY_B", show_default=False)],
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", metavar="NAME", help="Only this dataset; may be repeated.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="Only this number; may be repeated.")] = None,
+) -> None:
+    """Compare two entries of this project, with paired intervals.
+
+    Both are scored on the same resampled images, so the interval is that of the difference itself. Where it contains 0, the two
+    cannot be told apart on this dataset.
+    """
+    from uss_dagster import plan as planning
+    from uss_dagster.commands import compare as command
+
+    found = command.compare_entries(planning.find_root(), entry_a, entry_b, dataset or [], metric or [])
+    for line in command.lines_of(found, entry_a, entry_b):
+        typer.echo(line)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     """Dagster's web page for this project, on 127.0.0.1."""
     from uss_dagster import plan as planning

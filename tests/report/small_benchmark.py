@@ -53,14 +53,14 @@ def write_cell(folder: Path, entry: str, dataset: str, values: dict[tuple[str, s
     scores, resampled = [], []
     for (metric, protocol), value in values.items():
         mean = np.full(1, np.nan) if np.isnan(value).any() else [value.mean()]
-        scores.append((entry, dataset, None, metric, protocol, mean[0], len(value)))
-        scores += [(entry, dataset, f"i{i}", metric, protocol, v, 1) for i, v in enumerate(value)]
+        scores.append((entry, dataset, None, metric, protocol, "image", "full", mean[0], len(value)))
+        scores += [(entry, dataset, f"i{i}", metric, protocol, "image", "full", v, 1) for i, v in enumerate(value)]
         means = weights[:, : len(value)] @ value / weights[:, : len(value)].sum(axis=1)
-        resampled += [(entry, dataset, metric, protocol, r, v) for r, v in enumerate(means)]
+        resampled += [(entry, dataset, metric, protocol, "image", "full", r, v) for r, v in enumerate(means)]
     target = folder / entry / dataset
     target.mkdir(parents=True)
-    columns = ["entry", "dataset", "image_id", "metric", "protocol", "value", "n"]
+    columns = ["entry", "dataset", "image_id", "metric", "protocol", "scope", "grid", "value", "n"]
     pd.DataFrame(scores, columns=columns).to_parquet(target / "scores.parquet")
-    columns = ["entry", "dataset", "metric", "protocol", "replicate", "value"]
+    columns = ["entry", "dataset", "metric", "protocol", "scope", "grid", "replicate", "value"]
     pd.DataFrame(resampled, columns=columns).astype({"replicate": "int32"}).to_parquet(target / "replicates.parquet")
     return target

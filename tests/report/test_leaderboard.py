@@ -19,8 +19,8 @@ def frame(cells: list[Path]) -> pd.DataFrame:
     return leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
 
 
-def group(frame: pd.DataFrame, *key: str) -> pd.DataFrame:
-    return frame[(frame[leaderboard.GROUP] == list(key)).all(axis=1)].set_index("entry")
+def group(frame: pd.DataFrame, *key: str, scope: str = "image", grid: str = "full") -> pd.DataFrame:
+    return frame[frame[leaderboard.GROUP].eq([*key, scope, grid]).all(axis=1)].set_index("entry")
 
 
 def test_values_and_intervals_are_those_of_the_replicates(frame: pd.DataFrame, cells: list[Path]) -> None:
@@ -52,6 +52,28 @@ def test_other_protocols_are_ranked_apart_and_undefined_scores_have_no_rank(fram
     undefined = group(frame, "dogs", "error", "bits").loc["beta"]
     assert undefined["rank"] is pd.NA
     assert not undefined["tied_with_best"]
+
+
+def test_scopes_and_grids_are_ranked_apart_too(cells: list[Path]) -> None:
+    for cell, column, value in ((cells[0], "grid", "60x60"), (cells[1], "scope", "dataset")):
+        for name in ("scores.parquet", "replicates.parquet"):
+            table = pd.read_parquet(cell / name)
+            table[column] = value
+            table.to_parquet(cell / name)
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
+    for (_, *key), ranked in frame.groupby(leaderboard.GROUP):
+        assert ranked["rank"].dropna().min() == 1, key
+    coarse = frame[frame["grid"] == "60x60"]
+    assert len(coarse)
+    assert (coarse["rank"] == 1).all(), "alone on its grid"
+    assert "on a grid of 60x60" in leaderboard.to_markdown(frame)
+    assert "matched within the whole dataset" in leaderboard.to_markdown(frame)
+
+
+def test_what_is_detail_stays_in_the_files(cells: list[Path]) -> None:
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, {**METRICS, "ceiling": METRICS["ceiling"] | {"detail": True}})
+    assert "Ceiling" not in leaderboard.to_markdown(frame)
+    assert (frame["metric"] == "ceiling").any()
 
 
 def test_equal_values_share_a_rank() -> None:
@@ -87,7 +109,7 @@ def test_markdown_has_a_table_a_dataset(frame: pd.DataFrame) -> None:
     assert "≈" not in row, "gamma is far behind the labelled one"
     assert "| **0." in next(line for line in cats.splitlines() if line.startswith("| Labelled (uses labels)"))
     assert "n/a" in dogs
-    assert "protocol *loose*" in dogs
+    assert "protocol loose" in dogs
     assert "Oracle" in cats
     assert r"Beta \<script\>alert('x')\</script\> \| \*b\*" in text
 
@@ -109,7 +131,7 @@ def test_scores_without_replicates_have_no_intervals(tmp_path: Path) -> None:
 def test_what_is_wrong_with_scores_is_said(cells: list[Path], tmp_path: Path) -> None:
     with pytest.raises(BadData, match="does not know"):
         leaderboard.build(cells, {k: v for k, v in ENTRIES.items() if k != "beta"}, DATASETS, METRICS)
-    with pytest.raises(BadData, match="one value per metric and protocol"):
+    with pytest.raises(BadData, match="one value per metric, protocol"):
         leaderboard.build([cells[0], cells[0]], ENTRIES, DATASETS, METRICS)
     broken = write_cell(tmp_path / "broken", "alpha", "cats", {("overlap", "strict"): image_values("alpha", "overlap")})
     (broken / "replicates.parquet").unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -53,12 +53,27 @@ SCORES = _schema(
     image_id_or_null=pa.string(),
     metric=pa.string(),
     protocol=pa.string(),
+    scope=pa.string(),
+    grid=pa.string(),
     value=pa.float64(),
     n=pa.int64(),
 )
-"""Tidy scores: a row an image where the metric has one, and a row with a null image for the dataset."""
+"""Tidy scores: a row an image where the metric has one, and a row with a null image for the dataset. protocol: the convention.
+
+scope: within what regions are matched, 'image' or 'dataset'. grid: where pixels were compared, 'full' or 'HxW'.
+"""
 
 REPLICATES = _schema(
-    entry=pa.string(), dataset=pa.string(), metric=pa.string(), protocol=pa.string(), replicate=pa.int32(), value_or_null=pa.float64()
+    entry=pa.string(),
+    dataset=pa.string(),
+    metric=pa.string(),
+    protocol=pa.string(),
+    scope=pa.string(),
+    grid=pa.string(),
+    replicate=pa.int32(),
+    value_or_null=pa.float64(),
 )
 """Bootstrap replicates of the dataset scores; replicate r weighs the images alike for every entry."""
+
+LABELS = _schema(image_id=pa.string(), region=pa.int32(), label=pa.int32())
+"""One row a region that was given a class of its own dataset, sorted; regions without one are left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.schemas import LABELS, REGIONS
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions, rle
 
@@ -160,7 +161,41 @@ def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iter
     """(image id, regions) over region files in order, one file (of ``only``: what holds those images) in memory at a time."""
     for path in paths:
         table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
-        ids = table["image_id"].to_numpy(zero_copy_only=False)
-        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-        for start, stop in zip(starts, np.append(starts, len(ids))[1:], strict=True):
-            yield str(ids[start]), regions_from_table(table.slice(start, stop - start))
+        for image_id, rows in _by_image(table):
+            yield image_id, regions_from_table(rows)
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """How the regions of one image nest, without their pixels; the fields are those of ``Regions``."""
+
+    parent: np.ndarray
+    depth: np.ndarray
+    area: np.ndarray
+    level: np.ndarray
+    source: tuple[str, ...]
+
+
+def iterate_hierarchies(paths: Sequence[Path]) -> Iterator[Hierarchy]:
+    """The hierarchy of each image over region files in order, one file in memory at a time: what a first look at a dataset needs."""
+    columns = ["image_id", "parent", "depth", "area", "level", "source"]
+    for path in paths:
+        for _, rows in _by_image(read_table(path, REGIONS, columns=columns)):
+            numbers = {name: rows[name].to_numpy() for name in columns[1:5]}
+            yield Hierarchy(**numbers, source=tuple(rows["source"].to_pylist()))
+
+
+def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Image id → (region indices, their labels), for images of ``only``; those without a labelled region have empty arrays."""
+    none = np.zeros(0, np.int32)
+    table = read_table(folder / "labels.parquet", LABELS, filters=[("image_id", "in", sorted(only))])
+    found = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in _by_image(table)}
+    return {image_id: found.get(image_id, (none, none)) for image_id in sorted(only)}
+
+
+def _by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(image id, its rows) of a table whose images lie together."""
+    ids = table["image_id"].to_numpy(zero_copy_only=False)
+    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
+    for start, stop in zip(starts, np.append(starts, len(ids))[1:], strict=True):
+        yield str(ids[start]), table.slice(start, stop - start)

@@ -4,7 +4,7 @@ Belongs here: reading the scores of cells, intervals from their bootstrap replic
 and Markdown. Does not belong here: computing scores (``metrics``), drawing the page (``site``), and what a run cost (timings
 differ between machines, and this table is byte-equal on all of them).
 
-Numbers of different protocols are never ranked together: the unit of ranking is (dataset, metric, protocol).
+Numbers of different protocols, scopes of matching or evaluation grids are never ranked together: see ``GROUP``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pandas as pd
 
 from uss_dagster.errors import BadData, did_you_mean
 
-GROUP = ["dataset", "metric", "protocol"]
+GROUP = ["dataset", "metric", "protocol", "scope", "grid"]
+"""What is ranked together: numbers that differ in any of these are not comparable."""
 COLUMNS = [
     *(*GROUP, "entry", "value", "low", "high", "n", "rank", "tied_with_best"),
     *(
@@ -32,6 +33,7 @@ COLUMNS = [
         "metric_title",
         "higher_is_better",
         "oracle",
+        "detail",
         "segments_version",
         "data_version",
     ),
@@ -44,14 +46,14 @@ Facts = Mapping[str, Mapping[str, Any]]
 def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, metrics: Facts) -> pd.DataFrame:
     """The leaderboard from the scores folders of all cells.
 
-    Rows follow the order of ``datasets`` and ``metrics``, then the protocol's name, then the rank. ``low`` and ``high`` are the
+    Rows follow the order of ``datasets`` and ``metrics``, then protocol, scope and grid, then the rank. ``low`` and ``high`` are the
     2.5 and 97.5 percentiles of the bootstrap replicates. ``tied_with_best``: the same interval of the replicates' *differences* to the
     best contains 0; the differences are paired, since all entries of a dataset share the resampled images.
 
     ``entries[name]["versions"]``, where given, maps a dataset to the content hash of the entry's segments on it, and
     ``datasets[name]["version"]`` is the content hash of the dataset: the columns ``segments_version`` and ``data_version``.
     """
-    scores, replicates = _read(scores_dirs)
+    scores, replicates = read_cells(scores_dirs)
     _check_known(scores, entries, datasets, metrics)
     groups = [
         _rank_group(group, replicates.get(key), bool(metrics[key[1]]["higher_is_better"]))  # type: ignore[index]
@@ -65,7 +67,7 @@ def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, me
     for column in ("supervised", "reimplementation"):
         frame[column] = [bool(entries[e].get(column, False)) for e in frame["entry"]]
     frame["metric_title"] = [str(metrics[m]["title"]) for m in frame["metric"]]
-    for column in ("higher_is_better", "oracle"):
+    for column in ("higher_is_better", "oracle", "detail"):
         frame[column] = [bool(metrics[m].get(column, False)) for m in frame["metric"]]
     pairs = zip(frame["entry"], frame["dataset"], strict=True)
     frame["segments_version"] = [str((entries[e].get("versions") or {}).get(d, "")) for e, d in pairs]
@@ -76,11 +78,11 @@ def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, me
         {
             "dataset": frame["dataset"].map(place[0]),
             "metric": frame["metric"].map(place[1]),
-            "protocol": frame["protocol"],
+            **{column: frame[column] for column in ("protocol", "scope", "grid")},
             "rank": frame["rank"].fillna(2**31),
             "entry": frame["entry"],
         }
-    ).sort_values(["dataset", "metric", "protocol", "rank", "entry"], kind="stable")
+    ).sort_values([*GROUP, "rank", "entry"], kind="stable")
     return frame.loc[order.index, COLUMNS].reset_index(drop=True).astype(_dtypes())
 
 
@@ -117,21 +119,22 @@ def to_markdown(frame: pd.DataFrame) -> str:
     )
     for dataset in frame["dataset"].unique():
         here = frame[frame["dataset"] == dataset]
-        columns = list(here[["metric", "protocol"]].drop_duplicates().itertuples(index=False, name=None))
-        cells = {(row.metric, row.protocol, row.entry): row for row in here.itertuples()}
+        shown = here[~here["detail"]] if not here["detail"].all() else here
+        columns = list(shown[GROUP].drop_duplicates().itertuples(index=False, name=None))
+        cells = {tuple(getattr(row, c) for c in (*GROUP, "entry")): row for row in here.itertuples()}
         heads, notes = [], []
-        for number, (metric, protocol) in enumerate(columns, 1):
-            group = here[(here["metric"] == metric) & (here["protocol"] == protocol)]
+        for number, column in enumerate(columns, 1):
+            group = here[here[GROUP].eq(list(column)).all(axis=1)]
             first = group.iloc[0]
             heads.append(f"{_plain(first['metric_title'])} {'↑' if first['higher_is_better'] else '↓'} [{number}]")
             images = "–".join(str(n) for n in sorted({int(group["n"].min()), int(group["n"].max())}))
             oracle = " Oracle: the ground truth picks the regions, an upper bound." if first["oracle"] else ""
-            notes.append(f"{number}. {_plain(first['metric_title'])}: protocol *{_plain(protocol)}*, {images} images.{oracle}")
+            notes.append(f"{number}. {_plain(first['metric_title'])}: {_plain(convention(first))}, {images} images.{oracle}")
         parts.append(f"## {_plain(dataset)}\n")
         parts.append("| Entry | Backbone | " + " | ".join(heads) + " |\n| --- | --- |" + " ---: |" * len(columns))
         for entry in entry_order(here):
             row = here[here["entry"] == entry].iloc[0]
-            values = [_cell_text(cells.get((metric, protocol, entry))) for metric, protocol in columns]
+            values = [_cell_text(cells.get((*column, entry))) for column in columns]
             name = _plain(row["title"]) + (" (uses labels)" if row["supervised"] else "")
             parts[-1] += f"\n| {name} | {_plain(row['backbone']) or '–'} | " + " | ".join(values) + " |"
         parts[-1] += "\n"
@@ -144,8 +147,14 @@ def entry_order(frame: pd.DataFrame) -> list[str]:
     if frame.empty:
         return []
     first = frame.iloc[0]
-    leading = frame[(frame["metric"] == first["metric"]) & (frame["protocol"] == first["protocol"])]["entry"].tolist()
+    leading = frame[frame[GROUP].eq(first[GROUP].tolist()).all(axis=1)]["entry"].tolist()
     return leading + sorted(set(frame["entry"]) - set(leading))
+
+
+def convention(row: Any) -> str:
+    """How a number was made, in words: protocol, what was matched within, and the grid where it is not the image's own."""
+    grid = "" if row["grid"] == "full" else f", on a grid of {row['grid']}"
+    return f"protocol {row['protocol']}, matched within {'each image' if row['scope'] == 'image' else 'the whole dataset'}{grid}"
 
 
 def half_width(low: float, high: float) -> float:
@@ -166,8 +175,13 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of first − second over replicates that weigh the images alike; it contains 0 where they cannot be told apart."""
+    return interval(np.asarray(first, float) - np.asarray(second, float))
+
+
 def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_better: bool) -> pd.DataFrame:
-    """Intervals, ranks and ties of the entries of one (dataset, metric, protocol). replicates: replicate × entry."""
+    """Intervals, ranks and ties of the entries of one ``GROUP``. replicates: replicate × entry."""
     group = group.sort_values("entry").reset_index(drop=True)
     resampled = replicates if replicates is not None else pd.DataFrame()
     bounds = [interval(resampled[e].to_numpy()) if e in resampled else (math.nan, math.nan) for e in group["entry"]]
@@ -180,7 +194,7 @@ def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_
         for row in group.index[~group["tied_with_best"] & group["value"].notna()]:
             entry = group.at[row, "entry"]
             if best in resampled and entry in resampled:
-                low, high = interval((resampled[entry] - resampled[best]).to_numpy())
+                low, high = paired_difference(resampled[entry].to_numpy(), resampled[best].to_numpy())
                 group.at[row, "tied_with_best"] = bool(low <= 0 <= high)
     return group
 
@@ -188,8 +202,8 @@ def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_
 # -- reading and checking -----------------------------------------------------------------------------
 
 
-def _read(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, dict[tuple[Any, ...], pd.DataFrame]]:
-    """Whole-dataset scores of all cells, and per (dataset, metric, protocol) a table replicate × entry."""
+def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, dict[tuple[Any, ...], pd.DataFrame]]:
+    """Whole-dataset scores of all cells, and per ``GROUP`` a table replicate × entry."""
     keys = [*GROUP, "entry"]
     scores = [pd.DataFrame({**{k: pd.Series(dtype="str") for k in keys}, "value": pd.Series(dtype=float), "n": pd.Series(dtype="int64")})]
     replicates = []
@@ -203,7 +217,9 @@ def _read(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, dict[tuple[A
     frame = pd.concat([s for s in scores if len(s)] or scores, ignore_index=True)
     double = frame[frame.duplicated(keys)]
     if len(double):
-        raise BadData(f"Two whole-dataset scores for {' / '.join(double.iloc[0][keys])}; a cell has one value per metric and protocol.")
+        raise BadData(
+            f"Two whole-dataset scores for {' / '.join(double.iloc[0][keys])}; a cell has one value per metric, protocol, scope and grid."
+        )
     if not replicates:
         return frame, {}
     grouped = pd.concat(replicates, ignore_index=True).groupby(GROUP, sort=True)
@@ -239,7 +255,7 @@ def _plain(text: str) -> str:
 
 def _dtypes() -> dict[str, str]:
     text = ("title", "method", "backbone", "metric_title", "segments_version", "data_version", "entry", *GROUP)
-    flags = ("supervised", "reimplementation", "higher_is_better", "oracle", "tied_with_best")
+    flags = ("supervised", "reimplementation", "higher_is_better", "oracle", "detail", "tied_with_best")
     return {**dict.fromkeys(text, "str"), **dict.fromkeys(flags, "bool"), "n": "int64", "rank": "Int64"}
 
 

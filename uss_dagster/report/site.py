@@ -29,7 +29,7 @@ from PIL import Image
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import pictures as draw
-from uss_dagster.report.leaderboard import Facts, entry_order, half_width
+from uss_dagster.report.leaderboard import GROUP, Facts, convention, entry_order, half_width
 
 TITLE = "Unsupervised segmentation leaderboard"
 """Images shown a dataset."""
@@ -108,17 +108,13 @@ def _dataset(
     name: str, frame: pd.DataFrame, entries: Facts, datasets: Facts, metrics: Facts, used: Sequence[str], images: list[dict[str, Any]]
 ) -> Html:
     facts, anchor = datasets[name], f"data-{_slug(name)}"
-    groups = [((str(m), str(p)), group) for (m, p), group in frame.groupby(["metric", "protocol"], sort=False)]  # type: ignore[misc]
-    titles = [
-        f"{_title(metrics, m)} ({p})" if frame.loc[frame["metric"] == m, "protocol"].nunique() > 1 else _title(metrics, m)
-        for (m, p), _ in groups
-    ]
+    shown = frame[~frame["detail"]] if not frame["detail"].all() else frame
+    groups = [(str(key[1]), group) for key, group in shown.groupby(GROUP, sort=False)]  # type: ignore[index]
+    ways = shown.drop_duplicates(GROUP)["metric"].value_counts()
+    titles = [_title(metrics, m) if ways[m] == 1 else f"{_title(metrics, m)} ({_way(g.iloc[0])})" for m, g in groups]
     anchors = [f"{anchor}-{i}" for i in range(len(groups))]
     order = entry_order(frame)
-    panels = [
-        _panel(a, t, _title(datasets, name), g, order, entries, "" if t.endswith(f"({p})") else p)
-        for a, t, ((_, p), g) in zip(anchors, titles, groups, strict=True)
-    ]
+    panels = [_panel(a, t, _title(datasets, name), g, order, entries) for a, t, (_, g) in zip(anchors, titles, groups, strict=True)]
     if len(groups) > 1:
         panels.append(_overview(f"{anchor}-all", _title(datasets, name), groups, titles, order, entries))
         anchors, titles = [*anchors, f"{anchor}-all"], [*titles, "All metrics"]
@@ -141,7 +137,7 @@ def _dataset(
     )
 
 
-def _panel(anchor: str, title: str, dataset: str, group: pd.DataFrame, order: Sequence[str], entries: Facts, protocol: str) -> Html:
+def _panel(anchor: str, title: str, dataset: str, group: pd.DataFrame, order: Sequence[str], entries: Facts) -> Html:
     """One metric: its ranking with intervals."""
     first = group.iloc[0]
     low, high, ticks = _axis(group)
@@ -164,7 +160,7 @@ def _panel(anchor: str, title: str, dataset: str, group: pd.DataFrame, order: Se
             s
             for s in (
                 "higher is better" if first["higher_is_better"] else "lower is better",
-                f"protocol: {protocol}" if protocol else "",
+                convention(first),
                 images,
             )
             if s
@@ -174,6 +170,11 @@ def _panel(anchor: str, title: str, dataset: str, group: pd.DataFrame, order: Se
         axis=_join((Html(f'<span style="left:{_percent(t, low, high)}">{t:g}</span>') for t in ticks), ""),
         rows=_join(_row(e, entries[e], rows.get(e), low, high, ticks, not same_n) for e in listed),
     )
+
+
+def _way(row: Any) -> str:
+    """What tells two columns of one metric apart, in a tab's few words."""
+    return ", ".join([str(row["protocol"]), *([str(row["grid"])] if row["grid"] != "full" else [])])
 
 
 def _row(entry: str, facts: Mapping[str, Any], row: Any, low: float, high: float, ticks: Sequence[float], show_n: bool) -> Html:

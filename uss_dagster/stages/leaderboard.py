@@ -32,7 +32,7 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         [
             expect("expect_column_values_to_not_be_null", column="value"),
             expect("expect_column_values_to_be_between", column="rank", min_value=1),
-            expect("expect_compound_columns_to_be_unique", column_list=["dataset", "metric", "protocol", "entry"]),
+            expect("expect_compound_columns_to_be_unique", column_list=[*leaderboard.GROUP, "entry"]),
         ],
     )
     staging.publish(root / "reports" / "leaderboard", report, {"scores": versions, "counts": {"rows": len(frame)}})

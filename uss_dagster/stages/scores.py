@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from uss_dagster import registry
 from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import evenly_spaced
@@ -19,46 +18,40 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import iterate_regions, read_table, write_table
+from uss_dagster.artifacts.tables import iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
 from uss_dagster.errors import BadData
-from uss_dagster.metrics.base import Accumulator, Truth
+from uss_dagster.metrics.base import Truth
 from uss_dagster.regions import ClassTree
+from uss_dagster.stages._scoring import FULL, Row, Scorer, convention_of, prepared
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     dataset = root / "data" / "datasets" / cell["dataset"]
     segments = root / "data" / "segments" / cell["entry"] / cell["dataset"]
+    labels = root / cell["labels"] if cell["labels"] else None
     manifest = read_manifest(dataset)
-    staging = Staging(root, f"scores {key}", [cell, content_id(dataset), content_id(segments)])
+    staging = Staging(root, f"scores {key}", [cell, *(content_id(folder) for folder in (dataset, segments, labels) if folder)])
     shards = sorted(segments.glob("shard-*.parquet"))
-    total: dict[str, Accumulator] = {}
-    rows: list[dict[str, Any]] = []
+    total = Scorer(cell["metrics"], cell["grids"], cell["bootstrap"], prepared(cell["metrics"], lambda: iterate_hierarchies(shards)))
+    work = functools.partial(_shard, empty=total, truth=dataset / "truth", kind=manifest["truth"], labels=labels)
+    image_rows: list[Row] = []
     with Progress(f"scores {key}", int(manifest["counts"]["images"])) as progress:
-        for accumulators, image_rows in map_shards(functools.partial(_shard, cell=cell, dataset=dataset, kind=manifest["truth"]), shards):
-            for family, accumulator in accumulators.items():
-                if family in total:
-                    total[family].merge(accumulator)
-                else:
-                    total[family] = accumulator
-            rows += image_rows
-            progress.advance(len({row["image_id"] for row in image_rows}))
-    replicates: list[dict[str, Any]] = []
-    for family, accumulator in total.items():
-        metrics = registry.load("metric", family).SPEC.metrics
-        for name, value in accumulator.result().items():
-            rows.append(_row(cell, None, name, metrics[name].protocol, value, accumulator.n))
-        for number, values in enumerate(accumulator.replicate_results()):
-            for name, value in values.items():
-                row = _row(cell, None, name, metrics[name].protocol, value, 0)
-                replicates.append({k: row[k] for k in ("entry", "dataset", "metric", "protocol")} | {"replicate": number, "value": value})
-    rows.sort(key=lambda r: (r["metric"], r["protocol"], r["image_id"] is not None, r["image_id"] or ""))
-    replicates.sort(key=lambda r: (r["metric"], r["protocol"], r["replicate"]))
+        for part, rows in map_shards(work, shards):
+            total.merge(part)
+            image_rows += rows
+            progress.advance(part.images)
+    cell_is = {"entry": cell["entry"], "dataset": cell["dataset"]}
+    rows = [cell_is | row for row in (*image_rows, *total.dataset_rows())]
+    replicates = [cell_is | row for row in total.replicate_rows()]
+    rows.sort(key=lambda r: (*convention_of(r), r["image_id"] is not None, r["image_id"] or ""))
+    replicates.sort(key=lambda r: (*convention_of(r), r["replicate"]))
     ids = sorted({row["image_id"] for row in rows if row["image_id"] is not None})
     shown = set(evenly_spaced(ids, cell["samples"]))
     samples = pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", shown)]) for p in shards)
     write_table(staging.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
     write_table(staging.folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
     write_table(staging.folder / "samples.parquet", samples, REGIONS)
+    skipped = total.skipped()
     staging.publish(
         root / "data" / "scores" / cell["entry"] / cell["dataset"],
         validate(key, staging.folder, read_manifest(segments)["counts"]["images"]),
@@ -68,52 +61,39 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
             "segments": content_id(segments),
             "truth": content_id(dataset),
             "counts": {
-                "scored": max((a.n for a in total.values()), default=0),
-                "skipped": max((a.n_skipped for a in total.values()), default=0),
+                "scored": max((part.n for part in total.parts.values()), default=0),
+                "skipped": max((len(ids) for ids in skipped.values()), default=0),
             },
+            "skipped": skipped,
         },
     )
-    summary = {r["metric"]: r["value"] for r in rows if r["image_id"] is None}
+    summary = {_name(row): row["value"] for row in rows if row["image_id"] is None}
     rounded = {k: round(v, 6) for k, v in sorted(summary.items())}
     write_whole(root / "reports" / "metrics" / f"{key}.json", json.dumps(rounded, indent=1) + "\n")
     return {"images": len(ids), **rounded}
 
 
-def _row(cell: dict[str, Any], image_id: str | None, metric: str, protocol: str, value: float, n: int) -> dict[str, Any]:
-    return {
-        "entry": cell["entry"],
-        "dataset": cell["dataset"],
-        "image_id": image_id,
-        "metric": metric,
-        "protocol": protocol,
-        "value": value,
-        "n": n,
-    }
+def _name(row: Row) -> str:
+    """Key of a number in reports/metrics: the metric, and the grid where it is not the image's own."""
+    return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _shard(path: Path, cell: dict[str, Any], dataset: Path, kind: str) -> tuple[dict[str, Accumulator], list[dict[str, Any]]]:
-    """Scores of one shard of segments; its accumulators are merged in shard order, whoever computed them."""
-    families = {name: registry.load("metric", name) for name in cell["metrics"]}
-    accumulators = {name: Accumulator(m.measure, m.reduce, cell["bootstrap"]) for name, m in families.items()}
-    classes_file = dataset / "truth" / "classes.json"
+def _shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[Row]]:
+    """Scores of one shard of segments; they are merged in shard order, whoever computed them."""
+    scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
+    classes_file = truth / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
-    rows = []
+    rows: list[Row] = []
     ids = set(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist())
-    truths = dict(iterate_regions([dataset / "truth" / "regions.parquet"], ids))
+    truths = dict(iterate_regions([truth / "regions.parquet"], ids))
+    given = read_labels(labels, ids) if labels else {}
     for image_id, prediction in iterate_regions([path]):
         if image_id not in truths:
-            raise BadData(f"Image '{image_id}' has no ground truth in {dataset.name}; its segments cannot be scored.")
-        if truths[image_id].shape != prediction.shape:
-            raise BadData(
-                f"Image '{image_id}': ground truth is {truths[image_id].shape}, its regions are {prediction.shape} (height, width)."
-            )
-        truth = Truth(kind, truths[image_id], classes)
-        for name, module in families.items():
-            for metric, value in (accumulators[name].update(image_id, truth, prediction) or {}).items():
-                spec = module.SPEC.metrics[metric]
-                if spec.per_image and math.isfinite(value):
-                    rows.append(_row(cell, image_id, metric, spec.protocol, value, 1))
-    return accumulators, rows
+            raise BadData(f"Image '{image_id}' has no ground truth in {truth.parent.name}; its segments cannot be scored.")
+        if labels:
+            prediction = prediction.labelled(*given[image_id])
+        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction)
+    return scorer, rows
 
 
 def validate(key: str, folder: Path, images: int) -> Report:
@@ -130,7 +110,9 @@ def validate(key: str, folder: Path, images: int) -> Report:
         [
             expect("expect_column_values_to_not_be_null", column="value"),
             expect("expect_column_values_to_be_between", column="n", min_value=1, max_value=images),
-            expect("expect_compound_columns_to_be_unique", column_list=["entry", "dataset", "image_id", "metric", "protocol"]),
+            expect(
+                "expect_compound_columns_to_be_unique", column_list=["entry", "dataset", "image_id", "metric", "protocol", "scope", "grid"]
+            ),
         ],
     )
     return report
@@ -144,7 +126,7 @@ def _not_numbers(table: pa.Table) -> Iterator[str]:
 
 
 def _replicates(folder: Path, table: pa.Table) -> Iterator[str]:
-    known = {(r["metric"], r["protocol"]) for r in table.to_pylist() if r["image_id"] is None}
-    found = {(r["metric"], r["protocol"]) for r in read_table(folder / "replicates.parquet", REPLICATES).to_pylist()}
+    known = {convention_of(r) for r in table.to_pylist() if r["image_id"] is None}
+    found = {convention_of(r) for r in read_table(folder / "replicates.parquet", REPLICATES).to_pylist()}
     if found - known:
         yield f"Replicates of metrics without a score: {sorted(found - known)}."

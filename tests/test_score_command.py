@@ -1,0 +1,672 @@
+"""`uss score`: masks made elsewhere in, the numbers of the metrics out; whatever is wrong with them is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from projects import Project
+from pycocotools import mask as coco
+from scipy.io import savemat
+
+from uss_dagster import cli
+from uss_dagster.artifacts.foreign import open_masks
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.tables import RegionsWriter, write_table
+from uss_dagster.commands import score as command
+from uss_dagster.metrics import bsds, covering
+from uss_dagster.metrics.base import Truth, accumulator
+from uss_dagster.metrics.covering import hierarchical_covering, tree_covering
+from uss_dagster.metrics.proposals import proposal_ar_ap
+from uss_dagster.metrics.semantic import HungarianMeter
+from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.report.leaderboard import interval
+
+HEIGHT, WIDTH = 24, 36
+IDS = ("a", "b", "c")
+TREE = ClassTree.from_nested({"thing": {"cat": "foreground", "dog": "foreground"}, "sky": "background", "void": "ignore"})
+CAT, DOG, SKY, VOID = 2, 3, 4, 5
+"""Nodes of ``TREE``; node 1 is 'thing'."""
+
+
+def blocks(seed: int, values: list[int], size: int = 6) -> np.ndarray:
+    """A map of square blocks, each of one of the values; int64 (HEIGHT, WIDTH)."""
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.choice(values, (HEIGHT // size, WIDTH // size)), np.ones((size, size), np.int64))
+
+
+TRUTH = {image_id: blocks(i, [CAT, DOG, SKY, VOID]) for i, image_id in enumerate(IDS)}
+FOUND = {
+    image_id: np.where(blocks(10 + i, [0, 1], 3) == 0, TRUTH[image_id], blocks(20 + i, [1, 2, 3, 4], 3)) for i, image_id in enumerate(IDS)
+}
+"""Predicted segments: the truth, with other numbers in half of its blocks."""
+
+
+def save_png(path: Path, values: np.ndarray, mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "P":
+        picture = Image.fromarray(values.astype(np.uint8), "P")
+        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+    else:
+        picture = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
+    picture.save(path)
+    return path
+
+
+def pictures(folder: Path, maps: dict[str, np.ndarray], mode: str = "L") -> Path:
+    for image_id, values in maps.items():
+        save_png(folder / f"{image_id}.png", values, mode)
+    return folder
+
+
+def table(path: Path, regions: dict[str, Regions]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = RegionsWriter(path)
+    for image_id in sorted(regions):
+        writer.add(image_id, regions[image_id])
+    writer.close()
+    return path
+
+
+def code(mask: np.ndarray) -> dict[str, Any]:
+    found = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": found["counts"].decode()}
+
+
+def plain_code(mask: np.ndarray) -> dict[str, Any]:
+    """The same, uncompressed."""
+    flat = mask.ravel(order="F").astype(int)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0] if flat[0] == 0 else [0, 0], edges, [flat.size]]))
+    return {"size": list(mask.shape), "counts": runs.tolist()}
+
+
+def objects(seed: int, count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        y, x, h, w = rng.integers(0, 12), rng.integers(0, 24), rng.integers(3, 12), rng.integers(3, 12)
+        masks.append(np.zeros((HEIGHT, WIDTH), bool))
+        masks[-1][y : y + h, x : x + w] = True
+    return masks
+
+
+def coco_truth(path: Path, count: int = 5) -> dict[str, Any]:
+    """Rectangles in three images; the last of each is a crowd. 'area' is that of the mask."""
+    annotations = []
+    for number, image in enumerate((7, 8, 9)):
+        for place, mask in enumerate(objects(number, count)):
+            annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": 1 + place % 2, "iscrowd": int(place == count - 1)}
+            annotations.append({**annotation, "area": int(mask.sum()), "segmentation": code(mask)})
+    images = [{"id": i, "file_name": f"photos/{n}.jpg", "height": HEIGHT, "width": WIDTH} for i, n in zip((7, 8, 9), IDS, strict=True)]
+    categories = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 2, "name": "cup"}]
+    data = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(data))
+    return data
+
+
+def coco_results(path: Path) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(3)
+    results = []
+    for number, image in enumerate((7, 8, 9)):
+        for place, mask in enumerate(objects(number, 4) + objects(40 + number, 6)):
+            how = plain_code if place % 2 else code
+            results.append({"image_id": image, "category_id": 1, "segmentation": how(mask), "score": round(float(rng.random()), 3)})
+    path.write_text(json.dumps(results))
+    return results
+
+
+def annotators(folder: Path, maps: dict[str, list[np.ndarray]]) -> Path:
+    folder.mkdir(parents=True)
+    for image_id, drawn in maps.items():
+        cell = np.empty((1, len(drawn)), object)
+        for number, values in enumerate(drawn):
+            cell[0, number] = {"Segmentation": values.astype(np.uint16), "Boundaries": values > 0}
+        savemat(folder / f"{image_id}.mat", {"groundTruth": cell})
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Project:
+    """A folder that is no project: `uss score` needs none."""
+    return Project(tmp_path, {"PYTHONPATH": ""})
+
+
+Run = Callable[..., tuple[dict[str, dict[str, Any]], str]]
+
+
+@pytest.fixture
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command in this process: words → (rows by metric, what it said on standard error)."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: Any, exit_code: int = 0) -> tuple[dict[str, dict[str, Any]], str]:
+        out = [] if exit_code else ["--out", "out.json"]
+        Path("out.json").unlink(missing_ok=True)
+        monkeypatch.setattr(sys, "argv", ["uss", "score", *map(str, words), *out])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert (ended.value.code or 0) == exit_code, said.err
+        assert "Traceback" not in said.err
+        if exit_code:
+            assert not Path("out.json").exists()
+            return {}, said.err
+        rows = json.loads(Path("out.json").read_text())["scores"]
+        return {row["metric"] if row["grid"] == "full" else f"{row['metric']}@{row['grid']}": row for row in rows}, said.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def expected_covering() -> tuple[float, float]:
+    """Mean NMCovering and NHCovering of ``FOUND`` over the images, from label maps."""
+    results = []
+    for image_id in IDS:
+        values, leaf = np.unique(FOUND[image_id], return_inverse=True)
+        results.append(hierarchical_covering(TRUTH[image_id], TREE, leaf.reshape(HEIGHT, WIDTH) + 1, [0] * (len(values) + 1)))
+    return float(np.mean([r.nm for r in results])), float(np.mean([r.nh for r in results]))
+
+
+# -- every form of masks, by the program itself ---------------------------------------------------------------------------
+
+
+def test_label_pictures_against_label_pictures(here: Project):
+    pictures(here.root / "pred", FOUND)
+    pictures(here.root / "gt", TRUTH, "P")
+    (here.root / "gt" / "classes.json").write_text(TREE.to_json())
+    words = ["--pred", "pred", "--gt", "gt", "--metrics", "covering,semantic", "--bootstrap", "40", "--grid", "full", "--grid", "12x12"]
+    done = here.uss("score", *words, "--out", "out/scores.parquet")
+    assert done.stderr == ""
+    frame = pd.read_parquet(here.root / "out/scores.parquet")
+    full = frame[frame["grid"] == "full"].set_index("metric")
+    nm, nh = expected_covering()
+    assert full.loc["nm_covering", "value"] == pytest.approx(nm, abs=1e-12)
+    assert full.loc["nh_covering", "value"] == pytest.approx(nh, abs=1e-12)
+    meter = HungarianMeter(5, 3)
+    for image_id in IDS:
+        meter.update(FOUND[image_id] - 1, np.where(TRUTH[image_id] == VOID, 255, TRUTH[image_id] - CAT))
+    assert full.loc["hungarian_miou", "value"] == pytest.approx(meter.result()["miou"], abs=1e-12)
+    assert full.loc["hungarian_miou", "scope"] == "dataset"
+    # The interval is that of the metric's own replicates.
+    direct = accumulator(covering, 40)
+    for image_id in IDS:
+        truth = np.where(TRUTH[image_id] == VOID, -1, TRUTH[image_id])
+        direct.update(
+            image_id,
+            Truth("classes", Regions.from_label_map(truth, ignore=-1, use_labels=True), TREE),
+            Regions.from_label_map(FOUND[image_id]),
+        )
+    low, high = interval(np.array([r["nm_covering"] for r in direct.replicate_results()]))
+    assert (full.loc["nm_covering", "low"], full.loc["nm_covering", "high"]) == pytest.approx((low, high), abs=1e-12)
+    assert (frame["images"] == 3).all()
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["metric", "protocol", "scope", "grid", "value", "95", "%", "interval", "images"]
+    assert len({line.rindex("  3") for line in lines[1:]}) == 1, "columns are aligned"
+    row = next(line for line in lines if line.startswith("nm_covering ") and " full " in line)
+    assert f"{nm:.4f}  {low:.4f} … {high:.4f}" in row
+    assert any(" 12x12 " in line for line in lines)
+
+
+def test_coco_results_against_coco_instances(here: Project):
+    truth, results = coco_truth(here.root / "gt.json"), coco_results(here.root / "pred.json")
+    done = here.uss("score", "--pred", "pred.json", "--gt", "gt.json", "--metrics", "proposals", "--bootstrap", "0", "-o", "s.csv")
+    assert done.stderr == ""
+    rows = pd.read_csv(here.root / "s.csv").set_index("metric")
+    for name, value in proposal_ar_ap(truth, results).items():
+        if value >= 0:
+            assert rows.loc[name, "value"] == pytest.approx(value, abs=1e-8), name
+    assert rows["low"].isna().all()
+    assert {"ap", "ar1000", "click_max"} <= set(rows.index)
+
+
+def test_bsds_annotators(here: Project):
+    drawn = {image_id: [blocks(50 + i, [1, 2, 3]), blocks(60 + i, [1, 2], 12)] for i, image_id in enumerate(IDS)}
+    annotators(here.root / "gt", drawn)
+    pictures(here.root / "pred", FOUND)
+    here.uss("score", "--pred", "pred", "--gt", "gt", "--bootstrap", "0", "-o", "s.json")
+    rows = {r["metric"]: r for r in json.loads((here.root / "s.json").read_text())["scores"]}
+    scores = [bsds.bsds_region([FOUND[i]], drawn[i]) for i in IDS]
+    assert rows["bsds_covering_ods"]["value"] == pytest.approx(sum(s.cnt[0] for s in scores) / sum(s.sum[0] for s in scores), abs=1e-12)
+    assert rows["bsds_voi_ods"]["value"] == pytest.approx(np.mean([s.voi[0] for s in scores]), abs=1e-12)
+    assert "nm_covering_annotators" in rows
+    assert rows["bsds_voi_ods"]["low"] is None
+
+
+@pytest.mark.slow
+def test_what_the_project_scored(finished: Project, here: Project):
+    """Our own segments against our own dataset: the numbers of the scores stage, to the last bit but the order of sums."""
+    data = finished.root / "data"
+    here.uss(
+        "score",
+        "--pred",
+        str(data / "segments/kmeans/scenes"),
+        "--gt",
+        str(data / "datasets/scenes"),
+        "--bootstrap",
+        "20",
+        "-o",
+        "s.parquet",
+    )
+    ours = pd.read_parquet(here.root / "s.parquet").set_index("metric")
+    stage = pd.read_parquet(data / "scores/kmeans/scenes/scores.parquet")
+    stage = stage[stage["image_id"].isna()].set_index("metric")
+    assert set(stage.index) <= set(ours.index)
+    for name, row in stage.iterrows():
+        assert ours.loc[name, "value"] == pytest.approx(row["value"], abs=1e-12)
+        assert ours.loc[name, "images"] == row["n"]
+    for gt in ("truth", "truth/regions.parquet"):
+        here.uss(
+            "score",
+            "--pred",
+            str(data / "segments/kmeans/scenes"),
+            "--gt",
+            str(data / "datasets/scenes" / gt),
+            "--bootstrap",
+            "20",
+            "-o",
+            "t.parquet",
+        )
+        assert (here.root / "t.parquet").read_bytes() == (here.root / "s.parquet").read_bytes()
+
+
+# -- the forms of one thing say the same ------------------------------------------------------------------------------------
+
+
+def test_a_table_a_coco_file_and_pictures_of_the_same_masks(score: Run, tmp_path: Path):
+    pictures(tmp_path / "gt", TRUTH)
+    (tmp_path / "tree.json").write_text(TREE.to_json())
+    regions = {image_id: Regions.from_label_map(values, use_labels=True) for image_id, values in FOUND.items()}
+    table(tmp_path / "regions.parquet", regions)
+    for number, image_id in enumerate(IDS):
+        table(tmp_path / "shards" / f"shard-{number:05d}.parquet", {image_id: regions[image_id]})
+    pictures(tmp_path / "png", FOUND)
+    pictures(tmp_path / "deep" / "city", FOUND, "I;16")
+    data = {"images": [], "annotations": []}
+    for number, image_id in enumerate(IDS):
+        data["images"].append({"id": 100 + number, "file_name": f"x/{image_id}.jpg"})
+        data["annotations"] += regions[image_id].to_coco(100 + number, len(data["annotations"]) + 1)
+    (tmp_path / "coco.json").write_text(json.dumps(data))
+    common = ["--gt", "gt", "--classes", "tree.json", "--metrics", "covering,semantic,proposals", "--bootstrap", "30"]
+    first, said = score("--pred", "regions.parquet", *common)
+    assert said == ""
+    assert first["nm_covering"]["value"] == pytest.approx(expected_covering()[0], abs=1e-12)
+    for pred in ("shards", "png", "deep", "coco.json"):
+        assert score("--pred", pred, *common) == (first, ""), pred
+
+
+def test_a_hierarchy_survives_coco(score: Run, tmp_path: Path):
+    pictures(tmp_path / "gt", TRUTH)
+    (tmp_path / "gt/classes.json").write_text(TREE.to_json())
+    leaf, parent = {}, [-1, 0, 0, 1, 1, 2, 2]
+    data = {"images": [], "annotations": []}
+    for number, image_id in enumerate(IDS):
+        leaf[image_id] = blocks(30 + number, [3, 4, 5, 6])
+        tree = Regions.from_tree(leaf[image_id], parent)
+        data["images"].append({"id": number, "file_name": f"{image_id}.jpg"})
+        data["annotations"] += tree.to_coco(number, len(data["annotations"]) + 1)
+    data["annotations"].reverse()  # children come first now
+    (tmp_path / "pred.json").write_text(json.dumps(data))
+    rows, _ = score("--pred", "pred.json", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0")
+    direct = [hierarchical_covering(TRUTH[i], TREE, leaf[i], [0, *parent[1:]]) for i in IDS]
+    assert rows["nm_covering"]["value"] == pytest.approx(np.mean([r.nm for r in direct]), abs=1e-12)
+    assert rows["nh_covering_formula"]["value"] < rows["nh_covering"]["value"] < rows["nm_covering"]["value"]
+
+
+def test_polygons(score: Run, tmp_path: Path):
+    data = coco_truth(tmp_path / "gt.json")
+    box = [2, 3, 20, 3, 20, 15, 2, 15]
+    square = np.zeros((HEIGHT, WIDTH), bool)
+    square[3:15, 2:20] = True
+    for annotation in data["annotations"]:
+        annotation["segmentation"] = code(square)
+    (tmp_path / "gt.json").write_text(json.dumps(data))
+    results = [{"image_id": i, "category_id": 1, "segmentation": [box], "score": 1.0} for i in (7, 8, 9)]
+    (tmp_path / "pred.json").write_text(json.dumps(results))
+    rows, _ = score("--pred", "pred.json", "--gt", "gt.json", "--bootstrap", "0")
+    assert rows["ar1"]["value"] == pytest.approx(1 / 4), "one of four equal objects in each image; the fifth is a crowd"
+
+
+def test_names_and_numbers(score: Run, tmp_path: Path):
+    """COCO knows 000000000139.jpg as 139; a list of results knows only the number."""
+    masks = objects(1, 3)
+    images = [
+        {"id": 139, "file_name": "000000000139.jpg", "height": HEIGHT, "width": WIDTH},
+        {"id": 7, "file_name": "000000000285.jpg", "height": HEIGHT, "width": WIDTH},
+    ]
+    annotations = [{"id": i + 1, "image_id": 139, "category_id": 1, "segmentation": code(m)} for i, m in enumerate(masks)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images[:1], "annotations": annotations}))
+    results = [{"image_id": 139, "segmentation": code(m), "score": 0.5} for m in masks]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    label = sum((i + 1) * (m & ~sum(masks[i + 1 :], np.zeros_like(m))) for i, m in enumerate(masks))
+    save_png(tmp_path / "png" / "000000000139.png", label)
+    everything, said = score("--pred", "results.json", "--gt", "coco.json", "--bootstrap", "0")
+    assert said == ""
+    assert everything["ar1000"]["value"] == 1
+    for pred, gt, kind in (("png", "results.json", "instances"), ("results.json", "png", "instances"), ("png", "coco.json", "instances")):
+        rows, said = score("--pred", pred, "--gt", gt, "--truth", kind, "--bootstrap", "0", "--metrics", "proposals")
+        assert rows["ar1000"]["images"] == 1
+        assert said == ""
+    # Where both have names, numbers do not count: 285.jpg is number 7 there, and 139 here.
+    other = {"images": [{**images[1], "id": 139}], "annotations": annotations}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert "None of the 1 images of other.json ('000000000285')" in score("--pred", "other.json", "--gt", "coco.json", exit_code=65)[1]
+
+
+# -- ground truth -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_class_tree_every_value_is_a_class(score: Run, tmp_path: Path):
+    values = {i: np.where(v == VOID, 255, v * 40) for i, v in TRUTH.items()}
+    pictures(tmp_path / "gt", values)
+    pictures(tmp_path / "pred", FOUND)
+    rows, said = score("--pred", "pred", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0")
+    assert said == ""
+    flat = ClassTree.from_nested({"x": "foreground", "y": "foreground", "z": "foreground"})
+    direct = []
+    for i in IDS:
+        truth = np.where(TRUTH[i] == VOID, -1, TRUTH[i] - 1)
+        found = Truth("classes", Regions.from_label_map(truth, ignore=-1, use_labels=True), flat)
+        direct.append(tree_covering(found, Regions.from_label_map(FOUND[i])).nm)
+    assert rows["nm_covering"]["value"] == pytest.approx(np.mean(direct), abs=1e-12)
+    everything, _ = score("--pred", "pred", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0", "--ignore", "80")
+    assert everything["nm_covering"]["value"] != rows["nm_covering"]["value"]
+
+
+def test_a_class_tree_may_name_other_values(score: Run, tmp_path: Path):
+    """Files know a class by its 'value', COCO by its name; what no class has is counted and ignored."""
+    rows = json.loads(TREE.to_json())["classes"]
+    for row in rows:
+        if row["kind"] != "inner":
+            row["value"] = 7 * row["id"]
+    (tmp_path / "tree.json").write_text(json.dumps({"classes": rows}))
+    strange = {i: np.where(v == VOID, 200, v * 7) for i, v in TRUTH.items()}
+    pictures(tmp_path / "gt", strange)
+    pictures(tmp_path / "pred", FOUND)
+    found, said = score("--pred", "pred", "--gt", "gt", "--classes", "tree.json", "--metrics", "covering", "--bootstrap", "0")
+    pixels = sum(int((v == VOID).sum()) for v in TRUTH.values())
+    assert said == f"warning: {pixels} pixels in 3 images have a label that is no class (200) and are ignored.\n"
+    assert found["nm_covering"]["value"] == pytest.approx(expected_covering()[0], abs=1e-12), "ignored as the class of kind ignore is"
+    coco_truth(tmp_path / "gt.json")
+    coco_results(tmp_path / "pred.json")
+    (tmp_path / "cats.json").write_text(ClassTree.from_nested({"cat": "foreground"}).to_json())
+    words = ["--pred", "pred.json", "--gt", "gt.json", "--truth", "classes", "--metrics", "covering", "--bootstrap", "0"]
+    found, said = score(*words, "--classes", "cats.json")
+    assert said == "warning: 6 regions in 3 images have a label that is no class (2) and are ignored.\n"
+    assert found["nm_covering"]["images"] == 3
+    assert score(*words)[1] == "", "without --classes the categories are the classes"
+
+
+def test_a_table_as_ground_truth(score: Run, tmp_path: Path):
+    truths = {i: Regions.from_label_map(np.where(v == VOID, -1, v), ignore=-1, use_labels=True) for i, v in TRUTH.items()}
+    table(tmp_path / "gt/regions.parquet", truths)
+    pictures(tmp_path / "pred", FOUND)
+    words = ["--pred", "pred", "--gt", "gt/regions.parquet", "--metrics", "covering", "--bootstrap", "0"]
+    assert "What gt/regions.parquet is cannot be told: say --truth annotators" in score(*words, exit_code=64)[1]
+    (tmp_path / "gt/classes.json").write_text(TREE.to_json())
+    assert score(*words)[0]["nm_covering"]["value"] == pytest.approx(expected_covering()[0], abs=1e-12)
+    assert "nm_covering_annotators" in score(*words, "--truth", "annotators")[0]
+
+
+def test_images_on_one_side_only(score: Run, tmp_path: Path):
+    pictures(tmp_path / "gt", TRUTH)
+    (tmp_path / "gt/classes.json").write_text(TREE.to_json())
+    pictures(tmp_path / "pred", {"b": FOUND["b"], "y": FOUND["a"], "z": FOUND["a"]})
+    rows, said = score("--pred", "pred", "--gt", "gt", "--bootstrap", "0")
+    assert said.splitlines() == [
+        "warning: 2 of 3 images have no prediction, which counts as predicting nothing: a, c",
+        "warning: left out, for want of ground truth: 2 of 3 predicted images: y, z",
+    ]
+    values, leaf = np.unique(FOUND["b"], return_inverse=True)
+    alone = hierarchical_covering(TRUTH["b"], TREE, leaf.reshape(HEIGHT, WIDTH) + 1, [0] * (len(values) + 1))
+    assert rows["nm_covering"]["value"] == pytest.approx(alone.nm / 3, abs=1e-12)
+    assert not any(row["scope"] == "dataset" for row in rows.values()), "values of pictures are cluster ids only where that is said"
+
+
+def test_images_without_a_score_are_named(here: Project, score: Run):
+    maps = {**TRUTH, **{f"void{i}": np.full((HEIGHT, WIDTH), VOID) for i in range(7)}}
+    pictures(here.root / "gt", maps)
+    pictures(here.root / "pred", dict.fromkeys(maps, FOUND["a"]))
+    (here.root / "tree.json").write_text(TREE.to_json())
+    done = here.uss("score", "--pred", "pred", "--gt", "gt", "--classes", "tree.json", "--metrics", "covering", "-o", "s.md")
+    assert done.stdout.splitlines()[-1] == "covering: 7 of 10 images have no score: void0, void1, void2, void3, void4, …"
+    text = (here.root / "s.md").read_text()
+    assert text.startswith("| Metric | Protocol |")
+    assert "| nm_covering | hierarchical | image | full | 0." in text
+    pictures(here.root / "only", {"void0": maps["void0"]})
+    words = ["--pred", "pred", "--gt", "only", "--classes", "tree.json", "--metrics", "covering"]
+    assert "None of the 1 images has a score with covering" in score(*words, exit_code=65)[1]
+
+
+def test_the_same_bytes_again(tmp_path: Path):
+    pictures(tmp_path / "gt", TRUTH)
+    truth, families = command.read_truth(tmp_path / "gt"), ["covering", "proposals"]
+    pictures(tmp_path / "pred", FOUND)
+    for name in ("one", "two"):
+        result = command.score_masks(open_masks(tmp_path / "pred"), truth, families, ["full"], 5, print)
+        for suffix in command.SUFFIXES:
+            command.write_result(result, tmp_path / f"{name}{suffix}")
+    for suffix in command.SUFFIXES:
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+    read = [pd.read_csv(tmp_path / "one.csv"), pd.read_parquet(tmp_path / "one.parquet")]
+    pd.testing.assert_frame_equal(*read, rtol=1e-8, check_dtype=False)
+
+
+# -- whatever is wrong is one sentence ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """pred.parquet, pred.json, gt.json and gt/ (label pictures with their tree), which fit each other."""
+    pictures(tmp_path / "gt", TRUTH)
+    (tmp_path / "gt/classes.json").write_text(TREE.to_json())
+    table(tmp_path / "pred.parquet", {i: Regions.from_label_map(v) for i, v in FOUND.items()})
+    coco_truth(tmp_path / "gt.json")
+    coco_results(tmp_path / "pred.json")
+    return tmp_path
+
+
+def change_rows(folder: Path, **columns: Any) -> None:
+    """Set cells of region 1 of image b."""
+    rows = pq.read_table(folder / "pred.parquet").to_pylist()
+    chosen = next(r for r in rows if (r["image_id"], r["region"]) == ("b", 1))
+    chosen.update(columns)
+    write_table(folder / "pred.parquet", pa.Table.from_pylist(rows, schema=REGIONS), REGIONS)
+
+
+def change_result(folder: Path, **keys: Any) -> None:
+    """Set keys of the third result, which is of image b's number where nothing else is said."""
+    results = json.loads((folder / "pred.json").read_text())
+    results[12].update(keys)
+    (folder / "pred.json").write_text(json.dumps(results))
+
+
+def whole_file(folder: Path, **keys: Any) -> None:
+    """pred.json as a dataset with ids and images; ``keys`` change the annotation with id 13."""
+    annotations = [{**r, "id": i + 1} for i, r in enumerate(json.loads((folder / "pred.json").read_text()))]
+    annotations[12].update(keys)
+    images = json.loads((folder / "gt.json").read_text())["images"]
+    (folder / "pred.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def twice(folder: Path) -> None:
+    shutil.copytree(folder / "gt", folder / "gt" / "again")
+
+
+TABLE_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "NaN score": (lambda f: change_rows(f, score=float("nan")), "Image 'b', region 1: its score is nan; a number is expected."),
+    "parent cycle": (lambda f: change_rows(f, parent=2), "Image b, region 1: parent is 2, expected -1 or a smaller number than its own."),
+    "twice": (lambda f: change_rows(f, region=0), "image 'b', region 0 stands twice."),
+    "outside": (
+        lambda f: change_rows(f, rle=code(np.ones((30, 40), bool))["counts"].encode()),
+        "Image b, region 1: its code covers 1200 pixels",
+    ),
+    "not a code": (lambda f: change_rows(f, rle=b"\xff"), "Image b, region 1: A run-length code holds bytes"),
+    "outside its parent": (lambda f: change_rows(f, parent=0, depth=1), "lie outside its parent 0."),
+    "cut": (lambda f: cut(f / "pred.parquet"), "pred.parquet cannot be read as Parquet"),
+    "other columns": (lambda f: pq.write_table(pa.table({"a": [1]}), f / "pred.parquet"), "pred.parquet has columns ['a'], expected"),
+    "other size": (
+        lambda f: table(f / "pred.parquet", {i: Regions.from_label_map(v[:, :30]) for i, v in FOUND.items()}),
+        "Image 'a': ground truth is (24, 36), its regions are (24, 30) (height, width).",
+    ),
+    "other images": (
+        lambda f: table(f / "pred.parquet", {"x": Regions.from_label_map(FOUND["a"])}),
+        "None of the 1 images of pred.parquet ('x') is in gt ('a', 'b', 'c'). Images are matched by file name",
+    ),
+}
+
+COCO_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "NaN score": (lambda f: change_result(f, score=float("nan")), "image '8', result 12: its score is nan; a number is expected."),
+    "no score": (lambda f: change_result(f, score=None), "image '8', result 12: its score is None"),
+    "no mask": (lambda f: change_result(f, segmentation=None), "image '8', result 12: a polygon is a list"),
+    "strange image": (lambda f: whole_file(f, image_id=99), "annotation 13 is of image 99, which is not among its 'images'."),
+    "other size": (
+        lambda f: change_result(f, segmentation=code(np.ones((30, 40), bool))),
+        "image '8', result 12: its mask is 30×40, the image is 24×36 (height×width).",
+    ),
+    "short code": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 5]}),
+        "image '8', result 12: A run-length code covers 10 pixels, its image has 24×36 = 864.",
+    ),
+    "negative run": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [870, -6]}),
+        "image '8', result 12: its run-length code needs 'size' [height, width] and 'counts'",
+    ),
+    "outside": (
+        lambda f: change_result(f, segmentation=[[0, 0, 10, 0, 50, 10]]),
+        "image '8', result 12: its polygon reaches x=50, y=10, outside the image of 36×24 pixels (width×height).",
+    ),
+    "two points": (
+        lambda f: change_result(f, segmentation=[[0, 0, 10, 0]]),
+        "result 12: a polygon is a list x1, y1, x2, y2, … of at least 3 points",
+    ),
+    "parent cycle": (
+        lambda f: whole_file(f, parent=13),
+        "image 'b', annotation 13 lies below itself: following 'parent' leads in a circle.",
+    ),
+    "no parent": (lambda f: whole_file(f, parent=1), "image 'b', annotation 13 has parent 1, which is no annotation of this image."),
+    "twice": (lambda f: whole_file(f, id=12), "image '8', annotation 12 stands twice; ids of annotations are unique."),
+    "image id": (lambda f: change_result(f, image_id=[1]), "result 12 has image_id [1]; a whole number or a name is expected."),
+    "class": (lambda f: change_result(f, category_id="cat"), "image '8', result 12: its category_id is 'cat'; a number is expected."),
+    "cut": (lambda f: cut(f / "pred.json"), "pred.json is not JSON"),
+    "no COCO": (lambda f: (f / "pred.json").write_text('{"x": 1}'), "pred.json is not COCO json"),
+    "not text": (lambda f: (f / "pred.json").write_bytes(b"\xff\xfe\x00"), "pred.json is not JSON"),
+}
+
+PICTURES_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "colours": (
+        lambda f: Image.new("RGB", (36, 24)).save(f / "gt/b.png"),
+        "gt/b.png is a colour picture (RGB); a label picture has one number a pixel",
+    ),
+    "cut": (lambda f: cut(f / "gt/b.png"), "gt/b.png is truncated or damaged"),
+    "empty": (lambda f: (f / "gt/b.png").write_bytes(b""), "gt/b.png is not a PNG picture."),
+    "photograph": (
+        lambda f: save_png(f / "gt/b.png", np.random.default_rng(0).integers(0, 2**16, (200, 300)), "I;16"),
+        "gt/b.png holds 39,",
+    ),
+    "other size": (lambda f: save_png(f / "gt/b.png", TRUTH["b"][:12]), "Image 'b': ground truth is (12, 36), its regions are (24, 36)"),
+    "twice": (twice, "gt/a.png and gt/again/a.png are both image 'a'"),
+    "tree": (lambda f: (f / "gt/classes.json").write_text('{"classes": [{"id": 0}]}'), "gt/classes.json is not a class tree"),
+    "tree parents": (
+        lambda f: (f / "gt/classes.json").write_text(TREE.to_json().replace('"parent": 1', '"parent": 9')),
+        "gt/classes.json: Class 'cat' (node 2) has parent 9; parents come before their children.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TABLE_WRONG)
+def test_a_table_with_something_wrong(score: Run, good: Path, what: str):
+    change, said = TABLE_WRONG[what]
+    change(good)
+    found = score("--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0", exit_code=65)[1]
+    assert said in found
+    assert found.startswith("error: ")
+    assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", COCO_WRONG)
+def test_a_coco_file_with_something_wrong(score: Run, good: Path, what: str):
+    change, said = COCO_WRONG[what]
+    change(good)
+    found = score("--pred", "pred.json", "--gt", "gt.json", "--metrics", "proposals", "--bootstrap", "0", exit_code=65)[1]
+    assert said in found
+    assert found.startswith("error: ")
+    assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", PICTURES_WRONG)
+def test_pictures_with_something_wrong(score: Run, good: Path, what: str):
+    change, said = PICTURES_WRONG[what]
+    change(good)
+    found = score("--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0", exit_code=65)[1]
+    assert said in found
+    assert found.startswith("error: ")
+    assert len(found.splitlines()) == 1
+
+
+def test_segments_are_not_classes(score: Run, good: Path):
+    (good / "gt/classes.json").unlink()
+    save_png(good / "gt/b.png", np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) + 300, "I;16")
+    save_png(good / "gt/a.png", np.arange(60 * 60).reshape(60, 60), "I;16")
+    said = score("--pred", "pred.parquet", "--gt", "gt", exit_code=65)[1]
+    assert "holds more than 2000 different values, so they are segments of single images rather than classes." in said
+
+
+WORDS: dict[str, tuple[list[str], str]] = {
+    "no pred": (["--pred", "nope", "--gt", "gt"], "nope does not exist. Pass a regions.parquet"),
+    "no gt": (["--pred", "pred.json", "--gt", "nope"], "nope does not exist."),
+    "ending": (["--pred", "gt/a.png", "--gt", "gt"], "gt/a.png is not a file of masks by its ending."),
+    "empty folder": (["--pred", "none", "--gt", "gt"], "Folder none holds no masks."),
+    "family": (["--pred", "pred.parquet", "--gt", "gt", "--metrics", "coverin"], "Unknown metric 'coverin'. Did you mean 'covering'?"),
+    "number": (["--pred", "pred.parquet", "--gt", "gt", "--metrics", "miou"], "'miou' is a number of the metric family 'matching'."),
+    "unfit": (
+        ["--pred", "pred.parquet", "--gt", "gt", "--metrics", "bsds"],
+        "Metric family 'bsds' is computed on ground truth of kind annotators; gt is of kind classes.",
+    ),
+    "no labels": (
+        ["--pred", "pred.parquet", "--gt", "gt", "--metrics", "semantic"],
+        "Metric family 'semantic' compares classes over the whole dataset, and the regions of pred.parquet carry no labels.",
+    ),
+    "kind": (["--pred", "pred.parquet", "--gt", "gt", "--truth", "class"], "Unknown kind of ground truth 'class'. Did you mean 'classes'?"),
+    "grid": (["--pred", "pred.parquet", "--gt", "gt", "--grid", "60"], "An evaluation grid is 'full' or height x width in cells"),
+    "ignore": (["--pred", "pred.json", "--gt", "gt.json", "--ignore", "3"], "--ignore 3: only label pictures have a value to ignore"),
+    "out": (
+        ["--pred", "pred.json", "--gt", "gt.json", "--out", "x.xlsx"],
+        "--out x.xlsx: the ending says the format; .csv, .json, .md, .parquet",
+    ),
+    "one replicate": (["--pred", "pred.json", "--gt", "gt.json", "--bootstrap", "1"], "an interval needs at least 2 replicates"),
+    "missing": (["--pred", "pred.json"], "Missing option '--gt'"),
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+def test_wrong_words(score: Run, good: Path, what: str):
+    (good / "none").mkdir()
+    words, said = WORDS[what]
+    assert said in score(*words, exit_code=64)[1]
+
+
+def test_bsds_files_that_are_broken(score: Run, tmp_path: Path):
+    annotators(tmp_path / "gt", {"a": [blocks(1, [1, 2])], "b": [blocks(1, [1, 2]), blocks(2, [1, 2])[:12]]})
+    pictures(tmp_path / "pred", {"a": FOUND["a"], "b": FOUND["b"]})
+    words = ["--pred", "pred", "--gt", "gt", "--bootstrap", "0"]
+    assert "b.mat: annotators drew on pictures of several sizes" in score(*words, exit_code=65)[1]
+    (tmp_path / "gt/b.mat").write_bytes(b"x" * 300)
+    assert "b.mat is not a BSDS500 ground truth file" in score(*words, exit_code=65)[1]
+    assert "which have no classes." in score(*words, "--truth", "classes", exit_code=64)[1]

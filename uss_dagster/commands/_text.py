@@ -1,0 +1,28 @@
+"""What several commands write: aligned tables, short lists of names, numbers with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+    """Lines of a table; columns named in ``right`` are aligned there."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    cells = [[c.rjust(w) if h in right else c.ljust(w) for h, c, w in zip(head, row, widths, strict=True)] for row in (head, *rows)]
+    return ["  ".join(line).rstrip() for line in cells]
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and a sign that there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def number(value: float, sign: str = "") -> str:
+    """Four decimals; a dash where there is no number. sign: '+' to show it always."""
+    return "–" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def span(low: float, high: float, sign: str = "") -> str:
+    """An interval; a dash where there is none."""
+    return "–" if math.isnan(low) or math.isnan(high) else f"{low:{sign}.4f} … {high:{sign}.4f}"

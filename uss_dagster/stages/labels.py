@@ -1,0 +1,130 @@
+"""``labels``: regions found image by image → one label each that means the same over the whole dataset.
+
+For scores that compare classes over a dataset. Every tree is cut at one level that all images share, the regions of that cut are
+described (by their backbone's tokens where those compare between images, else by colour and texture), and clustered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
+from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.schemas import LABELS, REGIONS
+from uss_dagster.artifacts.shards import map_shards
+from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.tables import iterate_regions, read_table, write_table
+from uss_dagster.backbones._appearance import region_appearance
+from uss_dagster.backbones.base import Features
+from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
+from uss_dagster.regions import ClassTree
+from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
+
+
+def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
+    dataset = root / "data" / "datasets" / cell["dataset"]
+    segments = root / "data" / "segments" / cell["entry"] / cell["dataset"]
+    features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
+    images = Images(dataset / "images")
+    k = cell["classes"] or _leaf_classes(dataset / "truth" / "classes.json")
+    inputs = [content_id(segments), content_id(features) if features else images.identity]
+    staging = Staging(root, f"labels {key}", [cell, inputs, k])
+    shards = sorted(segments.glob("shard-*.parquet"))
+    level = choose_level((regions for _, regions in iterate_regions(shards)), cell["regions_per_image"])
+    work = functools.partial(_describe, images=dataset / "images", features=features, level=level, target=staging)
+    described: list[Path] = []
+    with Progress(f"labels {key}", len(images)) as progress:
+        for path, count in map_shards(work, shards):
+            described.append(path)
+            progress.advance(count)
+    model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path)), k)
+    rows = [(i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path)]
+    table = pa.table(
+        {
+            "image_id": pa.array([image_id for image_id, regions, _ in rows for _ in range(len(regions))], pa.string()),
+            "region": pa.array(np.concatenate([regions for _, regions, _ in rows]).astype(np.int32)),
+            "label": pa.array(np.concatenate([labels for _, _, labels in rows])),
+        },
+        schema=LABELS,
+    )
+    for path in described:
+        path.unlink()
+    write_table(staging.folder / "labels.parquet", table, LABELS)
+    staging.publish(
+        root / "data" / "labels" / cell["entry"] / cell["dataset"],
+        validate(key, table, segments, k),
+        {
+            "entry": cell["entry"],
+            "dataset": cell["dataset"],
+            "segments": content_id(segments),
+            "descriptor": cell["descriptor"],
+            "level": level,
+            "counts": {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)},
+        },
+    )
+    return {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)}
+
+
+def _leaf_classes(path: Path) -> int:
+    """Classes that a dataset-wide score tells apart: the foreground leaves, and all background as one."""
+    kind = np.asarray(ClassTree.from_json(path.read_text(encoding="utf-8")).kind)
+    return int(np.count_nonzero(kind == FOREGROUND) + (kind == BACKGROUND).any())
+
+
+def _describe(path: Path, images: Path, features: Path | None, level: float | None, target: Staging) -> tuple[Path, int]:
+    """Vectors of the regions of one shard, in a file beside it until all are clustered."""
+    name = f"{path.stem}.npz"
+    ids = list(dict.fromkeys(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()))
+    if not target.has(name):
+        pixels, facets = Images(images), FeatureShards(features) if features else None
+        arrays: dict[str, np.ndarray] = {}
+        for number, (image_id, regions) in enumerate(iterate_regions([path])):
+            chosen = flat_regions(regions, level)
+            flat = flat_map(regions, chosen)
+            if facets:
+                vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
+            else:
+                vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
+            arrays[f"regions{number}"], arrays[f"vectors{number}"] = chosen, vectors.astype(np.float32)
+        arrays["ids"] = np.array(ids)
+        target.write(name, lambda partial: _save(partial, arrays))
+    return target.folder / name, len(ids)
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _vectors(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(image id, region indices, their vectors) of one shard."""
+    with np.load(path, allow_pickle=False) as arrays:
+        for number, image_id in enumerate(arrays["ids"].tolist()):
+            yield image_id, arrays[f"regions{number}"], arrays[f"vectors{number}"]
+
+
+def validate(key: str, table: pa.Table, segments: Path, k: int) -> Report:
+    report = Report(f"labels {key}")
+    check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
+    known = {
+        i for path in segments.glob("shard-*.parquet") for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()
+    }
+    missing = sorted(known ^ set(table["image_id"].to_pylist()))
+    check_contract(report, "every image has labelled regions, and no other", [f"Differing images: {missing[:5]}."] if missing else [])
+    check_expectations(
+        report,
+        table.to_pandas(),
+        [
+            expect("expect_column_values_to_be_between", column="label", min_value=0, max_value=k - 1),
+            expect("expect_column_values_to_be_between", column="region", min_value=0),
+        ],
+    )
+    return report
