@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from projects import BIN, SOURCE, Project, copy_project, executed, make_project
+from threadpoolctl import threadpool_limits
 
 __all__ = ["BIN", "SOURCE", "Project", "executed", "make_project"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_a_process() -> Iterator[None]:
+    """Test processes side by side take one core each: the threads of a BLAS library would spin against each other."""
+    with threadpool_limits(1) if "PYTEST_XDIST_WORKER" in os.environ else nullcontext():
+        yield
 
 
 @pytest.fixture

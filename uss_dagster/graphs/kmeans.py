@@ -1,5 +1,8 @@
 """k-means with careful seeding, for one image or a sample of many.
 
+Products run in BLAS, loops are compiled, and a run only compares points anew with centres that moved, which is exact and late in a run
+a fraction of the work.
+
 References: Lloyd, "Least squares quantization in PCM", IEEE TIT 28, 1982; Arthur & Vassilvitskii, "k-means++: the advantages of
 careful seeding", SODA 2007 (here greedy: the best of a few candidates at each step).
 """
@@ -9,6 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from uss_dagster.errors import BadData, UsageError
+
+# products of fewer multiplications than this cost nothing in float64
+_SMALL = 2_000_000
+# points up to which all their inner products may be held: 256 MiB in float32
+_TABLE = 8192
 
 
 @dataclass(frozen=True)
@@ -23,18 +33,38 @@ class Clusters:
     inertia: float
 
 
-def kmeans(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 3, iterations: int = 50) -> Clusters:
-    """The best of ``restarts`` runs on points (n, C); a run ends when no label changes.
+def kmeans(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 3, iterations: int = 50, tolerance: float = 0.0) -> Clusters:
+    """The best of ``restarts`` runs on points (n, C).
 
-    Distances are float32 products on centred points, sums are float64. The same seed gives the same clusters, numbered by the
-    first point that each holds.
+    A run ends when no label changes, when the squared shifts of all centres sum to no more than ``tolerance`` times the mean variance
+    of a channel, or after ``iterations``. Products are float32 on centred points (float64 where there are few), sums are float64. The
+    same seed gives the same clusters, numbered by the first point that each holds.
     """
+    from uss_dagster.graphs import _kmeans_kernels
+
+    points = np.asarray(points)
+    if points.ndim != 2 or not len(points) or k < 1:
+        raise UsageError(f"kmeans got points of shape {points.shape} and k = {k}, expected one or more rows of points and k ≥ 1.")
+    if not np.isfinite(points).all():
+        raise BadData("kmeans got points with values that are not finite. Replace or remove them first.")
     offset = points.mean(axis=0, dtype=np.float64)
-    exact = points - offset
-    centred = exact.astype(np.float32)
-    norms = np.einsum("ij,ij->i", centred, centred)
-    rng = np.random.default_rng(seed)
-    best = min((_run(centred, exact, norms, k, rng, iterations) for _ in range(max(restarts, 1))), key=lambda run: run.inertia)
+    exact = np.ascontiguousarray(points - offset)
+    n, width = exact.shape
+    kind: type = np.float64 if n * k * width < _SMALL else np.float32
+    rounded: np.ndarray = exact.astype(kind)
+    transposed = np.ascontiguousarray(rounded.T)
+    norms = np.einsum("ij,ij->i", rounded, rounded)
+    limit = tolerance * float(np.mean(exact**2)) if tolerance > 0 else -1.0
+
+    best: Clusters | None = None
+    for seeds in _seeds(rounded, norms, k, seed, max(restarts, 1)):
+        centres, labels = exact[seeds], np.empty(n, np.int32)
+        _kmeans_kernels.lloyd(exact, rounded, transposed, norms, centres, labels, max(iterations, 1), limit)
+        apart = exact - centres[labels]
+        inertia = float(np.einsum("ij,ij->", apart, apart) / n)
+        if best is None or inertia < best.inertia:
+            best = Clusters(labels, centres, inertia)
+    assert best is not None
     used, first = np.unique(best.labels, return_index=True)
     order = used[np.argsort(first)]
     rank = np.zeros(len(best.centres), np.int32)
@@ -42,61 +72,34 @@ def kmeans(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 3, iter
     return Clusters(rank[best.labels], best.centres[order] + offset, best.inertia)
 
 
-def _run(centred: np.ndarray, exact: np.ndarray, norms: np.ndarray, k: int, rng: np.random.Generator, iterations: int) -> Clusters:
-    centres = exact[_seeds(centred, norms, k, rng)]
-    labels = np.full(len(centred), -1)
-    for _ in range(max(iterations, 1)):
-        scores = _scores(centred, centres)
-        new = np.argmin(scores, axis=1)
-        empty = np.flatnonzero(np.bincount(new, minlength=len(centres)) == 0)
-        if len(empty):
-            # it starts again at the point worst served, a different one for each
-            distance = scores[np.arange(len(new)), new] + norms
-            new[np.argsort(-distance, kind="stable")[: len(empty)]] = empty
-        if np.array_equal(new, labels):
+def _seeds(points: np.ndarray, norms: np.ndarray, k: int, seed: int, runs: int) -> list[np.ndarray]:
+    """For each run the indices of up to k distinct points, each drawn in proportion to its squared distance from those before.
+
+    All runs advance together, so that a step is one product of every run's candidates with the points. Each run has a stream of
+    random numbers of its own: the first runs are the same however many follow.
+    """
+    from uss_dagster.graphs import _kmeans_kernels
+
+    n, k = len(points), min(k, len(points))
+    trials = 2 + int(np.log(k))
+    streams = [np.random.default_rng([seed, run]) for run in range(runs)]
+    chosen = np.full((runs, k), -1)
+    chosen[:, 0] = [stream.integers(n) for stream in streams]
+    uniforms = np.array([stream.random((k - 1, trials)) for stream in streams])
+    nearest = np.full((runs, n), np.inf, points.dtype)
+    products = points[chosen[:, 0]] @ points.T
+    for run in range(runs):
+        _kmeans_kernels.take_best(nearest[run], products[run : run + 1], norms, chosen[run, :1])
+    candidates = np.zeros((runs, trials), np.int64)
+    # many candidates repeat: from some number of them on it is less work to have every product once
+    table = points @ points.T if n <= _TABLE and runs * trials * k > n else None
+    for step in range(1, k):
+        going = [run for run in range(runs) if chosen[run, step - 1] >= 0]
+        going = [run for run in going if _kmeans_kernels.draw(nearest[run], uniforms[run, step - 1], candidates[run])]
+        if not going:
             break
-        labels = new
-        centres = _means(exact, labels, centres)
-    apart = exact - centres[labels]
-    return Clusters(labels.astype(np.int32), centres, float(np.einsum("ij,ij->", apart, apart) / len(apart)))
-
-
-def _seeds(centred: np.ndarray, norms: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
-    """Indices of up to k distinct points, each drawn in proportion to its squared distance from those before."""
-    trials = 2 + int(np.log(max(k, 1)))
-    chosen = [int(rng.integers(len(centred)))]
-    nearest = _squared(centred, norms, chosen)[:, 0]
-    for _ in range(1, min(k, len(centred))):
-        cumulated = np.cumsum(nearest, dtype=np.float64)
-        if cumulated[-1] <= 0:
-            break
-        draws = np.searchsorted(cumulated, rng.random(trials) * cumulated[-1], side="right")
-        candidates = np.minimum(draws, np.flatnonzero(nearest)[-1])
-        after = np.minimum(nearest[:, None], _squared(centred, norms, candidates))
-        pick = int(np.argmin(after.sum(axis=0, dtype=np.float64)))
-        chosen.append(int(candidates[pick]))
-        nearest = after[:, pick]
-    return chosen
-
-
-def _squared(centred: np.ndarray, norms: np.ndarray, indices: list[int] | np.ndarray) -> np.ndarray:
-    """Squared distances (n, t) to the points of these indices; rounding errors near zero count as zero."""
-    squared = norms[:, None] + norms[indices] - 2 * (centred @ centred[indices].T)
-    squared[squared < 1e-6 * (norms[:, None] + norms[indices])] = 0
-    return squared
-
-
-def _scores(centred: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared distances (n, k) less each point's own squared norm."""
-    small = centres.astype(np.float32)
-    return np.einsum("ij,ij->i", small, small) - 2 * (centred @ small.T)
-
-
-def _means(exact: np.ndarray, labels: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Mean of each cluster's points, float64; a cluster without points keeps its centre."""
-    from scipy import sparse
-
-    n, k = len(labels), len(before)
-    count = np.bincount(labels, minlength=k)[:, None]
-    belongs = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), shape=(n, k))
-    return np.where(count > 0, (belongs.T @ exact) / np.maximum(count, 1), before)
+        wanted = candidates[going].ravel()
+        products = (points[wanted] @ points.T if table is None else table[wanted]).reshape(len(going), trials, n)
+        for product, run in zip(products, going, strict=True):
+            chosen[run, step] = candidates[run, _kmeans_kernels.take_best(nearest[run], product, norms, candidates[run])]
+    return [row[row >= 0] for row in chosen]

@@ -1,0 +1,184 @@
+"""How alike the items of one image are: dense or nearest-neighbour affinities, and the whitening that makes Mahalanobis distances.
+
+The affinity of the hierarchy-agnostic method (Rossetti & Pirri, NeurIPS 2024) is the default: cosine distances d, and
+A = 1 - (d - min d) / (max d - min d), so that the least alike pair of an image has exactly 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+DISTANCES = ("cosine", "l2")
+SIMILARITIES = ("minmax", "exp")
+_TINY = 1e-12
+_ROWS = 512
+
+
+def dense_affinity(
+    features: np.ndarray, *, distance: str = "cosine", similarity: str = "minmax", sigma: float = 1.0, threshold: float = 0.0
+) -> np.ndarray:
+    """Affinities of features (n, C), float64 (n, n), symmetric, with a diagonal of zeros.
+
+    distance: ``cosine`` (1 - the inner product of unit vectors) or ``l2``. similarity: ``minmax`` over the whole matrix of distances, or
+    ``exp``, which is exp(-d / (2 sigma²)). Affinities below ``threshold`` become 0. Only one matrix of this size is ever held.
+    """
+    points, squares = _points(features, distance, similarity)
+    affinity = points @ points.T
+    low, high = np.inf, 0.0
+    for start in range(0, len(points), _ROWS):
+        rows = affinity[start : start + _ROWS]
+        _to_distances(rows, squares, start)
+        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
+    for start in range(0, len(points), _ROWS):
+        rows = affinity[start : start + _ROWS]
+        _to_similarities(rows, similarity, low, high, sigma)
+        rows[rows < threshold] = 0
+    np.fill_diagonal(affinity, 0)
+    return affinity
+
+
+def knn_affinity(
+    features: np.ndarray, neighbours: int, *, distance: str = "cosine", similarity: str = "minmax", sigma: float = 1.0
+) -> sparse.csr_array:
+    """The entries of ``dense_affinity`` between items of which one is among the nearest ``neighbours`` of the other: sparse (n, n).
+
+    No matrix (n, n) is held. Of neighbours equally near any may be taken, the same at every call.
+    """
+    from scipy import sparse
+
+    points, squares = _points(features, distance, similarity)
+    n = len(points)
+    if not 1 <= neighbours < n:
+        raise UsageError(f"{neighbours} neighbours were asked of {n} items, expected between 1 and {n - 1}.")
+    nearest, apart = np.empty((n, neighbours), np.int64), np.empty((n, neighbours))
+    low, high = np.inf, 0.0
+    for start in range(0, n, _ROWS):
+        rows = points[start : start + _ROWS] @ points.T
+        _to_distances(rows, squares, start)
+        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
+        rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = np.inf
+        nearest[start : start + _ROWS] = np.argpartition(rows, neighbours - 1, axis=1)[:, :neighbours]
+        apart[start : start + _ROWS] = np.take_along_axis(rows, nearest[start : start + _ROWS], axis=1)
+    _to_similarities(apart, similarity, low, high, sigma)
+    graph = sparse.csr_array((apart.ravel(), nearest.ravel(), np.arange(0, n * neighbours + 1, neighbours)), shape=(n, n))
+    both = graph.maximum(graph.T).tocsr()
+    both.eliminate_zeros()
+    both.sort_indices()
+    return both
+
+
+def _points(features: np.ndarray, distance: str, similarity: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Float64 points whose inner products give the distances, and their squared lengths where the distance is ``l2``."""
+    for name, value, known in (("distance", distance, DISTANCES), ("similarity", similarity, SIMILARITIES)):
+        if value not in known:
+            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
+    points = np.array(features, np.float64)
+    if points.ndim != 2 or not len(points):
+        raise BadData(f"Features have shape {points.shape}, expected one row for each of one or more items.")
+    if not np.isfinite(points).all():
+        raise BadData("Features hold values that are not finite. Extract them again, or leave these images out.")
+    if distance == "cosine":
+        points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), _TINY)
+        return points, None
+    points -= points.mean(axis=0)
+    return points, np.einsum("ij,ij->i", points, points)
+
+
+def _to_distances(products: np.ndarray, squares: np.ndarray | None, start: int) -> None:
+    """Turn rows ``start``.. of the matrix of inner products into distances, in place."""
+    if squares is None:
+        np.subtract(1, products, out=products)
+        np.maximum(products, 0, out=products)
+        return
+    products *= -2
+    products += squares[start : start + len(products), None] + squares
+    np.maximum(products, 0, out=products)
+    np.sqrt(products, out=products)
+    # an item is at no distance from itself, whatever the rounding
+    products[np.arange(len(products)), np.arange(start, start + len(products))] = 0
+
+
+def _to_similarities(distances: np.ndarray, similarity: str, low: float, high: float, sigma: float) -> None:
+    if similarity == "minmax":
+        distances -= low
+        distances /= -max(high - low, _TINY)
+        distances += 1
+    else:
+        distances /= -2 * sigma**2
+        np.exp(distances, out=distances)
+
+
+@dataclass
+class Covariance:
+    """Mean and covariance of many feature vectors, gathered image by image in float64, and joined across workers.
+
+    Updates follow Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983: deviations from the mean are summed,
+    which loses nothing where the mean is large. Workers' parts are to be joined in a fixed order if bytes must agree.
+    """
+
+    count: int = 0
+    mean: np.ndarray | None = None
+    scatter: np.ndarray | None = None
+
+    def update(self, features: np.ndarray) -> None:
+        """Add feature vectors, (…, C)."""
+        rows = np.asarray(features, np.float64).reshape(-1, np.shape(features)[-1])
+        if not np.isfinite(rows).all():
+            raise BadData("Features hold values that are not finite. Extract them again, or leave these images out.")
+        if len(rows):
+            mean = rows.mean(axis=0)
+            rows = rows - mean
+            self.merge(Covariance(len(rows), mean, rows.T @ rows))
+
+    def merge(self, other: Covariance) -> None:
+        """Add what another has gathered."""
+        if other.mean is None or other.scatter is None:
+            return
+        if self.mean is None or self.scatter is None:
+            self.count, self.mean, self.scatter = other.count, other.mean.copy(), other.scatter.copy()
+            return
+        if other.mean.shape != self.mean.shape:
+            raise BadData(f"Features have {len(other.mean)} channels, expected {len(self.mean)} as in those before.")
+        total, apart = self.count + other.count, other.mean - self.mean
+        self.scatter = self.scatter + other.scatter + np.outer(apart, apart) * (self.count * other.count / total)
+        self.mean = self.mean + apart * (other.count / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """The unbiased covariance, float64 (C, C)."""
+        if self.scatter is None or self.count < 2:
+            raise BadData(f"A covariance was asked of {self.count} feature vectors, expected two or more.")
+        return self.scatter / (self.count - 1)
+
+    def whitening(self, floor: float = 1e-6) -> Whitening:
+        """The map that makes Euclidean distances of its images Mahalanobis distances.
+
+        With Cov = Q diag(l) Qᵀ it is z = diag(max(l, floor · max l))^(-1/2) Qᵀ (f - mean).
+        """
+        lengths, axes = np.linalg.eigh(self.covariance)
+        lengths = np.maximum(lengths, floor * lengths[-1])
+        if lengths[-1] <= 0:
+            raise BadData("All feature vectors are equal, so there is nothing to whiten.")
+        assert self.mean is not None
+        return Whitening(self.mean, axes / np.sqrt(lengths))
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """mean: (C,). axes: (C, C), one column a whitened channel."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Whitened features, float64 (…, C), for the ``l2`` distance."""
+        return (features - self.mean) @ self.axes

@@ -1,0 +1,383 @@
+"""Smallest eigenpairs of a graph Laplacian, by whichever solver suits the size of the graph and the number of pairs.
+
+With degrees g and G = diag(g), the three Laplacians are G^(-1/2) (G - A) G^(-1/2) (*symmetrical*), G^(-1) (G - A) (*randomwalk*) and
+the pencil (G - A) y = λ G y (*standard*). All have the eigenvalues of the first, and G^(-1/2) turns its eigenvectors into theirs, so
+every solver works on the symmetric matrix M = I - L, whose largest eigenvalues are wanted.
+
+References: von Luxburg, "A tutorial on spectral clustering", Statistics and Computing 17, 2007; Golub & Underwood, "The block
+Lanczos method for computing eigenvalues", 1977; Lehoucq, Sorensen & Yang, "ARPACK users' guide", 1998.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.errors import BadData, Unavailable, UsageError, did_you_mean
+
+LAPLACIANS = ("symmetrical", "randomwalk", "standard")
+SOLVERS = ("auto", "dense", "krylov", "low-rank", "lanczos", "shift-invert")
+
+FLOOR = 1e-12
+"""A degree below this share of the largest is as good as none; a share, so that a graph and its multiples are treated alike."""
+
+# measured on two cores: below these sizes the simpler solver is the faster one
+_FULL_BELOW = 150
+_DENSE_BELOW = 600
+_SHIFT_SHARE = 16
+# largest rank that counts as low
+_RANK = 128
+# share of the wanted space, root mean square, that may be missed before the dense solver takes over
+_MISSED = 0.01
+
+
+@dataclass(frozen=True)
+class Eigen:
+    """values: float64 (k,), ascending. vectors: float64 (n, k), of unit length (for *standard* y^T G y = 1), the entry of largest
+    magnitude positive. solver: the one used; "krylov, dense" where the first did not converge. residual: float64 (k,), |L v - λ v|,
+    or |(G - A) y - λ G y| for *standard*.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    solver: str
+    residual: np.ndarray
+
+
+def smallest_eigenpairs(
+    affinity: Any, k: int, *, laplacian: str = "symmetrical", solver: str = "auto", tol: float = 1e-3, seed: int = 0, device: str = "cpu"
+) -> Eigen:
+    """The k smallest eigenpairs of the Laplacian of a symmetric, non-negative affinity, (n, n), dense or scipy sparse.
+
+    ``auto`` takes *dense* for small graphs or many pairs, *krylov* for large ones, *low-rank* where more pairs are asked for than the
+    features have channels, *shift-invert* for sparse ones with few neighbours a node; on a CUDA device it is always dense. The others are
+    checked: where a residual of the symmetrical form exceeds ``tol``, or what lies beyond the k-th pair is too near to tell the
+    space of the first k apart, or eigenvalues repeat more often than the method can see, *dense* is run after all. With ``tol`` of 1e-5
+    or more *krylov* takes its products in float32 and finishes in float64, which leaves residuals near 1e-6.
+
+    A node without edges has a row of zeros in the Laplacian and adds an eigenvalue 0.
+    """
+    for name, value, known in (("Laplacian", laplacian, LAPLACIANS), ("solver", solver, SOLVERS)):
+        if value not in known:
+            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
+    graph = _Graph(affinity)
+    if not 1 <= k <= graph.n:
+        raise UsageError(f"{k} eigenpairs were asked of a graph of {graph.n} nodes, expected between 1 and {graph.n}.")
+    if device != "cpu":
+        return _finish(graph, *_on_device(graph, k, device), laplacian, f"dense on {device}")
+    picked = _pick(graph, k) if solver == "auto" else solver
+    found = None if picked == "dense" or k >= graph.n else _ITERATIVE[picked](graph, k, tol, seed)
+    if found is not None:
+        return _finish(graph, *found, laplacian, picked)
+    return _finish(graph, *_dense(graph, k), laplacian, "dense" if picked == "dense" else f"{picked}, dense")
+
+
+class _Graph:
+    """An affinity and its M = G^(-1/2) A G^(-1/2) + diag(1 where the degree is 0), which is never stored in float64."""
+
+    def __init__(self, affinity: Any) -> None:
+        self.sparse = not isinstance(affinity, np.ndarray)
+        self.affinity: Any = affinity.tocsr().astype(np.float64) if self.sparse else np.asarray(affinity, np.float64)
+        if self.affinity.ndim != 2 or self.affinity.shape[0] != self.affinity.shape[1]:
+            raise BadData(f"The affinity has shape {self.affinity.shape}, expected as many rows as columns.")
+        self.n = self.affinity.shape[0]
+        self.degree = np.asarray(self.affinity.sum(axis=1)).ravel()
+        if not np.isfinite(self.degree).all() or (self.n and self.affinity.min() < 0):
+            raise BadData("The affinity holds values that are negative or not finite, expected weights of 0 or more.")
+        self.floored = floored(self.degree)
+        self.scale = 1 / np.sqrt(self.floored)
+        self.alone = 1 - self.degree / self.floored
+
+    def times(self, rows: np.ndarray) -> np.ndarray:
+        """rows @ M, float64 (b, n)."""
+        scaled = rows * self.scale
+        product = (self.affinity @ scaled.T).T if self.sparse else scaled @ self.affinity
+        return product * self.scale + rows * self.alone
+
+    def matrix(self, dtype: type = np.float64) -> Any:
+        """M itself, dense, or sparse as the affinity is."""
+        if self.sparse:
+            from scipy import sparse
+
+            scale = sparse.diags_array(self.scale)
+            return (scale @ self.affinity @ scale + sparse.diags_array(self.alone)).astype(dtype).tocsr()
+        scaled = np.empty((self.n, self.n), dtype)
+        for start in range(0, self.n, 256):
+            part = slice(start, start + 256)
+            scaled[part] = self.affinity[part] * self.scale[part, None] * self.scale
+        np.einsum("ii->i", scaled)[:] += self.alone.astype(dtype)
+        return scaled
+
+    def dense_matrix(self) -> np.ndarray:
+        return self.matrix().toarray() if self.sparse else self.matrix()
+
+
+def floored(degree: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+    """Weights, none below ``FLOOR`` of the largest of the reference (themselves), for dividing by; 1 where that is 0."""
+    return np.maximum(degree, FLOOR * (degree if reference is None else reference).max(initial=0.0) or 1.0)
+
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The largest eigenvalues μ of M, descending, (k,), their unit eigenvectors v as rows (k, n), and v M - μ v, (k, n)."""
+
+
+def _pick(graph: _Graph, k: int) -> str:
+    if graph.n < _DENSE_BELOW or 6 * k > graph.n:
+        return "dense"
+    if graph.sparse and graph.affinity.nnz <= _SHIFT_SHARE * graph.n:
+        return "shift-invert"
+    if not graph.sparse and _sampled_rank(graph) < min(k, _RANK):
+        return "low-rank"
+    return "krylov"
+
+
+def _dense(graph: _Graph, k: int) -> Found:
+    from scipy import linalg
+
+    n, matrix = graph.n, graph.dense_matrix()
+    if n <= _FULL_BELOW or 6 * k > n:
+        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = values[-k:], vectors[:, -k:]
+    else:
+        values, vectors = linalg.eigh(matrix, subset_by_index=[n - k, n - 1], overwrite_a=True, check_finite=False)
+    return _checked(graph, values[::-1], vectors[:, ::-1])
+
+
+def _on_device(graph: _Graph, k: int, device: str) -> Found:
+    import torch
+
+    try:
+        matrix = torch.from_numpy(graph.dense_matrix()).to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise Unavailable(f"The device '{device}' cannot be used: {str(error).splitlines()[0]} Use device 'cpu'.") from error
+    values, vectors = torch.linalg.eigh(matrix)
+    return _checked(graph, values[-k:].flip(0).cpu().numpy(), vectors[:, -k:].flip(1).cpu().numpy())
+
+
+def _checked(graph: _Graph, values: np.ndarray, columns: np.ndarray) -> Found:
+    rows = np.ascontiguousarray(columns.T)
+    return values, rows, graph.times(rows) - values[:, None] * rows
+
+
+def _lanczos(graph: _Graph, k: int, tol: float, seed: int) -> Found | None:
+    return _arpack(graph, k, tol, seed, which="LA")
+
+
+def _shift_invert(graph: _Graph, k: int, tol: float, seed: int) -> Found | None:
+    # a little above 1, the largest eigenvalue there can be, so that the factorised matrix is definite
+    return _arpack(graph, k, tol, seed, which="LM", sigma=1 + 1e-3)
+
+
+def _arpack(graph: _Graph, k: int, tol: float, seed: int, **how: Any) -> Found | None:
+    from scipy.sparse.linalg import ArpackError, eigsh
+
+    start = np.random.default_rng(seed).standard_normal(graph.n)
+    matrix = graph.matrix()
+    try:
+        values, vectors = eigsh(matrix.tocsc() if graph.sparse else matrix, k, v0=start, tol=min(tol, 1e-6), **how)
+    except (ArpackError, RuntimeError):
+        return None
+    order = np.argsort(-values, kind="stable")
+    found = _checked(graph, values[order], vectors[:, order])
+    return found if _lengths(found[2]).max() <= tol else None
+
+
+def _krylov(graph: _Graph, k: int, tol: float, seed: int) -> Found | None:
+    """Block Lanczos with full reorthogonalisation, and a Rayleigh-Ritz step in float64.
+
+    A random block X is multiplied by M again and again; the span of all of it holds, after few products, the ends of the spectrum. A block
+    that adds less than its width means that this span is exhausted and that there may be more copies of an eigenvalue than
+    it shows: then, and where the space has grown large without convergence, and where eigenvalues lie too close for the
+    precision, there is no answer.
+    """
+    n = graph.n
+    kind: type = np.float32 if tol >= 1e-5 else np.float64
+    matrix = graph.matrix(kind)
+    width = int(np.clip(2 * k // 5, 16, 80))
+    kept = k + max(8, k // 10)
+    room = min(n - width, 3 * k + 4 * width + 150)
+    basis = np.empty((room + width, n), kind)
+    seen = np.zeros((room + width, room + width))
+    block, _ = _orthonormal(np.random.default_rng(seed).standard_normal((width, n)).astype(kind))
+    size, check = 0, kept + 4 * width
+    while size + width <= room and block is not None:
+        basis[size : size + width] = block
+        size += width
+        following = (matrix @ block.T).T if graph.sparse else block @ matrix
+        for _ in range(2):
+            parts = basis[:size] @ following.T
+            following = following - parts.T @ basis[:size]
+            seen[:size, size - width : size] += parts
+        block, factor = _orthonormal(following)
+        if size < check or block is None:
+            continue
+        values, small = np.linalg.eigh(seen[:size, :size], UPLO="U")
+        values, small = values[: -kept - 1 : -1], small[:, : -kept - 1 : -1]
+        if not _told_apart(values, np.full(k, np.finfo(kind).eps), tol):
+            return None  # rounding alone mixes them
+        if not _told_apart(values, _lengths(small[-width:, :k].T @ factor), tol / 2):
+            check = size + max(width, size // 10)
+            continue
+        return _ritz(graph, (small.astype(kind).T @ basis[:size]).astype(np.float64), k, tol)
+    return None
+
+
+def _low_rank(graph: _Graph, k: int, tol: float, seed: int) -> Found | None:
+    """For cosine affinities of few channels: A + I has their rank, so M = Qᵀ S Q - H with H = G^(-1) diagonal and Q of few rows.
+
+    Beyond the rank all eigenvalues lie in a bundle as narrow as the spread of H, which products with M hardly tell apart. But
+    (M - σ)^(-1) is cheap here (Woodbury's formula), and so is the number of eigenvalues above any σ (Sylvester's law of inertia). A σ is
+    found with a few more than k above it, block Lanczos with the inverse finds those near it, Q and its products with M hold
+    those far above, and the count tells whether any is missing.
+    """
+    n, own = graph.n, graph.scale**2
+    rng = np.random.default_rng(seed)
+    sample = graph.times(start := rng.standard_normal((min(_RANK, n), n))) + start * own
+    _, sizes, q = np.linalg.svd(sample, full_matrices=False)
+    q = q[sizes > 1e-11 * sizes[0]]
+    image = graph.times(q) + q * own
+    s = image @ q.T
+    if len(q) == len(sample) or np.abs(image - s @ q).max() > 1e-11:
+        return None
+    s = (s + s.T) / 2
+    inverse_s = np.linalg.inv(s)
+    negative = (np.linalg.eigvalsh(s) < 0).sum()
+
+    def capacitance(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+        diagonal = -(own + sigma)
+        diagonal[diagonal == 0] = np.finfo(np.float64).tiny
+        return diagonal, inverse_s + (q / diagonal) @ q.T
+
+    def above(sigma: float) -> int:
+        diagonal, small = capacitance(sigma)
+        return int((diagonal > 0).sum() + (np.linalg.eigvalsh(small) < 0).sum() - negative)
+
+    kept = k + max(8, k // 10)
+    low, high = -1.01 * own.max(), 1.01
+    for _ in range(60):
+        sigma = (low + high) / 2
+        count = above(sigma)
+        if kept <= count <= kept + 4:
+            break
+        low, high = (sigma, high) if count > kept else (low, sigma)
+    else:
+        return None
+    diagonal, small = capacitance(sigma)
+    weighted, small = q / diagonal, np.linalg.inv(small)
+    near = _positive_ritz(lambda rows: rows / diagonal - (rows @ weighted.T) @ small @ weighted, n, 32, 2 * kept + 256, rng)
+    if near is None:
+        return None
+
+    def times(rows: np.ndarray) -> np.ndarray:
+        return (rows @ q.T) @ s @ q - rows * own
+
+    far = [q]
+    for _ in range(int(np.clip(200 // len(q), 2, 8))):
+        far.append(np.linalg.qr(times(far[-1]).T)[0].T)
+    basis = np.linalg.qr(np.concatenate([near, *far]).T)[0].T
+    values, turn = np.linalg.eigh(times(basis) @ basis.T)
+    values, rows = values[::-1], turn[:, : -k - 1 : -1].T @ basis
+    apart = graph.times(rows) - values[:k, None] * rows
+    complete = np.count_nonzero(values > sigma) == count and _told_apart(values[:kept], _lengths(apart), tol)
+    return (values[:k], rows, apart) if complete else None
+
+
+def _positive_ritz(times: Callable[[np.ndarray], np.ndarray], n: int, width: int, room: int, rng: np.random.Generator) -> np.ndarray | None:
+    """Ritz vectors, as rows, of all positive Ritz values of a symmetric operator in a block Krylov space of dimension ``room``."""
+    basis, seen = np.empty((room + width, n)), np.zeros((room + width, room + width))
+    block, _ = _orthonormal(rng.standard_normal((width, n)))
+    size = 0
+    while size < room:
+        if block is None or size + width > n:
+            return None
+        basis[size : size + width] = block
+        size += width
+        following = times(block)
+        for _ in range(2):
+            parts = basis[:size] @ following.T
+            following = following - parts.T @ basis[:size]
+            seen[:size, size - width : size] += parts
+        block, _ = _orthonormal(following)
+    values, small = np.linalg.eigh(seen[:size, :size], UPLO="U")
+    return small[:, values > 0].T @ basis[:size]
+
+
+def _sampled_rank(graph: _Graph) -> int:
+    """Rank of A + I between at most 256 of its nodes: what features of fewer channels leave, once the diagonal is put back."""
+    some = np.sort(np.random.default_rng(0).choice(graph.n, min(graph.n, 2 * _RANK), replace=False))
+    sizes = np.abs(np.linalg.eigvalsh(graph.affinity[np.ix_(some, some)] + np.eye(len(some))))
+    return int(np.count_nonzero(sizes > 1e-10 * sizes.max()))
+
+
+def _ritz(graph: _Graph, rows: np.ndarray, k: int, tol: float) -> Found | None:
+    """The best k pairs in the span of rows (p, n), by one exact product; None where they miss the tolerance."""
+    orthonormal, _ = _orthonormal(rows)
+    if orthonormal is None:
+        return None
+    product = graph.times(orthonormal)
+    values, small = np.linalg.eigh(orthonormal @ product.T, UPLO="U")
+    values, small = values[::-1], small[:, ::-1]
+    vectors = small[:, :k].T @ orthonormal
+    apart = small[:, :k].T @ product - values[:k, None] * vectors
+    return (values[:k], vectors, apart) if _told_apart(values, _lengths(apart), tol) else None
+
+
+def _told_apart(values: np.ndarray, residual: np.ndarray, tol: float) -> bool:
+    """Whether all residuals (k,) are within ``tol`` and small against the distance to the last of the values (p > k,): the sine of the
+    angle between an approximate eigenvector and the space of the first k is at most their ratio (Davis & Kahan 1970).
+    """
+    gap = np.maximum(values[: len(residual)] - values[-1], np.finfo(np.float64).tiny)
+    return bool(residual.max() <= tol and np.sqrt(np.mean((residual / gap) ** 2)) <= _MISSED)
+
+
+def _orthonormal(rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Orthonormal rows of the same span and the factor F, with rows = F @ orthonormal; None where rows depend on one another, or grew
+    beyond all measure (an operator shifted onto an eigenvalue).
+
+    Cholesky of the Gram matrix, twice, in float64 whatever the rows are in.
+    """
+    wide = rows.astype(np.float64)
+    factor = np.eye(len(rows))
+    if not np.abs(wide).max() < 1e100:
+        return None, factor
+    for _ in range(2):
+        try:
+            lower = np.linalg.cholesky(wide @ wide.T)
+        except np.linalg.LinAlgError:
+            return None, factor
+        diagonal = np.diag(lower)
+        if diagonal.min() < 1e-6 * diagonal.max():
+            return None, factor
+        wide = np.linalg.inv(lower) @ wide
+        factor = factor @ lower
+    return wide.astype(rows.dtype), factor
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+
+def _finish(graph: _Graph, values: np.ndarray, rows: np.ndarray, apart: np.ndarray, laplacian: str, solver: str) -> Eigen:
+    """From pairs of M to pairs of the Laplacian, signed, with residuals."""
+    if laplacian == "standard":
+        rows, apart = rows * graph.scale, apart / graph.scale
+    elif laplacian == "randomwalk":
+        rows, apart = rows * graph.scale, apart * graph.scale
+        length = _lengths(rows)[:, None]
+        rows, apart = rows / length, apart / length
+    magnitude = np.abs(rows)
+    # entries equal but for rounding count as equal, so that the first of them decides on every machine
+    peak = np.argmax(magnitude >= (1 - 1e-9) * magnitude.max(axis=1, keepdims=True), axis=1)
+    sign = np.where(rows[np.arange(len(rows)), peak] < 0, -1.0, 1.0)
+    return Eigen(np.maximum(1 - values, 0.0), np.ascontiguousarray((rows * sign[:, None]).T), solver, _lengths(apart))
+
+
+_ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Found | None]] = {
+    "krylov": _krylov,
+    "low-rank": _low_rank,
+    "lanczos": _lanczos,
+    "shift-invert": _shift_invert,
+}

@@ -1,0 +1,58 @@
+"""One flat spectral clustering of an image into many small parts, and the graph of these parts.
+
+Reference: Ng, Jordan & Weiss, "On spectral clustering", NIPS 2001; as the first stage of Rossetti & Pirri, NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.errors import BadData
+from uss_dagster.graphs.eigen import smallest_eigenpairs
+from uss_dagster.graphs.kmeans import kmeans
+from uss_dagster.graphs.partition import scaled
+
+
+def over_cluster(
+    affinity: Any,
+    parts: int = 200,
+    *,
+    laplacian: str = "symmetrical",
+    scaling: str = "unit",
+    restarts: int = 10,
+    iterations: int = 600,
+    tolerance: float = 1e-6,
+    seed: int = 1234,
+    solver: str = "auto",
+    device: str = "cpu",
+) -> np.ndarray:
+    """Part of each of the n items of an affinity, dense or sparse: int32 (n,), parts numbered from 0 without a gap.
+
+    k-means on the ``parts`` first eigenvectors of the Laplacian, the constant-like first included, scaled row by row. There are never
+    more parts than items, and fewer where rows coincide.
+    """
+    n = affinity.shape[0]
+    parts = min(parts, n)
+    if parts <= 1:
+        return np.zeros(n, np.int32)
+    vectors = smallest_eigenpairs(affinity, parts, laplacian=laplacian, solver=solver, device=device).vectors
+    return kmeans(scaled(vectors, scaling), parts, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance).labels
+
+
+def part_graph(affinity: Any, labels: np.ndarray) -> np.ndarray:
+    """W = Zᵀ A Z without its diagonal, float64 (m, m), Z the items' membership of parts: sums of affinity, so large parts weigh more."""
+    from scipy import sparse
+
+    n = affinity.shape[0]
+    if labels.shape != (n,) or (n and labels.min() < 0):
+        raise BadData(f"Part labels have shape {labels.shape}, expected one label of 0 or more for each of {n} items.")
+    belongs = sparse.csr_array((np.ones(n), (np.arange(n), labels)), shape=(n, int(labels.max(initial=-1)) + 1))
+    within = belongs.T.tocsr() @ affinity
+    joined = within @ belongs
+    weights = joined if isinstance(joined, np.ndarray) else joined.toarray()
+    # both triangles are the same sums in another order
+    weights = (weights + weights.T) / 2
+    np.fill_diagonal(weights, 0)
+    return weights

@@ -1,0 +1,265 @@
+"""Recursive spectral partition of a graph into a tree of nested groups, stopped by normalised cut and by a perturbation bound.
+
+At each node the graph is read as a perturbation of one whose k groups are disjoint cliques. k is where the spectrum of the Laplacian has
+its widest gap, and the split is trusted only while the perturbation is small against this gap (Davis & Kahan 1970).
+
+Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation: parsing semantic image structure", NeurIPS 2024. Normalised
+cuts: Shi & Malik, TPAMI 22(8), 2000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.graphs.eigen import LAPLACIANS, Eigen, floored, smallest_eigenpairs
+from uss_dagster.graphs.kmeans import kmeans
+
+HEURISTICS = ("maxgap", "fiedler")
+SCALINGS = ("unit", "minmax", "standard", "none")
+_TINY = 1e-12
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A tree over n items in preorder, node 0 the root; an inner node has two or more children, and every leaf has items.
+
+    labels: int32 (n,), leaf of each item. parent: int32 (m,), -1 for the root. ncut: float64 (m,), each node's cut against its
+    siblings over its association with all of its parent, 0 for the root. stop: why a leaf was not split, "" for inner nodes.
+    """
+
+    labels: np.ndarray
+    parent: np.ndarray
+    ncut: np.ndarray
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    max_kways: int
+    min_points: int
+    mncut_th: float
+    max_perturb: float
+    heuristic: str
+    laplacian: str
+    scaling: str
+    eig_stab_th: float | None
+    seed: int
+    solver: str
+    device: str
+
+
+def recursive_partition(
+    affinity: np.ndarray,
+    levels: int = 9,
+    max_kways: int = 10,
+    min_points: int = 1,
+    mncut_th: float = 0.8,
+    max_perturb: float = 50.0,
+    *,
+    heuristic: str = "maxgap",
+    laplacian: str = "symmetrical",
+    scaling: str = "unit",
+    eig_stab_th: float | None = None,
+    seed: int = 1234,
+    solver: str = "auto",
+    device: str = "cpu",
+) -> Partition:
+    """Split the items of a symmetric, non-negative affinity (n, n) again and again; its diagonal is not looked at.
+
+    levels: greatest depth below the root. max_kways: eigenpairs looked at, so at most ``max_kways`` - 1 groups a split. min_points: a node
+    of no more items is a leaf. mncut_th: a split whose mean normalised cut is not below this is tried with fewer groups, then given up.
+    max_perturb: largest trusted ``perturbation_bound``. heuristic: ``maxgap``, or ``fiedler`` for two groups always. scaling: of the rows
+    of eigenvectors before k-means, see ``scaled``. eig_stab_th: cut off eigenvectors whose histogram is flatter than this; None: keep all.
+
+    The eigenvectors' signs are fixed, so the same affinity and seed give the same tree; multiples of an affinity give the same tree.
+    """
+    for name, value, known in (("heuristic", heuristic, HEURISTICS), ("Laplacian", laplacian, LAPLACIANS), ("scaling", scaling, SCALINGS)):
+        if value not in known:
+            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
+    weights = _weights(affinity)
+    rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, device)
+    labels = np.zeros(len(weights), np.int32)
+    parent: list[int] = []
+    ncut: list[float] = []
+    stop: list[str] = []
+    # a stack, not recursion: (parent, items, normalised cut, levels left), the next in preorder on top
+    waiting = [(-1, np.arange(len(weights)), 0.0, levels)]
+    while waiting:
+        above, items, cut, left = waiting.pop()
+        node = len(parent)
+        parent.append(above)
+        ncut.append(cut)
+        labels[items] = node
+        inner = weights if len(items) == len(weights) else weights[np.ix_(items, items)]
+        groups, reason = _split(inner, rules) if left > 0 else (None, "levels")
+        stop.append(reason)
+        if groups is not None:
+            cuts = normalised_cuts(inner, groups)
+            waiting += [(node, items[groups == group], cuts[group], left - 1) for group in range(len(cuts) - 1, -1, -1)]
+    return Partition(labels, np.array(parent, np.int32), np.array(ncut, np.float64), tuple(stop))
+
+
+def normalised_cuts(affinity: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """cut(c) / assoc(c) of each group of items, float64 (k,): the weight that leaves it over all weight at its items.
+
+    groups: int (n,), 0..k-1. A group without weight has 0.
+    """
+    degree = affinity.sum(axis=1)
+    member = groups[:, None] == np.arange(groups.max(initial=-1) + 1)
+    return _cut_shares(affinity, degree, member.astype(np.float64))
+
+
+def _cut_shares(affinity: np.ndarray, degree: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """For each column of a 0/1 matrix (n, t): cut over association of the items it marks. Cuts are summed, not subtracted from the
+    association, so that no weight across means exactly 0.
+    """
+    across = np.einsum("ij,ij->j", member, affinity @ (1 - member))
+    return across / floored(degree @ member, degree)
+
+
+def perturbation_bound(affinity: np.ndarray, groups: np.ndarray, gap: float, laplacian: str = "symmetrical") -> float:
+    """|L - L*| / gap in the Frobenius norm, L* the Laplacian of disjoint cliques on the groups; 0 where both are 0.
+
+    groups: int (n,). gap: distance of the eigenvalue that ends the first k to the next.
+    """
+    n = len(affinity)
+    same_degree = (np.bincount(groups)[groups] - 1).astype(np.float64)
+    degree = affinity.sum(axis=1)
+    total = 0.0
+    for start in range(0, n, _ROWS):
+        rows = slice(start, min(start + _ROWS, n))
+        ideal = (groups[rows, None] == groups).astype(np.float64)
+        ideal[np.arange(rows.stop - start), np.arange(start, rows.stop)] = 0
+        apart = _laplacian_rows(affinity[rows], degree, start, laplacian) - _laplacian_rows(ideal, same_degree, start, laplacian)
+        total += float(np.einsum("ij,ij->", apart, apart))
+    distance = np.sqrt(total)
+    if distance <= _TINY * n:
+        return 0.0
+    return float(distance / gap) if gap > 0 else np.inf
+
+
+def scaled(vectors: np.ndarray, how: str = "unit") -> np.ndarray:
+    """Eigenvectors (n, k) scaled for k-means: ``unit`` rows, ``minmax`` or ``standard`` columns, or ``none``."""
+    if how == "unit":
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
+    if how == "minmax":
+        return (vectors - vectors.min(axis=0)) / np.maximum(np.ptp(vectors, axis=0), _TINY)
+    if how == "standard":
+        return (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), _TINY)
+    return vectors
+
+
+def threshold_split(affinity: np.ndarray, vector: np.ndarray) -> np.ndarray | None:
+    """Two groups, int (n,), 1 where the vector (n,) exceeds the best of twelve thresholds; None where it is constant.
+
+    Thresholds: ten evenly spaced from the minimum, the maximum left out, then 0, then the mean. The best has the least mean of both
+    sides' normalised cuts, the first of equals.
+    """
+    low, high = vector.min(), vector.max()
+    if high - low <= _TINY * max(abs(low), abs(high)):
+        return None
+    thresholds = np.concatenate([np.linspace(low, high, 10, endpoint=False), [0.0, vector.mean()]])
+    above = vector[:, None] > thresholds
+    above = above[:, above.any(axis=0) & ~above.all(axis=0)]
+    sides = above.astype(np.float64)
+    degree = affinity.sum(axis=1)
+    out = degree @ sides
+    cut = np.einsum("ij,ij->j", sides, affinity @ (1 - sides))
+    score = (cut / floored(out, degree) + cut / floored(degree.sum() - out, degree)) / 2
+    return above[:, int(np.argmin(score))].astype(np.int64)
+
+
+def _weights(affinity: np.ndarray) -> np.ndarray:
+    """The affinity checked, float64, its diagonal zeros."""
+    weights = np.array(affinity, np.float64)
+    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
+        raise BadData(f"The affinity has shape {weights.shape}, expected one or more rows and as many columns.")
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise BadData("The affinity holds values that are negative or not finite, expected weights of 0 or more.")
+    for start in range(0, len(weights), _ROWS):
+        rows, columns = weights[start : start + _ROWS], weights[:, start : start + _ROWS].T
+        if np.abs(rows - columns).max() > 1e-6 * weights.max():
+            raise BadData("The affinity is not symmetric. Use (A + Aᵀ) / 2 if that is what is meant.")
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
+    """The groups of one node's items, int (m,), or None and why it is a leaf."""
+    m = len(weights)
+    if m <= max(rules.min_points, 1):
+        return None, "size"
+    if m == 2:
+        if normalised_cuts(weights, np.arange(2)).mean() >= rules.mncut_th:
+            return None, "normalised cut"
+        return np.arange(2), ""
+    q = min(rules.max_kways, m - 1)
+    if q < 2 or (rules.heuristic == "maxgap" and q == 2):
+        return None, "no gap"
+    pairs = _pairs(weights, q, rules)
+    if pairs is None:
+        return None, "no eigenvectors"
+    # gaps[i - 1] is between eigenvalues i and i + 1; the first of them says only whether the graph is connected
+    gaps = np.diff(pairs.values)
+    wanted = 2 if rules.heuristic == "fiedler" else 2 + int(np.argmax(gaps[1:]))
+    k = _stable(pairs.vectors[:, :wanted], rules)
+    if k < 2:
+        return None, "unstable eigenvectors"
+    vectors = pairs.vectors[:, :k]
+    groups = _grouped(weights, vectors, k, rules)
+    trusted = k == 2 or groups is None or perturbation_bound(weights, groups, gaps[wanted - 1], rules.laplacian) <= rules.max_perturb
+    if not trusted:
+        return None, "perturbation"
+    while groups is None or normalised_cuts(weights, groups).mean() >= rules.mncut_th:
+        if k == 2:
+            return None, "constant eigenvector" if groups is None else "normalised cut"
+        k -= 1
+        groups = _grouped(weights, vectors, k, rules)
+    return groups, ""
+
+
+def _pairs(weights: np.ndarray, q: int, rules: _Rules) -> Eigen | None:
+    try:
+        return smallest_eigenpairs(weights, q, laplacian=rules.laplacian, solver=rules.solver, device=rules.device)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def _grouped(weights: np.ndarray, vectors: np.ndarray, k: int, rules: _Rules) -> np.ndarray | None:
+    """Two or more groups by eigenvectors (m, ≥ k), or None where there is only one."""
+    if k == 2:
+        return threshold_split(weights, vectors[:, 1])
+    groups = kmeans(scaled(vectors, rules.scaling), k, seed=rules.seed, restarts=10, iterations=600, tolerance=1e-6).labels
+    return groups if groups.max() > 0 else None
+
+
+def _stable(vectors: np.ndarray, rules: _Rules) -> int:
+    """How many of the eigenvectors (m, k) to keep: those before the first, beyond the constant one, of too flat a histogram."""
+    count = vectors.shape[1]
+    if rules.eig_stab_th is None:
+        return count
+    bins = max(len(vectors) // max(rules.min_points, 1), 3)
+    for column in range(1, count):
+        counts, _ = np.histogram(vectors[:, column], bins)
+        if counts.min() / counts.max() > rules.eig_stab_th:
+            return column
+    return count
+
+
+def _laplacian_rows(weights: np.ndarray, degree: np.ndarray, start: int, laplacian: str) -> np.ndarray:
+    """Rows ``start``.. of the dense Laplacian of a graph, from the same rows of its affinity."""
+    rows = np.arange(len(weights))
+    own = degree[start : start + len(weights)]
+    difference = -weights
+    difference[rows, start + rows] += own
+    if laplacian == "standard":
+        return difference
+    divisor = floored(degree)
+    mine = divisor[start : start + len(weights)]
+    if laplacian == "randomwalk":
+        return difference / mine[:, None]
+    return difference / np.sqrt(mine[:, None] * divisor)
