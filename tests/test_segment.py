@@ -170,9 +170,9 @@ def test_nothing_usable_changes_nothing(here: Project):
 def test_the_same_bytes_again_and_with_any_number_of_workers(here: Project):
     for i in range(6):
         save(here.root / "p" / f"{i}.png", photo(seed=i))
-    here.uss("segment", "p", "--backbone-param", "dictionary=false", USS_WORKERS="1")
+    here.uss("segment", "p", "-m", "slic_merge", "--backbone-param", "dictionary=false", USS_WORKERS="1")
     before = tree_hash(here.root / "segments")
-    here.uss("segment", "p", "--backbone-param", "dictionary=false", USS_WORKERS="2")
+    here.uss("segment", "p", "-m", "slic_merge", "--backbone-param", "dictionary=false", USS_WORKERS="2")
     assert tree_hash(here.root / "segments") == before
     assert len(before) == 8
 
@@ -196,14 +196,23 @@ WRONG = {
     "no pictures": (["empty"], "Folder empty holds no images."),
     "missing path": (["nowhere.jpg"], "nowhere.jpg does not exist."),
     "method": (["a.png", "-m", "slick_merge"], "Unknown method 'slick_merge'. Did you mean 'slic_merge'?"),
-    "backbone": (["a.png", "-b", "patchs"], "Unknown backbone 'patchs'. Did you mean 'patches'?"),
-    "parameter": (["a.png", "--param", "superpixel=9"], "method 'slic_merge' has no parameter 'superpixel'. Did you mean 'superpixels'?"),
-    "value": (["a.png", "--param", "superpixels=many"], "method 'slic_merge': parameter 'superpixels' is 'many', expected int."),
-    "impossible value": (["a.png", "--param", "superpixels=0"], "slic_merge: 0 superpixels"),
+    "backbone": (["a.png", "-m", "slic_merge", "-b", "patchs"], "Unknown backbone 'patchs'. Did you mean 'patches'?"),
+    "parameter": (
+        ["a.png", "-m", "slic_merge", "--param", "superpixel=9"],
+        "method 'slic_merge' has no parameter 'superpixel'. Did you mean 'superpixels'?",
+    ),
+    "value": (
+        ["a.png", "-m", "slic_merge", "--param", "superpixels=many"],
+        "method 'slic_merge': parameter 'superpixels' is 'many', expected int.",
+    ),
+    "impossible value": (["a.png", "-m", "slic_merge", "--param", "superpixels=0"], "slic_merge: 0 superpixels"),
     "no equals sign": (["a.png", "--param", "superpixels"], "a parameter is written name=value, got 'superpixels'."),
-    "backbone parameter": (["a.png", "--backbone-param", "strid=2"], "backbone 'patches' has no parameter 'strid'. Did you mean 'stride'?"),
+    "backbone parameter": (
+        ["a.png", "-m", "slic_merge", "--backbone-param", "strid=2"],
+        "backbone 'patches' has no parameter 'strid'. Did you mean 'stride'?",
+    ),
     "needless backbone": (["a.png", "-m", "felzenszwalb", "-b", "patches"], "Method 'felzenszwalb' looks at pixels only"),
-    "pickle": (["a.png", "-b", "vit", "--backbone-param", "checkpoint=w.pth"], "is not a .safetensors file"),
+    "pickle": (["a.png", "-m", "slic_merge", "-b", "vit", "--backbone-param", "checkpoint=w.pth"], "is not a .safetensors file"),
     "out is a file": (["a.png", "-o", "a.png"], "--out a.png: a.png is a file."),
     "out below a file": (["a.png", "-o", "a.png/x"], "a.png is a file."),
     "option": (["a.png", "--methd", "kmeans"], "No such option: --methd"),
@@ -249,7 +258,7 @@ def test_the_disk_fills_up(here: Project, small_disk: Path):
 
 def test_vit_without_network(here: Project):
     save(here.root / "a.png", photo())
-    refused = here.uss("segment", "a.png", "-b", "vit", code=69, HF_HUB_OFFLINE="1", HF_HOME=str(here.root / "hf"))
+    refused = here.uss("segment", "a.png", "-m", "slic_merge", "-b", "vit", code=69, HF_HUB_OFFLINE="1", HF_HOME=str(here.root / "hf"))
     assert refused.stderr.startswith("error: The weights of ")
     assert len(refused.stderr.splitlines()) == 1
     assert not (here.root / "segments").exists()

@@ -108,7 +108,7 @@ def stage(stage: str, key: str) -> None:
 @app.command()
 def segment(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Pictures, or folders of pictures.", show_default=False)],
-    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="How to segment; `uss list` shows all.")] = "slic_merge",
+    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="How to segment; `uss list` shows all.")] = "contour_merge",
     backbone: Annotated[
         str | None,
         typer.Option(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uss_dagster.graphs.merging import MergeTree, merge_tree, ward_tree
+from uss_dagster.graphs.merging import MergeTree, border_heights, merge_tree, merged_down, ward_tree
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph
+from uss_dagster.graphs.superpixels import connected_parts
 from uss_dagster.regions import Regions
 
 
@@ -167,3 +168,58 @@ def test_a_tree_is_ready_for_regions() -> None:
     assert len(regions.pruned()) == len(regions) == 2 * len(area) - 1
     assert regions.area[0] == labels.size
     assert regions.area[tree.leaf].tolist() == area.tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_border_heights_are_where_two_leaves_meet_and_give_the_tree_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = random_map(rng, 25)
+    area = np.bincount(labels.ravel())
+    features, strength = rng.normal(size=(len(area), 3)), rng.random(labels.shape)
+    graph = region_graph(labels, strength)
+    tree = merge_tree(graph, area, features)
+    heights = border_heights(graph, area, features)
+    sets = leaf_sets(tree)
+    for (i, j), height in zip(graph.pairs.tolist(), heights.tolist(), strict=True):
+        assert height == min(h for leaves, h in sets.items() if {i, j} <= leaves)
+    again = merge_tree(RegionGraph(graph.pairs, graph.length, heights), area, features[:, :0], feature_weight=0.0, size_exponent=0.0)
+    # joined borders are averages of equal numbers, so heights agree to rounding; where heights tie the order may differ
+    distinct = len(set(sets.values())) == len(sets)
+    if distinct:
+        assert leaf_sets(again).keys() == sets.keys()
+    np.testing.assert_allclose(sorted(again.height), sorted(tree.height), rtol=1e-12)
+
+
+def test_border_heights_of_parts_that_do_not_touch() -> None:
+    pairs = RegionGraph(np.array([[0, 1], [2, 3]]), np.ones(2), np.array([0.5, 0.25]))
+    assert border_heights(pairs, np.ones(4, int), np.zeros((4, 1)), size_exponent=0.0).tolist() == [0.5, 0.25]
+    none = RegionGraph(np.zeros((0, 2), np.int64), np.zeros(0), np.zeros(0))
+    assert border_heights(none, np.ones(1, int), np.zeros((1, 1))).tolist() == []
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 24, 25, 100])
+def test_merging_down_is_the_beginning_of_the_tree(most: int) -> None:
+    rng = np.random.default_rng(8)
+    labels = connected_parts(random_map(rng, 25))
+    strength = rng.random(labels.shape)
+    graph, area = region_graph(labels, strength), np.bincount(labels.ravel())
+    merged = merged_down(labels, graph, area, most, size_exponent=0.25)
+    assert merged.max() + 1 == min(most, len(area))
+    assert connected_parts(merged).max() == merged.max()
+    numbers = merged.ravel()
+    assert np.unique(numbers, return_index=True)[1].tolist() == sorted(np.unique(numbers, return_index=True)[1].tolist())
+    sets = set(leaf_sets(merge_tree(graph, area, np.zeros((len(area), 1)), feature_weight=0.0, size_exponent=0.25)))
+    for region in range(int(merged.max()) + 1):
+        leaves = frozenset(np.unique(labels[merged == region]).tolist())
+        assert len(leaves) == 1 or leaves in sets
+
+
+def test_many_borders_outgrow_the_first_queue() -> None:
+    """On a complete graph of 60 every merge pushes a pair for each region that is left."""
+    points = np.random.default_rng(9).normal(size=(60, 3))
+    first, second = np.triu_indices(60, 1)
+    graph = RegionGraph(np.stack([first, second], axis=1), np.ones(len(first)), np.zeros(len(first)))
+    got = leaf_sets(ward_tree(np.ones(60), points))
+    expected = rescanned(graph, np.ones(60), points, 1.0, 0.5)
+    assert got.keys() == expected.keys()
+    assert [got[k] for k in expected] == pytest.approx(list(expected.values()), rel=1e-12)

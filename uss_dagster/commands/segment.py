@@ -30,7 +30,6 @@ from uss_dagster.backbones.base import Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 
-DEFAULT_METHOD = "slic_merge"
 DEFAULT_BACKBONE = "patches"
 LONG_SIDE = 1024
 SIGNATURE = "uss segment"
@@ -162,7 +161,8 @@ def _read(image_id: str, path: Path, job: Job, needs: tuple[str, ...]) -> tuple[
     if not needs:
         return Sample(image_id, image), size
     extract = _extractor(job.backbone, tuple(needs), json.dumps(job.backbone_parameters, sort_keys=True))
-    return Sample(image_id, image, Features(extract([image])[0], f"backbone '{job.backbone}'")), size
+    comparable = registry.load("backbone", str(job.backbone)).SPEC.comparable
+    return Sample(image_id, image, Features(extract([image])[0], f"backbone '{job.backbone}'", comparable)), size
 
 
 def _readable(named: list[tuple[str, Path]], job: Job) -> Iterator[Sample]:

@@ -9,7 +9,6 @@ References: Arbeláez, "Boundary extraction in natural images using ultrametric 
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,68 +45,61 @@ def merge_tree(
     area: (n,), positive. features: float (n, C).
     """
     n = len(area)
-    size = np.asarray(area, np.float64).tolist()
-    whole = sum(size)
-    mean = np.zeros((max(2 * n - 1, 1), features.shape[1]))
-    mean[:n] = features
-    # borders[i][j] = (length, length · mean strength); an entry lives while both of its regions do
-    borders: list[dict[int, tuple[float, float]]] = [{} for _ in range(n)]
-    for (i, j), length, strength in zip(graph.pairs.tolist(), graph.length.tolist(), graph.strength.tolist(), strict=True):
-        borders[i][j] = borders[j][i] = (length, length * strength)
-
-    def costs(region: int, others: list[int]) -> list[float]:
-        apart = mean[others] - mean[region]
-        distance = np.sqrt(np.einsum("ij,ij->i", apart, apart)).tolist()
-        found = []
-        for other, d in zip(others, distance, strict=True):
-            length, strength = borders[region][other]
-            shrink = (size[region] * size[other] / ((size[region] + size[other]) * whole)) ** size_exponent
-            found.append((feature_weight * d + strength / length) * shrink)
-        return found
-
-    queue: list[tuple[float, int, int]] = []
-    for region in range(n):
-        others = [other for other in borders[region] if other > region]
-        if others:
-            queue += zip(costs(region, others), [region] * len(others), others, strict=True)
-    heapq.heapify(queue)
-
-    alive = [True] * n
-    children: list[list[int]] = []
-    heights: list[float] = []
-    height = 0.0
-    while queue:
-        cost, i, j = heapq.heappop(queue)
-        if not (alive[i] and alive[j]):
-            continue
-        height = max(cost, height)
-        new = len(alive)
-        alive[i] = alive[j] = False
-        alive.append(True)
-        children.append([i, j])
-        heights.append(height)
-        size.append(size[i] + size[j])
-        mean[new] = (size[i] * mean[i] + size[j] * mean[j]) / size[new]
-        joined = borders[i]
-        for other, (length, strength) in borders[j].items():
-            before = joined.get(other, (0.0, 0.0))
-            joined[other] = (before[0] + length, before[1] + strength)
-        del joined[i], joined[j]
-        borders.append(joined)
-        others = list(joined)
-        for other in others:
-            borders[other].pop(i, None)
-            borders[other].pop(j, None)
-            borders[other][new] = joined[other]
-        if others:
-            for other, cost in zip(others, costs(new, others), strict=True):
-                heapq.heappush(queue, (cost, other, new))
-        borders[i] = borders[j] = {}
-    left = [region for region, lives in enumerate(alive) if lives]
+    children, heights = merges(graph, area, features, feature_weight=feature_weight, size_exponent=size_exponent)
+    below = children.tolist()
+    # what is in no merge has nothing above it
+    left = np.setdiff1d(np.arange(n + len(below)), children).tolist()
     if len(left) > 1:
-        children.append(left)
-        heights.append(height)
-    return _preorder(n, children, heights)
+        below.append(left)
+        heights = np.append(heights, heights[-1] if len(heights) else 0.0)
+    return _preorder(n, below, heights.tolist())
+
+
+def merges(
+    graph: RegionGraph, area: np.ndarray, features: np.ndarray, *, feature_weight: float, size_exponent: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The merges of ``merge_tree`` in their order: children int64 (m, 2) and heights float64 (m,); merge k makes region n + k."""
+    from uss_dagster.graphs._merge_kernel import merge
+
+    length, strength, size, points = (np.ascontiguousarray(a, np.float64) for a in (graph.length, graph.strength, area, features))
+    pairs = np.ascontiguousarray(graph.pairs, np.int64)
+    return merge(pairs, length, strength, size, points, float(feature_weight), float(size_exponent))
+
+
+def border_heights(
+    graph: RegionGraph, area: np.ndarray, features: np.ndarray, *, feature_weight: float = 0.3, size_exponent: float = 0.2
+) -> np.ndarray:
+    """The height at which each border of the graph disappears in ``merge_tree``, float64 (E,): its ultrametric map.
+
+    As border strengths, merged with no features and exponent 0, they give the same tree again; the mean over several trees
+    gives a tree between them.
+    """
+    from uss_dagster.graphs._merge_kernel import meeting_heights
+
+    children, heights = merges(graph, area, features, feature_weight=feature_weight, size_exponent=size_exponent)
+    return meeting_heights(children, heights, np.ascontiguousarray(graph.pairs, np.int64), len(area))
+
+
+def merged_down(labels: np.ndarray, graph: RegionGraph, area: np.ndarray, most: int, *, size_exponent: float) -> np.ndarray:
+    """Labels int64 (H, W) with at most ``most`` regions, merged by border strength alone, numbered by first pixel.
+
+    Regions that no border connects stay apart, so more may be left of a graph in more parts than that.
+    """
+    n = len(area)
+    children, _ = merges(graph, area, np.zeros((n, 0)), feature_weight=0.0, size_exponent=size_exponent)
+    into = np.arange(n + len(children))
+    done = min(len(children), max(n - most, 0))
+    for made in range(done - 1, -1, -1):
+        into[children[made]] = into[n + made]
+    return renumbered(into[labels])
+
+
+def renumbered(labels: np.ndarray) -> np.ndarray:
+    """The same regions, int64 (H, W), numbered 0.. by first pixel in raster order."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse.reshape(labels.shape)]
 
 
 def ward_tree(area: np.ndarray, centres: np.ndarray) -> MergeTree:

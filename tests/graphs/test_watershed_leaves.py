@@ -1,0 +1,81 @@
+"""The watershed against scikit-image's minima and a plain heap, and what its leaves promise."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uss_dagster.graphs._watershed_kernel import flood, regional_minima
+from uss_dagster.graphs.superpixels import connected_parts
+from uss_dagster.graphs.watershed import LEVELS, contour_leaves, watershed
+
+
+def random_levels(seed: int, height: int, width: int, highest: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, highest + 1, (height, width)).astype(np.int32)
+
+
+def flooded_by_heap(levels: np.ndarray, markers: np.ndarray) -> np.ndarray:
+    """Meyer's flooding with one heap of (level, arrival)."""
+    labels = markers.copy()
+    queue = [(int(levels[p]), k, p) for k, p in enumerate(zip(*np.nonzero(markers), strict=True))]
+    heapq.heapify(queue)
+    arrivals = len(queue)
+    while queue:
+        _, _, (y, x) = heapq.heappop(queue)
+        for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+            if 0 <= v < labels.shape[0] and 0 <= u < labels.shape[1] and not labels[v, u]:
+                labels[v, u] = labels[y, x]
+                heapq.heappush(queue, (int(levels[v, u]), arrivals, (v, u)))
+                arrivals += 1
+    return labels
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**20), st.integers(1, 24), st.integers(1, 24), st.sampled_from([0, 1, 3, 40]))
+def test_minima_and_flooding(seed: int, height: int, width: int, highest: int) -> None:
+    from skimage.measure import label
+    from skimage.morphology import local_minima
+
+    levels = random_levels(seed, height, width, highest)
+    markers, number = regional_minima(levels)
+    lowest = local_minima(levels, connectivity=2, allow_borders=True)
+    if not lowest.any():  # scikit-image: a constant image has no minimum; here it is one
+        lowest[:] = True
+    expected = label(lowest, connectivity=1)
+    np.testing.assert_array_equal(markers, expected)
+    assert number == expected.max()
+    flooded = markers.copy()
+    flood(levels, flooded, highest)
+    np.testing.assert_array_equal(flooded, flooded_by_heap(levels, markers))
+
+
+def test_leaves_are_connected_and_numbered() -> None:
+    from scipy import ndimage
+
+    strength = ndimage.gaussian_filter(np.random.default_rng(3).random((40, 60)), 1.5)
+    labels = watershed(strength)
+    assert sorted(set(labels.ravel().tolist())) == list(range(int(labels.max()) + 1))
+    assert connected_parts(labels).max() == labels.max()
+
+
+def test_lines_run_along_the_ridge() -> None:
+    """A cross of strength 1 cuts a picture into four; smoothing does not move it."""
+    strength = np.zeros((30, 40), np.float32)
+    strength[14:16] = strength[:, 19:21] = 1
+    labels = contour_leaves(strength, 1.0)
+    assert labels.max() == 3
+    assert [len(np.unique(part)) for part in (labels[:15, :20], labels[:15, 20:], labels[15:, :20], labels[15:, 20:])] == [1] * 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2)])
+def test_a_plain_map_is_one_leaf(shape: tuple[int, int]) -> None:
+    assert contour_leaves(np.full(shape, 0.3, np.float32)).tolist() == np.zeros(shape, int).tolist()
+
+
+def test_differences_below_a_level_do_not_count() -> None:
+    bumps = 0.5 + np.random.default_rng(0).uniform(0, 0.3 / LEVELS, (20, 20))
+    assert watershed(bumps).max() == 0

@@ -1,0 +1,193 @@
+"""Compiled loops of greedy merging: a heap of pairs, borders as linked lists that are spliced when regions join, and meeting heights."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True)
+def _before(costs: np.ndarray, pairs: np.ndarray, p: int, q: int) -> bool:
+    """Heap entry p goes before entry q: by cost, then by the lower region, then by the higher."""
+    if costs[p] != costs[q]:
+        return bool(costs[p] < costs[q])
+    if pairs[p, 0] != pairs[q, 0]:
+        return bool(pairs[p, 0] < pairs[q, 0])
+    return bool(pairs[p, 1] < pairs[q, 1])
+
+
+@numba.njit(cache=True)
+def _swap(costs: np.ndarray, pairs: np.ndarray, p: int, q: int) -> None:
+    costs[p], costs[q] = costs[q], costs[p]
+    for side in range(2):
+        pairs[p, side], pairs[q, side] = pairs[q, side], pairs[p, side]
+
+
+@numba.njit(cache=True)
+def _rise(costs: np.ndarray, pairs: np.ndarray, p: int) -> None:
+    while p > 0 and _before(costs, pairs, p, (p - 1) // 2):
+        _swap(costs, pairs, p, (p - 1) // 2)
+        p = (p - 1) // 2
+
+
+@numba.njit(cache=True)
+def _sink(costs: np.ndarray, pairs: np.ndarray, p: int, count: int) -> None:
+    while True:
+        least = p
+        for child in range(2 * p + 1, min(2 * p + 3, count)):
+            if _before(costs, pairs, child, least):
+                least = child
+        if least == p:
+            return
+        _swap(costs, pairs, p, least)
+        p = least
+
+
+@numba.njit(cache=True)
+def _cost(
+    mean: np.ndarray, size: np.ndarray, whole: float, i: int, j: int, strength: float, feature_weight: float, size_exponent: float
+) -> float:
+    square = 0.0
+    for c in range(mean.shape[1]):
+        square += (mean[i, c] - mean[j, c]) ** 2
+    shrink = (size[i] * size[j] / ((size[i] + size[j]) * whole)) ** size_exponent
+    return float((feature_weight * np.sqrt(square) + strength) * shrink)
+
+
+@numba.njit(cache=True)
+def merge(
+    pairs: np.ndarray,
+    length: np.ndarray,
+    strength: np.ndarray,
+    area: np.ndarray,
+    features: np.ndarray,
+    feature_weight: float,
+    size_exponent: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Children (m, 2) and heights (m,) of the merges in their order; merge k makes region n + k. See ``merging.merge_tree``.
+
+    pairs: int64 (E, 2), i < j, each pair once. length, strength: float64 (E,). area: float64 (n,). features: float64 (n, C).
+    """
+    n, edges = len(area), len(pairs)
+    most = max(2 * n - 1, 1)
+    size = np.zeros(most)
+    mean = np.zeros((most, features.shape[1]))
+    size[:n] = area
+    mean[:n] = features
+    whole = 0.0
+    for region in range(n):
+        whole += size[region]
+
+    # a border e lies between ends[e, 0] and ends[e, 1]; slots 2e and 2e + 1 are its places in the lists of these two
+    ends = pairs.copy()
+    long = length.copy()
+    total = length * strength
+    gone = np.zeros(edges, np.bool_)
+    head = np.full(most, -1, np.int64)
+    tail = np.full(most, -1, np.int64)
+    after = np.full(2 * edges, -1, np.int64)
+    for e in range(edges):
+        for side in range(2):
+            slot, region = 2 * e + side, ends[e, side]
+            if head[region] < 0:
+                head[region] = slot
+            else:
+                after[tail[region]] = slot
+            tail[region] = slot
+
+    room = max(2 * edges, 16)
+    costs = np.empty(room)
+    queue = np.empty((room, 2), np.int64)
+    count = edges
+    for e in range(edges):
+        costs[e] = _cost(mean, size, whole, ends[e, 0], ends[e, 1], total[e] / long[e], feature_weight, size_exponent)
+        queue[e] = ends[e]
+    for p in range(count // 2 - 1, -1, -1):
+        _sink(costs, queue, p, count)
+
+    alive = np.zeros(most, np.bool_)
+    alive[:n] = True
+    children = np.empty((max(n - 1, 0), 2), np.int64)
+    heights = np.empty(max(n - 1, 0))
+    border_with = np.full(most, -1, np.int64)  # of the region being made
+    height, made = 0.0, 0
+    while count > 0:
+        cost, i, j = costs[0], queue[0, 0], queue[0, 1]
+        count -= 1
+        costs[0] = costs[count]
+        queue[0] = queue[count]
+        _sink(costs, queue, 0, count)
+        if not (alive[i] and alive[j]):
+            continue
+        height = max(cost, height)
+        new = n + made
+        children[made, 0], children[made, 1] = i, j
+        heights[made] = height
+        made += 1
+        alive[i] = alive[j] = False
+        alive[new] = True
+        size[new] = size[i] + size[j]
+        for c in range(mean.shape[1]):
+            mean[new, c] = (size[i] * mean[i, c] + size[j] * mean[j, c]) / size[new]
+
+        # the borders of i, then those of j; one that leads where another led before is added to it
+        last = -1
+        for old in (i, j):
+            slot = head[old]
+            while slot >= 0:
+                e, side, following = slot // 2, slot % 2, after[slot]
+                other = ends[e, 1 - side]
+                if not gone[e]:
+                    if other in (i, j):
+                        gone[e] = True
+                    elif border_with[other] >= 0:
+                        kept = border_with[other]
+                        long[kept] += long[e]
+                        total[kept] += total[e]
+                        gone[e] = True
+                    else:
+                        border_with[other] = e
+                        ends[e, side] = new
+                        after[slot] = -1
+                        if last < 0:
+                            head[new] = slot
+                        else:
+                            after[last] = slot
+                        last = slot
+                slot = following
+        slot = head[new]
+        while slot >= 0:
+            e = slot // 2
+            other = ends[e, 1 - slot % 2]
+            border_with[other] = -1
+            if count == room:
+                room *= 2
+                more_costs, more_queue = np.empty(room), np.empty((room, 2), np.int64)
+                more_costs[:count] = costs
+                more_queue[:count] = queue
+                costs, queue = more_costs, more_queue
+            costs[count] = _cost(mean, size, whole, other, new, total[e] / long[e], feature_weight, size_exponent)
+            queue[count, 0], queue[count, 1] = other, new
+            _rise(costs, queue, count)
+            count += 1
+            slot = after[slot]
+    return children[:made], heights[:made]
+
+
+@numba.njit(cache=True)
+def meeting_heights(children: np.ndarray, heights: np.ndarray, pairs: np.ndarray, n: int) -> np.ndarray:
+    """Height of the lowest region that holds both leaves of each pair; each pair is joined by some merge."""
+    made = len(children)
+    above = np.full(n + made, -1, np.int64)
+    for k in range(made):
+        above[children[k, 0]] = above[children[k, 1]] = n + k
+    found = np.empty(len(pairs))
+    for e in range(len(pairs)):
+        i, j = pairs[e]
+        while i != j:  # a region above has a greater number
+            if i < j:
+                i = above[i]
+            else:
+                j = above[j]
+        found[e] = heights[i - n]
+    return found
