@@ -188,7 +188,7 @@ def make_grid(profile: Profile) -> dict[str, Any]:
     grid["leaderboard"] = {
         "cells": sorted(grid["scores"]),
         "entries": shown_entries,
-        "datasets": {name: {k: cell[k] for k in ("title", "truth", "licence", "citation")} for name, cell in datasets.items()},
+        "datasets": {name: {k: cell[k] for k in ("kind", "title", "truth", "licence", "citation")} for name, cell in datasets.items()},
         "metrics": {name: dataclasses.asdict(metric) for f in families for name, metric in metric_specs[f].SPEC.metrics.items()},
         "code": fingerprint(["uss_dagster.stages.leaderboard"]),
     }

@@ -41,6 +41,7 @@ COLUMNS = [
 CONFIDENCE = 0.95
 
 Facts = Mapping[str, Mapping[str, Any]]
+Published = Mapping[str, list[dict[str, Any]]]
 
 
 def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, metrics: Facts) -> pd.DataFrame:
@@ -86,8 +87,8 @@ def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, me
     return frame.loc[order.index, COLUMNS].reset_index(drop=True).astype(_dtypes())
 
 
-def write(frame: pd.DataFrame, target_dir: Path | str) -> None:
-    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frame gives the same bytes."""
+def write(frame: pd.DataFrame, target_dir: Path | str, published: Published | None = None) -> None:
+    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frame gives the same bytes. published: see ``to_markdown``."""
     import pyarrow as pa
 
     from uss_dagster.artifacts.tables import write_table
@@ -98,7 +99,7 @@ def write(frame: pd.DataFrame, target_dir: Path | str) -> None:
     write_table(target / "leaderboard.parquet", pa.Table.from_pandas(frame[COLUMNS], schema=schema, preserve_index=False), schema)
     csv = frame[COLUMNS].to_csv(index=False, float_format="%.6f", lineterminator="\n")
     (target / "leaderboard.csv").write_text(csv, encoding="utf-8", newline="\n")
-    (target / "leaderboard.md").write_text(to_markdown(frame), encoding="utf-8", newline="\n")
+    (target / "leaderboard.md").write_text(to_markdown(frame, published), encoding="utf-8", newline="\n")
 
 
 def read(folder: Path | str) -> pd.DataFrame:
@@ -108,8 +109,11 @@ def read(folder: Path | str) -> pd.DataFrame:
     return read_table(Path(folder) / "leaderboard.parquet", _schema()).to_pandas()
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """One table a dataset: entries as rows in the order of the first metric's ranks, metrics as columns."""
+def to_markdown(frame: pd.DataFrame, published: Published | None = None) -> str:
+    """One table a dataset: entries as rows in the order of the first metric's ranks, metrics as columns.
+
+    published: dataset → rows of ``report.published``, shown in a table of their own, which ranks nothing.
+    """
     parts = ["# Leaderboard\n"]
     if frame.empty:
         return parts[0] + "\nNo scores yet.\n"
@@ -139,7 +143,30 @@ def to_markdown(frame: pd.DataFrame) -> str:
             parts[-1] += f"\n| {name} | {_plain(row['backbone']) or '–'} | " + " | ".join(values) + " |"
         parts[-1] += "\n"
         parts.append("\n".join(notes) + "\n")
+        if rows := (published or {}).get(dataset):
+            parts.append(_published_table(here, rows))
     return "\n".join(parts)
+
+
+def published_columns(frame: pd.DataFrame, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Metric → title of what published rows have a value of, in the leaderboard's order."""
+    known = {m for row in rows for m in row["values"]}
+    titles = frame.drop_duplicates("metric").set_index("metric")["metric_title"]
+    return {str(metric): str(title) for metric, title in titles.items() if metric in known}
+
+
+def _published_table(frame: pd.DataFrame, rows: list[dict[str, Any]]) -> str:
+    columns = published_columns(frame, rows)
+    lines = [
+        "Published figures, **not measured here**: other images, sizes or post-processing may lie behind them, so they rank nothing.\n",
+        "| Published | " + " | ".join(map(_plain, columns.values())) + " | Source |",
+        "| --- |" + " ---: |" * len(columns) + " --- |",
+    ]
+    for row in rows:
+        values = [f"{row['values'][m]:.3f}" if m in row["values"] else "–" for m in columns]
+        title = _plain(row["title"]) + (" (uses labels)" if row["supervised"] else "")
+        lines.append(f"| *{title}* | " + " | ".join(values) + f" | {_plain(row['source'])}; {_plain(row['setting'])} |")
+    return "\n".join(lines) + "\n"
 
 
 def entry_order(frame: pd.DataFrame) -> list[str]:

@@ -29,7 +29,7 @@ from PIL import Image
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import pictures as draw
-from uss_dagster.report.leaderboard import GROUP, Facts, convention, entry_order, half_width
+from uss_dagster.report.leaderboard import GROUP, Facts, convention, entry_order, half_width, published_columns
 
 TITLE = "Unsupervised segmentation leaderboard"
 """Images shown a dataset."""
@@ -133,6 +133,7 @@ def _dataset(
         tabs=_join((Html(tab.format(a, html.escape(t))) for a, t in zip(anchors, titles, strict=True)), ""),
         panels=_join(panels) if panels else Html('<p class="panel">No scores yet.</p>'),
         absent=Html(f'<p class="facts">Not run on this dataset: {html.escape(", ".join(absent))}.</p>') if absent and order else "",
+        published=_published(frame, facts.get("published") or []),
         pictures=_pictures(anchor, images, order, entries, frame),
     )
 
@@ -169,6 +170,26 @@ def _panel(anchor: str, title: str, dataset: str, group: pd.DataFrame, order: Se
         arrow="(higher is better)" if first["higher_is_better"] else "(lower is better)",
         axis=_join((Html(f'<span style="left:{_percent(t, low, high)}">{t:g}</span>') for t in ticks), ""),
         rows=_join(_row(e, entries[e], rows.get(e), low, high, ticks, not same_n) for e in listed),
+    )
+
+
+def _published(frame: pd.DataFrame, rows: list[dict[str, Any]]) -> Html:
+    """Figures of papers, folded away and unlike what was measured."""
+    columns = published_columns(frame, rows)
+    if not columns:
+        return Html("")
+    heads = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in columns.values())
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td>{row['values'][m]:.3f}</td>" if m in row["values"] else "<td>–</td>" for m in columns)
+        chip = LABELS_CHIP if row["supervised"] else ""
+        source = f"<td>{html.escape(row['source'])}; {html.escape(row['setting'])}</td>"
+        body += f'<tr><th scope="row"><i>{html.escape(row["title"])}</i>{chip}</th>{cells}{source}</tr>\n'
+    return Html(
+        '<details class="published"><summary>Published figures, not measured here</summary>\n'
+        "<p>As their papers report them. Other images, sizes or post-processing may lie behind them, so they rank nothing.</p>\n"
+        f'<div class="scroller"><table><thead><tr><th scope="col">Published</th>{heads}<th scope="col">Source</th></tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 

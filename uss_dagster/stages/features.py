@@ -49,6 +49,7 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         {
             "backbone": cell["backbone"],
             "kind": cell["kind"],
+            "comparable": module.SPEC.comparable,
             "dataset": cell["dataset"],
             "params": cell["params"],
             "counts": {"images": len(images)},

@@ -8,6 +8,7 @@ from typing import Any
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.report import leaderboard
+from uss_dagster.report.published import published_rows
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         entries[manifest["entry"]]["versions"][manifest["dataset"]] = manifest["segments"][:16]
         datasets[manifest["dataset"]]["version"] = manifest["truth"][:16]
     frame = leaderboard.build(folders, entries, datasets, cell["metrics"])
-    leaderboard.write(frame, staging.folder)
+    published = {name: list(published_rows(facts["kind"], cell["metrics"])) for name, facts in cell["datasets"].items()}
+    leaderboard.write(frame, staging.folder, published)
     report = Report(key)
     planned = set(cell["cells"])
     found = {f"{e}__{d}" for e, d in zip(frame["entry"], frame["dataset"], strict=True)}

@@ -70,7 +70,8 @@ def samples(ids: list[str], folder: Path, features: Path | None) -> Iterator[Sam
     images = Images(folder)
     facets = FeatureShards(features) if features else None
     for image_id in ids:
-        yield Sample(image_id, images.pixels(image_id), Features(facets.tensors(image_id), facets.backbone) if facets else None)
+        found = Features(facets.tensors(image_id), facets.backbone, facets.comparable) if facets else None
+        yield Sample(image_id, images.pixels(image_id), found)
 
 
 def _shard(

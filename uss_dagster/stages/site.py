@@ -11,6 +11,7 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import iterate_regions
 from uss_dagster.report import leaderboard, site
+from uss_dagster.report.published import published_rows
 from uss_dagster.stages._costs import write_costs
 from uss_dagster.yamlfile import YamlFile
 
@@ -21,7 +22,14 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     scored = {d: [c.split("__")[0] for c in board["cells"] if c.split("__")[1] == d] for d in board["datasets"]}
     staging = Staging(root, key, [cell, content_id(source), {d: content_id(root / "data" / "datasets" / d) for d in scored}])
     frame = leaderboard.read(source)
-    datasets = {name: {**facts, **_version(root / "data" / "datasets" / name)} for name, facts in board["datasets"].items()}
+    datasets = {
+        name: {
+            **facts,
+            **_version(root / "data" / "datasets" / name),
+            "published": list(published_rows(facts["kind"], board["metrics"])),
+        }
+        for name, facts in board["datasets"].items()
+    }
     site.build(staging.folder, frame, board["entries"], datasets, board["metrics"], _pictures(root, scored))
     report = Report(key)
     check_contract(report, "there is a page", [] if (staging.folder / "index.html").exists() else ["index.html was not written."])

@@ -1,0 +1,60 @@
+"""Published figures: real metrics, real sources, and never among what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_benchmark import DATASETS, ENTRIES, METRICS
+
+from uss_dagster import registry
+from uss_dagster.report import leaderboard, site
+from uss_dagster.report.published import PUBLISHED, published_rows
+
+ROWS = [
+    {"title": "Paper <b>A</b>", "setting": "all images", "source": "A & B, 2020", "supervised": True, "values": {"overlap": 0.987}},
+    {"title": "Paper B", "setting": "some", "source": "C, 2021", "supervised": False, "values": {"error": 1.25, "unplanned": 3.0}},
+]
+
+
+def test_every_figure_is_of_a_metric_that_is_here_and_names_its_source() -> None:
+    known = {name for family in registry.names("metric") for name in registry.load("metric", family).SPEC.metrics}
+    for row in PUBLISHED:
+        assert row.source
+        assert row.setting
+        for values in row.values.values():
+            assert set(values) <= known
+            assert all(0 < v < 1 or (m.startswith("bsds_voi") and 1 < v < 3) for m, v in values.items())
+
+
+def test_the_official_bsds_figures() -> None:
+    (gpb,) = [r for r in published_rows("bsds500", ["bsds_covering_ods", "bsds_voi_ois"]) if r["title"] == "gPb-owt-ucm"]
+    assert gpb["values"] == {"bsds_covering_ods": 0.588372, "bsds_voi_ois": 1.47504}
+    assert gpb["supervised"]
+    assert not list(published_rows("scenes", ["nm_covering"]))
+
+
+@pytest.fixture
+def text(cells: list[Path]) -> str:
+    return leaderboard.to_markdown(leaderboard.build(cells, ENTRIES, DATASETS, METRICS), {"cats": ROWS})
+
+
+def test_the_table_shows_them_apart_and_only_for_planned_metrics(text: str) -> None:
+    cats, dogs = text.split("## dogs")
+    assert "**not measured here**" in cats
+    assert "not measured here" not in dogs
+    shown = cats[cats.index("not measured here") :]
+    assert "0.987" in shown
+    assert "1.250" in shown
+    assert "3.000" not in shown
+    assert "*Paper \\<b\\>A\\</b\\> (uses labels)*" in shown
+    assert "0.987" not in cats[: cats.index("not measured here")]
+
+
+def test_the_page_shows_them_apart_and_escaped(cells: list[Path], tmp_path: Path) -> None:
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
+    datasets = {name: facts | ({"published": ROWS} if name == "cats" else {}) for name, facts in DATASETS.items()}
+    page = site.build(tmp_path / "site", frame, ENTRIES, datasets, METRICS).read_text(encoding="utf-8")
+    assert page.count("Published figures, not measured here") == 1
+    assert "Paper &lt;b&gt;A&lt;/b&gt;" in page
+    assert "A &amp; B, 2020; all images" in page
