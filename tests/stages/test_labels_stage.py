@@ -46,6 +46,7 @@ def test_an_entry_without_labels_of_its_own_is_given_some_and_scored_by_them(lab
     assert labelled.repro("scores@kmeans__scenes") == ["labels@kmeans__scenes"], "the same labels, so the scores stand"
 
 
+@pytest.mark.slow
 def test_one_worker_and_four_give_the_same_labels(labelled: Project):
     digests = []
     for workers in ("1", "4"):

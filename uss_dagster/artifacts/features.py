@@ -18,7 +18,9 @@ class FeatureShards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.backbone: str = f"backbone '{read_manifest(folder)['backbone']}'"
+        manifest = read_manifest(folder)
+        self.backbone: str = f"backbone '{manifest['backbone']}'"
+        self.comparable = bool(manifest.get("comparable", False))
         self._where: dict[str, list[tuple[str, str]]] = {}
         index = read_table(folder / "index.parquet", FEATURES)
         for image_id, shard, facet in zip(*(index[c].to_pylist() for c in ("image_id", "shard", "facet")), strict=True):

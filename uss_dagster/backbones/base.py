@@ -33,9 +33,11 @@ class BackboneSpec:
 class Features:
     """Facets of one image, in float32. Indexing names a facet; a missing one is refused with what to change."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: str = "this backbone") -> None:
+    def __init__(self, tensors: Mapping[str, np.ndarray], backbone: str = "this backbone", comparable: bool = False) -> None:
+        """comparable: see ``BackboneSpec``."""
         self._tensors = tensors
         self._backbone = backbone
+        self.comparable = comparable
 
     def __contains__(self, facet: str) -> bool:
         return facet in self._tensors or f"{facet}.index" in self._tensors

@@ -1,0 +1,120 @@
+"""A graph that joins only regions that touch, with weights that know the edges of the image, and the heights of trees above it.
+
+For hand-made features: they cannot tell that two remote patches of one colour are different things, so a dense affinity joins what
+should stay apart. Its nodes are the watershed regions of a contour map, and a weight is large where the common border is long, the
+features are alike and no boundary lies between.
+
+References: Shi & Malik, "Normalized cuts and image segmentation", TPAMI 22(8), 2000; Arbeláez et al., "Contour detection and
+hierarchical image segmentation", TPAMI 33(5), 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from uss_dagster.graphs.merging import merged_down
+from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
+from uss_dagster.graphs.watershed import contour_leaves
+
+LEAF_EXPONENT = 0.25
+"""Size exponent with which superfluous leaves are merged by boundary strength alone."""
+FEATURE_POWER = 8.0
+"""Mean squared length that centred features are scaled to, about that of the embedded backbone's, so that one feature weight serves all."""
+HEIGHT_POWER = 0.5
+"""Heights are divided by the greatest one to this power: a threshold then means more nearly the same in a plain picture and a busy one."""
+
+
+@dataclass(frozen=True)
+class LocalGraph:
+    """leaves: int64 (h, w), regions 0..n-1 of a half-size image. graph: which touch. area: int64 (n,), pixels of each. features: float64 (n, C)."""
+
+    leaves: np.ndarray
+    graph: RegionGraph
+    area: np.ndarray
+    features: np.ndarray
+
+
+def local_graph(strength: np.ndarray, tokens: np.ndarray, *, most_leaves: int = 600, smoothing: float = 1.0) -> LocalGraph:
+    """The leaves of a contour map, float (h, w) at half size, with the mean of tokens, float (h', w', C), in each.
+
+    smoothing: sigma in full-size pixels before the watershed. More leaves than ``most_leaves`` are merged by boundary strength alone.
+    """
+    leaves = contour_leaves(strength, smoothing)
+    if int(leaves.max()) >= most_leaves:
+        graph, area = region_graph(leaves, strength), np.bincount(leaves.ravel())
+        leaves = merged_down(leaves, graph, area, most_leaves, size_exponent=LEAF_EXPONENT)
+    area = np.bincount(leaves.ravel())
+    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), _scaled(tokens)))
+
+
+def edge_weights(local: LocalGraph, temperature: float = 0.06, feature_weight: float = 0.3) -> np.ndarray:
+    """Affinity float64 (n, n) of leaves, 0 where they do not touch and on the diagonal::
+
+    W(i, j) = length_ij · exp(-(feature_weight · |z_i - z_j| + b_ij) / temperature)
+
+    with z the mean features and b the mean boundary strength along the common border.
+    """
+    first, second = local.graph.pairs.T
+    apart = np.linalg.norm(local.features[first] - local.features[second], axis=1)
+    weights = np.zeros((len(local.area), len(local.area)))
+    weights[first, second] = local.graph.length * np.exp(-(feature_weight * apart + local.graph.strength) / temperature)
+    return weights + weights.T
+
+
+def contrast_heights(
+    local: LocalGraph, labels: np.ndarray, parent: np.ndarray, *, feature_weight: float = 0.3, size_exponent: float = 0.2
+) -> np.ndarray:
+    """Heights of the nodes of any tree over the leaves, float64 (m,): 0 at its leaves, never lower than a child's.
+
+    The contrast of two children of a node that touch is what ``merge_tree`` would pay for joining them::
+
+        (feature_weight · |z_u - z_v| + b_uv) · (n_u n_v / ((n_u + n_v) N)) ^ size_exponent
+
+    A node's height is the mean over the pairs of its children, weighted by the length of their borders, or the greatest height below it
+    where that is more. All are then divided by the root's to the power ``HEIGHT_POWER``.
+
+    labels: int (n,), the tree leaf of each leaf of the graph. parent: int (m,), in preorder, -1 for the root.
+    """
+    m = len(parent)
+    area, sums = np.bincount(labels, local.area, m), np.zeros((m, local.features.shape[1]))
+    np.add.at(sums, labels, local.features * local.area[:, None])
+    for node in range(m - 1, 0, -1):
+        area[parent[node]] += area[node]
+        sums[parent[node]] += sums[node]
+    means = sums / np.maximum(area, 1)[:, None]
+
+    first, second, edge = _siblings(local, labels, parent)
+    pairs, pair = np.unique(first * m + second, return_inverse=True)
+    u, v = pairs // m, pairs % m
+    length = np.bincount(pair, local.graph.length[edge], len(pairs))
+    strength = np.bincount(pair, (local.graph.length * local.graph.strength)[edge], len(pairs)) / np.maximum(length, 1)
+    size = area[u] * area[v] / ((area[u] + area[v]) * area[0])
+    cost = (feature_weight * np.linalg.norm(means[u] - means[v], axis=1) + strength) * size**size_exponent
+    height = np.bincount(parent[u], length * cost, m) / np.maximum(np.bincount(parent[u], length, m), 1)
+    for node in range(m - 1, 0, -1):
+        height[parent[node]] = max(height[parent[node]], height[node])
+    return height / max(height[0], 1e-9) ** HEIGHT_POWER
+
+
+def _siblings(local: LocalGraph, labels: np.ndarray, parent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each border between two leaves of the tree: the two siblings (lower first) on whose common border it lies, and its index."""
+    depth = np.zeros(len(parent), np.int64)
+    for node in range(1, len(parent)):
+        depth[node] = depth[parent[node]] + 1
+    first, second = labels[local.graph.pairs].T
+    edge = np.flatnonzero(first != second)
+    first, second = first[edge].astype(np.int64), second[edge].astype(np.int64)
+    while (apart := parent[first] != parent[second]).any():
+        deeper, level = depth[first] - depth[second], apart
+        first = np.where(level & (deeper >= 0), parent[first], first)
+        second = np.where(level & (deeper <= 0), parent[second], second)
+    return np.minimum(first, second), np.maximum(first, second), edge
+
+
+def _scaled(tokens: np.ndarray) -> np.ndarray:
+    """Tokens (h, w, C), centred, of mean squared length ``FEATURE_POWER``; constant tokens become zeros."""
+    centred = tokens - tokens.mean(axis=(0, 1), dtype=np.float64)
+    mean_square = (centred**2).sum(axis=2).mean()
+    return centred * np.sqrt(FEATURE_POWER / mean_square) if mean_square > 1e-12 else np.zeros_like(centred)

@@ -1,0 +1,134 @@
+"""Two-way Normalised Cuts, again and again, until no cut is cheap enough.
+
+At each node the items are ordered by the eigenvector of the second smallest eigenvalue of the Laplacian, and every threshold on it is
+tried. Ncut = cut/assoc(A) + cut/assoc(B) lies between 0 and 2; halving a graph without any structure costs a little more than 1.
+
+Reference: Shi & Malik, "Normalized cuts and image segmentation", TPAMI 22(8), 2000. Their graph joined pixels by colour and distance;
+here it follows the backbone, see ``_spectral``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import UsageError
+from uss_dagster.graphs.affinity import dense_affinity
+from uss_dagster.graphs.eigen import floored, smallest_eigenpairs
+from uss_dagster.graphs.local_graph import edge_weights
+from uss_dagster.methods._spectral import Graph, items_of, lone_root, tree_regions
+from uss_dagster.methods.base import MethodSpec
+from uss_dagster.refine.leaves import RefineMethod
+from uss_dagster.regions import Regions
+
+
+@dataclass(frozen=True)
+class Params:
+    """graph: ``dense``, ``local``, or ``auto``, see ``_spectral``. ncut_th: a cut of this Ncut or more is not made; unless given, 1 on a dense
+    graph and no limit on a local one, where two leaves that touch always have 2, whatever lies between them. min_area: share of the
+    image that each side of a cut has at least. levels: greatest depth. distance, adjacency, sigma: of the dense graph, see
+    ``dense_affinity``; temperature: of the local one, see ``edge_weights``.
+    """
+
+    graph: Graph = "auto"
+    ncut_th: float | None = None
+    min_area: float = 0.0005
+    levels: int = 20
+    distance: Literal["cosine", "l2"] = "cosine"
+    adjacency: Literal["minmax", "exp"] = "exp"
+    sigma: float = 0.3
+    temperature: float = 0.06
+    refine: RefineMethod = "none"
+
+    def __post_init__(self) -> None:
+        if (self.ncut_th or 0) < 0 or not 0 <= self.min_area < 1 or self.levels < 0:
+            raise UsageError(
+                f"ncut_recursive: ncut_th {self.ncut_th}, min_area {self.min_area}, levels {self.levels}, "
+                "expected 0 or more, 0 to below 1, and 0 or more."
+            )
+        if self.sigma <= 0 or self.temperature <= 0:
+            raise UsageError(f"ncut_recursive: sigma {self.sigma} and temperature {self.temperature}, expected both above 0.")
+
+
+SPEC = MethodSpec(
+    name="ncut_recursive",
+    title="Recursive Normalised Cuts",
+    params=Params,
+    needs=("tokens",),
+    paper="Shi & Malik, TPAMI 2000",
+    licence="MIT (this project)",
+    summary="Two-way normalised cuts at the best threshold of the second eigenvector, recursively; the graph follows the backbone.",
+)
+
+
+def segment(sample: Sample, params: Params, state: object = None) -> Regions:
+    """A binary tree from the image (region 0) down; the image alone where no cut is made. Level, score and source are those of
+    ``hierarchy_agnostic``.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # sums inside BLAS come out in one order
+        items = items_of(sample, "tokens", params.graph)
+        if items.plain:
+            return lone_root(sample)
+        if items.local is None:
+            affinity, limit = dense_affinity(items.features, distance=params.distance, similarity=params.adjacency, sigma=params.sigma), 1.0
+        else:
+            affinity, limit = edge_weights(items.local, params.temperature), np.inf
+        limit = limit if params.ncut_th is None else params.ncut_th
+        labels, parent, ncut = cut_down(affinity, items.area, limit, params.min_area, params.levels)
+        return tree_regions(sample, items, labels, parent, ncut, params.refine)
+
+
+def cut_down(
+    affinity: np.ndarray, area: np.ndarray, limit: float, min_area: float, levels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(leaf of each item (n,), parent (m,), cut over association of each node against its sibling (m,)), in preorder."""
+    labels = np.zeros(len(affinity), np.int32)
+    parent: list[int] = []
+    ncut: list[float] = []
+    waiting = [(-1, np.arange(len(affinity)), 0.0, levels)]
+    while waiting:
+        above, held, cut, left = waiting.pop()
+        node = len(parent)
+        parent.append(above)
+        ncut.append(cut)
+        labels[held] = node
+        if left == 0 or len(held) < 2:
+            continue
+        found = best_cut(affinity if len(held) == len(affinity) else affinity[np.ix_(held, held)], area[held], min_area)
+        if found is not None and found[1].sum() < limit:
+            second, cuts = found
+            waiting += [(node, held[second], cuts[1], left - 1), (node, held[~second], cuts[0], left - 1)]
+    return labels, np.array(parent, np.int32), np.array(ncut)
+
+
+def best_cut(affinity: np.ndarray, area: np.ndarray, min_area: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The side of each item, bool (n,), False for the first item, and cut over association of the two sides, of the threshold on the second
+    eigenvector with the smallest sum of both, the lowest of equals. None where no threshold leaves each side ``min_area``.
+
+    affinity: (n, n), n ≥ 2, diagonal 0.
+    """
+    vector = smallest_eigenpairs(affinity, 2, laplacian="randomwalk").vectors[:, 1]
+    order = np.argsort(vector, kind="stable")
+    values, size = vector[order], np.cumsum(area[order])
+    # a threshold lies between different values; entries that differ by rounding only are one value
+    possible = np.diff(values) > 1e-9 * max(values[-1] - values[0], 1e-12)
+    possible &= (size[:-1] >= min_area) & (size[-1] - size[:-1] >= min_area)
+    if not possible.any():
+        return None
+    degree = affinity.sum(axis=1)[order]
+    rank = np.argsort(order, kind="stable")
+    # row by row, weight to the items before: twice its running sum is the weight inside the first side
+    before = np.array([affinity[item, order[:place]].sum() for item, place in zip(order, rank[order], strict=True)])
+    low, total = np.cumsum(degree), degree.sum()
+    cut = np.maximum(low - 2 * np.cumsum(before), 0)[:-1]
+    shares = cut / floored(low[:-1], degree), cut / floored(total - low[:-1], degree)
+    score = np.where(possible, shares[0] + shares[1], np.inf)
+    best = int(np.argmin(score))
+    side = rank > best
+    cuts = np.array([shares[0][best], shares[1][best]])
+    return (side, cuts) if not side[0] else (~side, cuts[::-1])
