@@ -1,0 +1,310 @@
+"""Recursive two-way Normalised Cuts into one full tree, pruned afterwards at any threshold.
+
+A node is cut along the eigenvector of the second smallest eigenvalue, at the best of all its n - 1 splits. The tree is built down to the
+greatest cost of interest; every lower threshold is then a pruning of it, and there are no more different prunings than nodes.
+
+References: Shi & Malik, "Normalized cuts and image segmentation", TPAMI 22(8), 2000; Newman, "Modularity and community structure in
+networks", PNAS 103, 2006; Nagai, "Inappropriateness of the criterion of k-way normalized cuts for deciding the number of clusters",
+Pattern Recognition Letters 28, 2007 (why the mean of Ncuts prefers two parts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.graphs.eigen import floored
+
+Rule = Literal["gap", "mean", "modularity"]
+
+_DENSE_BELOW = 200
+_KRYLOV = 24
+"""Vectors of the Lanczos space, which is restarted once: where more are needed, eigenvalues crowd and the dense solver is faster."""
+_ROUNDING = 1e-9
+"""Entries of an eigenvector that differ by less, as a share of its range, are equal."""
+_COST_ROUNDING = 1e-6
+"""Costs that differ by less are equal: graphs come from transitions in float32."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """side: bool (n,), False for the first item. cost: Ncut. position: how many items lie below the threshold. value: the eigenvalue."""
+
+    side: np.ndarray
+    cost: float
+    position: int
+    value: float
+
+
+@dataclass(frozen=True)
+class CutTree:
+    """A binary tree of m nodes over n items, in preorder, the root first; of two children the one with the lowest item comes first.
+
+    order: int64 (n,), the items, so that node v holds ``order[start[v]:stop[v]]``, in ascending order where it is a leaf. parent: int32 (m,),
+    -1 for the root. depth: int32 (m,). cost: float64 (m,), Ncut of the node's split, made or not, infinite where none is
+    possible. position: int64 (m,), items below the threshold of that split, -1 for none. inside, volume: float64 (m,), the weight
+    between the node's items, and between these and all items. vector: float64 (n,), the root's second eigenvector, zeros where it has none.
+    """
+
+    order: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    parent: np.ndarray
+    depth: np.ndarray
+    cost: np.ndarray
+    position: np.ndarray
+    inside: np.ndarray
+    volume: np.ndarray
+    vector: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """The greatest cost on the way from the root to each node's own split, float64 (m,): it is made at every threshold above."""
+        reach = self.cost.copy()
+        for node in range(1, len(self)):
+            reach[node] = max(reach[node], reach[self.parent[node]])
+        return reach
+
+    @cached_property
+    def is_inner(self) -> np.ndarray:
+        """Bool (m,): the node has children."""
+        inner = np.zeros(len(self), bool)
+        inner[self.parent[1:]] = True
+        return inner
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The leaf of each item, int32 (n,)."""
+        labels = np.empty(len(self.order), np.int32)
+        for leaf in np.flatnonzero(~self.is_inner):
+            labels[self.order[self.start[leaf] : self.stop[leaf]]] = leaf
+        return labels
+
+    def pruned(self, tau: float, depth: int | None = None) -> CutTree:
+        """The tree of the splits that cost less than tau, as all splits above them do, and lie above a depth."""
+        above = np.maximum(self.parent, 0)
+        keep = self.reach[above] < tau
+        if depth is not None:
+            keep &= self.depth <= depth
+        keep[0] = True
+        rank = np.cumsum(keep) - 1
+        tree = CutTree(
+            order=self.order.copy(),
+            start=self.start[keep],
+            stop=self.stop[keep],
+            parent=np.where(self.parent[keep] >= 0, rank[above[keep]], -1).astype(np.int32),
+            depth=self.depth[keep],
+            cost=self.cost[keep],
+            position=self.position[keep],
+            inside=self.inside[keep],
+            volume=self.volume[keep],
+            vector=self.vector,
+        )
+        for leaf in np.flatnonzero(~tree.is_inner):
+            tree.order[tree.start[leaf] : tree.stop[leaf]].sort()
+        return tree
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record a node, of plain numbers and lists; items of inner nodes are those of their children."""
+        children: list[list[int]] = [[] for _ in self.parent]
+        for node, above in enumerate(self.parent.tolist()[1:], start=1):
+            children[above].append(node)
+        return [
+            {
+                "id": node,
+                "parent": int(self.parent[node]),
+                "depth": int(self.depth[node]),
+                "size": int(self.stop[node] - self.start[node]),
+                "cost": float(self.cost[node]) if np.isfinite(self.cost[node]) else None,
+                "position": int(self.position[node]) if self.position[node] >= 0 else None,
+                "children": children[node],
+                "items": [] if children[node] else self.order[self.start[node] : self.stop[node]].tolist(),
+            }
+            for node in range(len(self))
+        ]
+
+
+def second_eigenpair(weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """The second smallest eigenvalue of (D - W) y = λ D y and its y, of unit length, the entry of greatest magnitude positive.
+
+    weights: float64 (n, n), symmetric, n ≥ 2. The first pair, 0 and the constant vector, is known and taken out, so a graph in
+    several parts gives a vector that tells parts apart. Large graphs: Lanczos on the inverse, in which small eigenvalues lie apart as a rule.
+    """
+    from scipy import linalg
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    n = len(weights)
+    root = np.sqrt(floored(weights.sum(axis=1)))
+    trivial = root / np.linalg.norm(root)
+    laplacian = weights / -root[:, None]
+    laplacian /= root
+    # 2 is the greatest eigenvalue there can be: the trivial one moves there
+    laplacian += 2 * trivial[:, None] * trivial
+    laplacian[np.arange(n), np.arange(n)] += 1
+    found = None
+    if n >= _DENSE_BELOW:
+        try:
+            # the small shift keeps a graph in several parts definite
+            shift = 1e-10
+            laplacian[np.arange(n), np.arange(n)] += shift
+            factor = linalg.cholesky(laplacian, lower=False, check_finite=False)
+            inverse = LinearOperator(
+                (n, n),
+                matvec=lambda v: linalg.solve_triangular(
+                    factor, linalg.solve_triangular(factor, v, trans=1, check_finite=False), check_finite=False
+                ),
+                dtype=np.float64,
+            )
+            start = np.random.default_rng(0).standard_normal(n)
+            values, vectors = eigsh(inverse, 1, which="LA", v0=start, tol=1e-6, ncv=_KRYLOV, maxiter=2)
+            found = float(1 / values[0]) - shift, vectors[:, 0]
+        except (ArpackError, np.linalg.LinAlgError):
+            found = None
+    if found is None:
+        values, vectors = linalg.eigh(laplacian, subset_by_index=[0, 0], check_finite=False)
+        found = float(values[0]), vectors[:, 0]
+    vector = found[1] / root
+    vector /= np.linalg.norm(vector)
+    return max(found[0], 0.0), vector * (1 if vector[np.argmax(np.abs(vector))] > 0 else -1)
+
+
+def sweep(weights: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(order of the items by the vector, int64 (n,); Ncut of the first p + 1 of them against the others, float64 (n - 1,)).
+
+    Splits between equal entries of the vector, which no threshold makes, cost infinity. weights: float64 (n, n).
+    """
+    from uss_dagster.graphs._walk_kernel import sweep_costs
+
+    order = np.argsort(vector, kind="stable")
+    costs = sweep_costs(np.ascontiguousarray(weights, np.float64), weights.sum(axis=1), order)
+    values = vector[order]
+    costs[np.diff(values) <= _ROUNDING * (values[-1] - values[0])] = np.inf
+    return order, costs
+
+
+def best_split(weights: np.ndarray, min_size: int = 1) -> Split | None:
+    """The split of least Ncut along the second eigenvector that leaves ``min_size`` items on each side; None where there is none."""
+    found = _best(weights, min_size)
+    return None if found is None else found[0]
+
+
+def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most: float = 1.0) -> CutTree:
+    """The full tree: every node is cut by ``best_split`` as long as that costs less than ``most`` and its depth is below ``max_depth``.
+
+    weights: float (n, n), symmetric, 0 or more, self loops allowed. A node is cut in the graph of its own items, with degrees counted
+    inside it. A graph without any structure has a cost of 1 for every split.
+    """
+    weights = _checked(weights)
+    if min_size < 1 or max_depth < 0:
+        raise UsageError(f"cut_tree: min_size {min_size} and max_depth {max_depth}, expected 1 or more and 0 or more.")
+    n = len(weights)
+    degree = weights.sum(axis=1)
+    vector = np.zeros(n)
+    order = np.arange(n)
+    nodes: list[tuple[int, int, int, int, float, int, float, float]] = []
+    # (parent, first place in the order, items, depth, weights between them); the next in preorder on top
+    waiting = [(-1, 0, np.arange(n), 0, weights)]
+    while waiting:
+        above, start, items, depth, inner = waiting.pop()
+        order[start : start + len(items)] = items
+        found = _best(inner, min_size) if depth < max_depth and len(items) >= 2 * min_size else None
+        if found is not None and above < 0:
+            vector = found[1]
+        split = None if found is None or found[0].cost >= most - _COST_ROUNDING else found[0]
+        inside, volume = float(inner.sum()), float(degree[items].sum())
+        cost, position = (split.cost, split.position) if split else (np.inf, -1)
+        nodes.append((above, start, start + len(items), depth, cost, position, inside, volume))
+        if split:
+            first, second = np.flatnonzero(~split.side), np.flatnonzero(split.side)
+            node = len(nodes) - 1
+            for side, place in ((second, start + len(first)), (first, start)):
+                waiting.append((node, place, items[side], depth + 1, inner[np.ix_(side, side)]))
+    parent, begin, end, depths, costs, positions, insides, volumes = zip(*nodes, strict=True)
+    return CutTree(
+        order,
+        np.array(begin, np.int64),
+        np.array(end, np.int64),
+        np.array(parent, np.int32),
+        np.array(depths, np.int32),
+        np.array(costs, np.float64),
+        np.array(positions, np.int64),
+        np.array(insides, np.float64),
+        np.array(volumes, np.float64),
+        vector,
+    )
+
+
+def choose_threshold(tree: CutTree, rule: Rule = "gap") -> float:
+    """The threshold at which to prune a full tree, in the middle of those that give the same pruning.
+
+    - ``gap``: where the first split refused costs most above the dearest one made. A pruning that makes none has a cost of 0, one that
+      refuses none of 1.
+    - ``mean``: the lowest mean over leaves of 1 - inside / volume, of prunings with two leaves or more.
+    - ``modularity``: the highest Newman modularity, 0 for the root alone.
+
+    Of equals the lowest.
+    """
+    if rule not in get_args(Rule):
+        raise UsageError(f"Unknown threshold rule '{rule}'.{did_you_mean(str(rule), get_args(Rule))}")
+    made = np.flatnonzero(tree.is_inner)
+    made = made[np.argsort(tree.reach[made], kind="stable")]
+    marks = np.concatenate([[0.0], np.unique(tree.reach[made]), [1.0]])
+    if rule == "gap":
+        best = int(np.argmax(np.diff(marks)))
+    elif rule == "mean":
+        leaving = 1 - tree.inside / np.maximum(tree.volume, 1e-300)
+        sums = _over_leaves(tree, made, leaving)
+        score = np.append(np.inf, sums[1:] / np.arange(2, len(sums) + 1))
+        best = int(np.argmin(score[_complete(tree, made)]))
+    else:
+        total = max(float(tree.volume[0]), 1e-300)
+        score = _over_leaves(tree, made, tree.inside / total - (tree.volume / total) ** 2)
+        best = int(np.argmax(np.round(score[_complete(tree, made)], 12)))
+    return float((marks[best] + marks[best + 1]) / 2)
+
+
+def _over_leaves(tree: CutTree, made: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Sum of a value over the leaves after no split, the first, the first two, …, float64 (splits + 1,)."""
+    change = -value
+    np.add.at(change, tree.parent[1:], value[1:])
+    return np.cumsum(np.concatenate([value[:1], change[made]]))
+
+
+def _complete(tree: CutTree, made: np.ndarray) -> np.ndarray:
+    """Numbers of splits after which all of one ``reach`` are made, so that they are a pruning; 0 first."""
+    reach = tree.reach[made]
+    return np.concatenate([[0], np.flatnonzero(np.append(np.diff(reach) > 0, True)[: len(reach)]) + 1])
+
+
+def _best(weights: np.ndarray, min_size: int) -> tuple[Split, np.ndarray] | None:
+    """The best split, and the eigenvector that it is on."""
+    n = len(weights)
+    if n < max(2, 2 * min_size):
+        return None
+    value, vector = second_eigenpair(weights)
+    order, costs = sweep(weights, vector)
+    allowed = costs[min_size - 1 : n - min_size]
+    best = int(np.argmin(allowed)) + min_size - 1
+    if not np.isfinite(costs[best]):
+        return None
+    side = np.ones(n, bool)
+    side[order[: best + 1]] = False
+    return Split(side if not side[0] else ~side, float(costs[best]), best + 1, value), vector
+
+
+def _checked(weights: np.ndarray) -> np.ndarray:
+    weights = np.ascontiguousarray(weights, np.float64)
+    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
+        raise BadData(f"The graph has shape {weights.shape}, expected one or more rows and as many columns.")
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise BadData("The graph holds weights that are negative or not finite, expected 0 or more.")
+    if np.abs(weights - weights.T).max() > 1e-6 * weights.max():
+        raise BadData("The graph is not symmetric. Use (W + Wᵀ) / 2 if that is what is meant.")
+    return weights

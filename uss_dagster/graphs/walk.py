@@ -1,0 +1,211 @@
+"""Attention as a random walk between the cells of a grid: one transition matrix from several resolutions, its powers, its stationary
+distribution, and the symmetric graphs that can be made of it.
+
+A row of softmax attention is a probability distribution over cells, so the matrix is that of a Markov chain and its powers are walks of
+several steps.
+
+References: Ivanova et al., "Unsupervised segmentation by diffusing, walking and cutting", arXiv 2412.04678 (attention powers and
+graphs); Meilă & Shi, "A random walks view of spectral segmentation", AISTATS 2001 (Ncut as escape probability); Tian et al., "Diffuse,
+attend, and segment", CVPR 2024 (weights of the resolutions); Kemeny & Snell, "Finite Markov chains", 1960 (lumping).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.graphs.region_graph import _bilinear
+
+GRAPHS = ("cos", "dot", "sym", "rw")
+LEAST = 1e-8
+"""No weight of a graph is below it, so that graphs are connected. Graphs are scaled so that a node's degree is about 1 or more."""
+
+Grid = tuple[int, int]
+
+
+def transition(matrix: Any) -> np.ndarray:
+    """Attention (n, n), dense or scipy sparse, as a dense float32 transition matrix: checked, its rows rescaled to sum to 1."""
+    dense = np.asarray(matrix if isinstance(matrix, np.ndarray) else matrix.toarray(), np.float32)
+    if dense.ndim != 2 or dense.shape[0] != dense.shape[1] or not len(dense):
+        raise BadData(f"Attention has shape {dense.shape}, expected one row and one column for each of one or more cells.")
+    sums = dense.sum(axis=1, dtype=np.float64)
+    if not np.isfinite(sums).all() or dense.min() < 0 or np.abs(sums - 1).max() > 0.01:
+        raise BadData("Attention holds values that are negative or not finite, or rows that do not sum to 1; extract it again.")
+    return dense / sums[:, None].astype(np.float32)
+
+
+def blocks_of(grid: Grid, target: Grid) -> np.ndarray:
+    """The cell of the target grid in which each cell of a grid begins, int64 (h·w,): its block where the target is coarser."""
+    (h, w), (rows, columns) = grid, target
+    return ((np.arange(h) * rows // h)[:, None] * columns + np.arange(w) * columns // w).ravel()
+
+
+def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
+    """The chain lumped into the blocks of a coarser grid: columns of a block summed, rows averaged; rows still sum to 1.
+
+    This is the chain of blocks for a walker that is anywhere in a block with equal probability, and exact where all cells of a block have
+    the same transitions to the blocks. matrix: (n, n), dense or sparse, n = h·w; the result is of the same kind.
+    """
+    from scipy import sparse
+
+    _check_grid(matrix.shape, grid)
+    if target[0] > grid[0] or target[1] > grid[1]:
+        raise UsageError(f"A chain on a grid {grid} cannot be coarsened to {target}, which is finer; see 'to_grid'.")
+    if target == grid:
+        return matrix
+    block = blocks_of(grid, target)
+    n, count = len(block), target[0] * target[1]
+    members = sparse.csr_array((np.ones(n, matrix.dtype), (block, np.arange(n))), shape=(count, n))
+    size = np.bincount(block, minlength=count).astype(matrix.dtype)
+    if isinstance(matrix, np.ndarray):
+        return (members @ (members @ matrix / size[:, None]).T).T
+    return (sparse.diags_array(1 / size) @ members @ matrix @ members.T).tocsr()
+
+
+def refine_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """The chain on a finer grid: the map of each row upsampled bilinearly and rescaled to sum to 1; each cell has the row of the one it is in."""
+    from scipy import sparse
+
+    _check_grid(matrix.shape, grid)
+    if target[0] < grid[0] or target[1] < grid[1]:
+        raise UsageError(f"A chain on a grid {grid} cannot be refined to {target}, which is coarser; see 'to_grid'.")
+    if target == grid:
+        return matrix
+    taps = []
+    for size, cells in zip(target, grid, strict=True):
+        (low, high), (near, far) = _bilinear(size, cells)
+        entries = (np.concatenate([near, far]), (np.tile(np.arange(size), 2), np.concatenate([low, high])))
+        taps.append(sparse.coo_array(entries, shape=(size, cells)))
+    upsampling = sparse.csr_array(sparse.kron(*taps)).astype(matrix.dtype)
+    fine = (upsampling @ matrix.T).T
+    fine /= fine.sum(axis=1, keepdims=True)
+    return fine[blocks_of(target, grid)]
+
+
+def to_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """The chain on any other grid: coarsened along the sides that are longer, then refined along those that are shorter."""
+    between = min(grid[0], target[0]), min(grid[1], target[1])
+    return refine_grid(coarsen(matrix, grid, between), between, target)
+
+
+def aggregate(
+    maps: Iterable[tuple[Grid, np.ndarray]],
+    target: Grid,
+    weights: Literal["proportional", "uniform"] | Mapping[int, float] = "proportional",
+) -> np.ndarray:
+    """One transition matrix, float32 (n, n) on the target grid: the weighted mean of those of several resolutions.
+
+    maps: a grid (h, w) and its matrix (h·w, h·w) each. weights: ``proportional`` to the side length, ``uniform``, or by the number of rows
+    h of a grid; they are rescaled to sum to 1.
+    """
+    total, whole = np.zeros((target[0] * target[1],) * 2, np.float32), 0.0
+    for grid, matrix in maps:
+        if isinstance(weights, Mapping):
+            if grid[0] not in weights:
+                raise UsageError(f"No weight is given for the grid of {grid[0]} rows; weights are given for {sorted(weights)}.")
+            weight = float(weights[grid[0]])
+        elif weights in ("proportional", "uniform"):
+            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
+        else:
+            raise UsageError(f"Unknown weights '{weights}'.{did_you_mean(str(weights), ('proportional', 'uniform'))}")
+        if weight < 0:
+            raise UsageError(f"The weight of the grid {grid} is {weight}, expected 0 or more.")
+        total += np.float32(weight) * to_grid(transition(matrix), grid, target)
+        whole += weight
+    if whole <= 0:
+        raise UsageError("Nothing to aggregate: no attention was given, or all its weights are 0.")
+    return total / total.sum(axis=1, keepdims=True)
+
+
+def walk(step: np.ndarray, k: int) -> np.ndarray:
+    """Transitions of k steps, float32 (n, n), by repeated squaring; rows are rescaled to sum to 1 after each product."""
+    if k < 1:
+        raise UsageError(f"A walk of {k} steps was asked for, expected 1 or more.")
+    square, power = step, None
+    while True:
+        if k & 1:
+            power = square if power is None else _unit_rows(power @ square)
+        k >>= 1
+        if not k:
+            assert power is not None
+            return power
+        square = _unit_rows(square @ square)
+
+
+def stationary(step: np.ndarray, iterations: int = 200, tolerance: float = 1e-8) -> np.ndarray:
+    """The distribution that the walk does not change, float64 (n,), summing to 1; the same for every power of the walk.
+
+    From the uniform distribution, half a step at a time so that a periodic chain settles as well. A chain that mixes too slowly for that
+    is solved as a linear system; one in several parts, which has no single answer, keeps the share of each part it began with.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    transposed = np.ascontiguousarray(step.T, np.float64)
+    transposed /= transposed.sum(axis=0)
+    share = np.full(len(step), 1 / len(step))
+    for _ in range(iterations):
+        following = (share + transposed @ share) / 2
+        change = np.abs(following - share).sum()
+        share = following / following.sum()
+        if change <= tolerance:
+            return share
+    if connected_components(transposed > 0, connection="strong", return_labels=False) > 1:
+        return share
+    system = transposed - np.eye(len(step))
+    system[-1] = 1
+    wanted = np.zeros(len(step))
+    wanted[-1] = 1
+    solved = np.maximum(np.linalg.solve(system, wanted), 0)
+    return solved / solved.sum()
+
+
+def walk_graph(power: np.ndarray, graph: str = "cos", *, alpha: float = 10.0, share: np.ndarray | None = None) -> np.ndarray:
+    """A symmetric graph of a walk's transitions P, float64 (n, n), no weight below ``LEAST``; self loops stay.
+
+    - ``cos``: cosines between rows, brought to 0..1 by their least and greatest, to the power ``alpha``; ones where all are equal.
+    - ``dot``: P Pᵀ.
+    - ``sym``: (P + Pᵀ) / 2.
+    - ``rw``: (F + Fᵀ) / 2 with the flow F = diag(share) P, times n. share: float (n,), the stationary distribution of the walk; Ncut is then
+      the probability of leaving one side plus that of leaving the other. For a doubly stochastic walk it is ``sym``.
+    """
+    if graph not in GRAPHS:
+        raise UsageError(f"Unknown graph '{graph}'.{did_you_mean(graph, GRAPHS)}")
+    if graph == "sym":
+        weights = power.astype(np.float64)
+        weights = (weights + weights.T) / 2
+    elif graph == "rw":
+        flow = power * (len(power) * (stationary(power) if share is None else share))[:, None]
+        weights = (flow + flow.T) / 2
+    elif graph == "dot":
+        weights = (power @ power.T).astype(np.float64)
+        weights = (weights + weights.T) / 2
+    else:
+        weights = _cosines(power, alpha)
+    return np.maximum(weights, LEAST, out=weights)
+
+
+def _cosines(rows: np.ndarray, alpha: float) -> np.ndarray:
+    """Cosines between rows, brought to 0..1 by the least and the greatest, to the power alpha."""
+    units = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    cosines = (units @ units.T).astype(np.float64)
+    cosines = (cosines + cosines.T) / 2
+    np.fill_diagonal(cosines, 1)
+    low, high = cosines.min(), cosines.max()
+    if high - low <= 1e-5:  # alike up to rounding in float32
+        return np.ones_like(cosines)
+    cosines -= low
+    cosines /= high - low
+    return np.power(cosines, alpha, out=cosines)
+
+
+def _unit_rows(matrix: np.ndarray) -> np.ndarray:
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
+
+
+def _check_grid(shape: tuple[int, ...], grid: Grid) -> None:
+    if shape != (grid[0] * grid[1],) * 2:
+        raise BadData(f"A chain of shape {shape} does not fit a grid {grid}, expected {(grid[0] * grid[1],) * 2}.")
