@@ -67,7 +67,7 @@ def test_statement_shared_module_and_new_dataset_through_dagster(built: Project)
 def test_a_refused_output_reads_well_in_dagster(built: Project):
     built.edit(
         "uss_dagster/stages/scores.py",
-        '    rows.sort(key=lambda r: (*convention_of(r)',
+        "    rows.sort(key=lambda r: (*convention_of(r)",
         '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (*convention_of(r)',
     )
     before = (built.root / "dvc.lock").read_bytes()

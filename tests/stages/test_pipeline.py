@@ -175,7 +175,7 @@ CORRUPTIONS = {
     "NaN score": (
         "scores",
         "slic_merge__scenes",
-        '    rows.sort(key=lambda r: (*convention_of(r)',
+        "    rows.sort(key=lambda r: (*convention_of(r)",
         '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (*convention_of(r)',
         "is nan for image",
     ),
