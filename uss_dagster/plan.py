@@ -278,6 +278,8 @@ def expected_code(stage: str, cell: Mapping[str, Any]) -> str:
     for family in ("dataset", "backbone", "method"):
         if stage == {"dataset": "datasets", "backbone": "features", "method": "segments"}[family]:
             modules.append(registry.module_name(family, cell["kind"] if family != "method" else cell["method"]))
+    if stage == "segments" and cell.get("encoder"):
+        modules.append(registry.module_name("backbone", cell["encoder"]["kind"]))
     if stage == "scores":
         modules += [registry.module_name("metric", m) for m in cell["metrics"]]
     return fingerprint(modules)
@@ -366,11 +368,19 @@ def _entry(profile: Profile, entry: str) -> tuple[Any, dict[str, Any]]:
                     f"{at}: method '{method}' needs facet '{facet}', but backbone '{backbone}' writes {facets}. Add it to the backbone's 'facets'."
                 )
     params = _params(profile, module, _plain(given.get("params") or {}, profile, entry), ("entries", entry, "params"), f"method '{method}'")
+    feature_cell = _feature_cell(profile, str(backbone), "") if spec.encodes else {}
+    for facet in spec.encodes:
+        if facet not in feature_cell["params"].get("facets", []):
+            raise UsageError(
+                f"{at}: method '{method}' encodes pieces of images as '{facet}'. Add it to the 'facets' of backbone '{backbone}'."
+            )
     cell = {
         "entry": entry,
         "method": method,
         "backbone": backbone or "",
         "params": params,
+        "encoder": {k: feature_cell[k] for k in ("kind", "params") if feature_cell},
+        "pool": feature_cell.get("pool", ""),
         "shard_images": profile.settings.shard_images,
         "title": str(given.get("title") or spec.title),
         "about": f"{given.get('title') or spec.title}: {spec.summary or spec.paper}",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from uss_dagster import registry
 from uss_dagster.errors import UsageError
 
 FACETS = ("tokens", "keys", "cls", "cls_attention", "attention")
@@ -67,3 +71,35 @@ class Features:
         matrix.sum_duplicates()
         scale = np.asarray(matrix.sum(axis=1)).ravel()
         return (sparse.diags_array(1 / scale) @ matrix).tocsr()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone as a function of pictures, for methods that also encode pieces of an image or changed copies of it.
+
+    It holds names and values only, so it pickles; each process loads the backbone once, when first asked. parameters: the backbone's own,
+    as JSON with sorted keys.
+    """
+
+    kind: str
+    parameters: str = "{}"
+
+    @classmethod
+    def of(cls, kind: str, parameters: Mapping[str, Any]) -> Encoder:
+        """The encoder of a backbone with the parameters of its cell."""
+        return cls(kind, json.dumps(dict(parameters), sort_keys=True))
+
+    def __call__(self, images: list[np.ndarray]) -> list[Features]:
+        """Features of uint8 (H, W, 3) RGB images of any sizes, in the order given, float32."""
+        spec = registry.load("backbone", self.kind).SPEC
+        return [Features(found, f"backbone '{self.kind}'", spec.comparable) for found in loaded(self.kind, self.parameters)(images)]
+
+
+@functools.lru_cache(maxsize=2)
+def loaded(kind: str, parameters: str) -> Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]]:
+    """A backbone ready to run, once a process: images → facets. parameters: JSON."""
+    module = registry.load("backbone", kind)
+    extract: Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]] = module.load(
+        registry.build_params(module.SPEC.params, json.loads(parameters), f"backbone '{kind}'")
+    )
+    return extract

@@ -26,7 +26,7 @@ from uss_dagster.artifacts.pictures import decode, find_images
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, worker_count
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.backbones.base import Features
+from uss_dagster.backbones.base import Encoder, loaded
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 
@@ -78,10 +78,10 @@ def segment_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], c
     _check_out(job.out, [image_id for image_id, _ in named])
     if module.SPEC.needs:
         job = dataclasses.replace(job, backbone=job.backbone or DEFAULT_BACKBONE)
-        _extractor(job.backbone, tuple(module.SPEC.needs), json.dumps(job.backbone_parameters, sort_keys=True))
+        _job_encoder(job)
     on_device = bool(job.backbone) and registry.load("backbone", str(job.backbone)).SPEC.device
     job.out.mkdir(parents=True, exist_ok=True)
-    state = module.fit(_readable(named, job), params) if hasattr(module, "fit") else None
+    state = module.fit(_Readable(named, job), params) if hasattr(module, "fit") else None
     failed = 0
     with ExitStack() as stack:
         stack.callback(_remove_unfinished, job)
@@ -160,36 +160,45 @@ def _read(image_id: str, path: Path, job: Job, needs: tuple[str, ...]) -> tuple[
         image = shrunk(image, job.long_side)
     if not needs:
         return Sample(image_id, image), size
-    extract = _extractor(job.backbone, tuple(needs), json.dumps(job.backbone_parameters, sort_keys=True))
-    comparable = registry.load("backbone", str(job.backbone)).SPEC.comparable
-    return Sample(image_id, image, Features(extract([image])[0], f"backbone '{job.backbone}'", comparable)), size
+    encode = _job_encoder(job)
+    return Sample(image_id, image, encode([image])[0], encode), size
 
 
-def _readable(named: list[tuple[str, Path]], job: Job) -> Iterator[Sample]:
-    """Samples of the pictures that can be read, for a method that looks at all of them first."""
-    needs = registry.load("method", job.method).SPEC.needs
-    for image_id, path in named:
-        try:
-            sample, _ = _read(image_id, path, job, needs)
-        except BadData:
-            continue  # said when its turn comes
-        yield sample
+@dataclass(frozen=True)
+class _Readable:
+    """Samples of the pictures that can be read, for a method that looks at all of them first, as often as it wants."""
+
+    named: list[tuple[str, Path]]
+    job: Job
+
+    def __len__(self) -> int:
+        return len(self.named)
+
+    def __iter__(self) -> Iterator[Sample]:
+        needs = registry.load("method", self.job.method).SPEC.needs
+        for image_id, path in self.named:
+            try:
+                yield _read(image_id, path, self.job, needs)[0]
+            except BadData:
+                continue  # said when its turn comes
+
+
+def _job_encoder(job: Job) -> Encoder:
+    spec = registry.load("method", job.method).SPEC
+    facets = tuple(dict.fromkeys((*spec.needs, *spec.encodes)))
+    return _encoder(str(job.backbone), facets, json.dumps(job.backbone_parameters, sort_keys=True))
 
 
 @functools.lru_cache(maxsize=1)
-def _extractor(
-    backbone: str | None, needs: tuple[str, ...], parameters_json: str
-) -> Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]]:
-    """The loaded backbone, once a process; it writes the facets that the method needs."""
-    module = registry.load("backbone", str(backbone))
-    missing = [facet for facet in needs if facet not in module.SPEC.facets]
+def _encoder(backbone: str, facets: tuple[str, ...], parameters_json: str) -> Encoder:
+    """The backbone, writing the facets that the method needs; it is loaded here, so that what is wrong with it is said first."""
+    spec = registry.load("backbone", backbone).SPEC
+    missing = [facet for facet in facets if facet not in spec.facets]
     if missing:
-        raise UsageError(
-            f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(module.SPEC.facets)}). Choose another one."
-        )
-    params = registry.build_params(module.SPEC.params, {"facets": list(needs), **json.loads(parameters_json)}, f"backbone '{backbone}'")
-    extract: Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]] = module.load(params)
-    return extract
+        raise UsageError(f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(spec.facets)}). Choose another one.")
+    encoder = Encoder.of(backbone, {"facets": list(facets), **json.loads(parameters_json)})
+    loaded(encoder.kind, encoder.parameters)
+    return encoder
 
 
 # -- which pictures, and under which names -------------------------------------------------------------------------

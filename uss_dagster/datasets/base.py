@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,22 @@ import numpy as np
 
 from uss_dagster.errors import Unavailable
 from uss_dagster.regions import ClassTree, Regions
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of an official release. urls: where it is to be had without a login, best first; none where terms have to be accepted first.
+
+    size: in bytes, 0 where unknown. md5, sha256: as published, empty where unknown. under: the folder, relative to the dataset's own, in
+    which it is extracted (or put, where it is no archive).
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int = 0
+    md5: str = ""
+    sha256: str = ""
+    under: str = "."
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,10 @@ class DatasetSpec:
     classes: ClassTree | None = None
     counts: dict[str, int] = field(default_factory=dict)
     """Images in the full official split, by split name, where there is one."""
+    archives: tuple[Archive, ...] = ()
+    """What the official release consists of."""
+    instructions: str = ""
+    """How to get what cannot be fetched without a login, in a sentence or two."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +69,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as a method sees it. ``image``: uint8 (H, W, 3), RGB. ``features``: the backbone's facets, or None."""
+    """One image as a method sees it. ``image``: uint8 (H, W, 3), RGB. ``features``: the backbone's facets, or None.
+    ``encode``: the backbone itself, for a method whose spec says ``encodes``: list of images → list of their features."""
 
     image_id: str
     image: np.ndarray
     features: Any = None
+    encode: Callable[[list[np.ndarray]], list[Any]] | None = None
 
 
 def mirror_folder(name: str) -> Path | None:

@@ -4,6 +4,8 @@ the whole dataset, ``fit``::
     SPEC = MethodSpec(name="kmeans", title=…, params=Params, needs=("tokens",), paper=…, licence=…)
     def fit(samples: Iterable[Sample], params: Params) -> State: …          # optional
     def segment(sample: Sample, params: Params, state: State | None) -> Regions: …
+
+``samples`` may be gone through as often as wanted, one image in memory at a time; ``len`` tells how many. A state must pickle.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ class MethodSpec:
 
     overlap: regions without a common line of descent may share pixels. supervised: it sees ground truth.
     imported: it only reads what was made elsewhere, for images that are known there. labels: its regions carry labels that mean the
-    same over the whole dataset.
+    same over the whole dataset. encodes: facets that it has the backbone compute for pieces of an image, with ``sample.encode``.
     reimplementation: written from a published description, so numbers may differ from the authors'.
     """
 
@@ -31,5 +33,6 @@ class MethodSpec:
     supervised: bool = False
     imported: bool = False
     labels: bool = False
+    encodes: tuple[str, ...] = ()
     reimplementation: bool = True
     summary: str = ""

@@ -20,6 +20,7 @@ from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
+from uss_dagster.backbones.base import loaded
 from uss_dagster.errors import BadData, TryAgain
 
 
@@ -62,13 +63,6 @@ def _name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-@functools.lru_cache(maxsize=1)
-def _extractor(kind: str, params_json: str) -> Any:
-    """The loaded backbone, once a process."""
-    module = registry.load("backbone", kind)
-    return module.load(registry.build_params(module.SPEC.params, json.loads(params_json), f"backbone '{kind}'"))
-
-
 def _shard(job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, target: Staging) -> dict[str, Any]:
     """One shard: its index part is written last, so where that exists the shard is whole."""
     from safetensors.numpy import save_file
@@ -78,7 +72,7 @@ def _shard(job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, targe
     if target.has(f"parts/{name}.parquet") and target.has(f"{name}.safetensors"):
         return {"images": 0, "resumed": len(ids), "seconds_computing": 0.0}
     images = Images(folder)
-    extract = _extractor(cell["kind"], json.dumps(cell["params"], sort_keys=True))
+    extract = loaded(cell["kind"], json.dumps(cell["params"], sort_keys=True))
     pixels = [images.pixels(i) for i in ids]
     started = time.perf_counter()
     facets = extract(pixels)

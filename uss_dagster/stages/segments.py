@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
-from uss_dagster.backbones.base import Features
+from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 
@@ -35,13 +36,13 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     if hasattr(module, "fit"):
         started = time.perf_counter()
         params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
-        state = module.fit(samples(images.ids, folder, features), params)
+        state = module.fit(Samples(images.ids, folder, features, _encoder(cell)), params)
         seconds_fitting = time.perf_counter() - started
     jobs = list(enumerate(images.shards(cell["shard_images"])))
     work = functools.partial(_shard, cell=cell, folder=folder, features=features, state=state, target=staging)
     done: list[dict[str, Any]] = []
     with Progress(f"segments {key}", len(images)) as progress:
-        for result in map_shards(work, jobs):
+        for result in map_shards(work, jobs, workers=1 if cell["pool"] else None):
             progress.advance(int(result["images"] + result["resumed"]))
             done.append(result)
     facts = result_facts(done)
@@ -65,13 +66,28 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     return {**facts, "backbone": cell["backbone"], "regions": regions, "seconds_per_image": per_image}
 
 
-def samples(ids: list[str], folder: Path, features: Path | None) -> Iterator[Sample]:
-    """Samples in order of id, one in memory at a time."""
-    images = Images(folder)
-    facets = FeatureShards(features) if features else None
-    for image_id in ids:
-        found = Features(facets.tensors(image_id), facets.backbone, facets.comparable) if facets else None
-        yield Sample(image_id, images.pixels(image_id), found)
+@dataclass(frozen=True)
+class Samples:
+    """Samples in order of id, one in memory at a time, as often as wanted. features: the folder of their facets, or None."""
+
+    ids: list[str]
+    folder: Path
+    features: Path | None
+    encode: Encoder | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sample]:
+        images = Images(self.folder)
+        facets = FeatureShards(self.features) if self.features else None
+        for image_id in self.ids:
+            found = Features(facets.tensors(image_id), facets.backbone, facets.comparable) if facets else None
+            yield Sample(image_id, images.pixels(image_id), found, self.encode)
+
+
+def _encoder(cell: dict[str, Any]) -> Encoder | None:
+    return Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
 
 
 def _shard(
@@ -84,7 +100,7 @@ def _shard(
     module = registry.load("method", cell["method"])
     params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
     tables, seconds = [], 0.0
-    for sample in samples(ids, folder, features):
+    for sample in Samples(ids, folder, features, _encoder(cell)):
         started = time.perf_counter()
         regions = module.segment(sample, params, state)
         seconds += time.perf_counter() - started
