@@ -29,6 +29,7 @@ from uss_dagster.artifacts.tables import regions_to_table
 from uss_dagster.backbones.base import Encoder, loaded
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.regions.coco import annotation
 
 DEFAULT_BACKBONE = "patches"
 LONG_SIDE = 1024
@@ -301,20 +302,10 @@ class _Tables:
         first = self.annotations + 1
         for row in columns:
             self.annotations += 1
-            label = max(1, row["label"])
-            self.labels.add(label)
-            annotation = {
-                "id": self.annotations,
-                "image_id": number,
-                "category_id": label,
-                "iscrowd": 0,
-                "area": row["area"],
-                "bbox": row["bbox"],
-                "segmentation": {"size": [height, width], "counts": row["rle"].decode("ascii")},
-                "score": row["score"],
-                "parent": first + row["parent"] if row["parent"] >= 0 else None,
-            }
-            self._text.write(f"{',' if self.annotations > 1 else ''}\n{json.dumps(annotation)}")
+            self.labels.add(max(1, row["label"]))
+            parent = first + row["parent"] if row["parent"] >= 0 else None
+            known = (row["label"], row["area"], row["bbox"], (height, width), row["rle"], row["score"], parent)
+            self._text.write(f"{',' if self.annotations > 1 else ''}\n{json.dumps(annotation(self.annotations, number, *known))}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         with self._text, self._rows:

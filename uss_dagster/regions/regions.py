@@ -14,6 +14,7 @@ import numpy as np
 
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
+from uss_dagster.regions.coco import annotation
 
 
 class Regions:
@@ -275,20 +276,11 @@ class Regions:
 
     def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, object]]:
         """COCO annotations (class-agnostic where a region has no label), with ``parent`` and ``score`` kept as extra keys."""
-        height, width = self.shape
+        parents = [first_id + p if p >= 0 else None for p in self.parent.tolist()]
+        rows = zip(self.label.tolist(), self.area.tolist(), self.boxes, self.rles(), self.score.tolist(), parents, strict=True)
         return [
-            {
-                "id": first_id + region,
-                "image_id": image_id,
-                "category_id": max(1, int(self.label[region])),
-                "iscrowd": 0,
-                "area": int(self.area[region]),
-                "bbox": [int(v) for v in self.boxes[region]],
-                "segmentation": {"size": [height, width], "counts": code.decode("ascii")},
-                "score": float(self.score[region]),
-                "parent": first_id + int(self.parent[region]) if self.parent[region] >= 0 else None,
-            }
-            for region, code in enumerate(self.rles())
+            annotation(first_id + region, image_id, label, area, box, self.shape, code, score, parent)
+            for region, (label, area, box, code, score, parent) in enumerate(rows)
         ]
 
 
