@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import warm
 import yaml
 
 import uss_dagster
@@ -57,21 +62,31 @@ class Project:
     def run(self, *words: str, code: int | None = 0, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment in the project; its exit code must be ``code`` (any, where None)."""
         done = subprocess.run(words, cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, timeout=timeout)
-        if code is not None and done.returncode != code:
-            raise AssertionError(f"{' '.join(words)} exited with {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}")
-        return done
+        return _checked(done, code)
 
-    def uss(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.run(str(BIN / "uss"), *words, code=code, **env)
+    def uss(self, *words: str, code: int | None = 0, cold: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+        return self._program("uss", *words, code=code, cold=cold, **env)
 
     def dvc(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "dvc", *words, code=code, **env)
+        return self._program("dvc", *words, code=code, **env)
 
     def dagster(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         home = self.root / ".dagster"
         home.mkdir(exist_ok=True)
         shutil.copyfile(self.root / "dagster.yaml", home / "dagster.yaml")
-        return self.run(sys.executable, "-m", "dagster", *words, code=code, DAGSTER_HOME=str(home), **env)
+        self.env["DAGSTER_HOME"] = str(home)
+        return self._program("dagster", *words, code=code, **env)
+
+    def _program(self, *words: str, code: int | None, cold: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+        """From a process with the libraries imported (see ``warm``), unless ``cold`` or in an environment that they may look at."""
+        if cold or any(not name.startswith(("USS_", "HF_")) for name in env):
+            return self.run(str(BIN / words[0]), *words[1:], code=code, **env)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            folder, environment = str(_warm_server().folder), {**self.env, **env}
+            number = warm.call(folder, list(words), str(self.root), environment, out.fileno(), err.fileno(), timeout=300)
+            out.seek(0)
+            err.seek(0)
+            return _checked(subprocess.CompletedProcess(words, number, out.read(), err.read()), code)
 
     def edit(self, path: str, old: str, new: str) -> None:
         file = self.root / path
@@ -90,19 +105,45 @@ class Project:
             return {}
         return {name: stage.get("outs", []) for name, stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"].items()}
 
-    def repro(self, *targets: str, code: int | None = 0, **env: str) -> list[str]:
+    def repro(self, *targets: str, code: int | None = 0, cold: bool = False, **env: str) -> list[str]:
         """`uss repro`; returns the stages that DVC executed, in order."""
-        return executed(self.uss("repro", *targets, code=code, **env).stdout)
+        return executed(self.uss("repro", *targets, code=code, cold=cold, **env).stdout)
+
+
+def tree_hash(folder: Path) -> dict[str, str]:
+    """Digest of every file in a folder, by its path there."""
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def executed(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
 
+def _checked(done: subprocess.CompletedProcess[str], code: int | None) -> subprocess.CompletedProcess[str]:
+    if code is not None and done.returncode != code:
+        raise AssertionError(f"{' '.join(done.args)} exited with {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@functools.cache
+def _warm_server() -> warm.Warm:
+    return warm.Warm()
+
+
 def make_project(root: Path, profile: str = SMALL) -> Project:
     """An empty project (nothing computed yet) around a copy of the package."""
-    root.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(SOURCE / "uss_dagster", root / "uss_dagster", ignore=shutil.ignore_patterns("*.pyc"))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(_planned(profile), root, dirs_exist_ok=True)
+    return Project(root)
+
+
+@functools.cache
+def _planned(profile: str) -> Path:
+    """The project to copy, once for each profile."""
+    folder = tempfile.mkdtemp(prefix="project-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    root = Path(folder)
+    shutil.copytree(SOURCE / "uss_dagster", root / "uss_dagster")
     for name in COPIED:
         shutil.copyfile(SOURCE / name, root / name)
     (root / ".dvc").mkdir()
@@ -114,7 +155,7 @@ def make_project(root: Path, profile: str = SMALL) -> Project:
     project = Project(root)
     project.run("git", "init", "-q")
     project.uss("plan")
-    return project
+    return root
 
 
 def copy_project(source: Project, root: Path) -> Project:

@@ -9,6 +9,7 @@ cuts: Shi & Malik, TPAMI 22(8), 2000.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,23 @@ def recursive_partition(
             raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
     weights = _weights(affinity)
     rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, device)
+
+    def divide(inner: np.ndarray, items: np.ndarray) -> Division:
+        groups, reason = _split(inner, rules)
+        return reason if groups is None else (groups, normalised_cuts(inner, groups))
+
+    return grown(weights, levels, divide)
+
+
+Division = tuple[np.ndarray, np.ndarray] | str
+"""(group of each item of a node, int (n,) of 0..k-1; each group's normalised cut, float (k,)), or why the node is a leaf."""
+
+
+def grown(weights: np.ndarray, levels: int, divide: Callable[[np.ndarray, np.ndarray], Division]) -> Partition:
+    """The tree of a graph, float (n, n), that divides again and again, down to a depth of ``levels``.
+
+    divide: of the weights between a node's items, and these items, ascending.
+    """
     labels = np.zeros(len(weights), np.int32)
     parent: list[int] = []
     ncut: list[float] = []
@@ -94,12 +112,15 @@ def recursive_partition(
         parent.append(above)
         ncut.append(cut)
         labels[items] = node
-        inner = weights if len(items) == len(weights) else weights[np.ix_(items, items)]
-        groups, reason = _split(inner, rules) if left > 0 else (None, "levels")
-        stop.append(reason)
-        if groups is not None:
-            cuts = normalised_cuts(inner, groups)
-            waiting += [(node, items[groups == group], cuts[group], left - 1) for group in range(len(cuts) - 1, -1, -1)]
+        division: Division = "levels"
+        if left > 0:
+            division = divide(weights if len(items) == len(weights) else weights[np.ix_(items, items)], items)
+        if isinstance(division, str):
+            stop.append(division)
+            continue
+        stop.append("")
+        groups, cuts = division
+        waiting += [(node, items[groups == group], cuts[group], left - 1) for group in range(len(cuts) - 1, -1, -1)]
     return Partition(labels, np.array(parent, np.int32), np.array(ncut, np.float64), tuple(stop))
 
 

@@ -78,13 +78,6 @@ def flat_map(regions: Regions, chosen: np.ndarray) -> np.ndarray:
     return _position(regions, np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
 
 
-def labels_of_all(regions: Regions, chosen: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Int32 (K,) for ``Regions.label``: the labels of the chosen regions, -1 for all others."""
-    result = np.full(len(regions), -1, np.int32)
-    result[chosen] = labels
-    return result
-
-
 def _position(regions: Regions, chosen: np.ndarray) -> np.ndarray:
     """For each atom the position in ``chosen`` of the last region that holds it, -1 for none."""
     if not len(chosen):

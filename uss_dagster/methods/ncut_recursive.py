@@ -19,6 +19,7 @@ from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import dense_affinity
 from uss_dagster.graphs.eigen import floored, smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
+from uss_dagster.graphs.partition import Division, Partition, grown
 from uss_dagster.methods._spectral import Graph, items_of, lone_root, tree_regions
 from uss_dagster.methods.base import MethodSpec
 from uss_dagster.refine.leaves import RefineMethod
@@ -79,31 +80,20 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
         else:
             affinity, limit = edge_weights(items.local, params.temperature), np.inf
         limit = limit if params.ncut_th is None else params.ncut_th
-        labels, parent, ncut = cut_down(affinity, items.area, limit, params.min_area, params.levels)
-        return tree_regions(sample, items, labels, parent, ncut, params.refine)
+        tree = cut_down(affinity, items.area, limit, params.min_area, params.levels)
+        return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
 
 
-def cut_down(
-    affinity: np.ndarray, area: np.ndarray, limit: float, min_area: float, levels: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(leaf of each item (n,), parent (m,), cut over association of each node against its sibling (m,)), in preorder."""
-    labels = np.zeros(len(affinity), np.int32)
-    parent: list[int] = []
-    ncut: list[float] = []
-    waiting = [(-1, np.arange(len(affinity)), 0.0, levels)]
-    while waiting:
-        above, held, cut, left = waiting.pop()
-        node = len(parent)
-        parent.append(above)
-        ncut.append(cut)
-        labels[held] = node
-        if left == 0 or len(held) < 2:
-            continue
-        found = best_cut(affinity if len(held) == len(affinity) else affinity[np.ix_(held, held)], area[held], min_area)
-        if found is not None and found[1].sum() < limit:
-            second, cuts = found
-            waiting += [(node, held[second], cuts[1], left - 1), (node, held[~second], cuts[0], left - 1)]
-    return labels, np.array(parent, np.int32), np.array(ncut)
+def cut_down(affinity: np.ndarray, area: np.ndarray, limit: float, min_area: float, levels: int) -> Partition:
+    """The binary tree of the items of an affinity (n, n): every cut below ``limit`` that leaves each side ``min_area`` is made."""
+
+    def divide(inner: np.ndarray, held: np.ndarray) -> Division:
+        found = best_cut(inner, area[held], min_area) if len(held) > 1 else None
+        if found is None or found[1].sum() >= limit:
+            return "normalised cut"
+        return found[0].astype(np.int64), found[1]
+
+    return grown(affinity, levels, divide)
 
 
 def best_cut(affinity: np.ndarray, area: np.ndarray, min_area: float) -> tuple[np.ndarray, np.ndarray] | None:
