@@ -46,7 +46,7 @@ def local_graph(strength: np.ndarray, tokens: np.ndarray, *, most_leaves: int = 
         graph, area = region_graph(leaves, strength), np.bincount(leaves.ravel())
         leaves = merged_down(leaves, graph, area, most_leaves, size_exponent=LEAF_EXPONENT)
     area = np.bincount(leaves.ravel())
-    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), _scaled(tokens)))
+    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), scaled_tokens(tokens)))
 
 
 def edge_weights(local: LocalGraph, temperature: float = 0.06, feature_weight: float = 0.3) -> np.ndarray:
@@ -113,7 +113,7 @@ def _siblings(local: LocalGraph, labels: np.ndarray, parent: np.ndarray) -> tupl
     return np.minimum(first, second), np.maximum(first, second), edge
 
 
-def _scaled(tokens: np.ndarray) -> np.ndarray:
+def scaled_tokens(tokens: np.ndarray) -> np.ndarray:
     """Tokens (h, w, C), centred, of mean squared length ``FEATURE_POWER``; constant tokens become zeros."""
     centred = tokens - tokens.mean(axis=(0, 1), dtype=np.float64)
     mean_square = (centred**2).sum(axis=2).mean()

@@ -134,36 +134,36 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     from skimage.color import rgb2lab
     from threadpoolctl import threadpool_limits
 
-    image = _reduced(check_image(sample.image), params.long_side)
+    image = reduced(check_image(sample.image), params.long_side)
     with threadpool_limits(1):  # sums inside BLAS come out in one order
         lab = rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
         planes = histogram_planes(lab, textons=params.textons, seed=params.seed)
-        strength = _strength(planes, params, params.of_preset("colour_radii"), params.of_preset("texture_radii"))
+        strength = strength_of(planes, params, params.of_preset("colour_radii"), params.of_preset("texture_radii"))
         leaves = contour_leaves(strength, params.smoothing)
         if int(leaves.max()) >= params.most_leaves:
             graph, area = region_graph(leaves, strength), np.bincount(leaves.ravel())
             leaves = merged_down(leaves, graph, area, params.most_leaves, size_exponent=params.leaf_exponent)
-        bank, dictionary = _leaf_features(lab, leaves, params)
+        bank, dictionary = leaf_features(lab, leaves, params)
     area, graph = np.bincount(leaves.ravel()), region_graph(leaves, strength)
-    features = _joined(params, bank, dictionary)
+    features = joined_features(params, bank, dictionary)
     if params.of_preset("average"):
-        graph = _averaged(planes, leaves, graph, area, [features] if dictionary is None else [features, bank, dictionary], params)
+        graph = averaged_graph(planes, leaves, graph, area, [features] if dictionary is None else [features, bank, dictionary], params)
         tree = merge_tree(graph, area, features[:, :0], feature_weight=0.0, size_exponent=0.0)
     else:
         tree = merge_tree(graph, area, features, feature_weight=params.feature_weight, size_exponent=params.size_exponent)
     height = tree.height / max(tree.height[0], 1e-9) ** params.height_power
-    labels = _enlarged(leaves, image.shape[:2], sample.image.shape[:2])
+    labels = enlarged(leaves, image.shape[:2], sample.image.shape[:2])
     return Regions.from_tree(tree.leaf[labels], tree.parent, level=height)
 
 
-def _averaged(
+def averaged_graph(
     planes: np.ndarray, leaves: np.ndarray, graph: RegionGraph, area: np.ndarray, features: list[np.ndarray], params: Params
 ) -> RegionGraph:
     """The graph with the mean of the ultrametric maps of all trees as its border strengths."""
     graphs = [graph]
     for colour, texture in OTHER_CONTOURS:
         other = replace(params, orientations=OTHER_ORIENTATIONS)
-        graphs.append(region_graph(leaves, _strength(planes, other, colour, texture)))
+        graphs.append(region_graph(leaves, strength_of(planes, other, colour, texture)))
     total, trees = np.zeros(len(graph.pairs)), 0
     for given in graphs:
         for vectors in features:
@@ -174,7 +174,7 @@ def _averaged(
     return replace(graph, strength=total / trees)
 
 
-def _strength(planes: np.ndarray, params: Params, colour: tuple[float, ...], texture: tuple[float, ...]) -> np.ndarray:
+def strength_of(planes: np.ndarray, params: Params, colour: tuple[float, ...], texture: tuple[float, ...]) -> np.ndarray:
     return contour_strength(
         planes,
         orientations=params.of_preset("orientations"),
@@ -186,7 +186,7 @@ def _strength(planes: np.ndarray, params: Params, colour: tuple[float, ...], tex
     )
 
 
-def _leaf_features(lab: np.ndarray, leaves: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray | None]:
+def leaf_features(lab: np.ndarray, leaves: np.ndarray, params: Params) -> tuple[np.ndarray, np.ndarray | None]:
     """Means over the leaves of the whitened filter bank and, where it has a weight, of the patch dictionary: (n, 18) and (n, 32)."""
     n = int(leaves.max()) + 1
     bank = region_means(leaves, n, half_size(whiten(bank_features(lab))))
@@ -195,14 +195,14 @@ def _leaf_features(lab: np.ndarray, leaves: np.ndarray, params: Params) -> tuple
     return bank, region_means(leaves, n, dictionary_features(lab, params.seed))
 
 
-def _joined(params: Params, bank: np.ndarray, dictionary: np.ndarray | None) -> np.ndarray:
+def joined_features(params: Params, bank: np.ndarray, dictionary: np.ndarray | None) -> np.ndarray:
     weighted = [params.of_preset("bank_weight") * bank]
     if dictionary is not None:
         weighted.append(params.of_preset("dictionary_weight") * dictionary)
     return np.concatenate(weighted, axis=1)
 
 
-def _reduced(image: np.ndarray, long_side: int) -> np.ndarray:
+def reduced(image: np.ndarray, long_side: int) -> np.ndarray:
     """The image, area-averaged to ``long_side`` where its longer side is beyond 4/3 of that."""
     height, width = image.shape[:2]
     longest = max(height, width)
@@ -211,7 +211,7 @@ def _reduced(image: np.ndarray, long_side: int) -> np.ndarray:
     return resize_image(image, (max(1, round(height * long_side / longest)), max(1, round(width * long_side / longest))), area=True)
 
 
-def _enlarged(half: np.ndarray, reduced: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
+def enlarged(half: np.ndarray, reduced: tuple[int, int], full: tuple[int, int]) -> np.ndarray:
     """A half-size label map of a reduced image at the full size (height, width): the label that holds each pixel's centre."""
     rows, columns = (((np.arange(f) + 0.5) * r / f).astype(np.int64) // 2 for r, f in zip(reduced, full, strict=True))
     return half[rows[:, None], columns]

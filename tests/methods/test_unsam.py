@@ -1,0 +1,276 @@
+"""UnSAM: the release's resizing and conquer composition, both graphs on drawn pictures, hierarchy, calibration, blank input."""
+
+from __future__ import annotations
+
+import tracemalloc
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from uss_dagster.backbones import patches
+from uss_dagster.backbones.base import Encoder, Features
+from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.graphs.mask_nms import mask_nms
+from uss_dagster.graphs.patch_merging import merge_record
+from uss_dagster.methods import _unsam_patches as on_patches
+from uss_dagster.methods import unsam
+from uss_dagster.methods._unsam_patches import lying_inside, resize_mask
+from uss_dagster.regions import Regions
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "unsam_golden.npz"
+THETAS = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+COLOURS = np.array([[60, 90, 60], [200, 40, 40], [230, 180, 60], [40, 60, 200]], np.uint8)
+
+
+def picture(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8, kinds int): a disc with a square in it, and a bar, on a ground, all noisy."""
+    y, x = np.indices((height, width))
+    kind = np.zeros((height, width), int)
+    kind[(y - 45) ** 2 + (x - 40) ** 2 < 28**2] = 1
+    kind[36:54, 32:50] = 2
+    kind[20:76, 92:112] = 3
+    noise = np.random.default_rng(0).normal(0, 6, (height, width, 3))
+    return np.clip(COLOURS[kind] + noise, 0, 255).astype(np.uint8), kind
+
+
+def by_colour(images: list[np.ndarray]) -> list[Features]:
+    """A stand-in for a deep backbone: cells of 4 pixels, one channel a colour of the picture, softly, and a common one."""
+    found = []
+    for image in images:
+        h, w = image.shape[0] // 4, image.shape[1] // 4
+        cells = image[: 4 * h, : 4 * w].reshape(h, 4, w, 4, 3).mean(axis=(1, 3))
+        distance = ((cells[:, :, None] - COLOURS) ** 2).sum(axis=3)
+        soft = np.exp(-distance / 3000)
+        found.append(Features({"keys": np.concatenate([soft, np.full((h, w, 1), 0.25)], axis=2).astype(np.float32)}, "colours", True))
+    return found
+
+
+def deep_sample(image: np.ndarray | None = None) -> Sample:
+    image = picture()[0] if image is None else image
+    return Sample("drawn", image, by_colour([image])[0], by_colour)
+
+
+@cache
+def embedded_pool(preset: Any = "train") -> Regions:
+    image, _ = picture()
+    return unsam.segment(embedded_sample(image), unsam.Params(preset=preset))
+
+
+def embedded_sample(image: np.ndarray) -> Sample:
+    features = patches.load(patches.Params(facets=("keys",)))([image])[0]
+    return Sample("drawn", image, Features(features), Encoder.of("patches", {"facets": ["keys"]}))
+
+
+def check_pool(regions: Regions, shape: tuple[int, int]) -> None:
+    """The whole image first, parents hold their children and are the smallest that do, nothing empty, nothing twice."""
+    assert regions.shape == shape
+    assert regions.is_root[0]
+    assert regions.parent[0] == -1
+    assert (regions.area > 0).all()
+    masks = regions.masks().reshape(len(regions), -1)
+    assert len({mask.tobytes() for mask in masks}) == len(masks)
+    assert (np.diff(regions.area) <= 0).all()
+    outside = masks.astype(np.float32) @ (~masks).astype(np.float32).T
+    holders = (outside == 0) & ~np.eye(len(masks), dtype=bool)
+    for child in range(1, len(regions)):
+        assert holders[child, regions.parent[child]]
+        assert regions.area[regions.parent[child]] == regions.area[holders[child]].min()
+    assert ((regions.score >= 0) & (regions.score <= 1)).all()
+
+
+def best_iou(regions: Regions, mask: np.ndarray) -> float:
+    return max(np.count_nonzero(found & mask) / np.count_nonzero(found | mask) for found in regions.masks())
+
+
+# -- the release ----------------------------------------------------------------------------------
+
+
+def test_resized_masks_are_the_release() -> None:
+    golden = np.load(GOLDEN)
+    cases = sorted(key[:-3] for key in golden.files if key.startswith("rs") and key.endswith("_in"))
+    assert cases
+    for case in cases:
+        width, height = golden[f"{case}_wh"].tolist()
+        np.testing.assert_array_equal(resize_mask(golden[f"{case}_in"], height, width), golden[f"{case}_out"])
+
+
+def test_boxes_hold_every_row_and_column_of_a_mask() -> None:
+    golden = np.load(GOLDEN)
+    for case in sorted(key[:-5] for key in golden.files if key.startswith("bb") and key.endswith("_mask")):
+        mask = golden[f"{case}_mask"].astype(bool)
+        if mask.any():
+            first_row, last_row, first_column, last_column = golden[f"{case}_yyxx"].tolist()
+            assert on_patches.bounds(mask) == (first_row, last_row + 1, first_column, last_column + 1)
+
+
+def test_conquer_composition_is_the_release() -> None:
+    golden = np.load(GOLDEN)
+    case = f"c{int(golden['conquer_case']):02d}_features"
+    if case not in golden.files:
+        pytest.skip(f"The golden file here does not hold the features of '{case}'.")
+    record = merge_record(golden[case])
+    masks = np.concatenate([record.masks(record.clusters_at(theta)) for theta in THETAS])
+    assert len(masks) == int(golden["conquer_n_before_cover"])
+    whole = golden["conquer_divide"].astype(bool)
+    y0, y1, x0, x1 = on_patches.bounds(whole)
+    window = np.s_[y0 : y1 - 1, x0 : x1 - 1]  # the release leaves out the last row and column
+    kept = [crop for _, crop in lying_inside(masks, whole[window])]
+    assert len(kept) == int(golden["conquer_n_after_cover"])
+    pasted = np.zeros((len(kept), *whole.shape), bool)
+    pasted[:, window[0], window[1]] = kept
+    pasted = pasted[mask_nms(pasted, pasted.sum(axis=(1, 2)), 0.9, window=5)]
+    expected = np.unpackbits(golden["conquer_out"], axis=1)[:, : whole.size].reshape(-1, *whole.shape).astype(bool)
+    assert {mask.tobytes() for mask in pasted} == {mask.tobytes() for mask in expected}
+
+
+# -- patches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refine", ["none", "guided"])
+def test_patches_find_objects_and_their_parts(refine: Any) -> None:
+    image, kind = picture()
+    params = unsam.Params(thetas=(0.95, 0.8, 0.6, 0.4), refine=refine)
+    regions = unsam.segment(deep_sample(image), params)
+    check_pool(regions, kind.shape)
+    for number in (1, 2, 3):
+        mask = np.isin(kind, (1, 2)) if number == 1 else kind == number
+        assert best_iou(regions, mask) > (0.8 if refine == "none" else 0.85), number
+    assert set(regions.source) >= {"image", "divide", "conquer"}
+    assert regions.level[[source == "divide" for source in regions.source]].tolist() == [4.0] * regions.source.count("divide")
+
+
+def test_an_object_that_fills_no_box_keeps_only_clusters_inside_it() -> None:
+    record = merge_record(by_colour([picture()[0]])[0]["keys"])
+    whole = on_patches.Piece(0, 0, np.tri(48, dtype=bool), 6, 1.0, "divide")
+    for piece in on_patches.conquer(whole, record, np.ones((24, 32, 1)), THETAS, inside=0.9):
+        assert (piece.crop <= whole.crop).all()
+
+
+def test_large_images_are_also_cut_in_tiles() -> None:
+    image = np.repeat(np.repeat(picture(128, 128)[0], 5, axis=0), 5, axis=1)
+    seen: list[tuple[int, ...]] = []
+
+    def encode(images: list[np.ndarray]) -> list[np.ndarray]:
+        seen.extend(crop.shape for crop in images)
+        return [features["keys"] for features in by_colour(images)]
+
+    found = on_patches.divide(image, encode([image])[0], encode, cells=20)
+    assert seen[1:] == [(400, 400, 3)] * 4
+    assert found
+    seen.clear()
+    on_patches.divide(image, encode([image])[0], encode, cells=20, tiles=False)
+    assert len(seen) == 1
+
+
+def test_thresholds_leave_the_numbers_asked_for() -> None:
+    grids = [np.random.default_rng(seed).standard_normal((16, 16, 4)).cumsum(axis=0).cumsum(axis=1) for seed in range(5)]
+    records = [merge_record(grid) for grid in grids]
+    targets = (40.0, 20.0, 8.0, 2.0)
+    thetas = unsam.calibrated(records, targets)
+    assert list(thetas) == sorted(thetas, reverse=True)
+    assert len(set(thetas)) == 4
+    for theta, target in zip(thetas, targets, strict=True):
+        left = np.mean([record.n - record.merges_at(theta) for record in records])
+        finer = np.mean([record.n - record.merges_at(theta + 0.02) for record in records])
+        assert left <= target
+        assert finer >= left
+        assert left > target - 8
+
+
+def test_fit_calibrates_comparable_tokens_only_and_its_state_is_used() -> None:
+    state = unsam.fit([deep_sample()], unsam.Params())
+    assert state is not None
+    assert len(state.thetas) == 6
+    check_pool(unsam.segment(deep_sample(), unsam.Params(), state), (96, 128))
+    assert unsam.fit([deep_sample()], unsam.Params(thetas=THETAS)) is None
+    assert unsam.fit([deep_sample()], unsam.Params(graph="local")) is None
+    image = picture()[0][:32, :32]
+    assert unsam.fit([embedded_sample(image)], unsam.Params()) is None
+    with pytest.raises(UsageError, match="nothing was fitted"):
+        unsam.segment(deep_sample(), unsam.Params())
+    with pytest.raises(UsageError, match="without its backbone"):
+        unsam.segment(Sample("drawn", deep_sample().image, deep_sample().features), unsam.Params(thetas=THETAS))
+
+
+# -- leaves ---------------------------------------------------------------------------------------
+
+
+def test_leaves_find_objects_and_their_parts() -> None:
+    _, kind = picture()
+    regions = embedded_pool()
+    check_pool(regions, kind.shape)
+    for number in (1, 2, 3):
+        assert best_iou(regions, np.isin(kind, (1, 2)) if number == 1 else kind == number) > 0.85, number
+    assert len(regions) <= 1001
+
+
+def test_clean_keeps_fewer_than_train() -> None:
+    clean = embedded_pool("clean")
+    check_pool(clean, (96, 128))
+    assert 3 < len(clean) < len(embedded_pool())
+    assert clean.score.min() >= 0.2
+
+
+def test_the_same_image_gives_the_same_bytes() -> None:
+    image, _ = picture()
+    again = unsam.segment(embedded_sample(image), unsam.Params())
+    assert again.rles() == embedded_pool().rles()
+    np.testing.assert_array_equal(again.score, embedded_pool().score)
+    np.testing.assert_array_equal(again.parent, embedded_pool().parent)
+
+
+@pytest.mark.slow
+def test_masks_of_a_large_image_have_its_size_and_no_more_memory_than_needed() -> None:
+    image = np.repeat(np.repeat(picture()[0], 8, axis=0), 8, axis=1)
+    sample = embedded_sample(image)
+    tracemalloc.start()
+    regions = unsam.segment(sample, unsam.Params(most_leaves=200, trees=1, depth=2))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert regions.shape == (768, 1024)
+    assert peak < 400e6
+
+
+# -- blank, tiny and wrong ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 17), (9, 2), (40, 30)])
+def test_one_colour_leaves_the_image_alone(shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 77, np.uint8)
+    for sample in (embedded_sample(image), Sample("plain", image, Features({"keys": np.ones((2, 3, 4))}, "made up", True), by_colour)):
+        regions = unsam.segment(sample, unsam.Params(thetas=THETAS))
+        assert regions.is_root.tolist() == [True]
+
+
+def test_tiny_images_with_some_colour_are_divided_or_not() -> None:
+    rng = np.random.default_rng(1)
+    for shape in ((2, 2), (1, 9), (7, 5)):
+        image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        check_pool(unsam.segment(embedded_sample(image), unsam.Params()), shape)
+        check_pool(unsam.segment(embedded_sample(image), unsam.Params(refine="guided")), shape)
+
+
+def test_features_without_any_structure_leave_the_image_alone() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    sample = Sample("noise", image, Features({"keys": np.ones((10, 8, 4))}, "made up", True), by_colour)
+    assert len(unsam.segment(sample, unsam.Params(thetas=THETAS))) == 1
+
+
+def test_refused_parameters_and_features() -> None:
+    for wrong, message in (
+        ({"thetas": (0.1, 0.5)}, "each below the one before"),
+        ({"thetas": ()}, "one or more"),
+        ({"clusters": (2.0, 8.0)}, "falling"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"trees": 99}, "trees 99"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            unsam.Params(**wrong)  # type: ignore[arg-type]
+    image = picture()[0]
+    broken = Sample("broken", image, Features({"keys": np.full((4, 4, 2), np.nan)}, "made up", True), by_colour)
+    with pytest.raises(BadData, match="no grid of finite features"):
+        unsam.segment(broken, unsam.Params(thetas=THETAS))

@@ -1,0 +1,92 @@
+"""Suppression of masks that nearly repeat another: exact, over any number of masks, along their runs.
+
+Exact duplicates go first, by hash. The rest is greedy: in order of priority, a mask stays unless one that stayed before it
+overlaps it with IoU above the limit. Two masks can only do so when the smaller has more than that share of the larger's pixels, so
+most pairs are never compared; the others are intersected run by run.
+
+``window`` reproduces the release of UnSAM (Wang et al., NeurIPS 2024), where a mask is compared with the next ``window`` - 1 in order
+only, and six copies of one mask leave two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.regions import Regions, rle
+
+
+def mask_nms(
+    masks: Regions | np.ndarray | Sequence[bytes], priority: np.ndarray, iou: float = 0.9, window: int | None = None
+) -> np.ndarray:
+    """Indices of the masks that stay, int64, by falling priority; of equal ones the first given goes first.
+
+    masks: ``Regions``, bool (K, H, W), or COCO codes of one image. priority: (K,). iou: masks are dropped above it, so that at 1
+    only exact duplicates are. window: see the module; with it duplicates beyond the window stay.
+    """
+    priority = np.asarray(priority, np.float64)
+    if len(priority) != len(masks):
+        raise BadData(f"{len(masks)} masks were given {len(priority)} priorities, expected one each.")
+    if np.isnan(priority).any():
+        raise BadData(f"The priority of mask {int(np.argmax(np.isnan(priority)))} is NaN; masks are kept in order of priority.")
+    if not 0 <= iou <= 1 or (window is not None and window < 1):
+        raise UsageError(f"mask_nms: iou {iou} and window {window}, expected 0 to 1, and 1 or more (or none).")
+    if not len(priority):
+        return np.zeros(0, np.int64)
+    from uss_dagster.graphs import _nms_kernel as kernel
+
+    runs, start = mask_runs(masks)
+    total = np.concatenate([[0], np.cumsum(runs[:, 1] - runs[:, 0])])
+    area = total[start[1:]] - total[start[:-1]]
+    order = np.argsort(-priority, kind="stable")
+    if window is not None:
+        kept = kernel.suppress_window(runs, start, area, order, float(iou), int(window))
+        return order[kept[order]]
+    order = _each_once(runs, start, order)
+    some = start[1:] > start[:-1]
+    span = np.zeros((len(area), 2), np.int64)
+    span[some, 0], span[some, 1] = runs[start[:-1][some], 0], runs[start[1:][some] - 1, 1]
+    return order[kernel.suppress(runs, start, area, span, order, float(iou))[order]]
+
+
+def mask_runs(masks: Regions | np.ndarray | Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """(runs int64 (R, 2), [begin, end) of each run of pixels; start int64 (K + 1,), the slice of the runs of each mask).
+
+    Pixels count along columns for codes, along rows for the others; within a mask, runs ascend and do not touch.
+    """
+    if isinstance(masks, Regions):
+        flat = masks.atoms.ravel()
+        begin = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
+        atom, begin = flat[begin], np.append(begin, flat.size)
+        return _gathered([_bounds(held[atom], begin) for held in masks.members])
+    if isinstance(masks, np.ndarray):
+        if masks.ndim != 3:
+            raise BadData(f"mask_nms takes masks of shape (K, H, W), got {masks.shape}.")
+        places = np.arange(masks[0].size + 1)
+        return _gathered([_bounds(mask.ravel().astype(bool), places) for mask in masks])
+    ends = [np.cumsum(rle.runs(code)) for code in masks]
+    if len({int(end[-1]) for end in ends}) > 1:
+        raise BadData("Codes of one image must cover equally many pixels; these do not.")
+    pairs = [np.stack([end[0 : len(end) // 2 * 2 : 2], end[1::2]], axis=1) for end in ends]
+    return _gathered([pair[pair[:, 1] > pair[:, 0]] for pair in pairs])
+
+
+def _bounds(held: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """Runs (R, 2) where pieces that begin at ``begin`` (n + 1,) are held, bool (n,)."""
+    change = np.flatnonzero(np.diff(held, prepend=False, append=False))
+    return begin[change].reshape(-1, 2)
+
+
+def _gathered(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    start = np.concatenate([[0], np.cumsum([len(some) for some in runs])])
+    return np.ascontiguousarray(np.concatenate(runs), np.int64), start.astype(np.int64)
+
+
+def _each_once(runs: np.ndarray, start: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """``order`` without masks whose runs are those of an earlier one."""
+    seen: dict[bytes, int] = {}
+    for mask in order.tolist():
+        seen.setdefault(runs[start[mask] : start[mask + 1]].tobytes(), mask)
+    return np.array(list(seen.values()), np.int64)

@@ -1,0 +1,234 @@
+"""MaskCut: objects of one image found one after the other by normalised cuts of a binarised graph of patches.
+
+Two patches are joined with weight 1 where their cosine exceeds ``tau``, else with a weight near 0. The second smallest generalised
+eigenvector is cut at its mean; the side with its most extreme entry is the object, unless that side holds three corners of the grid. The
+connected part around that entry is the mask. Its patches are erased, and the next round begins.
+
+References: Wang et al., "Cut and learn for unsupervised object detection and instance segmentation", CVPR 2023 (MaskCut); Wang et al.,
+"Self-supervised transformers for unsupervised object discovery using normalized cut", CVPR 2022; Arlazarov et al., "On economical construction of
+the transitive closure of a directed graph", 1970 (the product of a packed matrix).
+
+What differs from the authors' program: the choice of the side does not depend on the sign of an eigenvector, rounds stop at the first mask
+that is refused (it would be found again), empty masks are left out, and grids need not be square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from uss_dagster.errors import BadData, Unavailable
+
+SMALLEST_GAP = 1e-3
+"""Where the third eigenvalue is nearer to the second, any mixture of their vectors is as good: the cut is arbitrary."""
+_DENSE_BELOW = 64
+_TOLERANCES = (1e-10, 1e-4)
+"""Of Lanczos; the second where the first is not reached, before the dense solver has its turn."""
+
+
+class BinaryAffinity:
+    """W = eps · 11ᵀ + (1 - eps) · B over n patches, with B 0/1, symmetric and packed: n² / 8 bytes.
+
+    degree: float64 (n,), row sums of W. ones: how many entries are 1. product: float64 (n,) → B @ vector.
+    """
+
+    def __init__(self, features: np.ndarray, tau: float, eps: float, device: str = "cpu") -> None:
+        """features: float (n, C). A row of zeros has cosine 0 with every row. device: of torch, for the products."""
+        units = np.asarray(features, np.float64)
+        length = np.linalg.norm(units, axis=1, keepdims=True)
+        units = (units / np.where(length > 0, length, 1)).astype(np.float32)
+        self.n, self.eps = len(units), eps
+        self._packed = np.empty((0, 0), np.uint8)
+        if device == "cpu":
+            self._packed = _packed_above(units, tau)
+            self.product: Callable[[np.ndarray], np.ndarray] = self._bits_product
+        else:
+            self.product = _device_product(units, tau, device)
+        held = np.rint(self.product(np.ones(self.n)))
+        self.ones = int(held.sum())
+        self.degree = eps * self.n + (1 - eps) * held
+
+    @property
+    def constant(self) -> bool:
+        """All weights are one, or none is: there is nothing to cut."""
+        return self.ones in (0, self.n * self.n)
+
+    def dense(self) -> np.ndarray:
+        """W itself, float64 (n, n)."""
+        rows = np.stack([self.product(unit) for unit in np.eye(self.n)])
+        return self.eps + (1 - self.eps) * np.rint(rows)
+
+    def _bits_product(self, vector: np.ndarray) -> np.ndarray:
+        from uss_dagster.graphs._bits_kernel import bits_times
+
+        padded, out = np.zeros(8 * len(self._packed)), np.empty(self.n)
+        padded[: self.n] = vector
+        bits_times(self._packed, padded, out)
+        return out
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The cut of one graph over a grid.
+
+    vector: float64 (h, w), second eigenvector of (D - W) x = λ D x, the entry of greatest magnitude positive. values: float64 (3,), the smallest
+    eigenvalues (NaN where the grid has fewer). reliable: the vector is the only one, see ``SMALLEST_GAP``.
+    """
+
+    vector: np.ndarray
+    values: np.ndarray
+
+    @property
+    def reliable(self) -> bool:
+        return not self.values[2] - self.values[1] < SMALLEST_GAP
+
+    @cached_property
+    def side(self) -> np.ndarray:
+        """The object's side, bool (h, w): that with the most extreme entry, or the other one where this holds three corners or more.
+
+        It is the same for the vector and its negative.
+        """
+        above = self.vector > self.vector.mean()
+        side = above if above.ravel()[np.argmax(np.abs(self.vector))] else ~above
+        return ~side if corners(side) >= 3 else side
+
+    @cached_property
+    def seed(self) -> tuple[int, int]:
+        """The patch of the object's side whose entry is the most extreme in its direction."""
+        upwards = bool((self.vector[self.side] > self.vector.mean()).all())
+        value = np.where(self.side, self.vector if upwards else -self.vector, -np.inf)
+        row, column = np.unravel_index(int(np.argmax(value)), value.shape)
+        return int(row), int(column)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The 4-connected part of the object's side that holds the seed, bool (h, w)."""
+        from scipy import ndimage
+
+        parts, _ = ndimage.label(self.side)
+        return parts == parts[self.seed]
+
+
+def corners(side: np.ndarray) -> int:
+    """How many of the four corners of a grid, bool (h, w), a side holds."""
+    return int(side[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
+
+
+def normalised_cut(features: np.ndarray, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> Cut | None:
+    """The cut of a map of features (h, w, C); None where the affinity is constant and every cut would be arbitrary."""
+    if features.ndim != 3 or 0 in features.shape[:2] or not np.isfinite(features).all():
+        raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
+    h, w = features.shape[:2]
+    affinity = BinaryAffinity(features.reshape(h * w, -1), tau, eps, device)
+    if affinity.constant:
+        return None
+    values, vector = second_eigenvector(affinity)
+    return Cut(vector.reshape(h, w), values)
+
+
+def second_eigenvector(affinity: BinaryAffinity) -> tuple[np.ndarray, np.ndarray]:
+    """(three smallest λ, float64 (3,); x of the second, float64 (n,)) of (D - W) x = λ D x, the entry of greatest magnitude positive.
+
+    With s = d^(-1/2), the first eigenvector of diag(s) W diag(s) is known: d^(1/2). It is taken out, Lanczos finds the next two, x = s · u.
+    """
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    n, scale = affinity.n, 1 / np.sqrt(affinity.degree)
+    first = np.sqrt(affinity.degree / affinity.degree.sum())
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        scaled = scale * vector.ravel()
+        image = scale * (affinity.eps * scaled.sum() + (1 - affinity.eps) * affinity.product(scaled))
+        # deflated to below the spectrum, so that it is never among the largest
+        return image - 2 * (first @ vector.ravel()) * first
+
+    found = None
+    for tolerance in _TOLERANCES if n >= _DENSE_BELOW else ():
+        try:
+            start = np.random.default_rng(0).standard_normal(n)
+            operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+            found = eigsh(operator, 2, which="LA", v0=start, tol=tolerance, ncv=min(n, 32), maxiter=30)
+            break
+        except ArpackError:
+            continue  # eigenvalues crowd, so that the cut is arbitrary, or nearly
+    if found is None:
+        found = np.linalg.eigh(affinity.dense() * scale * scale[:, None] - 2 * first * first[:, None])
+    order = np.argsort(-found[0], kind="stable")[:2]
+    values = np.full(3, np.nan)
+    values[0] = 0.0
+    values[1 : 1 + len(order)] = np.maximum(1 - found[0][order], 0)
+    vector = scale * found[1][:, order[0]]
+    return values, vector * (1 if vector[np.argmax(np.abs(vector))] > 0 else -1)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of MaskCut: the mask less earlier ones, bool (h, w), and the cut that it comes from."""
+
+    mask: np.ndarray
+    cut: Cut
+
+
+def maskcut_rounds(
+    features: np.ndarray,
+    rounds: int = 3,
+    tau: float = 0.15,
+    eps: float = 1e-5,
+    *,
+    most_iou: float = 0.5,
+    min_area: float = 0.01,
+    device: str = "cpu",
+) -> list[Round]:
+    """The rounds that were accepted, at most so many, on a map of features (h, w, C).
+
+    From the second on, a mask that overlaps the one before with IoU above ``most_iou`` or has no more than a share of ``min_area`` of the grid
+    is refused, and ends the search.
+    """
+    found: list[Round] = []
+    painted = np.zeros(features.shape[:2], bool)
+    before = painted
+    for _ in range(rounds):
+        cut = normalised_cut(np.where(painted[:, :, None], 0, features), tau, eps, device=device)
+        if cut is None:
+            break
+        mask = cut.mask
+        if found:
+            overlap = np.count_nonzero(mask & before) / np.count_nonzero(mask | before)
+            if overlap > most_iou or np.count_nonzero(mask) <= min_area * mask.size:
+                break
+        before = mask
+        if (mask & ~painted).any():
+            found.append(Round(mask & ~painted, cut))
+        painted = painted | mask
+    return found
+
+
+def maskcut(features: np.ndarray, rounds: int = 3, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> np.ndarray:
+    """Disjoint masks, bool (k, h, w), k ≤ rounds, of a map of features (h, w, C); none where all patches are alike or all unlike."""
+    masks = [found.mask for found in maskcut_rounds(features, rounds, tau, eps, device=device)]
+    return np.stack(masks) if masks else np.zeros((0, *features.shape[:2]), bool)
+
+
+def _packed_above(units: np.ndarray, tau: float) -> np.ndarray:
+    """Whether products of unit rows exceed tau, packed along the first axis, uint8 (ceil(n / 8), n); B is symmetric."""
+    n = len(units)
+    packed = np.empty((-(-n // 8), n), np.uint8)
+    for start in range(0, n, 512):
+        above = units[start : start + 512] @ units.T > np.float32(tau)
+        packed[start // 8 : start // 8 + -(-len(above) // 8)] = np.packbits(above, axis=0)
+    return packed
+
+
+def _device_product(units: np.ndarray, tau: float, device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """B @ vector on a device of torch."""
+    import torch
+
+    try:
+        rows = torch.from_numpy(units).to(device)
+        above = ((rows @ rows.T) > tau).to(torch.float64)
+    except (RuntimeError, AssertionError) as error:
+        raise Unavailable(f"The device '{device}' cannot be used: {str(error).splitlines()[0]} Use device 'cpu'.") from error
+    return lambda vector: (above @ torch.from_numpy(np.ascontiguousarray(vector)).to(device)).cpu().numpy()

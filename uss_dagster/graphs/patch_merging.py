@@ -1,0 +1,133 @@
+"""Iterative merging of the patches of a grid by cosine similarity, kept as a record that answers any thresholds.
+
+Each patch begins as a cluster. The two adjacent clusters whose mean features have the greatest cosine join, again and again, until one
+is left. The clusters at a threshold are those that stand when for the first time no pair reaches it, so they are unions of the
+clusters at any higher threshold.
+
+Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024 (the conquer stage of UnSAM); the merging follows SOHES,
+Cao et al., ICLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from uss_dagster.errors import BadData, UsageError
+
+
+@dataclass(frozen=True)
+class MergeRecord:
+    """The merges of a grid of h × w patches, n = h·w, m of them.
+
+    children: int64 (m, 2), clusters joined, the lower first; patches are 0..n-1 in raster order and merge k makes cluster n + k.
+    weight: float64 (m,), the cosine at which they joined. It need not fall: means change. least: no pair that is left reaches this
+    cosine, so that only thresholds from here on can be answered; m is n - 1 where it is -inf.
+    """
+
+    shape: tuple[int, int]
+    children: np.ndarray
+    weight: np.ndarray
+    least: float = -np.inf
+
+    @property
+    def n(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @cached_property
+    def size(self) -> np.ndarray:
+        """Patches of each cluster, int64 (n + m,)."""
+        size = [1] * self.n
+        for first, second in self.children.tolist():
+            size.append(size[first] + size[second])
+        return np.array(size, np.int64)
+
+    @cached_property
+    def death(self) -> np.ndarray:
+        """The merge that ends each cluster, int64 (n + m,); the number of merges for those that are left."""
+        death = np.full(self.n + len(self.children), len(self.children), np.int64)
+        death[self.children] = np.arange(len(self.children))[:, None]
+        return death
+
+    @cached_property
+    def _span(self) -> tuple[np.ndarray, np.ndarray]:
+        """(patches int64 (n,), start int64 (n + m,)): cluster v holds ``patches[start[v] : start[v] + size[v]]``."""
+        start = np.zeros(self.n + len(self.children), np.int64)
+        last = np.flatnonzero(self.death == len(self.children))
+        start[last] = np.cumsum(self.size[last]) - self.size[last]
+        for k in range(len(self.children) - 1, -1, -1):
+            first, second = self.children[k]
+            start[first] = start[self.n + k]
+            start[second] = start[first] + self.size[first]
+        patches = np.empty(self.n, np.int64)
+        patches[start[: self.n]] = np.arange(self.n)
+        return patches, start
+
+    def merges_at(self, theta: float) -> int:
+        """How many merges are made before, for the first time, no pair of clusters reaches the threshold; equal counts as reached."""
+        if theta < self.least:
+            raise UsageError(f"The merges were recorded down to a cosine of {self.least}, {theta} was asked; record them further.")
+        below = np.flatnonzero(self.weight < theta)
+        return int(below[0]) if len(below) else len(self.weight)
+
+    def clusters_at(self, theta: float, min_patches: int = 4) -> np.ndarray:
+        """Clusters at a threshold with so many patches, int64 (k,), ascending; none where everything has become one."""
+        return self.standing(self.merges_at(theta), min_patches)
+
+    def standing(self, merges: int, min_patches: int = 1) -> np.ndarray:
+        """Clusters after so many merges, as ``clusters_at`` gives them."""
+        if merges >= self.n - 1:
+            return np.zeros(0, np.int64)
+        made = np.arange(self.n + merges)
+        return made[(self.death[: len(made)] >= merges) & (self.size[: len(made)] >= min_patches)]
+
+    def masks(self, clusters: np.ndarray) -> np.ndarray:
+        """Bool (k, h, w)."""
+        patches, start = self._span
+        found = np.zeros((len(clusters), self.n), bool)
+        for mask, cluster in zip(found, np.asarray(clusters).tolist(), strict=True):
+            mask[patches[start[cluster] : start[cluster] + self.size[cluster]]] = True
+        return found.reshape(-1, *self.shape)
+
+
+def merge_record(features: np.ndarray, least: float = -np.inf) -> MergeRecord:
+    """The merges of a map of features (h, w, C), by 4-adjacency, as long as a pair has the cosine ``least``.
+
+    Sums are kept in float32; a cluster of zeros has cosine 0 with any other.
+
+    Of equal cosines the older border goes first: at the start each patch has one to its left, then one above; those that a merge changes
+    are new.
+    """
+    from uss_dagster.graphs._patch_kernel import merge_patches
+
+    if features.ndim != 3 or 0 in features.shape[:2] or not np.isfinite(features).all():
+        raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
+    h, w, channels = features.shape
+    # lengths near 1 leave no sum of float32 out of range, and cosines as they are
+    scale = float(np.abs(features).max(initial=0.0)) or 1.0
+    sums = np.ascontiguousarray(features.reshape(h * w, channels) / scale, np.float32)
+    children, weight = merge_patches(sums, _borders(h, w), float(least))
+    return MergeRecord((h, w), children, weight, least)
+
+
+def iterative_merge(features: np.ndarray, thetas: Sequence[float], min_patches: int = 4) -> list[np.ndarray]:
+    """The clusters at each threshold, bool (k, h, w), of features (h, w, C): those with ``min_patches`` patches or more.
+
+    >>> features = np.repeat([[[1.0, 0.0], [0.0, 1.0]]], 4, axis=0)
+    >>> [len(masks) for masks in iterative_merge(features, [0.5, -1.0])]
+    [2, 0]
+    """
+    record = merge_record(np.asarray(features), min(thetas, default=np.inf))
+    return [record.masks(record.clusters_at(theta, min_patches)) for theta in thetas]
+
+
+def _borders(h: int, w: int) -> np.ndarray:
+    """Pairs of adjacent patches, int64 (E, 2): for each patch in raster order the one with its left neighbour, then the one above."""
+    patch = np.arange(h * w).reshape(h, w)
+    left = np.stack([np.roll(patch, 1, axis=1), patch], axis=2)
+    above = np.stack([np.roll(patch, 1, axis=0), patch], axis=2)
+    there = np.stack([np.broadcast_to(np.arange(w) > 0, (h, w)), np.broadcast_to(np.arange(h)[:, None] > 0, (h, w))], axis=2)
+    return np.stack([left, above], axis=2)[there]
