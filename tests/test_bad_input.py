@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import psutil
 import pytest
 from disks import fill, mounted
 from PIL import Image
-from projects import BIN, Project, executed, make_project
+from projects import BIN, Project, executed, make_project, tree_hash
 
 BSDS = """\
 datasets:
@@ -36,12 +35,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0].removeprefix("error: ")
 
 
-def tree_hash(*folders: Path) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for f in folders for p in sorted(f.rglob("*")) if p.is_file()}
-
-
-def published(project: Project) -> dict[str, str]:
-    return tree_hash(project.root / "data", project.root / "reports")
+def published(project: Project) -> list[dict[str, str]]:
+    return [tree_hash(project.root / part) for part in ("data", "reports")]
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

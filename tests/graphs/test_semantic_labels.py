@@ -14,10 +14,17 @@ from uss_dagster.backbones._appearance import region_appearance
 from uss_dagster.datasets import scenes
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs import semantic_labels
-from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, labels_of_all, mean_tokens
+from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
 from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth, accumulator
 from uss_dagster.regions import Regions
+
+
+def labelled(regions: Regions, chosen: np.ndarray, labels: np.ndarray) -> Regions:
+    """The regions, the chosen ones with these labels, the others with none."""
+    every = np.full(len(regions), -1, np.int32)
+    every[chosen] = labels
+    return Regions(regions.atoms, regions.members, regions.parent, label=every)
 
 
 def tree(seed: int, leaves: int = 12, whole_numbers: bool = True) -> Regions:
@@ -62,7 +69,7 @@ def test_the_flat_map_is_the_cut(seed: int, level: float | None) -> None:
     assert np.where(flat >= 0, chosen[flat], -1).tolist() == cut.tolist()
     assert sorted(set(flat.ravel().tolist()) - {-1}) == list(range(len(chosen)))
     # what the metrics see: the deepest region with a label
-    shown = Regions(regions.atoms, regions.members, regions.parent, label=labels_of_all(regions, chosen, np.arange(len(chosen))))
+    shown = labelled(regions, chosen, np.arange(len(chosen)))
     atom = semantic.last_value(shown, shown.label, shown.label >= 0)
     assert atom[regions.atoms].tolist() == flat.tolist()
 
@@ -208,7 +215,7 @@ def test_labels_of_true_regions_find_classes_far_better_than_chance() -> None:
     for e in examples:
         p, tiles = predictions[e.image_id], chosen[e.image_id]
         for total, labels in ((found, model.assign(vectors[e.image_id])), (random, rng.integers(0, k, len(tiles)))):
-            given_labels = Regions(p.atoms, p.members, p.parent, label=labels_of_all(p, tiles, labels))
+            given_labels = labelled(p, tiles, labels)
             total.update(e.image_id, Truth("classes", e.truth, classes), given_labels)
     one, other = found.result(), random.result()
     assert one["hungarian_miou"] > 1.5 * other["hungarian_miou"]

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from trees import check_tree
 
 from uss_dagster import registry
 from uss_dagster.backbones.base import Features
@@ -80,20 +81,9 @@ def test_degenerate_images(name: str, shape: tuple[int, int], kind: str) -> None
         if kind == "flat":
             assert regions.is_root.tolist() == [True]
     else:
-        check_tree(regions)
+        check_tree(regions, shape)
     if kind == "flat" and name == "kmeans":
         assert len(run(name, sample(image), position_weight=0)) == 1
-
-
-def check_tree(regions: Regions) -> None:
-    """One root that covers the image; children tile their parent; levels never fall towards the root."""
-    assert regions.is_root[0]
-    assert (regions.parent[1:] >= 0).all()
-    assert (regions.level[1:] <= regions.level[regions.parent[1:]]).all()
-    for region in np.unique(regions.parent[1:]):
-        children = np.flatnonzero(regions.parent == region)
-        assert len(children) > 1
-        assert regions.members[children].sum(axis=0).tolist() == regions.members[region].astype(int).tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +96,7 @@ def test_deterministic_and_blind_to_state(name: str) -> None:
 def test_trees_are_nested_and_whole(name: str) -> None:
     image, _ = scene()
     for grid in (None, (1, 1), (7, 5), image.shape[:2]):
-        check_tree(run(name, sample(image, grid)))
+        check_tree(run(name, sample(image, grid)), image.shape[:2])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from trees import check_tree
 
 from uss_dagster import registry
 from uss_dagster.datasets.base import Sample, mirror_folder
@@ -33,19 +34,6 @@ def scene(scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
     colours = np.array([[0, 0, 0], [110, 160, 230], [70, 120, 60], [240, 210, 60], [170, 60, 50]])
     noise = np.random.default_rng(0).normal(0, 4, (*labels.shape, 3))
     return np.clip(colours[labels] + noise, 0, 255).astype(np.uint8), labels
-
-
-def check_tree(regions: Regions, shape: tuple[int, int]) -> None:
-    """One root that covers the image; children tile their parent; levels are finite and never fall towards the root."""
-    assert regions.shape == shape
-    assert regions.is_root[0]
-    assert (regions.area > 0).all()
-    assert np.isfinite(regions.level).all()
-    assert (regions.level[1:] <= regions.level[regions.parent[1:]]).all()
-    for region in np.unique(regions.parent[1:]):
-        children = np.flatnonzero(regions.parent == region)
-        assert len(children) > 1
-        assert regions.members[children].sum(axis=0).tolist() == regions.members[region].astype(int).tolist()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -80,14 +68,14 @@ def test_a_large_image_is_reduced_and_keeps_its_edges() -> None:
     assert len(regions) < 2 * 600
     truth = Truth("classes", Regions.from_label_map(labels, use_labels=True), ClassTree.from_nested(dict.fromkeys("abcd", "foreground")))
     assert tree_covering(truth, regions).iou.min() > 0.95
-    assert contour_merge._reduced(image, 480).shape == (360, 480, 3)
-    assert contour_merge._reduced(image[:640, :640], 480).shape == (640, 640, 3), "up to 4/3 of long_side nothing changes"
+    assert contour_merge.reduced(image, 480).shape == (360, 480, 3)
+    assert contour_merge.reduced(image[:640, :640], 480).shape == (640, 640, 3), "up to 4/3 of long_side nothing changes"
 
 
 @pytest.mark.parametrize(("reduced", "full"), [((7, 10), (7, 10)), ((6, 8), (61, 80)), ((1, 1), (1, 1)), ((48, 64), (480, 641))])
 def test_enlarging_keeps_every_label(reduced: tuple[int, int], full: tuple[int, int]) -> None:
     half = np.arange(((reduced[0] + 1) // 2) * ((reduced[1] + 1) // 2)).reshape((reduced[0] + 1) // 2, -1)
-    large = contour_merge._enlarged(half, reduced, full)
+    large = contour_merge.enlarged(half, reduced, full)
     assert large.shape == full
     assert set(large.ravel().tolist()) == set(half.ravel().tolist())
     if reduced == full:

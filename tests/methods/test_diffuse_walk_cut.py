@@ -302,3 +302,30 @@ def test_bad_input_is_refused_in_one_sentence():
 def test_parameters_are_checked(values, words):
     with pytest.raises(UsageError, match=words):
         registry.build_params(Params, values, "diffuse_walk_cut")
+
+
+def test_the_protocol_of_training_free_methods_is_never_ranked_beside_dataset_wide_matching():
+    """Order of names does not matter; of a class split in two, the part left over is only missed; and the numbers are in groups of their own."""
+    from uss_dagster.metrics import oracle, semantic
+    from uss_dagster.metrics.base import Truth, accumulator
+    from uss_dagster.regions import ClassTree
+
+    classes = ClassTree.from_arrays([-1, 0, 0, 0], [-1, 0, 0, 0])
+    truth = np.repeat(np.array([[1, 2, 3]]), [12, 6, 6], axis=1).repeat(4, axis=0)
+    nodes = Regions.from_tree(truth, [-1, 0, 0, 0], label=[0, 1, 2, 3])
+
+    def scored(labels: np.ndarray) -> dict[str, float]:
+        total = accumulator(oracle)
+        total.update("image", Truth("classes", nodes, classes), Regions.from_label_map(labels))
+        return total.result()
+
+    for names in ([0, 1, 2], [2, 0, 1]):
+        assert scored(np.array(names)[truth - 1])["oracle_diffseg_miou"] == 1
+    split = truth.copy()
+    split[:, 8:12] = 4
+    assert scored(split)["oracle_diffseg_miou"] == pytest.approx((8 / 12 + 1 + 1) / 3)
+    assert {metric.scope for metric in oracle.SPEC.metrics.values()} == {"image"}
+    assert all(metric.oracle for metric in oracle.SPEC.metrics.values())
+    wide = {(name, metric.protocol) for name, metric in semantic.SPEC.metrics.items() if metric.scope == "dataset"}
+    assert wide
+    assert not wide & {(name, metric.protocol) for name, metric in oracle.SPEC.metrics.items()}

@@ -6,11 +6,13 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trees import check_tree
 
 from uss_dagster import registry
 from uss_dagster.backbones.base import Features
@@ -43,21 +45,6 @@ def blocks(rows: int, columns: int, side: int = 6, noise: float = 0.05) -> tuple
     tokens = np.eye(rows * columns)[block]
     tokens = tokens + noise * np.random.default_rng(0).normal(size=tokens.shape)
     return of_tokens(tokens), np.kron(block, np.ones((4, 4), int))
-
-
-def check_tree(regions: Regions, shape: tuple[int, ...]) -> None:
-    """One root that is the image; children tile their parent; levels never rise on the way down."""
-    assert regions.shape == shape
-    assert regions.is_root.tolist() == [True] + [False] * (len(regions) - 1)
-    assert (regions.area > 0).all()
-    assert np.isfinite(regions.level).all()
-    assert np.isfinite(regions.score).all()
-    assert (regions.parent[1:] >= 0).all()
-    assert (regions.level[1:] <= regions.level[regions.parent[1:]]).all()
-    for region in np.unique(regions.parent[1:]):
-        children = np.flatnonzero(regions.parent == region)
-        assert len(children) > 1
-        assert regions.members[children].sum(axis=0).tolist() == regions.members[region].astype(int).tolist()
 
 
 def masks(regions: Regions) -> set[bytes]:
@@ -154,7 +141,7 @@ def test_graph_follows_the_backbone(name: str) -> None:
 
 _PROGRAM = """
 import hashlib, sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from test_spectral_rivals import NAMES, blocks, everything, run
 sample, _ = blocks(3, 3, side=9, noise=0.4)
 for name in NAMES:
@@ -167,7 +154,7 @@ def test_same_bytes_on_one_thread_and_two() -> None:
     printed = []
     for threads in ("1", "2"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        program = _PROGRAM.format(folder=os.path.dirname(__file__))
+        program = _PROGRAM.format(folders=[str(folder) for folder in Path(__file__).parents[:2]])
         printed.append(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout)
     assert printed[0] == printed[1]
     assert len(set(printed[0].split()[2::3])) == 8

@@ -24,9 +24,9 @@ def test_everything_from_dagster_gives_the_hashes_of_dvc_repro(project: Project,
 
 
 def test_only_downstream_through_dagster(built: Project):
-    """One session of edits, each followed by materialising everything; the plan is refreshed by the run itself."""
+    """One session of edits, each followed by materialising what it could reach; the plan is refreshed by the run itself."""
     built.append("uss_dagster/methods/slic_merge.py", "\n# a remark\n")
-    assert materialize(built, "*") == []
+    assert materialize(built, 'key:"segments/slic_merge"+') == []
     built.append("params.yaml", "entries:\n  slic_merge: {params: {superpixels: 30}}\n")
     assert materialize(built, "*") == SLIC
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
