@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 from uss_dagster import plan
 from uss_dagster.artifacts import gate
 from uss_dagster.artifacts.facts import facts_path, write_facts
-from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.errors import Unavailable, UsageError, did_you_mean
 from uss_dagster.runtime import peak_memory_mb
+
+NO_GPU = "USS_NO_GPU"
+"""Environment variable: stages of the pool ``gpu`` are taken from DVC's caches or refused, never computed. For machines of CI."""
 
 
 def run_cell(stage: str, key: str, root: Path) -> None:
@@ -25,6 +29,11 @@ def run_cell(stage: str, key: str, root: Path) -> None:
             f"{plan.GRID} has no cell '{key}' of stage '{stage}'.{did_you_mean(key, cells)} If you just added it, run `uss plan`."
         )
     cell = cells[key]
+    if cell.get("pool") == "gpu" and os.environ.get(NO_GPU):
+        raise Unavailable(
+            f"{stage} '{key}' is not computed here ({NO_GPU} is set), and the run cache does not have it. Run it on a machine with a GPU, then "
+            "`dvc push --run-cache` there."
+        )
     if cell["code"] != plan.expected_code(stage, cell):
         raise UsageError(
             f"The code of {stage} '{key}' is not the code that {plan.GRID} was planned with. Run `uss plan`, then this again "
@@ -36,7 +45,8 @@ def run_cell(stage: str, key: str, root: Path) -> None:
     facts: dict[str, Any] = module.produce(key, cell, root) or {}
     facts = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": round(peak_memory_mb(), 1), **facts}
     write_facts(root, stage, key, facts)
-    if stage == "segments":
-        from uss_dagster.report.previews import write_segments_preview
+    if stage in ("segments", "pool", "curated"):
+        from uss_dagster.report import previews
 
-        write_segments_preview(root, cell, facts_path(root, stage, key).with_suffix(".png"))
+        draw = {"segments": previews.write_segments_preview, "pool": previews.write_pool_preview, "curated": previews.write_curated_preview}
+        draw[stage](root, cell, facts_path(root, stage, key).with_suffix(".png"))

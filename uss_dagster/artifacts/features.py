@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ class FeatureShards:
         if image_id not in self._where:
             raise BadData(f"{self.folder} has no features of image '{image_id}'. Run its features stage again.")
         return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in self._where[image_id]}
+
+    def shards_of(self, ids: Iterable[str]) -> list[str]:
+        """The files that hold the facets of these images, sorted."""
+        return sorted({shard for image_id in ids for shard, _ in self._where.get(image_id, ())})
 
     def _shard(self, name: str) -> Any:
         from safetensors import SafetensorError, safe_open

@@ -16,6 +16,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging
@@ -29,14 +30,15 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     images = Images(folder)
     module = registry.load("backbone", cell["kind"])
     staging = Staging(root, f"features {key}", [cell, images.identity])
-    jobs = list(enumerate(images.shards(cell["shard_images"])))
+    shards = images.shards(cell["shard_images"])
+    jobs = [(number, ids, shard_key("features", key, cell, number, images.contents(ids))) for number, ids in enumerate(shards)]
     work = functools.partial(_shard, cell=cell, folder=folder, target=staging)
     done: list[dict[str, Any]] = []
     with Progress(f"features {key}", len(images)) as progress:
         for result in map_shards(work, jobs, workers=1 if module.SPEC.device else None):
-            progress.advance(int(result["images"] + result["resumed"]))
+            progress.advance(int(result["images"] + result["resumed"] + result["reused"]))
             done.append(result)
-    index = pa.concat_tables(read_table(staging.folder / "parts" / f"{_name(n)}.parquet", FEATURES) for n, _ in jobs)
+    index = pa.concat_tables(read_table(staging.folder / "parts" / f"{_name(n)}.parquet", FEATURES) for n, _, _ in jobs)
     staging.write(
         "index.parquet", lambda path: write_table(path, index.sort_by([("image_id", "ascending"), ("facet", "ascending")]), FEATURES)
     )
@@ -56,6 +58,7 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
             "counts": {"images": len(images)},
         },
     )
+    forget_others(staging, {kept for _, _, kept in jobs})
     return {**facts, "seconds_per_image": round(facts["seconds_computing"] / max(facts["images"], 1), 4), "shards": len(jobs)}
 
 
@@ -63,14 +66,17 @@ def _name(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def _shard(job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, target: Staging) -> dict[str, Any]:
+def _shard(job: tuple[int, list[str], str], cell: dict[str, Any], folder: Path, target: Staging) -> dict[str, Any]:
     """One shard: its index part is written last, so where that exists the shard is whole."""
     from safetensors.numpy import save_file
 
-    number, ids = job
+    number, ids, kept = job
     name = _name(number)
-    if target.has(f"parts/{name}.parquet") and target.has(f"{name}.safetensors"):
-        return {"images": 0, "resumed": len(ids), "seconds_computing": 0.0}
+    files = [f"{name}.safetensors", f"parts/{name}.parquet"]
+    if all(target.has(file) for file in files):
+        return {"images": 0, "resumed": len(ids), "reused": 0, "seconds_computing": 0.0}
+    if bring_back(target, kept, files):
+        return {"images": 0, "resumed": 0, "reused": len(ids), "seconds_computing": 0.0}
     images = Images(folder)
     extract = loaded(cell["kind"], json.dumps(cell["params"], sort_keys=True))
     pixels = [images.pixels(i) for i in ids]
@@ -94,7 +100,8 @@ def _shard(job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, targe
             )
     target.write(f"{name}.safetensors", lambda path: _save(save_file, tensors, path))
     target.write(f"parts/{name}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
-    return {"images": len(ids), "resumed": 0, "seconds_computing": seconds}
+    keep(target, kept, files)
+    return {"images": len(ids), "resumed": 0, "reused": 0, "seconds_computing": seconds}
 
 
 def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:

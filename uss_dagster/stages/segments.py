@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
-from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
@@ -38,12 +41,13 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
         state = module.fit(Samples(images.ids, folder, features, _encoder(cell)), params)
         seconds_fitting = time.perf_counter() - started
-    jobs = list(enumerate(images.shards(cell["shard_images"])))
+    key_of = _shard_keys(cell, images, features, state, module.SPEC.imported)
+    jobs = [(number, ids, key_of(ids)) for number, ids in enumerate(images.shards(cell["shard_images"]))]
     work = functools.partial(_shard, cell=cell, folder=folder, features=features, state=state, target=staging)
     done: list[dict[str, Any]] = []
     with Progress(f"segments {key}", len(images)) as progress:
         for result in map_shards(work, jobs, workers=1 if cell["pool"] else None):
-            progress.advance(int(result["images"] + result["resumed"]))
+            progress.advance(int(result["images"] + result["resumed"] + result["reused"]))
             done.append(result)
     facts = result_facts(done)
     report = validate(key, staging.folder, images, module.SPEC.overlap)
@@ -61,6 +65,7 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
             "counts": {"images": len(images), "regions": regions},
         },
     )
+    forget_others(staging, {kept for _, _, kept in jobs})
     spent = facts["seconds_computing"] + seconds_fitting
     per_image = round(spent / facts["images"], 4) if facts["images"] else None  # None: every shard was there already
     return {**facts, "backbone": cell["backbone"], "regions": regions, "seconds_per_image": per_image}
@@ -90,13 +95,27 @@ def _encoder(cell: dict[str, Any]) -> Encoder | None:
     return Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
 
 
+def _shard_keys(cell: dict[str, Any], images: Images, features: Path | None, state: Any, imported: bool) -> Callable[[list[str]], str]:
+    """Images of a shard → its key: over the cell, the images, their features, and what was fitted to all. Regions that are imported come
+    from files that nothing here knows, so those shards are not kept."""
+    fitted = hashlib.sha256(pickle.dumps(state)).hexdigest() if state is not None else ""
+    if imported:
+        return lambda ids: ""
+    if features is None:
+        return lambda ids: shard_key("segments", cell, images.contents(ids), fitted)
+    where, files = FeatureShards(features), read_manifest(features)["files"]
+    return lambda ids: shard_key("segments", cell, images.contents(ids), fitted, [files[shard]["sha256"] for shard in where.shards_of(ids)])
+
+
 def _shard(
-    job: tuple[int, list[str]], cell: dict[str, Any], folder: Path, features: Path | None, state: Any, target: Staging
+    job: tuple[int, list[str], str], cell: dict[str, Any], folder: Path, features: Path | None, state: Any, target: Staging
 ) -> dict[str, Any]:
-    number, ids = job
+    number, ids, kept = job
     name = f"shard-{number:05d}.parquet"
     if target.has(name):
-        return {"images": 0, "resumed": len(ids), "seconds_computing": 0.0}
+        return {"images": 0, "resumed": len(ids), "reused": 0, "seconds_computing": 0.0}
+    if bring_back(target, kept, [name]):
+        return {"images": 0, "resumed": 0, "reused": len(ids), "seconds_computing": 0.0}
     module = registry.load("method", cell["method"])
     params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
     tables, seconds = [], 0.0
@@ -113,7 +132,8 @@ def _shard(
             raise BadData(f"Method '{cell['method']}' gave no region for image '{sample.image_id}'; at least the whole image is expected.")
         tables.append(regions_to_table(sample.image_id, regions))
     target.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
-    return {"images": len(ids), "resumed": 0, "seconds_computing": seconds}
+    keep(target, kept, [name])
+    return {"images": len(ids), "resumed": 0, "reused": 0, "seconds_computing": seconds}
 
 
 def validate(key: str, folder: Path, images: Images, overlap: bool) -> Report:

@@ -1,0 +1,241 @@
+"""The stages `pool` and `curated`: what is computed again when images change, what the plan makes of them, and both doors."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from projects import Project
+
+from uss_dagster import plan, registry
+from uss_dagster.artifacts.images import ImageShards
+from uss_dagster.artifacts.schemas import IMAGES
+from uss_dagster.artifacts.staging import Rejected
+from uss_dagster.artifacts.tables import write_table
+from uss_dagster.curation.params import CurateParams, PoolParams
+from uss_dagster.errors import UsageError
+from uss_dagster.stages import curated, pool, segments
+from uss_dagster.stages._curation import previous_summary
+
+N, SHARD = 12, 2
+CURATED = """\
+curated:
+  drawn: {dataset: scenes, entries: [slic_merge, felzenszwalb], labels: truth, preset: clean, params: {min_quality: 0.3}}
+"""
+
+
+def write_images(root: Path, count: int, changed: tuple[int, ...] = (), first: int = 0) -> None:
+    import numpy as np
+
+    folder = root / "data/datasets/d/images"
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = ImageShards(folder)
+    for number in range(count):
+        rng = np.random.default_rng(number + 1000 * (number in changed) + first)
+        picture = np.kron(rng.integers(0, 255, (3, 4, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(picture).save(out, "PNG")
+        shards.add(f"i{number:03d}", out.getvalue(), ".png", 36, 48, "all")
+    shards.close()
+    write_table(folder / "images.parquet", shards.table(), IMAGES)
+
+
+def cells(entry: str = "felzenszwalb", **limits: object) -> dict[str, dict]:
+    spec = registry.load("method", "felzenszwalb").SPEC
+    params = registry.params_to_dict(registry.build_params(spec.params, {"scales": 2}, "test"))
+    common = {"entry": entry, "method": "felzenszwalb", "backbone": "", "encoder": {}, "pool": "", "shard_images": SHARD, "dataset": "d"}
+    what = dict.fromkeys(("title", "source", "methods", "licence", "citation", "homepage"), "x")
+    return {
+        "segments": {**common, "params": params},
+        "pool": {
+            "name": "set",
+            "dataset": "d",
+            "entries": [entry],
+            "families": {},
+            "params": registry.params_to_dict(PoolParams()),
+            "pool": "",
+            "shard_images": SHARD,
+        },
+        "curated": {
+            "name": "set",
+            "dataset": "d",
+            "labels": "none",
+            "truth": "none",
+            "params": registry.params_to_dict(CurateParams(**limits)),
+            **what,
+        },
+    }
+
+
+def run(root: Path, made: dict[str, dict]) -> dict[str, dict]:
+    return {
+        "segments": segments.produce("felzenszwalb__d", made["segments"], root),
+        "pool": pool.produce("set", made["pool"], root),
+        "curated": curated.produce("set", made["curated"], root),
+    }
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted((root / "data").rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch):
+    monkeypatch.setenv("USS_WORKERS", "1")
+
+
+@pytest.fixture
+def _other_gates(monkeypatch):
+    """The suites of segments and pools have their own tests, and take most of the time here."""
+    for stage in (segments, pool):
+        monkeypatch.setattr(stage, "check_expectations", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_other_gates")
+def test_only_the_shards_of_replaced_images_are_computed_again_and_the_bytes_are_those_of_a_fresh_run(tmp_path, monkeypatch):
+    here, fresh = tmp_path / "here", tmp_path / "fresh"
+    write_images(here, N)
+    first = run(here, cells())
+    assert (first["segments"]["images"], first["segments"]["reused"], first["pool"]["images"]) == (N, 0, N)
+    assert first["curated"]["images"] == N
+    assert "no previous version" in first["curated"]["drift"]
+    write_images(here, N, changed=(4, 5, 9))  # two shards of six
+    second = run(here, cells())
+    for stage in ("segments", "pool"):
+        assert (second[stage]["images"], second[stage]["reused"]) == (4, 8)
+    assert second["curated"]["drift"] != first["curated"]["drift"]
+    assert second["curated"]["drift_rows"]
+    write_images(fresh, N, changed=(4, 5, 9))
+    monkeypatch.setenv("USS_REUSE", "0")
+    run(fresh, cells())
+    assert tree(here) == tree(fresh), "neither reuse nor the version before shows in the bytes"
+    kept = list((here / ".uss/shards/pool-set").iterdir())
+    assert len(kept) == N // SHARD, "shards of the version before are gone"
+
+
+@pytest.mark.usefixtures("_other_gates")
+def test_drift_is_said_and_refused_only_where_that_is_asked_for(tmp_path):
+    write_images(tmp_path, 4)
+    run(tmp_path, cells())
+    summary = json.loads((tmp_path / "reports/curated/set.json").read_text())
+    changed = {**summary, "masks_per_image": summary["masks_per_image"] * 2}
+    (tmp_path / "reports/curated/set.json").write_text(json.dumps(changed))
+    with pytest.raises(Rejected, match=r"close to the previous version: masks an image moved by 0\.5, limit 0\.25\. If this is meant"):
+        curated.produce("set", cells(refuse_drift=True)["curated"], tmp_path)
+    facts = curated.produce("set", cells()["curated"], tmp_path)
+    assert not facts["drift_within_limits"]
+    assert "masks an image by 0.5" in facts["drift"]
+    page = (tmp_path / ".uss/runs/curated/set.html").read_text()
+    assert "Against the previous version" in page
+    assert "Against" not in (tmp_path / "data/curated/set/report.html").read_text()
+
+
+def test_the_previous_version_is_found_in_the_cache_of_dvc(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[cache]\n    dir = elsewhere\n")
+    outs = [{"path": "data/curated/set", "md5": "aa.dir"}, {"path": "reports/curated/set.json", "md5": "abcdef"}]
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"curated@set": {"outs": outs}}}))
+    assert previous_summary(tmp_path, "reports/curated/set.json") is None
+    cached = tmp_path / ".dvc/elsewhere/files/md5/ab/cdef"
+    cached.parent.mkdir(parents=True)
+    cached.write_text('{"masks": 7}')
+    assert previous_summary(tmp_path, "reports/curated/set.json") == {"masks": 7}
+    assert previous_summary(tmp_path, "reports/curated/other.json") is None
+
+
+SMALL = """\
+datasets: {scenes: {images: 4}, photos: {kind: bsds500}}
+backbones: {patches: {}}
+entries:
+  felzenszwalb: {}
+  slic_merge: {backbone: patches}
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "params.yaml").write_text("profile: small\n")
+    return tmp_path
+
+
+def grid(root, text):
+    (root / "profiles" / "small.yaml").write_text(SMALL + text)
+    return plan.make_grid(plan.read_profile(root))
+
+
+def test_a_project_without_a_section_has_no_such_cells(root):
+    made = grid(root, "")
+    assert made["pool"] == made["curated"] == {}
+
+
+def test_cells_of_a_set(root):
+    made = grid(root, CURATED)
+    cell = made["pool"]["drawn"]
+    reads = [cell[f"reads_{n}"] for n in (1, 2, 3)]
+    assert reads == ["data/segments/slic_merge/scenes", "data/segments/felzenszwalb/scenes", "data/datasets/scenes/images/images.parquet"]
+    assert cell["families"] == {}
+    assert cell["params"]["refine"] is True
+    assert made["curated"]["drawn"]["reads"] == "data/datasets/scenes/truth"
+    assert made["curated"]["drawn"]["params"]["min_quality"] == 0.3
+    for stage, _, planned in plan.iterate_cells(made):
+        assert planned["code"] == plan.expected_code(stage, planned)
+    seen = grid(root, "curated: {s: {dataset: scenes, entry: slic_merge, pool: {views: [flip]}, labels: human.json}}\n")
+    assert seen["pool"]["s"]["families"]["slic_merge"]["encoder"]["kind"] == "patches"
+    assert seen["curated"]["s"]["reads"] == "human.json"
+    assert seen["pool"]["s"]["code"] != cell["code"], "the method is run again, so its code counts"
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ("{dataset: scene, entry: felzenszwalb}", "Unknown dataset 'scene'. Did you mean 'scenes'"),
+        ("{dataset: scenes, entry: felzenswalb}", "No entry 'felzenswalb' runs on 'scenes'. Did you mean 'felzenszwalb'"),
+        ("{dataset: scenes, entries: [felzenszwalb, felzenszwalb]}", "takes 1 to 3 different entries"),
+        ("{dataset: scenes, entry: felzenszwalb, label: truth}", "has no setting 'label'. Did you mean 'labels'"),
+        ("{dataset: photos, entry: felzenszwalb, labels: truth}", "ground truth of kind 'annotators' holds no masks of objects"),
+        ("{dataset: scenes, entry: felzenszwalb, labels: people}", "labels are none, truth, or a COCO .json file"),
+        ("{dataset: scenes, entry: felzenszwalb, params: {min_aera: 3}}", "has no parameter 'min_aera'"),
+        ("{dataset: scenes, entry: felzenszwalb, pool: {views: [up]}}", "A view is 'flip'"),
+        ("{dataset: scenes, entry: felzenszwalb, preset: best}", "'preset' is 'best'"),
+    ],
+)
+def test_what_people_write_is_checked_with_the_line(root, item, said):
+    with pytest.raises(UsageError) as refused:
+        grid(root, f"curated:\n  s: {item}\n")
+    assert said in str(refused.value)
+    assert "profiles/small.yaml:7" in str(refused.value)
+
+
+@pytest.mark.slow
+def test_dvc_and_dagster(built: Project):
+    """Both doors: `uss repro` makes the set; Dagster has its asset, its checks, and what drifted."""
+    import dagster as dg
+
+    from uss_dagster.orchestration.build import build_defs
+
+    built.append("profiles/small.yaml", CURATED)
+    assert built.repro("curated@drawn") == ["pool@drawn", "curated@drawn"]
+    assert built.repro("curated@drawn") == []
+    first = {p.name: p.read_bytes() for p in (built.root / "data/curated/drawn").iterdir() if p.is_file()}
+    built.edit("profiles/small.yaml", "min_quality: 0.3", "min_quality: 0.8")
+    assert built.repro("curated@drawn") == ["curated@drawn"]
+    facts = json.loads((built.root / ".uss/runs/curated/drawn.json").read_text())
+    assert not facts["drift_within_limits"], "the version before came from the cache: DVC had removed the file"
+    built.edit("profiles/small.yaml", "min_quality: 0.8", "min_quality: 0.3")
+    built.repro("curated@drawn")
+    assert {p.name: p.read_bytes() for p in (built.root / "data/curated/drawn").iterdir() if p.is_file()} == first
+
+    defs = build_defs(built.root)
+    graph = defs.resolve_asset_graph()
+    key = dg.AssetKey(["curated", "drawn"])
+    assert {k.to_user_string() for k in graph.get(key).parent_keys} == {"datasets", "pool/drawn"}
+    assert {check.name for check in graph.asset_check_keys if check.asset_key == key} == {"validation", "in_sync_with_dvc", "drift"}
+    check = next(c for c in defs.asset_checks or () if {k.name for k in c.check_keys} == {"drift"})
+    result = check()
+    assert result.passed is json.loads((built.root / ".uss/runs/curated/drawn.json").read_text())["drift_within_limits"]
+    assert (built.root / ".uss/runs/curated/drawn.png").stat().st_size < 500_000
