@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import uss_dagster
-from uss_dagster.fingerprint import closure, fingerprint
+from uss_dagster.fingerprint import closure, fingerprint, tables
 
 
 @pytest.fixture
@@ -68,3 +68,29 @@ def test_plug_ins_do_not_know_each_other():
             "uss_dagster.methods.base",
         }
         assert not others
+
+
+def test_yaml_files_of_a_module_count_by_what_they_say(package):
+    (package / "datasets" / "zz_zoo.py").write_text("X = 1\n")
+    (package / "datasets" / "zz_zoo_park.py").write_text("X = 1\n")
+    zoo, park = ["uss_dagster.datasets.zz_zoo"], ["uss_dagster.datasets.zz_zoo_park"]
+    bare = fingerprint(zoo, package)
+    table = package / "datasets" / "zz_zoo_19.yaml"
+    table.write_text("animal:\n  cat: foreground 3\nsky: background 0\n")
+    before = fingerprint(zoo, package)
+    assert before != bare, "a new file counts"
+    table.write_text("# Class tree.\n\nanimal: {cat: 'foreground 3'}  # the only one\nsky: background 0\n")
+    assert fingerprint(zoo, package) == before, "comments, blank lines, quotes and style do not"
+    table.write_text("sky: background 0\nanimal:\n  cat: foreground 3\n")
+    assert fingerprint(zoo, package) != before, "the order does: it numbers the classes"
+    beside = fingerprint(zoo, package)
+    (package / "datasets" / "zz_zoo_park_2.yaml").write_text("a: foreground\n")
+    assert fingerprint(zoo, package) == beside, "the file of a module with a longer name"
+    assert [t.name for t in tables(package / "datasets" / "zz_zoo_park.py")] == ["zz_zoo_park_2.yaml"]
+    assert fingerprint(park, package) != fingerprint(zoo, package)
+
+
+def test_every_yaml_file_beside_a_plug_in_belongs_to_a_module():
+    folder = Path(uss_dagster.__file__).parent / "datasets"
+    owned = {table for path in folder.glob("*.py") for table in tables(path)}
+    assert owned == set(folder.glob("*.yaml"))

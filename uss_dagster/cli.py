@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from uss_dagster import __version__
-from uss_dagster.errors import UsageError, UssError, from_os_error
+from uss_dagster.errors import BadData, UsageError, UssError, from_os_error
 from uss_dagster.runtime import quiet_environment
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+data_app = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Make this profile (a file in profiles/) the active one.")]
 
 
@@ -154,6 +156,72 @@ def segment(
 
 
 @app.command()
+def curate(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Pictures, or folders of pictures.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the set; run again into it, only what changed is computed.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", metavar="FILE", help="COCO json of human masks, merged as UnSAM+ does.", show_default=False)
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="clean|train", help="Few good masks, or as many as help training.")] = "train",
+    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="What finds masks; `uss list` shows all.")] = "unsam",
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", "-b", metavar="NAME", help="Feature source. [default: patches]", show_default=False)
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
+    ] = None,
+    backbone_param: Annotated[
+        list[str] | None, typer.Option("--backbone-param", metavar="NAME=VALUE", help="A parameter of the backbone; may be repeated.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A limit of pooling or curation, such as min_area=100; may be repeated."),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", metavar="coco|splits|images|metadata", help="What to write; may be repeated. [default: coco]", show_default=False
+        ),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the kept pictures to DIR/data, beside labels.json.")] = False,
+    long_side: Annotated[
+        int, typer.Option(min=0, metavar="PIXELS", help="Larger pictures are segmented at this size; 0 for never.")
+    ] = 1024,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="For the datasheet.")] = "Curated masks",
+    licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the pictures, for the datasheet and the json.")] = "not stated",
+) -> None:
+    """Make a training set of nested masks from your own pictures.
+
+    Masks are found without labels, measured, filtered and nested; near-duplicate pictures are set aside (listed in set_aside.csv) and
+    never lie in two splits. The folder gets labels.json (COCO), masks.parquet, images.parquet, report.html with the checks, and a
+    datasheet. The same pictures and parameters give the same bytes; a killed run goes on where it stopped.
+    """
+    from uss_dagster import registry
+    from uss_dagster.commands import curate as command
+    from uss_dagster.commands.segment import DEFAULT_BACKBONE, parse_parameters
+
+    pool, params = command.settings_of(setting or [], preset, formats or [])
+    source = backbone or DEFAULT_BACKBONE
+    job = command.Job(
+        method,
+        parse_parameters(param or [], registry.load("method", method).SPEC.params, f"method '{method}'"),
+        backbone,
+        parse_parameters(backbone_param or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'"),
+        out,
+        long_side,
+        pool,
+        params,
+        labels,
+        copy,
+        title,
+        licence,
+    )
+    command.curate_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
 def score(
     pred: Annotated[
         Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
@@ -236,6 +304,36 @@ def compare(
         typer.echo(line)
 
 
+train_app = typer.Typer(no_args_is_help=True, help="Train the small networks of this package.")
+app.add_typer(train_app, name="train")
+
+
+@train_app.command("diffusion")
+def train_diffusion(
+    images: Annotated[str, typer.Option("--images", metavar="FOLDER|scenes", help="Pictures to learn from; 'scenes' draws them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")],
+    count: Annotated[
+        int | None, typer.Option(metavar="N", help="How many pictures. [default: 1600 scenes, or the whole folder]", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: 2400]", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: mit for scenes]", show_default=False)
+    ] = None,
+) -> None:
+    """A small diffusion UNet in pixels, for the backbone 'diffusion'.
+
+    The folder gets config.json, scheduler_config.json, float16 safetensors, a model card, the losses as CSV and a checkpoint.
+    """
+    from uss_dagster.commands.train import train_diffusion as command
+
+    command(images, out, count, seed, steps, threads, device, licence, lambda line: typer.echo(line, err=True))
+
+
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     """Dagster's web page for this project, on 127.0.0.1."""
@@ -243,6 +341,119 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     from uss_dagster.commands.ui import serve
 
     serve(planning.find_root(), port)
+
+
+@data_app.command("list")
+def data_list(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
+    ] = False,
+) -> None:
+    """Datasets, and which of them are here."""
+    from uss_dagster.commands import data as command
+
+    for line in command.markdown() if markdown else command.listing():
+        typer.echo(line)
+
+
+@data_app.command("get")
+def data_get(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="PATH", help="Archives you have (one, or a folder of them), or an extracted tree; nothing is fetched."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ARCHIVE", help="Only this archive of the release; may be repeated.")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence that is shown; asked for at a terminal otherwise.")
+    ] = False,
+) -> None:
+    """Fetch datasets, or take them from a disk.
+
+    They go to $USS_MIRROR/NAME, or to data/sources/NAME of the project. Interrupted downloads go on where they stopped, everything is
+    verified, and a dataset is there whole or not at all.
+    """
+    from uss_dagster.commands import data as command
+
+    if given is not None and len(names) > 1:
+        raise UsageError(f"--from gives the files of one dataset, but {len(names)} were named. Run this once for each.")
+
+    def accepted() -> str:
+        if accept_licence:
+            return "with --accept-licence"
+        return "at a terminal" if sys.stdin.isatty() and typer.confirm("Accept this licence?") else ""
+
+    for name in names:
+        command.get(command.Request(name, given, only or (), accepted), typer.echo)
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="A parameter of its source, such as split=val; may be repeated."),
+    ] = None,
+) -> None:
+    """Hold a dataset against its checks.
+
+    The prepared one (data/datasets/NAME) where this project has it, else its source, of which nothing is written.
+    """
+    from uss_dagster.commands import data as command
+
+    report = command.check(name, param or (), typer.echo)
+    if not report.success:
+        raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
+
+
+@data_app.command("licences")
+def data_licences() -> None:
+    """Licences, sources and citations."""
+    from uss_dagster.commands import data as command
+
+    for line in command.licences():
+        typer.echo(line)
+
+
+@app.command(name="spot-check")
+def spot_check(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="A segments stage, such as segments@slic_merge__scenes.", show_default=False)
+    ],
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
+) -> None:
+    """Compute a few images of a segments stage again, and compare: same inputs, same bytes?"""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands.spot_check import spot_check as compare
+
+    chosen = compare(planning.find_root(), stage, images)
+    typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
+
+
+@app.command("merge-lock")
+def merge_lock(
+    files: Annotated[list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)] = None,
+    install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
+) -> None:
+    """Merge dvc.lock and grid.yaml of two branches stage by stage (a merge driver for git)."""
+    from uss_dagster import plan as planning
+    from uss_dagster.commands import merge_lock as command
+
+    if install:
+        for line in command.install(planning.find_root()):
+            typer.echo(line)
+        return
+    if files is None or len(files) != 4:
+        raise UsageError(
+            f"merge-lock takes four files (base, ours, theirs, path), as git gives them, got {len(files or [])}; or --install."
+        )
+    base, ours, theirs, name = files
+    for stage in command.merge_files(Path(base), Path(ours), Path(theirs), name):
+        typer.echo(f"{name}: both branches changed {stage}; run `uss repro` to build it anew.", err=True)
 
 
 @app.command("list")

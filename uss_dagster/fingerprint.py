@@ -1,7 +1,8 @@
 """Code fingerprints: what a stage's result depends on in this package, and nothing else.
 
 Belongs here: the static import closure of a module inside the package and a hash over its syntax trees. Comments,
-blank lines, line breaks and docstrings do not count; a changed statement in any module of the closure does.
+blank lines, line breaks and docstrings do not count; a changed statement in any module of the closure does. So does what the YAML
+files of a module say: those beside it called ``<module>.yaml`` or ``<module>_<more>.yaml``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,26 @@ def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
     """16 hex digits over every module of the package that these modules import, directly or not."""
     digest = hashlib.sha256()
     for module in sorted(closure(modules, root)):
-        digest.update(f"{module} {_tree_hash(_file(module, root))}\n".encode())
+        path = _file(module, root)
+        digest.update(f"{module} {_tree_hash(path)}\n".encode())
+        for table in tables(path):
+            stat = table.stat()
+            digest.update(f"{module} {table.name} {_yaml_hash_of(table, stat.st_mtime_ns, stat.st_size)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def tables(path: Path) -> list[Path]:
+    """The YAML files of a module, sorted: beside it, called like it, or like it with ``_`` and more. Where two modules would do
+    (``coco`` and ``coco_stuff``), the longer name has the file."""
+    if path.name == "__init__.py":
+        return []
+    modules = {other.stem for other in path.parent.glob("*.py")}
+    found = []
+    for table in sorted(path.parent.glob(f"{path.stem}*.yaml")):
+        owners = [name for name in modules if table.stem == name or table.stem.startswith(f"{name}_")]
+        if owners and max(owners, key=len) == path.stem:
+            found.append(table)
+    return found
 
 
 def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
@@ -84,6 +103,14 @@ def _tree_hash_of(path: Path, _mtime: int, _size: int) -> str:
     for piece in _canonical(ast.parse(path.read_bytes())):
         digest.update(piece.encode())
     return digest.hexdigest()
+
+
+@cache
+def _yaml_hash_of(path: Path, _mtime: int, _size: int) -> str:
+    """A hash over what a YAML file says, in its order; comments, blank lines and quotes do not count."""
+    import yaml
+
+    return hashlib.sha256(repr(yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))).encode()).hexdigest()
 
 
 def _canonical(node: object) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,38 +20,39 @@ SHARD_BYTES = 512 * 1024**2
 _BLOCK = 512
 
 
-class ImageShards:
-    """Writes encoded images to ``shard-00000.tar`` …, each about ``SHARD_BYTES``; the tar headers hold no times and no owners."""
+def digest(data: bytes) -> str:
+    """The hash that an image is known by."""
+    return hashlib.sha256(data).hexdigest()
 
-    def __init__(self, folder: Path, limit: int = SHARD_BYTES) -> None:
-        self.folder, self.limit = folder, limit
-        self.rows: list[dict[str, object]] = []
+
+class ImageShards:
+    """Writes encoded images to ``shard-00000.tar`` …, each about ``SHARD_BYTES``; the tar headers hold no times and no owners.
+
+    keep: write the shards; without them there is only the index of what they would hold.
+    """
+
+    def __init__(self, folder: Path, limit: int = SHARD_BYTES, keep: bool = True) -> None:
+        self.folder, self.limit, self.keep = folder, limit, keep
+        self._columns: dict[str, list[object]] = {name: [] for name in IMAGES.names}
         self._tar: tarfile.TarFile | None = None
         self._number = -1
 
-    def add(self, image_id: str, data: bytes, suffix: str, height: int, width: int, split: str) -> None:
-        """Append one encoded image; ids must come in ascending order."""
+    def add(self, image_id: str, data: bytes, suffix: str, height: int, width: int, split: str, sha256: str = "") -> None:
+        """Append one encoded image; ids must come in ascending order. sha256: its hash, where it is known."""
         if self._tar is None or self._tar.offset > self.limit:
             self.close()
             self._number += 1
-            self._tar = tarfile.open(self.folder / f"shard-{self._number:05d}.tar", "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            place = self.folder / f"shard-{self._number:05d}.tar" if self.keep else os.devnull
+            self._tar = tarfile.open(place, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         member = tarfile.TarInfo(f"{image_id}{suffix}")
         member.size, member.mode = len(data), 0o644
         offset = self._tar.offset + _BLOCK
         self._tar.addfile(member, io.BytesIO(data))
-        self.rows.append(
-            {
-                "image_id": image_id,
-                "shard": f"shard-{self._number:05d}.tar",
-                "member": member.name,
-                "offset": offset,
-                "size": len(data),
-                "height": height,
-                "width": width,
-                "split": split,
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-        )
+        self._tar.members = []  # type: ignore[attr-defined]  # the index knows them; they would fill memory
+        shard = f"shard-{self._number:05d}.tar"
+        row = (image_id, shard, member.name, offset, len(data), height, width, split, sha256 or digest(data))
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
 
     def close(self) -> None:
         if self._tar is not None:
@@ -59,7 +61,7 @@ class ImageShards:
 
     def table(self) -> pa.Table:
         """The index of everything added."""
-        return pa.Table.from_pylist(self.rows, schema=IMAGES)
+        return pa.table(self._columns, schema=IMAGES)
 
 
 class Images:
@@ -79,6 +81,11 @@ class Images:
         """A hash that changes exactly when an image, its id or its order does (the index holds every file's own hash)."""
         return hashlib.sha256((self.folder / "images.parquet").read_bytes()).hexdigest()
 
+    def contents(self, ids: Sequence[str]) -> list[list[str]]:
+        """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
+        digests = self.table["sha256"]
+        return [[image_id, digests[self._row[image_id]].as_py()] for image_id in ids]
+
     def encoded(self, image_id: str) -> bytes:
         """The file as it came."""
         row = self.table.slice(self._row[image_id], 1).to_pylist()[0]
@@ -88,7 +95,7 @@ class Images:
                 data = shard.read(row["size"])
         except FileNotFoundError:
             raise BadData(f"{self.folder / row['shard']} is missing. Run `dvc checkout --force` or its stage again.") from None
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        if digest(data) != row["sha256"]:
             raise BadData(
                 f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."
             )

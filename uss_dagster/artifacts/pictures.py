@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from PIL import Image, ImageOps
 from uss_dagster.errors import BadData, UsageError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_ORIENTATION = 0x0112
+_FILTERS = threading.Lock()
 MAX_PIXELS = 200_000_000
 """A picture that declares more pixels is taken for a decompression bomb: 600 MB as an array."""
 
@@ -27,26 +31,49 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Transparency is laid on white, 16-bit grey is scaled to 8 bits, and the EXIF orientation is applied. The first
     frame stands for an animation.
     """
+    with _opened(data, name) as picture:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    if 0 in upright.size:
+        raise BadData(f"{name} has no pixels ({upright.width}×{upright.height}). Remove it.")
+    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+
+
+def measure(data: bytes, name: str) -> tuple[int, int]:
+    """(height, width) that ``decode`` will give, after reading the file to its end: what would not decode is refused here.
+
+    A JPEG is read at an eighth of its size, which takes every code in it but only one in 64 inverse transforms: less than half the time.
+    """
+    with _opened(data, name) as picture:
+        width, height = picture.size
+        picture.draft(None, (1, 1))
+        picture.load()
+        turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    if 0 in (height, width):
+        raise BadData(f"{name} has no pixels ({width}×{height}). Remove it.")
+    return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """An open picture of reasonable size; what Pillow raises, here or while it is read, becomes one sentence."""
     if not data:
         raise BadData(f"{name} is empty (0 bytes); a picture was expected. Copy or download it again.")
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():  # the list of filters belongs to all threads
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS below is the limit that counts
-            with Image.open(io.BytesIO(data)) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Scale it down first.")
-                picture.load()
-                upright = ImageOps.exif_transpose(picture)
+            opened = Image.open(io.BytesIO(data))
+        with opened as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Scale it down first.")
+            yield picture
     except Image.DecompressionBombError as error:
         raise BadData(f"{name} declares more than {MAX_PIXELS:,} pixels. Scale it down first.") from error
     except Image.UnidentifiedImageError as error:
         raise BadData(f"{name} is not a picture that Pillow can read. Remove it, or convert it to PNG or JPEG.") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:  # what Pillow raises on broken files
         raise BadData(f"{name} is truncated or damaged ({error}). Copy or download it again.") from error
-    if 0 in upright.size:
-        raise BadData(f"{name} has no pixels ({upright.width}×{upright.height}). Remove it.")
-    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

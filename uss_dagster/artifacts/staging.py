@@ -81,7 +81,7 @@ class Staging:
         (self.folder / MANIFEST).unlink(missing_ok=True)
         (self.folder / MANIFEST).write_text(manifest_text(self.folder, facts), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder, target)
+        replace_folder(self.folder, target)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _quarantine(self, report: Report) -> Rejected:
@@ -136,7 +136,7 @@ def content_id(folder: Path) -> str:
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def _replace(folder: Path, target: Path) -> None:
+def replace_folder(folder: Path, target: Path) -> None:
     """Put a folder in the place of another. What was there is only moved aside until the new one stands."""
     beside, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     remove(beside)

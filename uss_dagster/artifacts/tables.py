@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pycocotools import mask as coco
 
 from uss_dagster.artifacts.schemas import LABELS, REGIONS
 from uss_dagster.errors import BadData
@@ -67,14 +68,16 @@ def _same_type(got: pa.DataType, expected: pa.DataType) -> bool:
 def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
     """The rows of one image."""
     k, (height, width) = len(regions), regions.shape
+    codes = regions.rles()
+    boxes = coco.toBbox([{"size": [height, width], "counts": code} for code in codes]) if k else np.zeros((0, 4))
     columns = {
         "image_id": pa.array([image_id] * k, pa.string()),
         "region": pa.array(np.arange(k, dtype=np.int32)),
         "parent": pa.array(regions.parent),
         "depth": pa.array(regions.depth),
         "area": pa.array(regions.area.astype(np.int64)),
-        "bbox": pa.FixedSizeListArray.from_arrays(pa.array(regions.boxes.ravel()), 4),
-        "rle": pa.array(regions.rles(), pa.binary()),
+        "bbox": pa.FixedSizeListArray.from_arrays(pa.array(boxes.astype(np.int32).ravel()), 4),
+        "rle": pa.array(codes, pa.binary()),
         "height": pa.array(np.full(k, height, np.int32)),
         "width": pa.array(np.full(k, width, np.int32)),
         "level": pa.array(regions.level, from_pandas=False),
@@ -159,6 +162,8 @@ def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
 
 def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
     """(image id, regions) over region files in order, one file (of ``only``: what holds those images) in memory at a time."""
+    if only is not None and not only:
+        return
     for path in paths:
         table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
         for image_id, rows in _by_image(table):

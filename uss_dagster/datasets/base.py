@@ -78,20 +78,34 @@ class Sample:
     encode: Callable[[list[np.ndarray]], list[Any]] | None = None
 
 
+SOURCES = Path("data") / "sources"
+"""Where datasets are fetched to, below the project, when ``USS_MIRROR`` is not set."""
+
+
+def source_folder(name: str) -> Path:
+    """Where a dataset is put when it is fetched: in ``USS_MIRROR`` where that is set, else in the project."""
+    mirror = os.environ.get("USS_MIRROR")
+    return Path(mirror) / name if mirror else _project() / SOURCES / name
+
+
 def mirror_folder(name: str) -> Path | None:
-    """The folder of a dataset in the local mirror ``USS_MIRROR``, where there is one."""
-    root = os.environ.get("USS_MIRROR")
-    if not root:
-        return None
-    folder = Path(root) / name
-    return folder if folder.is_dir() else None
+    """The folder of a dataset in the local mirror ``USS_MIRROR``, or where it was fetched to in the project; None where it is in neither."""
+    mirror = os.environ.get("USS_MIRROR")
+    places = [Path(mirror) / name] if mirror else []
+    return next((folder for folder in (*places, _project() / SOURCES / name) if folder.is_dir()), None)
 
 
 def need_mirror(name: str, get_it: str) -> Path:
-    """The mirror folder, or one sentence that says how to get the dataset."""
+    """The folder of a dataset, or one sentence that says how to get the dataset."""
     folder = mirror_folder(name)
     if folder is None:
         where = os.environ.get("USS_MIRROR")
         tried = f"USS_MIRROR={where} has no folder '{name}'" if where else "USS_MIRROR is not set"
-        raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it}")
+        raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it} `uss data get {name}` does it where no login is needed.")
     return folder
+
+
+def _project() -> Path:
+    """The nearest folder upwards that holds a project, else this one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists()), here)

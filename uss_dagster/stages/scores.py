@@ -21,7 +21,7 @@ from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
 from uss_dagster.errors import BadData
 from uss_dagster.metrics.base import Truth
-from uss_dagster.regions import ClassTree
+from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.stages._scoring import FULL, Row, Scorer, convention_of, prepared
 
 
@@ -88,6 +88,8 @@ def _shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | Non
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
     given = read_labels(labels, ids) if labels else {}
     for image_id, prediction in iterate_regions([path]):
+        if image_id not in truths and kind == "instances":  # an image without an object is none without ground truth
+            truths[image_id] = Regions.from_masks([], shape=prediction.shape)
         if image_id not in truths:
             raise BadData(f"Image '{image_id}' has no ground truth in {truth.parent.name}; its segments cannot be scored.")
         if labels:

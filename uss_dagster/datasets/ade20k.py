@@ -1,0 +1,62 @@
+"""ADE20K SceneParse150: scenes of all kinds in 150 classes, without parts. For objects with their parts see ade20k_full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from uss_dagster.datasets._classes import load_classes
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets._pairs import examples_of_pairs, pairs_beside
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: of the Scene Parsing benchmark. limit: only the first so many images by id, or all."""
+
+    split: Literal["training", "validation"] = "validation"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Fetch ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark site, extract it into a folder named 'ade20k', and set USS_MIRROR to "
+    "the folder that holds 'ade20k'."
+)
+CLASSES = load_classes("ade20k")
+LICENCE = "annotations BSD-3-Clause (MIT CSAIL); images for non-commercial research and education only"
+CITATION = (
+    "B. Zhou, H. Zhao, X. Puig, S. Fidler, A. Barriuso, A. Torralba. Scene Parsing through ADE20K Dataset. IEEE Conference on Computer Vision "
+    "and Pattern Recognition, 2017."
+)
+
+SPEC = DatasetSpec(
+    name="ade20k",
+    title="ADE20K SceneParse150",
+    params=Params,
+    truth="classes",
+    licence=LICENCE,
+    citation=CITATION,
+    homepage="http://sceneparsing.csail.mit.edu",
+    classes=CLASSES.tree,
+    counts={"training": 20210, "validation": 2000},
+    archives=(
+        Archive(
+            "ADEChallengeData2016.zip",
+            ("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
+            md5="7328b3957e407ddae1d3cbf487f149ef",
+        ),
+    ),
+)
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released; truth is the tree of regions of their classes."""
+    pictures = find(["ade20k"], [f"{place}images/{params.split}" for place in ("ADEChallengeData2016/", "")], GET_IT)
+    labels = pictures.parent.parent / "annotations" / params.split
+    pairs = pairs_beside(pictures, ".jpg", labels, ".png", GET_IT)
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, "ADE20K", GET_IT)

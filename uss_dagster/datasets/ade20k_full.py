@@ -1,0 +1,177 @@
+"""ADE20K whole: 27,574 scenes in all their classes, with parts and parts of parts; scene → object → part → part of it.
+
+The class tree is that of the release: a class is a path of names such as 'car / door / handle', and those of the images that are asked for
+make the tree. An object class is a leaf where none of its objects has a part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from uss_dagster.datasets import ade20k
+from uss_dagster.datasets._classes import Classes
+from uss_dagster.datasets._files import check_limit, find, read_picture
+from uss_dagster.datasets._label_maps import regions_of_nodes, size_of
+from uss_dagster.datasets._pairs import Pair, pairs_beside, read_rgb_png
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+from uss_dagster.regions import ClassTree
+
+VOID = "void"
+Names = tuple[str, ...]
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: of the release. limit: only the first so many images by id, or all."""
+
+    split: Literal["training", "validation"] = "validation"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Register on the ADE20K page, fetch ADE20K_2021_17_01.zip, extract it into a folder named 'ade20k_full', and set USS_MIRROR to the folder "
+    "that holds 'ade20k_full'."
+)
+
+SPEC = DatasetSpec(
+    name="ade20k_full",
+    title="ADE20K, all classes and parts",
+    params=Params,
+    truth="classes",
+    licence=ade20k.LICENCE,
+    citation=(
+        "B. Zhou, H. Zhao, X. Puig, T. Xiao, S. Fidler, A. Barriuso, A. Torralba. Semantic Understanding of Scenes through the ADE20K Dataset. "
+        "International Journal of Computer Vision 127(3), 2019."
+    ),
+    homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+    counts={"training": 25574, "validation": 2000},
+    archives=(Archive("ADE20K_2021_17_01.zip"),),
+    instructions="Register on https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/; the link to the archive comes by mail.",
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """classes: the tree. node: path of official class numbers, from the whole to the part → node."""
+
+    classes: Classes
+    node: dict[Numbers, int]
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree of the images that these parameters ask for."""
+    return tree_of(_pairs(params)).classes.tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released; truth is the tree of regions of objects, parts, and parts of parts."""
+    pairs = _pairs(params)
+    tree = tree_of(pairs)
+    for pair in pairs:
+        picture = read_picture(pair.picture, GET_IT)
+        nodes = nodes_of_maps(class_maps(pair.labels, size_of(picture, str(pair.picture))), tree, f"ADE20K image {pair.image_id}")
+        yield Example(pair.image_id, picture, ".jpg", params.split, regions_of_nodes(nodes, tree.classes))
+
+
+def tree_of(pairs: Iterable[Pair]) -> Tree:
+    """The class tree of these images, classes in the order of their names; pixels of no class are void."""
+    name_of: dict[Numbers, Names] = {}
+    for pair in pairs:
+        name_of |= paths_of(pair.picture.with_suffix(".json"))
+    nested: dict[str, Any] = {}
+    for names in sorted(set(name_of.values())):
+        here = nested
+        for depth in range(1, len(names) + 1):
+            here = here.setdefault(" / ".join(names[:depth]), {})
+    tree = ClassTree.from_nested({VOID: "ignore"} | _with_leaves(nested))
+    place = {name: node for node, name in enumerate(tree.names)}
+    return Tree(Classes(tree, MappingProxyType({})), {path: place[" / ".join(names)] for path, names in name_of.items()})
+
+
+def paths_of(path: Path) -> dict[Numbers, Names]:
+    """Path of official class numbers → path of names, of every object of one image, and of everything above it."""
+    try:
+        objects = {int(one["id"]): one for one in json.loads(_text(path))["annotation"]["object"]}
+        found: dict[Numbers, Names] = {}
+        for number in objects:
+            numbers: Numbers = ()
+            names: Names = ()
+            above, seen = number, set[int]()
+            while above not in seen:
+                seen.add(above)
+                one = objects[above]
+                numbers, names = (int(one["name_ndx"]), *numbers), (str(one["name"]), *names)
+                whole = one["parts"]["ispartof"]
+                above = above if whole == [] else int(whole)
+            found |= {numbers[:depth]: names[:depth] for depth in range(1, len(numbers) + 1)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} is no annotation of ADE20K ({type(error).__name__}: {error}). Extract the archive again.") from error
+    return found
+
+
+def class_maps(path: Path, size: tuple[int, int]) -> list[np.ndarray]:
+    """Int32 (H, W) each: class numbers of whole objects, then of parts, of parts of parts, … 0 for none. path: ``<id>_seg.png``."""
+    stem = path.name.removesuffix("_seg.png")
+    paths = [path]
+    for level in count(1):
+        parts = path.with_name(f"{stem}_parts_{level}.png")
+        if not parts.is_file():
+            break
+        paths.append(parts)
+    maps = []
+    for one in paths:
+        colours = read_rgb_png(one, size).astype(np.int32)
+        maps.append(colours[..., 0] // 10 * 256 + colours[..., 1])  # blue is the instance
+    return maps
+
+
+def nodes_of_maps(maps: list[np.ndarray], tree: Tree, what: str) -> np.ndarray:
+    """Int32 (H, W): node of each pixel.
+
+    A part that no object of its class is said to have in the annotations belongs to what it is drawn on. Whole objects of which the
+    annotations know nothing are void; where they are most of an image, its files do not belong together.
+    """
+    values, rank = np.unique(maps[0], return_inverse=True)
+    paths: list[Numbers] = [(number,) if number else () for number in values.tolist()]
+    pixels = np.bincount(rank.ravel(), minlength=len(paths))
+    strange = [place for place, path in enumerate(paths) if path and path not in tree.node]
+    if 2 * pixels[strange].sum() > pixels[values > 0].sum():
+        raise BadData(f"{what} shows class {paths[strange[0]][0]}, of which its annotation knows nothing. Extract the archive again.")
+    for numbers in maps[1:]:  # one level at a time: pixels of one path are one rank
+        base = int(numbers.max()) + 1
+        values, rank = np.unique(rank.reshape(numbers.shape) * base + numbers, return_inverse=True)
+        longer = [(paths[value // base], value % base) for value in values.tolist()]
+        paths = [(*path, number) if (*path, number) in tree.node and path else path for path, number in longer]
+    void = tree.classes.tree.names.index(VOID)
+    return np.array([tree.node.get(path, void) for path in paths], np.int32)[rank].reshape(maps[0].shape)
+
+
+def _with_leaves(nested: dict[str, Any]) -> dict[str, Any]:
+    return {name: _with_leaves(below) if below else "foreground" for name, below in nested.items()}
+
+
+def _text(path: Path) -> str:
+    data = read_picture(path, GET_IT)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")  # as some annotations of the release are
+
+
+def _pairs(params: Params) -> list[Pair]:
+    places = ("ADE20K_2021_17_01/images/ADE/", "images/ADE/", "")
+    pictures = find(["ade20k_full"], [f"{place}{params.split}" for place in places], GET_IT)
+    return pairs_beside(pictures, ".jpg", pictures, "_seg.png", GET_IT)[: params.limit]

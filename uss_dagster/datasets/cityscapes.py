@@ -1,0 +1,94 @@
+"""Cityscapes: street scenes of 50 cities, 2048×1024 pixels; 19 classes of its evaluation, or the 27 of unsupervised protocols, in 7 groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from uss_dagster.datasets._classes import Classes, load_classes
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets._label_maps import read_label_png
+from uss_dagster.datasets._pairs import examples_of_pairs, pairs_beside
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+from uss_dagster.regions import ClassTree
+
+LABEL_OF_TRAIN_ID = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+UNLABELED, NO_TRAIN_ID = 0, 255
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: one with public labels. classes: 19 or 27. files: which label maps are read, those of the release, or the train ids that the
+    Cityscapes scripts make of them (19 classes only). limit: only the first so many images by id, or all."""
+
+    split: Literal["train", "val"] = "val"
+    classes: Literal[19, 27] = 19
+    files: Literal["labelIds", "labelTrainIds"] = "labelIds"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        if self.classes == 27 and self.files == "labelTrainIds":
+            raise ValueError("classes is 27, but train ids know 19 classes only. Set files to labelIds.")
+
+
+GET_IT = (
+    "Register on the Cityscapes site, fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, extract both into a folder named "
+    "'cityscapes', and set USS_MIRROR to the folder that holds 'cityscapes'."
+)
+
+SPEC = DatasetSpec(
+    name="cityscapes",
+    title="Cityscapes",
+    params=Params,
+    truth="classes",
+    licence="Cityscapes terms: non-commercial research and education, no redistribution; accepted on registration",
+    citation=(
+        "M. Cordts, M. Omran, S. Ramos, T. Rehfeld, M. Enzweiler, R. Benenson, U. Franke, S. Roth, B. Schiele. The Cityscapes Dataset for "
+        "Semantic Urban Scene Understanding. IEEE Conference on Computer Vision and Pattern Recognition, 2016."
+    ),
+    homepage="https://www.cityscapes-dataset.com",
+    classes=load_classes("cityscapes_19").tree,
+    counts={"train": 2975, "val": 500},
+    archives=(Archive("leftImg8bit_trainvaltest.zip"), Archive("gtFine_trainvaltest.zip")),
+    instructions=(
+        "Register on https://www.cityscapes-dataset.com, accept its terms, and download leftImg8bit_trainvaltest.zip (11 GB) and "
+        "gtFine_trainvaltest.zip (241 MB) there."
+    ),
+)
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree that these parameters ask for."""
+    return _classes(params).tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id (<city>_<sequence>_<frame>), as released; truth is the tree of regions of groups and classes."""
+    pictures = find(["cityscapes"], [f"{place}leftImg8bit/{params.split}" for place in ("", "leftImg8bit_trainvaltest/")], GET_IT)
+    labels = find(["cityscapes"], [f"{place}gtFine/{params.split}" for place in ("", "gtFine_trainvaltest/")], GET_IT)
+    pairs = pairs_beside(pictures, "_leftImg8bit.png", labels, f"_gtFine_{params.files}.png", GET_IT)
+    read = read_train_ids if params.files == "labelTrainIds" else read_label_png
+    return examples_of_pairs(pairs[: params.limit], params.split, _classes(params), "Cityscapes", GET_IT, read)
+
+
+def read_train_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The label ids of a map of train ids: uint8 (H, W)."""
+    table = np.full(256, NO_TRAIN_ID, np.uint8)
+    table[: len(LABEL_OF_TRAIN_ID)] = LABEL_OF_TRAIN_ID
+    table[NO_TRAIN_ID] = UNLABELED
+    labels = read_label_png(path, size)
+    if labels.dtype != np.uint8 or (table[labels] == NO_TRAIN_ID).any():
+        raise BadData(
+            f"{path} has a label of {labels.max()}, but train ids are 0 to 18, and 255. Make it again with the Cityscapes scripts."
+        )
+    return table[labels]
+
+
+def _classes(params: Params) -> Classes:
+    return load_classes(f"cityscapes_{params.classes}")

@@ -1,0 +1,117 @@
+"""COCO 2017 instances: objects of 80 classes, which may overlap, and crowds; or the same as one class a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from uss_dagster.datasets._classes import Classes, load_classes
+from uss_dagster.datasets._coco import Picture, examples_of, open_coco
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets._label_maps import regions_of_nodes
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.regions import ClassTree, Regions
+
+MIRRORS = ("coco", "coco2017", "coco_val2017")
+"""Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: val2017 or train2017. truth: objects as they stand, or 81 classes a pixel, painted from the objects and crowds, the smallest on
+    top, with background where there is none. limit: only the first so many images by id, or all."""
+
+    split: Literal["val2017", "train2017"] = "val2017"
+    truth: Literal["instances", "classes"] = "instances"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Fetch val2017.zip (or train2017.zip) and annotations_trainval2017.zip from the COCO site, extract both into a folder named 'coco', and "
+    "set USS_MIRROR to the folder that holds 'coco'."
+)
+IMAGE_ARCHIVES = (
+    Archive("val2017.zip", ("http://images.cocodataset.org/zips/val2017.zip",), 815_585_330, md5="442b8da7639aecaf257c1dceb8ba8c80"),
+    Archive("train2017.zip", ("http://images.cocodataset.org/zips/train2017.zip",), 19_336_861_798, md5="cced6f7f71b7629ddf16f17bbcfab6b2"),
+)
+LICENCE = "annotations CC BY 4.0; each image under its own licence on flickr, some of them non-commercial or without derivatives"
+CITATION = (
+    "T.-Y. Lin, M. Maire, S. Belongie, J. Hays, P. Perona, D. Ramanan, P. Dollár, C. L. Zitnick. Microsoft COCO: Common Objects in Context. "
+    "European Conference on Computer Vision, 2014."
+)
+CLASSES = load_classes("coco")
+
+SPEC = DatasetSpec(
+    name="coco",
+    title="COCO 2017 instances",
+    params=Params,
+    truth="instances",
+    licence=LICENCE,
+    citation=CITATION,
+    homepage="https://cocodataset.org",
+    classes=CLASSES.tree,
+    counts={"val2017": 5000, "train2017": 118287},
+    archives=(
+        *IMAGE_ARCHIVES,
+        Archive(
+            "annotations_trainval2017.zip",
+            ("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",),
+            252_907_541,
+            md5="f4bbac642086de4f52a3fdda2de5fa2c",
+        ),
+    ),
+)
+
+
+def truth(params: Params) -> str:
+    """What kind of ground truth these parameters ask for."""
+    return params.truth
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree that these parameters ask for."""
+    return _classes(params).tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released, those without an object too."""
+    file = open_coco(find(MIRRORS, (f"annotations/instances_{params.split}.json", f"instances_{params.split}.json"), GET_IT), GET_IT)
+    folder, known = image_folder(params.split), _classes(params)
+
+    def truth_of(_: Picture, objects: Regions) -> Regions:
+        return objects if params.truth == "instances" else regions_of_nodes(painted(objects, known.node[0]), known)
+
+    yield from examples_of(
+        file,
+        lambda picture: folder / picture.file,
+        split=params.split,
+        what="COCO",
+        node=known.node,
+        redo=GET_IT,
+        limit=params.limit,
+        truth=truth_of,
+    )
+
+
+def painted(objects: Regions, ground: int) -> np.ndarray:
+    """Int32 (H, W): class of each pixel, the smallest object's where several overlap, ``ground`` where there is none."""
+    nodes = np.full(objects.shape, ground, np.int32)
+    for number in np.argsort(-objects.area, kind="stable"):
+        nodes[objects.mask(int(number))] = objects.label[number]
+    return nodes
+
+
+def image_folder(split: str, mirrors: tuple[str, ...] = MIRRORS, get_it: str = GET_IT) -> Path:
+    """The folder of the split's images: as the archive extracts it, or below images/."""
+    return find(mirrors, (split, f"images/{split}"), get_it)
+
+
+def _classes(params: Params) -> Classes:
+    return CLASSES if params.truth == "instances" else load_classes("coco_semantic")

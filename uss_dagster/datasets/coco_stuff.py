@@ -1,0 +1,124 @@
+"""COCO-Stuff: every pixel of COCO 2017 is one of 91 things and 91 stuff classes, or of their 27 super-categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from uss_dagster.datasets._classes import Classes, load_classes
+from uss_dagster.datasets._files import check_limit, find, read_ids, read_picture
+from uss_dagster.datasets._label_maps import read_label_png, regions_of_label_map
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
+from uss_dagster.errors import BadData
+from uss_dagster.regions import ClassTree
+from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
+
+FIRST_STUFF, UNLABELLED = 91, 255
+SHORTEST_SIDE, STUFF_SHARE = 360, 0.75
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: val2017 or train2017.
+
+    labels: 27 super-categories; 171 classes, those that occur; 182, all of the hierarchy; or these with only the 91 things, or only the 91
+    stuff classes, as foreground and the rest as background.
+
+    subset: 'curated' are the images that unsupervised methods are compared on (2,175 of val2017): no side shorter than 360 pixels, and at least
+    three quarters stuff. They are read from ``list_file`` where one is given, else found by that rule. limit: only the first so many.
+    """
+
+    split: Literal["val2017", "train2017"] = "val2017"
+    labels: Literal["27", "171", "182", "things", "stuff"] = "27"
+    subset: Literal["all", "curated"] = "all"
+    list_file: str | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        if self.list_file and self.subset == "all":
+            raise ValueError("list_file is given, but subset is 'all'; set subset to 'curated' to use the list.")
+
+
+GET_IT = (
+    "Fetch val2017.zip (or train2017.zip) from the COCO site and stuffthingmaps_trainval2017.zip from the COCO-Stuff page; extract the images "
+    "into a folder named 'coco', the label maps into a folder named 'coco_stuff', and set USS_MIRROR to the folder that holds both."
+)
+
+SPEC = DatasetSpec(
+    name="coco_stuff",
+    title="COCO-Stuff 2017",
+    params=Params,
+    truth="classes",
+    licence=LICENCE,
+    citation="H. Caesar, J. Uijlings, V. Ferrari. COCO-Stuff: Thing and Stuff Classes in Context. IEEE/CVF CVPR, 2018.",
+    homepage="https://github.com/nightrome/cocostuff",
+    classes=load_classes("coco_stuff_27").tree,
+    counts={"val2017": 5000, "train2017": 118287},
+    archives=(
+        *IMAGE_ARCHIVES,
+        Archive(
+            "stuffthingmaps_trainval2017.zip",
+            ("http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",),
+            under="stuffthingmaps",
+        ),
+    ),
+)
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree that these parameters ask for."""
+    return _classes(params.labels).tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released; truth is the tree of regions of their classes, down to the chosen labels."""
+    split, known = params.split, _classes(params.labels)
+    mirrors = (SPEC.name, *MIRRORS)
+    maps = find(mirrors, (f"stuffthingmaps/{split}", f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}"), GET_IT)
+    folder = image_folder(split, mirrors, GET_IT)
+    found = 0
+    for image_id in _ids(params, maps):
+        labels = read_label_png(maps / f"{image_id}.png")
+        if params.subset == "curated" and params.list_file is None and not is_curated(labels):
+            continue
+        truth = regions_of_label_map(labels, known, f"COCO-Stuff image {image_id}")
+        yield Example(image_id, read_picture(folder / f"{image_id}.jpg", GET_IT), ".jpg", split, truth)
+        found += 1
+        if found == params.limit:
+            return
+
+
+def is_curated(labels: np.ndarray) -> bool:
+    """Whether an image is compared on, by its label map (H, W): the rule by which the curated lists were made.
+
+    Reference: Ji, Henriques, Vedaldi, "Invariant information clustering", ICCV 2019 (the released selection of COCO-164k).
+    """
+    stuff = np.count_nonzero((labels >= FIRST_STUFF) & (labels != UNLABELLED))
+    return min(labels.shape) >= SHORTEST_SIDE and bool(stuff >= STUFF_SHARE * labels.size)
+
+
+def _ids(params: Params, maps: Path) -> list[str]:
+    if params.list_file is not None:
+        if not Path(params.list_file).is_file():
+            raise BadData(f"list_file {params.list_file} does not exist; give a file with one image id a line, or null for the rule.")
+        return read_ids(Path(params.list_file))
+    ids = sorted(path.stem for path in maps.glob("*.png") if path.stem.isdecimal())  # others are derived, such as *_labelTrainIds.png
+    if not ids:
+        raise BadData(f"{maps} holds no label maps (PNG). {GET_IT}")
+    return ids
+
+
+def _classes(labels: str) -> Classes:
+    if labels.isdecimal():
+        return load_classes(f"coco_stuff_{labels}")
+    known = load_classes("coco_stuff_182")
+    tree = known.tree
+    ground = tree.ancestors[tree.names.index("stuff" if labels == "things" else "things")]
+    kind = tuple(BACKGROUND if k == FOREGROUND and ground[node] else k for node, k in enumerate(tree.kind))
+    return replace(known, tree=replace(tree, kind=kind))

@@ -1,0 +1,92 @@
+"""EntitySeg: everything that a person would call an entity, thing or stuff, in images of many sources; class-free here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from uss_dagster.datasets._coco import Picture, examples_of, open_coco
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: val or train; at full resolution train comes in three parts. resolution: annotations and images scaled down, which methods are
+    compared on, or as they are. limit: only the first so many images by id, or all."""
+
+    split: Literal["val", "train", "train_01", "train_02", "train_03"] = "val"
+    resolution: Literal["low", "full"] = "low"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        if self.split != "val" and (self.split == "train") != (self.resolution == "low"):
+            raise ValueError(
+                f"split is '{self.split}': at low resolution there is one 'train', at full resolution 'train_01' to 'train_03'."
+            )
+
+
+GET_IT = (
+    "Fetch the annotation files (release v1.0) from the EntitySeg-Dataset repository and the images from the addresses in them, put both into a "
+    "folder named 'entityseg' (for low resolution the images scaled down, below images_lr/), and set USS_MIRROR to the folder that holds it."
+)
+
+SPEC = DatasetSpec(
+    name="entityseg",
+    title="EntitySeg",
+    params=Params,
+    truth="instances",
+    licence="annotations: Adobe Research License, non-commercial research only; each image under the licence of its source",
+    citation="L. Qi, J. Kuen, T. Shen et al. High-Quality Entity Segmentation. IEEE/CVF ICCV, 2023.",
+    homepage="https://github.com/adobe-research/EntitySeg-Dataset",
+    counts={"val": 1314},
+    archives=(Archive("entityseg_val_lr.json"), Archive("entityseg_val.json")),
+    instructions=(
+        "Download the annotation files from release v1.0 of the EntitySeg-Dataset repository and the images from the addresses that they list; "
+        "the licence has to be accepted there."
+    ),
+)
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as they are; truth is their entities, in the order of the file."""
+    low = params.resolution == "low"
+    name = f"entityseg_{params.split}{'_lr' if low else ''}.json"
+    file = open_coco(find((SPEC.name,), (name, f"annotations/{name}"), GET_IT), GET_IT)
+    files = _files_below(find((SPEC.name,), ("images_lr", "images", ".") if low else ("images", "."), GET_IT))
+
+    def place(picture: Picture) -> Path:
+        for name in (picture.file, picture.file.rpartition("/")[2]):
+            if name in files:
+                return files[name]
+        raise BadData(f"EntitySeg image {picture.id}, file '{picture.file}', is missing, though the dataset lists it. {GET_IT}")
+
+    yield from examples_of(
+        file,
+        place,
+        split=params.split,
+        what="EntitySeg",
+        node=None,
+        redo=GET_IT,
+        limit=params.limit,
+        name=lambda picture, _: entity_id(picture),
+    )
+
+
+def entity_id(picture: Picture) -> str:
+    """The number of an image; names of files may be anything."""
+    return f"entity{picture.id:09d}"
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Every file below a folder by its path there, and by its name alone where no other file is called so."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    alone: dict[str, list[Path]] = {}
+    for path in paths:
+        alone.setdefault(path.name, []).append(path)
+    unique = {name: same[0] for name, same in alone.items() if len(same) == 1}
+    return unique | {path.relative_to(folder).as_posix(): path for path in paths}

@@ -1,0 +1,75 @@
+"""KITTI-STEP: driving sequences of KITTI tracking, every frame labelled with the 19 classes of Cityscapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from uss_dagster.datasets._classes import load_classes
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets._pairs import Pair, examples_of_pairs, read_rgb_png
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: 12 sequences to train, 9 to validate. limit: only the first so many images by id, or all."""
+
+    split: Literal["train", "val"] = "val"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Fetch data_tracking_image_2.zip from the KITTI tracking page and kitti-step.tar.gz from the KITTI-STEP page, extract both into a folder "
+    "named 'kitti_step', and set USS_MIRROR to the folder that holds 'kitti_step'."
+)
+CLASSES = load_classes("kitti_step")
+
+SPEC = DatasetSpec(
+    name="kitti_step",
+    title="KITTI-STEP",
+    params=Params,
+    truth="classes",
+    licence="CC BY-NC-SA 3.0 (KITTI)",
+    citation=(
+        "M. Weber, J. Xie, M. Collins, Y. Zhu, P. Voigtlaender, H. Adam, B. Green, A. Geiger, B. Leibe, D. Cremers, A. Osep, L. Leal-Taixé, "
+        "L.-C. Chen. STEP: Segmenting and Tracking Every Pixel. NeurIPS Datasets and Benchmarks, 2021."
+    ),
+    homepage="https://www.cvlibs.net/datasets/kitti/eval_step.php",
+    classes=CLASSES.tree,
+    counts={"train": 5027, "val": 2981},
+    archives=(
+        Archive("data_tracking_image_2.zip"),
+        Archive("kitti-step.tar.gz", ("https://storage.googleapis.com/gresearch/tf-deeplab/data/kitti-step.tar.gz",)),
+    ),
+    instructions=(
+        "Register on https://www.cvlibs.net/datasets/kitti/eval_tracking.php and download the left colour images of the tracking data set, "
+        "data_tracking_image_2.zip (15 GB)."
+    ),
+)
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Frames with a panoptic map, by ascending id (<sequence>_<frame>), as released; truth is the tree of regions of groups and classes."""
+    maps = find(["kitti_step"], [f"{place}panoptic_maps/{params.split}" for place in ("", "kitti-step/")], GET_IT)
+    pictures = find(["kitti_step"], (f"images/{params.split}", "training/image_02", "data_tracking_image_2/training/image_02"), GET_IT)
+    pairs = [
+        Pair(f"{path.parent.name}_{path.stem}", pictures / path.parent.name / path.name, path)
+        for path in sorted(maps.glob("[0-9]*/[0-9]*.png"))
+    ]
+    if not pairs:
+        raise BadData(f"{maps} holds no <sequence>/<frame>.png. {GET_IT}")
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, "KITTI-STEP", GET_IT, read_panoptic_map)
+
+
+def read_panoptic_map(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W): the classes of a panoptic map. Red is the class; green and blue are the instance, which stays unread."""
+    return read_rgb_png(path, size)[..., 0]

@@ -1,0 +1,85 @@
+"""Mapillary Vistas v1.2: street scenes of all continents, 65 classes, nested as their official names are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from uss_dagster.datasets._classes import Classes, load_classes
+from uss_dagster.datasets._files import check_limit, find
+from uss_dagster.datasets._pairs import examples_of_pairs, pairs_beside
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: one with public labels. limit: only the first so many images by id, or all."""
+
+    split: Literal["training", "validation"] = "validation"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Ask for the research edition of Mapillary Vistas on its site, extract the archive into a folder named 'mapillary_vistas', and set "
+    "USS_MIRROR to the folder that holds 'mapillary_vistas'."
+)
+CLASSES = load_classes("mapillary_vistas")
+
+SPEC = DatasetSpec(
+    name="mapillary_vistas",
+    title="Mapillary Vistas v1.2",
+    params=Params,
+    truth="classes",
+    licence="CC BY-NC-SA 4.0 (research edition), accepted on request",
+    citation=(
+        "G. Neuhold, T. Ollmann, S. Rota Bulò, P. Kontschieder. The Mapillary Vistas Dataset for Semantic Understanding of Street Scenes. "
+        "IEEE International Conference on Computer Vision, 2017."
+    ),
+    homepage="https://www.mapillary.com/dataset/vistas",
+    classes=CLASSES.tree,
+    counts={"training": 18000, "validation": 2000},
+    archives=(Archive("mapillary-vistas-dataset_public_v1.2.zip"),),
+    instructions=(
+        "Request the dataset on https://www.mapillary.com/dataset/vistas; the link to the archive comes by mail. Version 1.2 stands alone, or "
+        "in the folders v1.2 of the archive of version 2.0: both are read."
+    ),
+)
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released; truth is the tree of regions of their classes."""
+    pictures = find(["mapillary_vistas"], [f"{place}{params.split}/images" for place in ("", "mapillary_vistas/", "vistas/")], GET_IT)
+    labels = next((p for p in (pictures.parent / "v1.2" / "labels", pictures.parent / "labels") if p.is_dir()), None)
+    if labels is None:
+        raise BadData(f"{pictures.parent} has neither v1.2/labels nor labels. {GET_IT}")
+    known = numbered_as(pictures.parent.parent)
+    pairs = pairs_beside(pictures, ".jpg", labels, ".png", GET_IT)
+    return examples_of_pairs(pairs[: params.limit], params.split, known, "Mapillary Vistas", GET_IT)
+
+
+def numbered_as(release: Path) -> Classes:
+    """The class tree with label ids as the release numbers its classes, in config.json, or config_v1.2.json beside a version 2.0."""
+    paths = [release / name for name in ("config_v1.2.json", "config.json")]
+    path = next((p for p in paths if p.is_file()), None)
+    if path is None:
+        raise BadData(f"{release} holds neither config_v1.2.json nor config.json, which numbers the classes. {GET_IT}")
+    try:
+        names = [str(label["name"]) for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} is no configuration of Mapillary Vistas ({type(error).__name__}: {error}). {GET_IT}") from error
+    official = {CLASSES.tree.names[node]: node for node in CLASSES.node.values()}
+    strange = sorted(set(names) ^ set(official))
+    if strange or len(names) != len(official):
+        raise BadData(
+            f"{path} numbers {len(names)} classes, version 1.2 has {len(official)}; different: {', '.join(strange[:5]) or 'a name stands twice'}."
+            " Use the labels of version 1.2."
+        )
+    return Classes(CLASSES.tree, MappingProxyType({number: official[name] for number, name in enumerate(names)}))

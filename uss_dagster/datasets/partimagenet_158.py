@@ -1,0 +1,101 @@
+"""PartImageNet with its 158 ImageNet classes; scene → kind of object → class → part.
+
+Which of the 11 kinds a class belongs to is read from the release: it is the kind of most part annotations of its images. An image's class
+is that of its file name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from uss_dagster.datasets import partimagenet
+from uss_dagster.datasets._classes import Classes
+from uss_dagster.datasets._label_maps import nodes_of_label_map, regions_of_nodes
+from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.errors import BadData
+from uss_dagster.regions import ClassTree
+
+
+@dataclass(frozen=True)
+class Params(partimagenet.Params):
+    """As of partimagenet."""
+
+
+SPEC = DatasetSpec(
+    name="partimagenet_158",
+    title="PartImageNet, 158 classes and their parts",
+    params=Params,
+    truth="classes",
+    licence=partimagenet.LICENCE,
+    citation=partimagenet.CITATION,
+    homepage=partimagenet.SPEC.homepage,
+    counts=partimagenet.COUNTS,
+    archives=partimagenet.ARCHIVES,
+    instructions=partimagenet.INSTRUCTIONS,
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """classes: the tree, in which background and void are classes too. leaf: (ImageNet class, official part id) → node."""
+
+    classes: Classes
+    leaf: dict[tuple[str, int], int]
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree of the release that these parameters read."""
+    return _tree(params).classes.tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Images of the split by ascending id, as released; truth is the tree of regions. Parts that the image's class cannot have are void."""
+    tree = _tree(params)
+    names = tree.classes.tree.names
+    for one in partimagenet.labelled_images(params.split, params.limit):
+        what = f"PartImageNet image {one.image_id}"
+        known = nodes_of_label_map(one.labels, partimagenet.CLASSES, what)
+        node = np.full(len(partimagenet.CLASSES.tree), names.index("void"), np.int32)
+        node[partimagenet.CLASSES.node[partimagenet.BACKGROUND_ID]] = names.index("background")
+        for part, official in partimagenet.CLASSES.node.items():
+            node[official] = tree.leaf.get((one.image_id.split("_")[0], part), node[official])
+        yield Example(one.image_id, one.image, one.suffix, params.split, regions_of_nodes(node[known], tree.classes))
+
+
+def _tree(params: Params) -> Tree:
+    known, kinds = partimagenet.CLASSES, _kind_of_class(params)
+    nested: dict[str, Any] = {"background": "background", "void": "ignore"}
+    part_name: dict[tuple[str, int], str] = {}
+    for kind in sorted(set(kinds.values())):
+        group = known.tree.names[kind]
+        nested[group] = {}
+        for name in (name for name, own in kinds.items() if own == kind):
+            parts = {part: known.tree.names[leaf] for part, leaf in known.node.items() if known.tree.parent[leaf] == kind}
+            part_name |= {(name, part): f"{name} {official.removeprefix(group).strip()}" for part, official in parts.items()}
+            nested[group][name] = {part_name[name, part]: "foreground" for part in parts}
+    tree = ClassTree.from_nested(nested)
+    place = {name: node for node, name in enumerate(tree.names)}
+    return Tree(Classes(tree, MappingProxyType({})), {key: place[name] for key, name in part_name.items()})
+
+
+def _kind_of_class(params: Params) -> dict[str, int]:
+    """ImageNet class → its kind of object, a node of partimagenet's class tree, over all annotation files of the release."""
+    votes: dict[str, Counter[int]] = {}
+    for file in partimagenet.coco_files(params.split):
+        ids = partimagenet.official_ids(file)
+        for picture in file.pictures:
+            name = partimagenet.image_id_of(picture.file).split("_")[0]
+            for annotation in file.annotations(picture.id):
+                part = ids.get(annotation.get("category_id", -1))
+                if part is not None:
+                    votes.setdefault(name, Counter())[partimagenet.CLASSES.tree.parent[partimagenet.CLASSES.node[part]]] += 1
+    if not votes:
+        raise BadData(f"The annotation files of PartImageNet hold no parts, so no classes. {partimagenet.GET_IT}")
+    # of equal numbers the kind that comes first
+    return {name: min(found, key=lambda kind: (-found[kind], kind)) for name, found in sorted(votes.items())}

@@ -1,0 +1,195 @@
+"""PASCAL-Part: the objects of VOC 2010 with their parts; scene → object → part, each object a region of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from uss_dagster.datasets._classes import Classes, load_classes
+from uss_dagster.datasets._files import check_limit, find, read_ids, read_picture
+from uss_dagster.datasets._label_maps import size_of
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.errors import BadData
+from uss_dagster.regions import ClassTree, Regions
+
+BACKGROUND_ID = 0
+PER_CLASS = 100
+"""A label id is the VOC number of the object × 100 + the official number of the part, 0 for the object as a whole."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """split: of VOC 2010, or all that is annotated. parts: all 384 under their official names, or reduced to 93 (without side and number,
+    rare ones left to the object). limit: only the first so many images by id, or all."""
+
+    split: Literal["trainval", "train", "val"] = "trainval"
+    parts: Literal["full", "reduced"] = "full"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+
+
+GET_IT = (
+    "Fetch trainval.tar.gz from the PASCAL-Part page and VOCtrainval_03-May-2010.tar from the PASCAL VOC site, extract both into a folder named "
+    "'pascal_part', and set USS_MIRROR to the folder that holds 'pascal_part'."
+)
+
+SPEC = DatasetSpec(
+    name="pascal_part",
+    title="PASCAL-Part",
+    params=Params,
+    truth="classes",
+    licence="annotations: none named; images from flickr, under the flickr terms of use",
+    citation=(
+        "X. Chen, R. Mottaghi, X. Liu, S. Fidler, R. Urtasun, A. Yuille. Detect What You Can: Detecting and Representing Objects using Holistic "
+        "Models and Body Parts. IEEE Conference on Computer Vision and Pattern Recognition, 2014."
+    ),
+    homepage="http://roozbehm.info/pascal-parts/pascal-parts.html",
+    classes=load_classes("pascal_part_full").tree,
+    counts={"train": 4998, "val": 5105, "trainval": 10103},
+    archives=(
+        Archive(
+            "trainval.tar.gz",
+            (
+                "http://roozbehm.info/pascal-parts/trainval.tar.gz",
+                "http://www.stat.ucla.edu/~xianjie.chen/pascal_part_dataset/trainval.tar.gz",
+            ),
+        ),
+        Archive(
+            "VOCtrainval_03-May-2010.tar",
+            ("http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
+            md5="da459979d0c395079b5c75ee67908abb",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object of a file. number: of its class in VOC, from 1. mask: bool (H, W). parts: (official name, mask) in the file's order."""
+
+    number: int
+    mask: np.ndarray
+    parts: tuple[tuple[str, np.ndarray], ...]
+
+
+def classes(params: Params) -> ClassTree:
+    """The class tree that these parameters ask for."""
+    return _classes(params).tree
+
+
+def examples(params: Params) -> Iterator[Example]:
+    """Annotated images by ascending id, as released; truth is the tree of regions of their objects and parts."""
+    annotations = find(["pascal_part"], ("Annotations_Part", "trainval/Annotations_Part"), GET_IT)
+    pictures = find(["pascal_part"], ("JPEGImages", "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages"), GET_IT)
+    for image_id in _ids(params.split, annotations, pictures)[: params.limit]:
+        path = pictures / f"{image_id}.jpg"
+        picture = read_picture(path, GET_IT)
+        objects = read_objects(annotations / f"{image_id}.mat", size_of(picture, str(path)))
+        yield Example(image_id, picture, ".jpg", params.split, regions_of_objects(objects, _classes(params)))
+
+
+def regions_of_objects(objects: list[Object], classes: Classes) -> Regions:
+    """The whole image, the background, then each object with its parts; only what can be seen.
+
+    Where objects overlap, the later one in the file is in front. Within an object the smaller part is in front (of equal ones the later), so
+    an eye shows on the head; its pixels are then not the head's, for sister regions share none. Parts are cut off at their object.
+    Pixels in no part, and in parts that the class tree leaves out, belong to what is behind: a larger part, or the object directly.
+    """
+    official = _part_numbers()
+    shape = objects[0].mask.shape
+    parent, label = [-1, 0], [0, classes.node[BACKGROUND_ID]]
+    deepest = np.ones(shape, np.int32)
+    for thing in objects:
+        above = len(parent)
+        parent.append(0)
+        label.append(_object_node(thing.number, classes))
+        deepest[thing.mask] = above
+        region_of: dict[int, int] = {}  # in the reduced set several parts are one region
+        for name, mask in sorted(thing.parts, key=lambda part: -np.count_nonzero(part[1])):
+            node = classes.node.get(PER_CLASS * thing.number + official[thing.number][name])
+            if node is None:
+                continue
+            if node not in region_of:
+                region_of[node] = len(parent)
+                parent.append(above)
+                label.append(node)
+            deepest[mask & thing.mask] = region_of[node]
+    return Regions.from_tree(deepest, parent, label=label).pruned()
+
+
+def read_objects(path: Path, size: tuple[int, int]) -> list[Object]:
+    """The objects of one file, in its order; size: (height, width) of the image, to be held against."""
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise BadData(f"{path} is missing: a PASCAL-Part image has no annotation. {GET_IT}")
+    try:
+        objects = [_object(one) for one in loadmat(path)["anno"]["objects"][0, 0].ravel()]
+    except Exception as error:  # scipy raises a different type for every way in which a .mat can be broken
+        raise BadData(f"{path} is not a PASCAL-Part annotation ({type(error).__name__}: {error}). Extract the archive again.") from error
+    official = _part_numbers()
+    if not objects:
+        raise BadData(f"{path} holds no object; PASCAL-Part annotates at least one in each image. Extract the archive again.")
+    for place, thing in enumerate(objects):
+        what = f"{path}, object {place}"
+        if thing.number not in official:
+            raise BadData(f"{what} is of class {thing.number}; VOC has classes 1 to 20. Extract the archive again.")
+        for name, mask in (("it", thing.mask), *thing.parts):
+            if mask.shape != size:
+                raise BadData(
+                    f"{what}: the mask of {name} is {'×'.join(map(str, mask.shape))}, its image {size[0]}×{size[1]} (height×width). "
+                    "Check that image and annotation are of one release."
+                )
+        strange = sorted({name for name, _ in thing.parts} - set(official[thing.number]))
+        if strange:
+            raise BadData(f"{what} has parts that its class does not know: {', '.join(strange[:5])}. Extract the archive again.")
+    return objects
+
+
+def _object(one: Any) -> Object:
+    parts = tuple((str(part["part_name"].item()), part["mask"] != 0) for part in one["parts"].ravel())
+    return Object(int(one["class_ind"].item()), one["mask"] != 0, parts)
+
+
+def _part_numbers() -> dict[int, dict[str, int]]:
+    """VOC number → official part name → official part number, from the full class tree."""
+    full = load_classes("pascal_part_full")
+    numbers: dict[int, dict[str, int]] = {}
+    for label, node in full.node.items():
+        voc, part = divmod(label, PER_CLASS)
+        if voc:
+            known = numbers.setdefault(voc, {})
+            if part:
+                known[full.tree.names[node].split(" ", 1)[1]] = part
+    return numbers
+
+
+def _object_node(number: int, classes: Classes) -> int:
+    """The node of an object as a whole: a leaf where it has no parts, else what is above any of them."""
+    if PER_CLASS * number in classes.node:
+        return classes.node[PER_CLASS * number]
+    return classes.tree.parent[next(node for label, node in classes.node.items() if label // PER_CLASS == number)]
+
+
+def _ids(split: str, annotations: Path, pictures: Path) -> list[str]:
+    """Ids of the split, ascending: of all annotation files, those that the list of VOC 2010 names."""
+    ids = sorted(path.stem for path in annotations.glob("*.mat"))
+    if not ids:
+        raise BadData(f"{annotations} holds no <id>.mat. {GET_IT}")
+    if split == "trainval":
+        return ids
+    listed = pictures.parent / "ImageSets" / "Main" / f"{split}.txt"
+    if not listed.is_file():
+        raise BadData(f"{listed} is missing: split '{split}' has no list of images. {GET_IT}")
+    wanted = set(read_ids(listed))
+    return [image_id for image_id in ids if image_id in wanted]
+
+
+def _classes(params: Params) -> Classes:
+    return load_classes(f"pascal_part_{params.parts}")
