@@ -1,6 +1,6 @@
 """Diffuse–Walk–Cut: the exact sweep beside a search over 100 thresholds, seconds of a full tree, and segments by rule, k and graph.
 
-    USS_MIRROR=… python benchmarks/walk_cut.py [--scenes 12] [--photos 30] [--synthetic 10] [--rounds 3]
+    USS_MIRROR=… python benchmarks/walk_cut.py [--scenes 12] [--photos 12] [--synthetic 10] [--rounds 3] [--attention patches|diffusion] [--alpha 10]
 
 None of one kind (0) leaves it out.
 
@@ -8,10 +8,10 @@ None of one kind (0) leaves it out.
   and others do), these one at a time, and all at once in one matrix product, the fastest NumPy way there is. Same vector, same graph,
   one thread.
 - tree: seconds of ``cut_tree`` and of the whole method an image, on a 32×32 grid and on the embedded backbone's local attention.
-- table: mean score and number of segments for every threshold rule, k and graph. Synthetic: adjusted Rand index, dense attention made of known
-  regions. Scenes: strict per-image oracle mIoU, local attention of the embedded backbone, pictures of a series that no other program
-  draws. Photos (the lowest numbers of BSDS500's test split): covering of the annotators' regions by the one segmentation; ``tree ODS`` is
-  that of the full tree at its best shared scale, whatever the rule.
+- table: mean score and number of segments for every threshold rule, k and graph; ``--attention``: of the local graph of ``patches``, or of the
+  embedded diffusion network. Synthetic: adjusted Rand index, dense attention made of known regions. Scenes, of a series that no other
+  program draws, and photos, the last ids of VOC 2012's validation list that are there: strict per-image oracle mIoU, and ``tree``, the
+  NMCovering of the full tree, whatever the rule. No other table of this project uses these images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import argparse
 import io
 import itertools
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from uss_dagster.runtime import quiet_environment
@@ -32,16 +32,16 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from uss_dagster.backbones import patches  # noqa: E402
+from uss_dagster.backbones import diffusion, patches  # noqa: E402
 from uss_dagster.backbones.base import Features  # noqa: E402
-from uss_dagster.datasets import bsds500, scenes  # noqa: E402
-from uss_dagster.datasets.base import Sample, mirror_folder  # noqa: E402
+from uss_dagster.datasets import scenes, voc2012  # noqa: E402
+from uss_dagster.datasets.base import Example, Sample, mirror_folder  # noqa: E402
 from uss_dagster.graphs.bipartition import Rule, choose_threshold, cut_tree, second_eigenpair, sweep  # noqa: E402
 from uss_dagster.graphs.walk import walk, walk_graph  # noqa: E402
 from uss_dagster.methods.diffuse_walk_cut import Params, _walk_of, walk_cut  # noqa: E402
-from uss_dagster.metrics import bsds, oracle  # noqa: E402
-from uss_dagster.metrics.base import Truth  # noqa: E402
-from uss_dagster.regions import Regions  # noqa: E402
+from uss_dagster.metrics import covering, oracle  # noqa: E402
+from uss_dagster.metrics.base import Truth, accumulator  # noqa: E402
+from uss_dagster.regions import ClassTree, Regions  # noqa: E402
 
 RULES: tuple[Rule | float, ...] = ("gap", "mean", "modularity", 0.5, 0.7)
 GRAPHS: tuple[Literal["cos", "dot", "sym", "rw"], ...] = ("cos", "dot", "sym", "rw")
@@ -149,93 +149,92 @@ class Scores:
         self.sums: dict[str, np.ndarray] = {}
         self.segments: list[int] = []
 
-    def add(self, labels: np.ndarray, truth: np.ndarray | Truth | Regions) -> None:
+    def add(self, labels: np.ndarray, truth: np.ndarray | Truth) -> None:
         self.segments.append(len(np.unique(labels)))
         if isinstance(truth, np.ndarray):
             from sklearn.metrics import adjusted_rand_score
 
             self.values.append(float(adjusted_rand_score(truth.ravel(), labels.ravel())))
-        elif isinstance(truth, Truth):
-            self._gather(oracle.measure(truth, Regions.from_label_map(labels)) or {})
         else:
-            scored = bsds.bsds_region([labels + 1], truth)
-            self._gather({"cnt": scored.cnt, "sum": scored.sum[:1]})
-
-    def _gather(self, found: dict[str, np.ndarray]) -> None:
-        for key, value in found.items():
-            self.sums[key] = self.sums.get(key, 0) + value
+            for key, value in (oracle.measure(truth, Regions.from_label_map(labels)) or {}).items():
+                self.sums[key] = self.sums.get(key, 0) + value
 
     @property
     def mean(self) -> float:
         if self.values:
             return float(np.mean(self.values))
-        if "cnt" in self.sums:
-            return float(self.sums["cnt"][0] / self.sums["sum"][0])
         return oracle.reduce(self.sums)["oracle_strict_miou"]
 
 
-def table(name: str, measure: str, images: Sequence[tuple[Sample, np.ndarray | Truth | Regions]]) -> None:
+def table(name: str, measure: str, images: Sequence[tuple[Sample, np.ndarray | Truth]], alpha: float) -> None:
     print(f"\n{name}: {measure} (segments), {len(images)} images")
-    with_tree = isinstance(images[0][1], Regions)
-    print(f"{'graph':6s}{'k':>3s}" + "".join(f"{rule!s:>16s}" for rule in RULES) + (f"{'tree ODS':>11s}" if with_tree else ""))
+    with_tree = isinstance(images[0][1], Truth)
+    print(f"{'graph':6s}{'k':>3s}" + "".join(f"{rule!s:>16s}" for rule in RULES) + (f"{'tree':>9s}" if with_tree else ""))
     for graph in GRAPHS:
         for k in STEPS:
             found: dict[object, Scores] = defaultdict(Scores)
-            trees = []
+            covered = accumulator(covering)
             for sample, truth in images:
-                got = walk_cut(sample, Params(graph=graph, k=k, tree="full"))
-                trees.append(got.regions)
+                got = walk_cut(sample, Params(graph=graph, k=k, alpha=alpha, tree="full"))
                 cell = got.tree.order[got.tree.start]
                 for rule in RULES:
                     tau = rule if isinstance(rule, float) else choose_threshold(got.tree, rule)
                     labels = got.tree.pruned(tau).labels[cell][got.regions.deepest()]
                     found[rule].add(labels, truth)
+                if isinstance(truth, Truth):
+                    covered.update(sample.image_id, truth, got.regions)
             row = "".join(f"{found[rule].mean:9.3f} ({np.mean(found[rule].segments):4.0f})" for rule in RULES)
             if with_tree:
-                scales = bsds.prepare(trees)
-                pairs = zip(trees, images, strict=True)
-                scores = [bsds.bsds_region(tree, truth, scales) for tree, (_, truth) in pairs if isinstance(truth, Regions)]
-                row += f"{np.sum([s.cnt for s in scores], axis=0).max() / sum(s.sum[0] for s in scores):11.3f}"
+                row += f"{covered.result()['nm_covering']:9.3f}"
             print(f"{graph:6s}{k:3d}{row}", flush=True)
 
 
-def embedded(examples: Iterator, how_many: int) -> list[tuple[Sample, Regions]]:
-    extract = patches.load(patches.Params(facets=("cls_attention", "attention")))
+def attended(examples: Iterable[Example], attention: str, classes: ClassTree | None) -> list[tuple[Sample, Truth]]:
+    extract: Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]]
+    if attention == "patches":
+        extract = patches.load(patches.Params(facets=("cls_attention", "attention")))
+    else:
+        extract = diffusion.load(diffusion.Params(model="embedded"), device="cpu")
     found = []
-    for example in itertools.islice(examples, how_many):
+    for example in examples:
         image = np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
-        found.append((Sample(example.image_id, image, Features(extract([image])[0])), example.truth))
+        sample = Sample(example.image_id, image, Features(extract([image])[0]))
+        found.append((sample, Truth("classes", example.truth, classes)))
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Diffuse–Walk–Cut: sweep, tree, and rules × k × graph.")
     parser.add_argument("--scenes", type=int, default=12)
-    parser.add_argument("--photos", type=int, default=30)
+    parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--synthetic", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--attention", choices=("patches", "diffusion"), default="patches")
+    parser.add_argument("--alpha", type=float, default=Params().alpha)
+    parser.add_argument("--tables-only", action="store_true", help="leave out sweep and tree")
     arguments = parser.parse_args()
 
     made = [synthetic(number) for number in range(arguments.synthetic)]
-    drawn = embedded(scenes.examples(scenes.Params(images=max(arguments.scenes, 1), seed=SCENE_SEED)), arguments.scenes)
+    series = scenes.examples(scenes.Params(images=max(arguments.scenes, 1), seed=SCENE_SEED))
+    drawn = attended(itertools.islice(series, arguments.scenes), arguments.attention, scenes.SPEC.classes)
     samples = {"synthetic": [sample for sample, _ in made], "scenes": [sample for sample, _ in drawn]}
     samples = {name: given for name, given in samples.items() if given}
-    with threadpool_limits(1):
-        compare_searches(samples, arguments.rounds)
-        time_trees(samples)
+    if not arguments.tables_only:
+        with threadpool_limits(1):
+            compare_searches(samples, arguments.rounds)
+            time_trees(samples)
     if made:
-        table("synthetic", "adjusted Rand index", made)
-    classes = scenes.SPEC.classes
-    assert classes is not None
+        table("synthetic", "adjusted Rand index", made, arguments.alpha)
     if drawn:
-        table("scenes", "strict oracle mIoU", [(sample, Truth("classes", truth, classes)) for sample, truth in drawn])
+        table(f"scenes, {arguments.attention}", "strict oracle mIoU", drawn, arguments.alpha)
     if not arguments.photos:
         return
-    if mirror_folder("bsds500") is None:
-        print("\nphotos: NOT HERE; set USS_MIRROR to a folder that holds bsds500.")
+    if mirror_folder("voc2012") is None:
+        print("\nphotos: NOT HERE; set USS_MIRROR to a folder that holds voc2012.")
         return
-    photos = embedded(bsds500.examples(bsds500.Params(limit=arguments.photos)), arguments.photos)
-    table("photos", "covering", photos)
+    last = deque(voc2012.examples(voc2012.Params()), maxlen=arguments.photos)
+    photos = attended(last, arguments.attention, voc2012.SPEC.classes)
+    table(f"photos, {arguments.attention}", "strict oracle mIoU", photos, arguments.alpha)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Self-attention of a diffusion UNet through diffusers: Stable Diffusion 1, 2 and XL, SSD-1B, or any small UNet in a local folder.
+"""Self-attention of a diffusion UNet through diffusers: Stable Diffusion 1, 2 and XL, SSD-1B, any small UNet in a local folder, or the
+embedded one, which comes with this package and needs no download.
 
 An image is brought to the space the UNet works in (the mean of the VAE's posterior, times its scaling factor; or, without a VAE,
 pixels in [-1, 1], folded p×p into channels where the UNet takes 3·p² of them), noised, and passed through the UNet with the empty
@@ -23,30 +24,31 @@ whose attention comes out as NaN or infinite is computed again in float32, with 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_facets, check_image, resize_image
+from uss_dagster.backbones._batches import BatchedExtractor, torch_device
+from uss_dagster.backbones._diffusers_folder import Model, hub_folder, load_folder, local_folder
+from uss_dagster.backbones._support import check_facets
 from uss_dagster.backbones.base import BackboneSpec
-from uss_dagster.errors import BadData, Unavailable, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Params:
     """Parameters of ``diffusion``.
 
-    model: a name of ``MODELS`` or ``hub:<owner>/<name>``. checkpoint: a local folder in diffusers' layout instead (a pipeline, or one UNet),
+    model: 'embedded', a name of ``MODELS``, or ``hub:<owner>/<name>``. checkpoint: a local folder in diffusers' layout instead (a pipeline, or one UNet),
     safetensors only. revision: the hub commit. variant: 'fp16' takes the half-size weights. facets: which to write.
-    extraction, timestep (None: 100 for 'single', 300 for 'clean'; of 1000), schedule_steps, n_steps, seed: see the module.
+    extraction (None: 'single', for the embedded model 'clean'), timestep (None: 100 for 'single', 300 for 'clean', and 100 there for the
+    embedded model; of 1000), schedule_steps, n_steps, seed: see the module.
     image_size: short side in pixels, None for the size the UNet was trained at. shape: 'square' squeezes the image into a square (bounded
     cost), 'aspect' keeps its proportions. grid: cells on the short side; the nearest scale of the UNet is taken (64, 32, 16, 8 at 512 pixels).
     weights: of the resolutions in ``attention``; 'proportional' to their side. tokens_from, layer: which tokens; a layer counts in running
@@ -60,7 +62,7 @@ class Params:
     revision: str | None = None
     variant: Literal["fp16"] | None = None
     facets: tuple[str, ...] = ("attention", "tokens")
-    extraction: Literal["single", "clean", "ddim"] = "single"
+    extraction: Literal["single", "clean", "ddim"] | None = None
     timestep: int | None = None
     schedule_steps: int = 50
     n_steps: int = 10
@@ -92,7 +94,7 @@ SPEC = BackboneSpec(
     title="Diffusion UNet self-attention (diffusers)",
     params=Params,
     facets=("attention", "tokens", "keys"),
-    licence="by model: Stable Diffusion 1 CreativeML OpenRAIL-M; 2 and XL CreativeML OpenRAIL++-M; SSD-1B Apache-2.0",
+    licence="by model: embedded MIT (this project); Stable Diffusion 1 CreativeML OpenRAIL-M; 2 and XL CreativeML OpenRAIL++-M; SSD-1B Apache-2.0",
     paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022; Podell et al., SDXL, ICLR 2024; "
     "Gupta et al., Progressive Knowledge Distillation of Stable Diffusion XL, 2024; captured as in Ivanova et al., Unsupervised "
     "Segmentation by Diffusing, Walking and Cutting, arXiv 2412.04678 (reimplementation).",
@@ -108,294 +110,66 @@ MODELS = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 
-_LAYOUT = (
-    "a folder in diffusers' layout: 'unet', 'scheduler' and, where the model has them, 'vae', 'text_encoder' and 'tokenizer', "
-    "each with its JSON and .safetensors files, as a pipeline's save_pretrained writes them"
-)
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+EMBEDDED = Path(__file__).parent / "weights" / "scenes_diffusion"
+"""A network of 4 million parameters, trained on drawn scenes by `uss train diffusion`; its README.md says how."""
+EMBEDDED_SHA256 = {
+    "config.json": "4888ecbe5ebb16a41bb185049268ad50b4c534349901e2d451035c85000c48b3",
+    "scheduler_config.json": "00d492b99a2cc66f96ffe3df954c476b3c4dceff454118e44e8cd7dda6312ff5",
+    "diffusion_pytorch_model.safetensors": "05e748366a4f959a705f56234b715e437caee41de71201e7bb8679e173b332b5",
+}
 _SAID_TIMESTEP = {"single": 100, "clean": 300, "ddim": 0}
-
-
-@dataclass
-class Model:
-    """A loaded diffusion model, on the CPU. ``cell``: pixels on a side of one position of the UNet's input."""
-
-    unet: Any
-    vae: Any
-    alphas: np.ndarray | None
-    """Signal variance after each training step, decreasing; None where the folder has no scheduler."""
-    prediction: str
-    text: Any
-    """Conditioning (1, tokens, width), or None for a UNet without cross-attention."""
-    pooled: Any
-    """SDXL's second text vector (1, width), or None."""
-    cell: int
-    fold: int
+_EMBEDDED_TIMESTEP = 100
 
 
 def load(params: Params, device: str = "auto") -> Extractor:
     """A callable from uint8 RGB images of any sizes to their facets in float32. device: 'auto', 'cpu', 'cuda', 'cuda:1', …"""
     facets = check_facets(SPEC, params.facets)
-    place = _device(device)
-    folder = _hub_folder(params) if params.checkpoint is None else _local_folder(params.checkpoint)
-    return Extractor(load_folder(folder, params), params, facets, place)
+    place = torch_device(device)
+    params = _settled(params)
+    model = load_folder(_folder(params), params.variant, params.precision, params.conditioning)
+    return Extractor(model, params, facets, place)
 
 
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:<number>.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
-    return device
+def _settled(params: Params) -> Params:
+    """The parameters with what is None by default filled in."""
+    embedded = params.model == "embedded" and params.checkpoint is None
+    extraction = params.extraction or ("clean" if embedded else "single")
+    said = _EMBEDDED_TIMESTEP if embedded and extraction == "clean" else _SAID_TIMESTEP[extraction]
+    return replace(params, extraction=extraction, timestep=said if params.timestep is None else params.timestep)
 
 
-def _local_folder(checkpoint: str) -> Path:
-    path = Path(checkpoint).expanduser()
-    if path.suffix in _PICKLES and not path.is_dir():
-        raise UsageError(f"checkpoint '{checkpoint}' is a pickle, which can run code, so it is never opened. Give {_LAYOUT}.")
-    if not path.is_dir():
-        raise UsageError(f"checkpoint '{checkpoint}' is {'a file' if path.exists() else 'not there'}. Give {_LAYOUT}.")
-    return path
-
-
-def _hub_folder(params: Params) -> Path:
-    """The pipeline's folder in the hub's cache, with the files that are needed fetched where they are not there."""
-    from uss_dagster.backbones._checkpoints import hub_file
-
-    repository = MODELS.get(params.model) or params.model.removeprefix("hub:")
+def _folder(params: Params) -> Path:
+    if params.checkpoint is not None:
+        return local_folder(params.checkpoint)
+    if params.model == "embedded":
+        return _embedded_folder(EMBEDDED)
     if params.model not in MODELS and not params.model.startswith("hub:"):
         raise UsageError(
-            f"backbone 'diffusion' has no model '{params.model}'.{did_you_mean(params.model, MODELS)} Others: 'hub:<owner>/<name>'."
+            f"backbone 'diffusion' has no model '{params.model}'.{did_you_mean(params.model, ('embedded', *MODELS))} Others: 'hub:<owner>/<name>'."
         )
-    suffix = f".{params.variant}.safetensors" if params.variant else ".safetensors"
-    revision = params.revision
+    repository = MODELS.get(params.model) or params.model.removeprefix("hub:")
+    return hub_folder(repository, params.model, params.revision, params.variant, params.conditioning == "empty")
 
-    def fetch(name: str) -> Path:
+
+def _embedded_folder(folder: Path) -> Path:
+    """The folder, once its files are known to be those that this code was tested with: their hashes are part of its fingerprint."""
+    for name, expected in EMBEDDED_SHA256.items():
         try:
-            return hub_file(repository, name, revision, f"'{params.model}'")
-        except Unavailable as error:
-            reason = str(error).partition(" Set 'checkpoint'")[0]
-            raise Unavailable(
-                f"{reason} Set 'checkpoint' to {_LAYOUT}; or run once with a network so that {repository}/{name} lands in the cache "
-                f"(HF_HOME says where); or use the backbone 'patches', which needs no weights."
-            ) from None
-
-    index = fetch("model_index.json")
-    revision = index.parent.name  # the commit: all other files come from it too
-    parts = {name for name, value in _json(index).items() if isinstance(value, list) and value[0] is not None}
-    names = ["scheduler/scheduler_config.json"]
-    for part in sorted(parts & {"unet", "vae"}):
-        names += [f"{part}/config.json", f"{part}/diffusion_pytorch_model{suffix}"]
-    if params.conditioning == "empty":
-        for part in sorted(parts & {"text_encoder", "text_encoder_2"}):
-            names += [f"{part}/config.json", f"{part}/model{suffix}"]
-        for part in sorted(parts & {"tokenizer", "tokenizer_2"}):
-            names += [f"{part}/{file}" for file in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")]
-    for name in names:
-        fetch(name)
-    return index.parent
-
-
-def load_folder(folder: Path, params: Params) -> Model:
-    """The model of a pipeline's folder, or of a folder that holds one UNet (its scheduler beside it)."""
-    from uss_dagster.backbones._torchvision import ensure_torchvision
-
-    ensure_torchvision()
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
-
-    with _quiet():
-        unet = _network(_part(folder, "unet"), (UNet2DConditionModel, UNet2DModel), params.variant, getattr(torch, params.precision))
-        vae = _network(folder / "vae", (AutoencoderKL,), params.variant, torch.float32) if (folder / "vae").is_dir() else None
-        alphas, prediction = _noise_levels(folder)
-        text, pooled = _conditioning(folder, unet, params)
-    if vae is not None:
-        vae.decoder = None  # half its memory, never used
-    channels = unet.config.in_channels
-    fold = 1 if vae is not None else math.isqrt(channels // 3)
-    if channels != (3 * fold**2 if vae is None else vae.config.latent_channels):
-        raise BadData(
-            f"The UNet in '{folder}' takes {channels} channels, and "
-            + (
-                f"its VAE gives {vae.config.latent_channels}"
-                if vae is not None
-                else "without a folder 'vae' images have 3 (or 3·p², folded)"
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise BadData(f"The embedded diffusion model lacks '{folder / name}'. Install the package again.") from None
+        if found != expected:
+            raise BadData(
+                f"'{folder / name}' is not the file of this version of the package (sha256 {found[:12]}…, expected {expected[:12]}…). Install the "
+                f"package again; a model of your own goes by 'checkpoint'."
             )
-            + ". Use a plain text-to-image or unconditional model, complete with its VAE where it works on latents."
-        )
-    if getattr(unet, "class_embedding", None) is not None or getattr(unet.config, "addition_embed_type", None) not in (None, "text_time"):
-        raise UsageError(f"The UNet in '{folder}' is conditioned on classes or images, which an image to be segmented does not come with.")
-    factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
-    return Model(unet, vae, alphas, prediction, text, pooled, factor * fold, fold)
+    return folder
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from diffusers and transformers while they load: what goes wrong is checked here."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+class Extractor(BatchedExtractor):
+    """Passes batches through the UNet and reads the facets. Where the GPU's memory does not hold one image, blocks of scores are quartered."""
 
-    both = (diffusers_logging, transformers_logging)
-    levels = [module.get_verbosity() for module in both]
-    bars = [module.is_progress_bar_enabled() for module in both]
-    try:
-        for module in both:
-            module.set_verbosity_error()
-            module.disable_progress_bar()
-        yield
-    finally:
-        for module, level, bar in zip(both, levels, bars, strict=True):
-            module.set_verbosity(level)
-            if bar:
-                module.enable_progress_bar()
-
-
-def _part(folder: Path, name: str) -> Path:
-    """A pipeline keeps each part in a folder of its own; a folder of one network is that part."""
-    return folder / name if (folder / name).is_dir() else folder
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"'{path.parent}' has no {path.name}. Expected {_LAYOUT}.") from None
-    except (ValueError, OSError) as error:
-        raise BadData(f"'{path}' is not readable JSON ({error}). Copy or download it again.") from None
-    if not isinstance(value, dict):
-        raise BadData(f"'{path}' is not a JSON object. Copy or download it again.")
-    return value
-
-
-def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
-    """Which weights of a part to read: the wanted variant, else the plain ones, else the only ones. Pickles are refused."""
-    there = sorted(path.name for path in folder.iterdir())
-    for variant in dict.fromkeys((wanted, None, "fp16")):
-        name = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-        index = f"{stem}.safetensors.index.{variant}.json" if variant else f"{stem}.safetensors.index.json"
-        if name in there or index in there:
-            return variant
-    pickles = [name for name in there if name.endswith(_PICKLES)]
-    if pickles:
-        raise UsageError(
-            f"'{folder}' has its weights only as a pickle ({pickles[0]}), which can run code, so it is never opened. Put {stem}.safetensors "
-            f"there: the publisher's, or converted where you trust it with the model's save_pretrained(…, safe_serialization=True)."
-        )
-    raise UsageError(f"'{folder}' has no {stem}.safetensors. Expected {_LAYOUT}.")
-
-
-def _network(folder: Path, classes: tuple[Any, ...], variant: str | None, dtype: Any) -> Any:
-    """A diffusers network with all its weights from safetensors, for inference."""
-    known = {cls.__name__: cls for cls in classes}
-    name = _json(folder / "config.json").get("_class_name")
-    if name not in known:
-        raise UsageError(f"'{folder}' holds a {name}, expected {' or '.join(known)}. Choose a UNet-based diffusion model.")
-    arguments = {"low_cpu_mem_usage": False, "torch_dtype": dtype}
-    return _pretrained(known[name], folder, "diffusion_pytorch_model", variant, arguments)
-
-
-def _pretrained(cls: Any, folder: Path, stem: str, variant: str | None, arguments: dict[str, Any]) -> Any:
-    from safetensors import SafetensorError
-
-    found = _variant(folder, stem, variant)
-    try:
-        model, info = cls.from_pretrained(
-            str(folder), variant=found, use_safetensors=True, local_files_only=True, output_loading_info=True, **arguments
-        )
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadData(f"The weights in '{folder}' do not load as a {cls.__name__}: {reason} Copy or download that folder again.") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise BadData(
-            f"The weights in '{folder}' lack {len(missing)} of the tensors of its {cls.__name__} ({missing[0]}, …). "
-            f"Copy or download that folder again."
-        )
-    return model.eval().requires_grad_(False)
-
-
-def _noise_levels(folder: Path) -> tuple[np.ndarray | None, str]:
-    """Signal variance after each training step, and what the UNet predicts, from the scheduler's configuration."""
-    from diffusers import DDIMScheduler
-
-    places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
-    path = next((p for p in places if p.is_file()), None)
-    if path is None:
-        return None, "epsilon"
-    scheduler = DDIMScheduler.from_config(_json(path))
-    prediction = scheduler.config.prediction_type
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise UsageError(f"'{path}' says prediction_type '{prediction}', expected epsilon, v_prediction or sample.")
-    return scheduler.alphas_cumprod.double().numpy(), prediction
-
-
-def _conditioning(folder: Path, unet: Any, params: Params) -> tuple[Any, Any]:
-    """What the UNet's cross-attention sees (1, tokens, width) and SDXL's pooled text (1, width); None where the UNet has no use for it."""
-    import torch
-    from diffusers.models.attention_processor import Attention
-
-    if not any(isinstance(module, Attention) and module.is_cross_attention for module in unet.modules()):
-        return None, None
-    config = unet.config
-    with_pooled = config.addition_embed_type == "text_time"
-    if params.conditioning == "zeros":
-        width = config.cross_attention_dim
-        text = torch.zeros(1, 1, width if isinstance(width, int) else width[0])
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim if with_pooled else 0
-        return text, torch.zeros(1, pooled) if with_pooled else None
-
-    names = [part for part in ("text_encoder", "text_encoder_2") if (folder / part).is_dir()]
-    if not names or (with_pooled and "text_encoder_2" not in names):
-        lacking = "text_encoder_2" if names else "text_encoder"
-        raise UsageError(
-            f"'{folder}' has no {lacking}, and its UNet attends to text: put the folders '{lacking}' and "
-            f"'{lacking.replace('text_encoder', 'tokenizer')}' of the same model there, or set conditioning: zeros where it was trained without text."
-        )
-    encoded = [_empty_prompt(folder, name, params.variant) for name in names]
-    if not with_pooled:
-        return encoded[0].last_hidden_state, None
-    # SDXL reads the layer before the last of each encoder, side by side, and the last encoder's projection.
-    return torch.cat([output.hidden_states[-2] for output in encoded], -1), encoded[-1].text_embeds
-
-
-def _empty_prompt(folder: Path, name: str, variant: str | None) -> Any:
-    """A text encoder's outputs for the empty prompt, padded to the tokenizer's length as the pipelines pad it."""
-    import torch
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    known = {cls.__name__: cls for cls in (CLIPTextModel, CLIPTextModelWithProjection)}
-    architecture = (_json(folder / name / "config.json").get("architectures") or [None])[0]
-    if architecture not in known:
-        raise UsageError(
-            f"'{folder / name}' holds a {architecture}, expected {' or '.join(known)}. Choose a model with CLIP text encoders."
-        )
-    words = folder / name.replace("text_encoder", "tokenizer")
-    if not words.is_dir():
-        raise UsageError(f"'{folder}' has the {name} but no {words.name}: put that folder of the same model there.")
-    encoder = _pretrained(known[architecture], folder / name, "model", variant, {"dtype": torch.float32})
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadData(f"'{words}' is not a readable CLIP tokenizer ({error}). Copy or download that folder again.") from None
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    with torch.inference_mode():
-        return encoder(tokens, output_hidden_states=True)
-
-
-class Extractor:
-    """Groups images of one size into passes of the UNet and reads the facets.
-
-    As in the backbone ``vit``, images go one by one on a CPU, and on a GPU a group is filled up to ``batch`` with copies of its last
-    image, so that an image's facets do not depend on its neighbours. When the GPU's memory is too small the batch is halved for the
-    rest of the run, then the blocks of captured scores are quartered.
-    """
+    advice = "Set 'image_size' lower, precision: float16 or bfloat16, a smaller 'grid', or a smaller 'model'."
 
     def __init__(self, model: Model, params: Params, facets: frozenset[str], device: Any) -> None:
         from uss_dagster.backbones._attention_capture import CPU_BLOCK, GPU_BLOCK, check_layers
@@ -403,10 +177,10 @@ class Extractor:
         self.model = model
         self.params = params
         self.facets = facets
-        self.device = device
-        self.batch = 1 if device.type == "cpu" else params.batch
+        super().__init__(device, params.batch)
         self.block_bytes = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
-        self.timestep = _SAID_TIMESTEP[params.extraction] if params.timestep is None else params.timestep
+        assert params.timestep is not None
+        self.timestep = params.timestep
         self.blocks = len(model.unet.config.block_out_channels)
         self.dtype = model.unet.dtype
         if model.alphas is None and params.extraction != "clean":
@@ -422,18 +196,6 @@ class Extractor:
         model.unet.to(device)
         if model.vae is not None:
             model.vae.to(device)
-
-    def __call__(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """One dict of float32 facets an image, in the order given."""
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for i, image in enumerate(images):
-            sizes.setdefault(self.input_size(*check_image(image).shape[:2]), []).append(i)
-        results: list[dict[str, np.ndarray]] = [{} for _ in images]
-        for size, members in sizes.items():
-            resized = [resize_image(images[i], size) for i in members]
-            for i, facets in zip(members, self._batches(resized), strict=True):
-                results[i] = facets
-        return results
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The size (height, width) an image is resized to: multiples of the coarsest scale of the UNet, at least one."""
@@ -456,48 +218,16 @@ class Extractor:
         known = scales((size[0] // self.model.cell, size[1] // self.model.cell), self.blocks)
         return min(known, key=lambda scale: abs(math.log2(min(scale) / self.params.grid)))
 
-    def _batches(self, images: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Facets of images of one size, ``batch`` at a time, fewer when the GPU's memory does not hold them."""
-        start = 0
-        while start < len(images):
-            part = images[start : start + self.batch]
-            copies = [part[-1]] * (self.batch - len(part))
-            facets = self._attempt(part + copies)
-            if facets is None:
-                continue
-            start += len(part)
-            for image, found in zip(part, facets, strict=False):
-                yield found if _finite(found) else self._again_in_float32(image)
+    def _checked(self, image: np.ndarray, facets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return facets if _finite(facets) else self._again_in_float32(image)
 
-    def _attempt(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]] | None:
-        """Facets of one batch, or None where the GPU's memory did not hold it and less will be asked for next time."""
-        import torch
-
-        try:
-            return self._forward(np.stack(images))
-        except torch.OutOfMemoryError:
-            pass
-        self._ask_for_less(images[0].shape[:2])  # outside the except clause, whose traceback keeps the tensors alive
-        return None
-
-    def _ask_for_less(self, size: tuple[int, ...]) -> None:
-        import torch
-
+    def _make_do(self) -> str | None:
         from uss_dagster.backbones._attention_capture import SMALLEST_BLOCK
 
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.batch > 1:
-            self.batch //= 2
-            print(f"the memory of {self.device} is too small: going on with batch {self.batch}", file=sys.stderr)
-        elif self.block_bytes > SMALLEST_BLOCK:
-            self.block_bytes = max(SMALLEST_BLOCK, self.block_bytes // 4)
-            print(f"the memory of {self.device} is too small: going on with blocks of {self.block_bytes // 1024} KiB", file=sys.stderr)
-        else:
-            raise UsageError(
-                f"One image of {size[0]}×{size[1]} pixels does not fit the memory of {self.device}. "
-                f"Set 'image_size' lower, precision: float16 or bfloat16, a smaller 'grid', or a smaller 'model'."
-            )
+        if self.block_bytes <= SMALLEST_BLOCK:
+            return None
+        self.block_bytes = max(SMALLEST_BLOCK, self.block_bytes // 4)
+        return f"blocks of {self.block_bytes // 1024} KiB"
 
     def _again_in_float32(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """One image with the UNet in float32, after which it is what it was: going up and back down changes no weight."""

@@ -18,15 +18,14 @@ The bytes of an image's facets do not depend on its neighbours in a batch: see `
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_facets, check_image, resize_image
+from uss_dagster.backbones._batches import BatchedExtractor, torch_device
+from uss_dagster.backbones._support import check_facets
 from uss_dagster.backbones.base import FACETS, BackboneSpec
 from uss_dagster.errors import UsageError, did_you_mean
 
@@ -125,7 +124,7 @@ def load(params: Params, device: str = "auto") -> Extractor:
     if not -blocks <= params.layer < blocks:
         raise UsageError(f"layer is {params.layer}, but '{params.model}' has {blocks} blocks: choose {-blocks} to {blocks - 1}.")
     model.blocks = model.blocks[: params.layer % blocks + 1]
-    return Extractor(model, params, facets, _device(device), source.normalise)
+    return Extractor(model, params, facets, torch_device(device), source.normalise)
 
 
 def _source(name: str) -> _Source:
@@ -202,39 +201,19 @@ def _build(source: _Source, seed: int) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _device(name: str) -> Any:
-    import torch
+class Extractor(BatchedExtractor):
+    """Passes batches through the transformer and reads the facets."""
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:<number>.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
-    return device
-
-
-class Extractor:
-    """Groups images of one size into forward passes and reads the facets.
-
-    The kernel a matrix product gets, and so its last bits, can depend on the batch size and, on a CPU, on a row's place in it. On a CPU
-    images therefore go one by one (8 to 30 % slower than eight at once, measured with ViT-S/16 on two cores). On a GPU a group is
-    filled up to ``batch`` with copies of its last image, so that all passes have one shape (a collection of many sizes is faster with
-    ``batch: 1``).
-    When the GPU's memory is too small the batch is halved for the rest of the run.
-    """
+    advice = "Set 'image_size' lower, precision: bfloat16, a smaller 'model', or leave out the facet 'attention'."
 
     def __init__(self, model: Any, params: Params, facets: frozenset[str], device: Any, normalise: Any = None) -> None:
         import torch
 
+        super().__init__(device, params.batch)
         self.model = model.to(device)
         self.facets = facets
-        self.device = device
         self.image_size = params.image_size
         self.low_precision = params.precision == "bfloat16"
-        self.batch = 1 if device.type == "cpu" else params.batch
         self.patch: tuple[int, int] = model.patch_embed.patch_size
         mean, std = normalise or (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
@@ -243,55 +222,11 @@ class Extractor:
         if facets & {"keys", "cls_attention", "attention"}:
             model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
 
-    def __call__(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """One dict of float32 facets an image, in the order given."""
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for i, image in enumerate(images):
-            sizes.setdefault(self.input_size(*check_image(image).shape[:2]), []).append(i)
-        results: list[dict[str, np.ndarray]] = [{} for _ in images]
-        for size, members in sizes.items():
-            resized = [resize_image(images[i], size) for i in members]
-            for i, facets in zip(members, self._batches(resized), strict=True):
-                results[i] = facets
-        return results
-
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The size (height, width) an image is resized to: multiples of the patch, at least one patch."""
         scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
         cells = [max(1, int(side * scale / patch + 0.5)) for side, patch in zip((height, width), self.patch, strict=True)]
         return cells[0] * self.patch[0], cells[1] * self.patch[1]
-
-    def _batches(self, images: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Facets of images of one size, ``batch`` at a time, fewer when the GPU's memory does not hold them."""
-        import torch
-
-        start = 0
-        while start < len(images):
-            part = images[start : start + self.batch]
-            copies = [part[-1]] * (self.batch - len(part))
-            try:
-                facets = self._forward(np.stack(part + copies))[: len(part)]
-            except torch.OutOfMemoryError:
-                facets = []
-            if not facets:  # outside the except clause, whose traceback keeps the tensors alive
-                self._smaller_batch(images[0].shape[:2])
-                continue
-            start += len(part)
-            yield from facets
-
-    def _smaller_batch(self, size: tuple[int, int]) -> None:
-        import torch
-
-        self._qkv = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.batch == 1:
-            raise UsageError(
-                f"One image of {size[0]}×{size[1]} pixels does not fit the memory of {self.device}. "
-                f"Set 'image_size' lower, precision: bfloat16, a smaller 'model', or leave out the facet 'attention'."
-            )
-        self.batch //= 2
-        print(f"the memory of {self.device} is too small: going on with batch {self.batch}", file=sys.stderr)
 
     def _keep(self, module: Any, inputs: Any, output: Any) -> None:
         self._qkv = output
@@ -300,6 +235,7 @@ class Extractor:
         """Facets of a uint8 batch (B, H, W, 3) whose sides are multiples of the patch."""
         import torch
 
+        self._qkv = None  # a pass that ran out of memory may have left its own
         h, w = images.shape[1] // self.patch[0], images.shape[2] // self.patch[1]
         prefix = self.model.num_prefix_tokens
         with torch.inference_mode():
