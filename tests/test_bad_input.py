@@ -348,8 +348,8 @@ def slow_down(project: Project, seconds: int) -> None:
     """Make the segments stage wait in each shard where SLOW is set."""
     project.edit(
         "uss_dagster/stages/segments.py",
-        '    number, ids = job\n    name = f"shard',
-        f'    number, ids = job\n    if __import__("os").environ.get("SLOW"):\n        time.sleep({seconds})\n    name = f"shard',
+        '    number, ids, kept = job\n    name = f"shard',
+        f'    number, ids, kept = job\n    if __import__("os").environ.get("SLOW"):\n        time.sleep({seconds})\n    name = f"shard',
     )
     project.uss("plan")
 

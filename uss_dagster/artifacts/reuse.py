@@ -26,6 +26,15 @@ def shard_key(*depends_on: Any) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def digest_of(path: Path) -> str:
+    """The hash of a file as it is on the disk now, whatever a manifest says of it; empty where it is not there."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
+
+
 def bring_back(staging: Staging, key: str, names: Sequence[str]) -> bool:
     """Put the kept files of a shard into the work folder; False where they are not there or are not what they were.
 
@@ -37,7 +46,7 @@ def bring_back(staging: Staging, key: str, names: Sequence[str]) -> bool:
         return False
     try:
         listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-        if any(_digest(folder / _flat(name)) != listing[name] for name in names):
+        if any(digest_of(folder / _flat(name)) != listing[name] for name in names):
             return False
     except (OSError, ValueError, KeyError):
         return False
@@ -60,7 +69,7 @@ def keep(staging: Staging, key: str, names: Sequence[str]) -> None:
             os.link(source, kept)
         except OSError:  # another file system, or one without hard links
             shutil.copyfile(source, kept)
-        listing[name] = _digest(kept)
+        listing[name] = digest_of(kept)
     write_whole(folder / LISTING, json.dumps(listing))
 
 
@@ -78,8 +87,3 @@ def _home(staging: Staging) -> Path:
 
 def _flat(name: str) -> str:
     return name.replace("/", "-")
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.pictures import decode
-from uss_dagster.datasets.base import DatasetSpec, Example, need_mirror
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, need_mirror
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
@@ -39,6 +39,10 @@ SPEC = DatasetSpec(
     ),
     homepage="the BSDS500 page of the Berkeley Computer Vision Group",
     counts={"train": 200, "val": 100, "test": 200},
+    archives=(Archive("BSR_bsds500.tgz"),),
+    instructions=(
+        "Fetch BSR_bsds500.tgz (about 70 MB) from the BSDS500 page of the Berkeley Computer Vision Group; its md5 is not known to us."
+    ),
 )
 
 GET_IT = (

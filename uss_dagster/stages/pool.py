@@ -15,10 +15,10 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
+from uss_dagster.artifacts.reuse import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
-from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
+from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image
@@ -35,12 +35,11 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     images = Images(folder)
     segments = {entry: root / "data" / "segments" / entry / cell["dataset"] for entry in cell["entries"]}
     staging = Staging(root, f"pool {key}", [cell, images.identity, [content_id(path) for path in segments.values()]])
-    files = {entry: read_manifest(path)["files"] for entry, path in segments.items()}
     states = {entry: _fitted(family, cell["dataset"], root, images) for entry, family in cell["families"].items()}
     jobs = []
     for number, ids in enumerate(images.shards(cell["shard_images"])):
         name = f"shard-{number:05d}.parquet"
-        read = [files[entry][name]["sha256"] for entry in cell["entries"]]
+        read = [digest_of(segments[entry] / name) for entry in cell["entries"]]
         # where the method is run again, what was fitted to all images would have to be part of the key
         kept = shard_key("pool", cell, images.contents(ids), read) if not any(state is not None for state in states.values()) else ""
         jobs.append((number, ids, kept))

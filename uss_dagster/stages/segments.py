@@ -18,10 +18,10 @@ from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
+from uss_dagster.artifacts.reuse import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
-from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
+from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
@@ -103,8 +103,8 @@ def _shard_keys(cell: dict[str, Any], images: Images, features: Path | None, sta
         return lambda ids: ""
     if features is None:
         return lambda ids: shard_key("segments", cell, images.contents(ids), fitted)
-    where, files = FeatureShards(features), read_manifest(features)["files"]
-    return lambda ids: shard_key("segments", cell, images.contents(ids), fitted, [files[shard]["sha256"] for shard in where.shards_of(ids)])
+    where, read = FeatureShards(features), functools.cache(lambda shard: digest_of(features / shard))
+    return lambda ids: shard_key("segments", cell, images.contents(ids), fitted, [read(shard) for shard in where.shards_of(ids)])
 
 
 def _shard(
