@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from uss_dagster import registry
+from uss_dagster.artifacts.content import content_of
 from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import UsageError, UssError, did_you_mean
 from uss_dagster.fingerprint import fingerprint
@@ -240,15 +241,16 @@ def write_plan(root: Path, profile: str | None = None, check: bool = False) -> l
     ``profile`` also becomes the active one: its line in params.yaml is rewritten.
     """
     grid = make_grid(read_profile(root, profile))
-    text = render_grid(grid)
     path = root / GRID
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    if old == text and not (profile and not check):
-        return []
     try:
-        before = (yaml.safe_load(old) or {}).get("grid") or {}
+        before = (yaml.load(old, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("grid") or {}
     except (yaml.YAMLError, AttributeError):  # broken by hand: written anew
         before = {}
+    _note_content(root, grid, before)
+    text = render_grid(grid)
+    if old == text and not (profile and not check):
+        return []
     changes = changed_cells(before, grid)
     if old != text and not changes:
         changes = [f"{GRID}: its text was edited by hand or written by another version"]
@@ -297,6 +299,16 @@ def expected_code(stage: str, cell: Mapping[str, Any]) -> str:
 
 
 # -- cells --------------------------------------------------------------------------------------------------
+
+
+def _note_content(root: Path, grid: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Give the cells of datasets that read files outside DVC's sight a hash of these; where they are not on this machine, the one noted."""
+    for name, cell in grid["datasets"].items():
+        module = registry.load("dataset", cell["kind"])
+        if hasattr(module, "inputs"):
+            params = registry.build_params(module.SPEC.params, cell["params"], f"dataset '{name}'")
+            noted = ((before.get("datasets") or {}).get(name) or {}).get("content", "")
+            cell["content"] = content_of(root, module.inputs(params)) or noted
 
 
 def _dataset_cell(profile: Profile, name: str) -> dict[str, Any]:

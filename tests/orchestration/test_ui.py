@@ -6,7 +6,6 @@ What the page shows is compared with what lies on the disk, and with what `uss r
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 from devtools import Page, browser, find_chromium
-from projects import BIN, Project
+from projects import BIN, Project, tree_hash
 
 CHROMIUM = find_chromium()
 pytestmark = [
@@ -158,14 +157,10 @@ def serving(project: Project, log: Path, **env: str) -> Iterator[Ui]:
             process.kill()
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
-
-
 def results(project: Project) -> dict[str, str]:
     """Everything a person would call a result: what is published, and what DVC keeps of it."""
     parts = ("data", "reports", ".dvc/cache/files")
-    return {f"{part}/{name}": value for part in parts for name, value in hashes(project.root / part).items()}
+    return {f"{part}/{name}": value for part in parts for name, value in tree_hash(project.root / part).items()}
 
 
 def alive(project: Project) -> list[str]:
@@ -192,10 +187,11 @@ def test_materialize_all_makes_the_bytes_that_repro_makes(project: Project, fini
         assert set(runs.values()) == {"SUCCESS"}
         checks = [e["evaluation"] for run in runs for e in ui.events(run) if e["__typename"] == "AssetCheckEvaluationEvent"]
         assert [c for c in checks if not c["success"]] == []
-        assert {c["checkName"] for c in checks} == {"validation", "in_sync_with_dvc"}
+        own = {"score_regressions", "every_planned_cell", "plan_is_current"}
+        assert {c["checkName"] for c in checks} == {"validation", "in_sync_with_dvc", *own}
     assert project.lock() == finished.lock()
     assert len(project.lock()) == 10
-    assert hashes(project.root / "data/scores") == hashes(finished.root / "data/scores")
+    assert tree_hash(project.root / "data/scores") == tree_hash(finished.root / "data/scores")
     assert project.repro() == [], "the other door finds nothing left to do"
 
 

@@ -22,17 +22,18 @@ from typing import Any, NoReturn
 import dagster as dg
 
 from uss_dagster.dagster_dvc.project import DvcProject, LockedOut, StageNode
-from uss_dagster.dagster_dvc.resource import BEING_BUILT, BUILT, RETRIED, UNCHANGED, DvcResource, Invocation, as_failure
+from uss_dagster.dagster_dvc.resource import BEING_BUILT, BUILT, RESTORED, RETRIED, UNCHANGED, DvcResource, Invocation, as_failure
 from uss_dagster.dagster_dvc.translator import DvcTranslator
 from uss_dagster.errors import UsageError, UssError
 
 VALIDATION = "validation"
 IN_SYNC = "in_sync_with_dvc"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-_PREVIEW_BYTES = 500_000
+PICTURE_BYTES = 500_000
 _LISTED = 50
 
 Before = Callable[[StageNode], None]
+Describe = Callable[[StageNode, dg.DagsterInstance], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,20 @@ def dvc_assets(
     *,
     resource_key: str = "dvc",
     before: Before | None = None,
+    describe: Describe | None = None,
     retry_policy: dg.RetryPolicy | None = RETRY,
 ) -> list[dg.AssetsDefinition]:
     """One asset for each asset key of the project, sorted by key.
 
     Materialising one brings its stage (of the run's partition) up to date through the ``DvcResource`` at
-    ``resource_key``. ``before(stage)`` is called first, for example to refresh a generated file the stage reads.
+    ``resource_key``. ``before(stage)`` is called first, for example to refresh a generated file the stage reads;
+    ``describe(stage, instance)`` gives more metadata of what was built, for people to look at.
     Only failures with exit code 69 or 75 are tried again.
     """
     translator = translator or DvcTranslator()
     found = families(project, translator)
     return [
-        _asset(family, _spec(family, found, project, translator), project, translator, resource_key, before, retry_policy)
+        _asset(family, _spec(family, found, project, translator), project, translator, resource_key, before, describe, retry_policy)
         for family in found.values()
     ]
 
@@ -127,6 +130,8 @@ def _spec(family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], project
             tags=translator.tags(stages),
             kinds=translator.kinds(stages),
             partitions_def=family.partitions_def,
+            automation_condition=translator.automation_condition(stages),
+            freshness_policy=translator.freshness_policy(stages),
         )
     except dg.DagsterInvalidDefinitionError as error:
         raise UsageError(f"Asset '{family.key.to_user_string()}' (stage '{stages[0].address}'): {error}") from error
@@ -174,6 +179,7 @@ def _asset(
     translator: DvcTranslator,
     resource_key: str,
     before: Before | None,
+    describe: Describe | None,
     retry_policy: dg.RetryPolicy | None,
 ) -> dg.AssetsDefinition:
     validated = any(stage.text("report") for stage in family.nodes)
@@ -211,8 +217,8 @@ def _asset(
             _raise(_with_missing_upstream(invocation, stage, project).failure(), context.retry_number, retry_policy)
         yield dg.MaterializeResult(
             asset_key=family.key,
-            metadata=_metadata(project, stage, invocation, version_before),
-            data_version=_data_version(project.locked_outs(stage.address)),
+            metadata={**_metadata(project, stage, invocation, version_before), **_described(describe, stage, context)},
+            data_version=data_version(project.locked_outs(stage.address)),
             check_results=[_validation(project, stage, invocation)] if validated else [],
         )
 
@@ -249,7 +255,7 @@ def _sync_check(family: AssetFamily, project: DvcProject, resource_key: str) -> 
             metadata={
                 "stages": len(family.stages),
                 "out_of_step": len(rows),
-                "changes": _table(("partition", "stage", "what changed"), rows),
+                "changes": table(("partition", "stage", "what changed"), rows),
             },
         )
 
@@ -261,7 +267,8 @@ def _metadata(project: DvcProject, stage: StageNode, invocation: Invocation, ver
     changed = {out.path: out.hash for out in outs} != dict(version_before)
     # dvc words its messages for people; where they are not understood, the lock file tells.
     outcome = invocation.outcome or (BUILT if changed else UNCHANGED)
-    metadata: dict[str, Any] = dict(_facts(project, stage))
+    here = outcome != RESTORED  # else the facts and the picture on this machine may be of another version
+    metadata: dict[str, Any] = dict(_facts(project, stage)) if here else {}
     metadata |= {
         "outcome": outcome,
         "content_changed": changed,
@@ -271,17 +278,32 @@ def _metadata(project: DvcProject, stage: StageNode, invocation: Invocation, ver
         "files": sum(out.files for out in outs),
     }
     if outs:
-        metadata["outputs"] = _table(
+        metadata["outputs"] = table(
             ("path", "bytes", "files", "hash"), [(out.path, out.size, out.files, out.hash) for out in outs[:_LISTED]]
         )
     if (report := stage.text("report")) and (project.root / report).is_file():
         metadata["validation_report"] = dg.MetadataValue.path(str(project.root / report))
-    if (preview := stage.text("preview")) and (picture := _picture(project.root / preview)):
-        metadata["preview"] = picture
+    if here and (preview := stage.text("preview")) and (path := project.root / preview).is_file():
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        if kind.startswith("image/") and path.stat().st_size < PICTURE_BYTES:
+            metadata["preview"] = picture(path.read_bytes(), path.stem, kind)
     return metadata
 
 
-def _data_version(outs: Sequence[LockedOut]) -> dg.DataVersion | None:
+def picture(data: bytes, name: str, kind: str = "image/png") -> dg.MarkdownMetadataValue:
+    """An encoded picture as Dagster's page shows it; it is kept in the event log, so it should stay below ``PICTURE_BYTES``."""
+    return dg.MetadataValue.md(f"![{name}](data:{kind};base64,{base64.b64encode(data).decode()})")
+
+
+def _described(describe: Describe | None, stage: StageNode, context: dg.AssetExecutionContext) -> dict[str, Any]:
+    try:
+        return dict(describe(stage, context.instance)) if describe else {}
+    except Exception as error:  # what is only looked at does not fail a stage that did its work
+        context.log.warning(f"The metadata of '{stage.address}' could not be made: {type(error).__name__}: {error}")
+        return {}
+
+
+def data_version(outs: Sequence[LockedOut]) -> dg.DataVersion | None:
     """DVC's hash of the output; of several, a hash over paths and hashes."""
     if not outs:
         return None
@@ -308,7 +330,7 @@ def _validation(project: DvcProject, stage: StageNode, invocation: Invocation) -
         return dg.AssetCheckResult(check_name=VALIDATION, passed=True, metadata=metadata)
     reasons = _reasons(report)
     if reasons:
-        metadata["failures"] = _table(("what", "why"), reasons[:_LISTED])
+        metadata["failures"] = table(("what", "why"), reasons[:_LISTED])
     described = "; ".join(f"{what}: {why}" if why else what for what, why in reasons[:3])
     return dg.AssetCheckResult(
         check_name=VALIDATION,
@@ -358,13 +380,6 @@ def _facts(project: DvcProject, stage: StageNode) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
 
 
-def _picture(path: Path) -> dg.MarkdownMetadataValue | None:
-    kind = mimetypes.guess_type(path.name)[0]
-    if kind is None or not kind.startswith("image/") or not path.is_file() or path.stat().st_size >= _PREVIEW_BYTES:
-        return None
-    return dg.MetadataValue.md(f"![{path.stem}](data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()})")
-
-
 def _raise(failure: dg.Failure, tried: int, policy: dg.RetryPolicy | None) -> NoReturn:
     """Ask for another try where that can help, else fail.
 
@@ -406,7 +421,8 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+    """A Markdown table as metadata."""
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     lines += [" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))

@@ -7,7 +7,9 @@ dvc.lock (plain YAML, without DVC). Nothing here writes. Does not belong here: D
 from __future__ import annotations
 
 import bisect
+import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +37,8 @@ META_KEYS = (
     "preview",
 )
 _LOCK_WAIT_S = 30.0
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C loader is ten times faster; a lock of 2000 stages has 40 000 lines."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class StageNode:
 
 @dataclass(frozen=True)
 class LockedOut:
-    """One output as dvc.lock records it: content hash, bytes, and number of files (1 for a file)."""
+    """One output or dependency as dvc.lock records it: content hash, bytes, and number of files (1 for a file)."""
 
     path: str
     hash: str
@@ -132,19 +136,51 @@ class DvcProject:
 
     def locked_outs(self, address: str) -> tuple[LockedOut, ...]:
         """What dvc.lock records of a stage's outputs, sorted by path; empty for a stage that was never built."""
+        return self._locked(address, "outs")
+
+    def locked_deps(self, address: str) -> dict[str, str]:
+        """Dependency path to the content hash that the stage read, as dvc.lock records it."""
+        return {dep.path: dep.hash for dep in self._locked(address, "deps")}
+
+    def committed_outs(self, address: str, limit: int = 20) -> Iterator[tuple[str, tuple[LockedOut, ...]]]:
+        """(commit, outputs of a stage) for the last commits that changed dvc.lock, newest first; nothing without git."""
+        file, _, name = address.rpartition(":")
+        folder = os.path.dirname(file)
+        for commit in self._git("log", f"-n{limit}", "--format=%h", "--", os.path.join(folder, "dvc.lock")).split():
+            try:
+                content = yaml.load(self._git("show", f"{commit}:./{os.path.join(folder, 'dvc.lock')}"), Loader=_LOADER) or {}
+            except yaml.YAMLError:  # committed with the marks of a merge
+                continue
+            yield commit, _items((content.get("stages") or {}).get(name) or {}, "outs", folder)
+
+    def cached(self, version: str, member: str = "") -> Path | None:
+        """The file of DVC's local cache that holds a version, or, of a folder's version, a file in it; None where it is not there."""
+        path = self._cache / version[:2] / version[2:]
+        if not path.is_file() or not version.endswith(".dir"):
+            return path if path.is_file() else None
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return next((self.cached(item["md5"]) for item in listed if item["relpath"] == member), None)
+
+    @cached_property
+    def _cache(self) -> Path:
+        from dvc.repo import Repo
+
+        with Repo(str(self.root)) as repo:
+            return Path(repo.cache.local.path)
+
+    def _git(self, *words: str) -> str:
+        """What a git command prints in the project's folder; nothing where it fails or git is not there."""
+        try:
+            done = subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, encoding="utf-8", check=False)
+        except OSError:
+            return ""
+        return done.stdout if done.returncode == 0 else ""
+
+    def _locked(self, address: str, what: str) -> tuple[LockedOut, ...]:
         file, _, name = address.rpartition(":")
         folder = os.path.dirname(file)
         entry = self._lock(self.root / folder / "dvc.lock").get(name) or {}
-        outs = (
-            LockedOut(
-                path=os.path.normpath(os.path.join(folder, str(out["path"]))).replace(os.sep, "/"),
-                hash=str(out.get(out.get("hash", "md5")) or out.get("md5") or out.get("etag") or ""),
-                size=int(out.get("size") or 0),
-                files=int(out.get("nfiles") or 1),
-            )
-            for out in entry.get("outs", ())
-        )
-        return tuple(sorted(outs, key=lambda out: out.path))
+        return _items(entry, what, folder)
 
     def _lock(self, path: Path) -> dict[str, Any]:
         try:
@@ -157,8 +193,7 @@ class DvcProject:
         with while_dvc_rests(self.root):
             stamp, text = _stamp(path), path.read_bytes()
         try:
-            # The C loader is ten times faster; a lock of 2000 stages has 40 000 lines.
-            content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+            content = yaml.load(text, Loader=_LOADER) or {}
         except yaml.YAMLError as error:
             raise UsageError(f"{path} is not valid YAML ({_one_line(error)}). Restore it from git or run `dvc repro` again.") from error
         stages = content.get("stages") or {}
@@ -184,6 +219,20 @@ class DvcProject:
         except DvcException as error:
             raise UsageError(f"DVC cannot read the stages of {self.root}: {_explain(error)}.") from error
         return {stage.address: stage for stage in found}
+
+
+def _items(entry: Mapping[str, Any], what: str, folder: str) -> tuple[LockedOut, ...]:
+    """The outputs or dependencies of one stage's entry in the dvc.lock of a folder, sorted by path."""
+    items = (
+        LockedOut(
+            path=os.path.normpath(os.path.join(folder, str(item["path"]))).replace(os.sep, "/"),
+            hash=str(item.get(item.get("hash", "md5")) or item.get("md5") or item.get("etag") or ""),
+            size=int(item.get("size") or 0),
+            files=int(item.get("nfiles") or 1),
+        )
+        for item in entry.get(what, ())
+    )
+    return tuple(sorted(items, key=lambda item: item.path))
 
 
 def _address(stage: Any) -> str:

@@ -51,6 +51,14 @@ class DvcTranslator:
     def pool(self, stages: Sequence[StageNode]) -> str | None:
         return _common(stages, "pool")
 
+    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition | None:
+        """When the asset is to be built by itself; never by default."""
+        return None
+
+    def freshness_policy(self, stages: Sequence[StageNode]) -> dg.FreshnessPolicy | None:
+        """How old the asset may get; any age by default."""
+        return None
+
     def code_version(self, stages: Sequence[StageNode]) -> str | None:
         """The version all stages share, else a hash over their distinct ones: Dagster has one version an asset."""
         versions = sorted({version for stage in stages if (version := stage.text("code_version"))})

@@ -64,6 +64,11 @@ def truth(params: Params) -> str:
     return {"": "none", "labels": "classes"}.get(_form(params), "instances")
 
 
+def inputs(params: Params) -> list[Path]:
+    """What is read, all of it outside DVC's sight: the plan notes its content, so that a changed picture makes the dataset stale."""
+    return [Path(path) for path in (params.path, params.masks, params.classes) if path]
+
+
 def classes(params: Params) -> ClassTree | None:
     """The class tree of label maps or of a COCO file's categories."""
     form = _form(params)

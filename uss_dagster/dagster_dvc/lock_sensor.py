@@ -1,0 +1,93 @@
+"""What was built outside Dagster: a sensor that reads dvc.lock and reports its new versions as materialisations without a run.
+
+After ``dvc repro`` in a shell, ``git checkout`` with ``dvc checkout``, or a pull, the assets' versions are then those of dvc.lock.
+"""
+
+# No `from __future__ import annotations` here: Dagster wants the annotation of a context as a class, not as text.
+import hashlib
+
+import dagster as dg
+
+from uss_dagster.dagster_dvc.assets import data_version, families
+from uss_dagster.dagster_dvc.project import DvcProject
+from uss_dagster.dagster_dvc.refresh import UNFINISHED, upstream_first
+from uss_dagster.dagster_dvc.translator import DvcTranslator
+
+DATA_VERSION = "dagster/data_version"
+PROVIDED = "dagster/data_version_is_user_provided"
+
+
+def lock_sensor(name: str, project: DvcProject, translator: DvcTranslator, on: bool, every_s: int = 30) -> dg.SensorDefinition:
+    """The sensor; its cursor is a hash of the dvc.lock it saw last. It waits while runs are in progress: they report for themselves."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        lock = project.root / "dvc.lock"
+        cursor = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""
+        if cursor == (context.cursor or ""):
+            return dg.SensorResult(skip_reason="dvc.lock is as it was.")
+        if context.instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED), limit=1):
+            return dg.SensorResult(skip_reason="dvc.lock changed while a run is in progress; looked at again when it has ended.")
+        events = changed_versions(context.instance, DvcProject(project.root), translator)
+        reason = None if events else "dvc.lock changed, but Dagster knows all its versions."
+        return dg.SensorResult(asset_events=events, skip_reason=reason, cursor=cursor)
+
+    return dg.SensorDefinition(
+        name=name,
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=every_s,
+        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
+        description="Reports what was built outside Dagster: the versions in dvc.lock that no run here has recorded.",
+    )
+
+
+def changed_versions(
+    instance: dg.DagsterInstance, project: DvcProject, translator: DvcTranslator
+) -> list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation]:
+    """A materialisation for every stage whose recorded version is not the last that Dagster knows, upstream first.
+
+    A stage that DVC built again from a reported one, with the same result, is reported too: Dagster would call it stale, as it goes by
+    time where nothing tells which versions were read.
+    """
+    known = families(project, translator)
+    home = {stage.address: (family, partition) for family in known.values() for partition, stage in family.stages.items()}
+    events: list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation] = []
+    reported: set[str] = set()
+    for address in upstream_first(list(project.stages), project.upstream):
+        outs = project.locked_outs(address)
+        version = data_version(outs)
+        family, partition = home[address]
+        if version is None:
+            continue
+        last = _last_version(instance, family.key, partition)
+        rebuilt = last is not None and not reported.isdisjoint(project.upstream[address]) and _read_what_is_there(project, address)
+        if version.value == last and not rebuilt:
+            continue
+        reported.add(address)
+        events.append(
+            dg.AssetMaterialization(
+                asset_key=family.key,
+                partition=partition,
+                description="Built outside Dagster; read from dvc.lock.",
+                metadata={
+                    "outcome": "built outside Dagster",
+                    "stage": address,
+                    "size_bytes": sum(out.size for out in outs),
+                    "files": sum(out.files for out in outs),
+                },
+                tags={DATA_VERSION: version.value, PROVIDED: "true"},
+            )
+        )
+    return events
+
+
+def _last_version(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> str | None:
+    record = instance.get_latest_data_version_record(key, partition_key=partition)
+    event = record.asset_materialization if record else None
+    return (event.tags or {}).get(DATA_VERSION) if event else None
+
+
+def _read_what_is_there(project: DvcProject, address: str) -> bool:
+    """Whether the recorded dependencies of a stage are the recorded outputs of the stages above it. (A folder that holds several outputs
+    has a hash of its own, which says nothing here.)"""
+    written = {out.path: out.hash for source in project.upstream[address] for out in project.locked_outs(source)}
+    return all(written.get(path, read) == read for path, read in project.locked_deps(address).items())
