@@ -52,3 +52,19 @@ def test_with_classes_it_is_a_missing_ground_truth(tables):
 
 def test_no_image_asked_for_is_none_read(tables):
     assert list(iterate_regions([tables / "truth" / "regions.parquet"], set())) == []
+
+
+@pytest.mark.slow
+def test_numbers_of_the_whole_dataset_alone(tmp_path):
+    """A profile whose metrics have no value for one image: samples are shown all the same."""
+    from projects import make_project
+
+    profile = """\
+title: Only over the dataset
+settings: {shard_images: 2, bootstrap: 5, samples: 2}
+datasets: {scenes: {images: 4}}
+metrics: [semantic]
+entries: {felzenszwalb: {params: {scales: 2}}}
+"""
+    project = make_project(tmp_path / "project", profile=profile)
+    assert project.repro()[-1] == "site"

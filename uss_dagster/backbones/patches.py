@@ -96,7 +96,8 @@ def _facets(image: np.ndarray, params: Params, facets: frozenset[str]) -> dict[s
     bank = bank_features(lab)
     H, W = lab.shape[:2]
     h, w = -(-H // params.stride), -(-W // params.stride)
-    z = _to_grid(whiten(bank), h, w)
+    # the image's vector alone, of which methods ask many crops, needs no whitening
+    z = _to_grid(whiten(bank), h, w) if facets != {"cls"} else np.zeros((h, w, 0), np.float32)
 
     found: dict[str, np.ndarray] = {}
     if "tokens" in facets:

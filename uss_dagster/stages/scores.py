@@ -45,7 +45,10 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     replicates = [cell_is | row for row in total.replicate_rows()]
     rows.sort(key=lambda r: (*convention_of(r), r["image_id"] is not None, r["image_id"] or ""))
     replicates.sort(key=lambda r: (*convention_of(r), r["replicate"]))
-    ids = sorted({row["image_id"] for row in rows if row["image_id"] is not None})
+    scored = {row["image_id"] for row in rows if row["image_id"] is not None}
+    if not scored:  # numbers of the whole dataset only
+        scored = {i for p in shards for i in read_table(p, REGIONS, columns=["image_id"])["image_id"].to_pylist()}
+    ids = sorted(scored)
     shown = set(evenly_spaced(ids, cell["samples"]))
     samples = pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", shown)]) for p in shards)
     write_table(staging.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
