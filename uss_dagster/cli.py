@@ -426,7 +426,7 @@ def spot_check(
     ],
     images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
 ) -> None:
-    """Compute a few images of a segments stage again, and compare: same inputs, same bytes?"""
+    """Compute a few images again: same inputs, same bytes?"""
     from uss_dagster import plan as planning
     from uss_dagster.commands.spot_check import spot_check as compare
 
@@ -439,7 +439,7 @@ def merge_lock(
     files: Annotated[list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)] = None,
     install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
 ) -> None:
-    """Merge dvc.lock and grid.yaml of two branches stage by stage (a merge driver for git)."""
+    """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
     from uss_dagster import plan as planning
     from uss_dagster.commands import merge_lock as command
 
@@ -469,7 +469,7 @@ def list_plugins() -> None:
 
 @app.command()
 def doctor() -> None:
-    """What this machine has, what is missing, and what to do about it."""
+    """What this machine has and lacks, and what to do."""
     from uss_dagster import plan as planning
     from uss_dagster.commands.doctor import findings
 

@@ -403,7 +403,7 @@ def test_the_oracle_is_marked_and_groups_by_the_file(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="'id', 'label'"):
         lightcluster_oracle.read_categories(path)
     with pytest.raises(UsageError, match="Without labels"):
-        lightcluster_oracle.Params()
+        lightcluster_oracle.fit(samples, lightcluster_oracle.Params())
 
 
 @pytest.mark.parametrize("changed", [{}, {"pca": 4}, {"refine": "guided"}])

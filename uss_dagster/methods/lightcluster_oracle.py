@@ -31,10 +31,9 @@ class Params(lightcluster.Params):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.category_source != "oracle" or not self.image_labels:
+        if self.category_source != "oracle":
             raise UsageError(
-                f"lightcluster_oracle: category_source '{self.category_source}' and image_labels '{self.image_labels}', expected 'oracle' "
-                "and a CSV file of image_id and category. Without labels use the method 'lightcluster'."
+                f"lightcluster_oracle: category_source is '{self.category_source}', expected 'oracle'. Without labels use 'lightcluster'."
             )
 
 
@@ -54,6 +53,10 @@ SPEC = MethodSpec(
 
 def fit(samples: Samples, params: Params) -> lightcluster.State:
     """As ``lightcluster.fit``, with the categories of the file."""
+    if not params.image_labels:
+        raise UsageError(
+            "lightcluster_oracle: image_labels is empty, expected a CSV file of image_id and category. Without labels use 'lightcluster'."
+        )
     return lightcluster.fit_state(samples, params, read_categories(Path(params.image_labels), params.sha256))
 
 
