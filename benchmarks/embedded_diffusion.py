@@ -31,7 +31,7 @@ from PIL import Image  # noqa: E402
 from uss_dagster import registry  # noqa: E402
 from uss_dagster.backbones import diffusion, patches  # noqa: E402
 from uss_dagster.backbones.base import Features  # noqa: E402
-from uss_dagster.commands.segment import parse_parameters  # noqa: E402
+from uss_dagster.commands._parameters import parse_parameters  # noqa: E402
 from uss_dagster.datasets import bsds500, scenes  # noqa: E402
 from uss_dagster.datasets.base import Example, Sample, mirror_folder  # noqa: E402
 from uss_dagster.methods.diffuse_walk_cut import Params, walk_cut  # noqa: E402

@@ -18,7 +18,8 @@ from pycocotools.coco import COCO
 from uss_dagster import registry
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema
-from uss_dagster.commands.segment import _ids, parse_parameters
+from uss_dagster.commands._parameters import parse_parameters
+from uss_dagster.commands._pictures import ids_of
 
 SPECS = [registry.load("method", name).SPEC for name in registry.names("method")]
 METHODS = [spec.name for spec in SPECS if not spec.imported and not spec.supervised]
@@ -322,7 +323,7 @@ def test_interrupted_leaves_no_half_result(here: Project):
 
 def test_ids_are_distinct_whatever_the_names():
     files = [Path(p) for p in ("x/a.png", "y/a.jpg", "z/a-2.png", "w/A.png", "b.png", "v/a-2.jpg")]
-    assert _ids(files) == ["a", "a-2", "a-2-2", "A-3", "b", "a-2-3"]
+    assert ids_of(files) == ["a", "a-2", "a-2-2", "A-3", "b", "a-2-3"]
 
 
 def test_parameters_are_read_by_their_type():

@@ -145,13 +145,12 @@ def segment(
     regions.parquet (every region with its parent) and regions.json (COCO; file_name counts from the folder that holds all pictures).
     The same pictures and parameters give the same bytes.
     """
-    from uss_dagster import registry
-    from uss_dagster.commands.segment import DEFAULT_BACKBONE, Job, parse_parameters, segment_pictures
+    from uss_dagster.commands._parameters import asked
+    from uss_dagster.commands._pictures import Reader
+    from uss_dagster.commands.segment import Job, segment_pictures
 
-    parameters = parse_parameters(param or [], registry.load("method", method).SPEC.params, f"method '{method}'")
-    source = backbone or DEFAULT_BACKBONE
-    backbone_parameters = parse_parameters(backbone_param or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
-    job = Job(method, parameters, backbone, backbone_parameters, out, long_side, regions)
+    parameters, encoder = asked(method, param, backbone, backbone_param)
+    job = Job(parameters, Reader(method, encoder, long_side), out, regions)
     segment_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
 
 
@@ -198,26 +197,14 @@ def curate(
     never lie in two splits. The folder gets labels.json (COCO), masks.parquet, images.parquet, report.html with the checks, and a
     datasheet. The same pictures and parameters give the same bytes; a killed run goes on where it stopped.
     """
-    from uss_dagster import registry
     from uss_dagster.commands import curate as command
-    from uss_dagster.commands.segment import DEFAULT_BACKBONE, parse_parameters
+    from uss_dagster.commands._parameters import asked
+    from uss_dagster.commands._pictures import Reader
 
     pool, params = command.settings_of(setting or [], preset, formats or [])
-    source = backbone or DEFAULT_BACKBONE
-    job = command.Job(
-        method,
-        parse_parameters(param or [], registry.load("method", method).SPEC.params, f"method '{method}'"),
-        backbone,
-        parse_parameters(backbone_param or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'"),
-        out,
-        long_side,
-        pool,
-        params,
-        labels,
-        copy,
-        title,
-        licence,
-    )
+    parameters, encoder = asked(method, param, backbone, backbone_param)
+    reader = Reader(method, encoder, long_side)
+    job = command.Job(parameters, reader, out, pool, params, labels, copy, title, licence)
     command.curate_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
 
 

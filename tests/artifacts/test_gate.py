@@ -118,8 +118,7 @@ def test_overlapping_and_nested_rows_both_come_back_as_they_were():
 
 def test_a_file_of_regions_is_read_image_by_image_and_by_name(tmp_path):
     path = tmp_path / "regions.parquet"
-    writer = RegionsWriter(path)
-    writer.GROUP_ROWS = 8  # two images a row group
+    writer = RegionsWriter(path, group_rows=8)  # two images a row group
     for name in "abcde":
         writer.add(name, TREE)
     writer.close()

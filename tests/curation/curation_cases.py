@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from uss_dagster.commands import curate as command
+from uss_dagster.commands._pictures import Reader
 from uss_dagster.regions import Regions
 
 
@@ -38,7 +39,7 @@ def run(
 ) -> list[str]:
     """`uss curate` within this process, with a quick method; returns what it said and complained of."""
     pool, params = command.settings_of(words or [], preset, formats or [])
-    job = command.Job("felzenszwalb", {"scales": 2}, None, {}, out, 1024, pool, params, **other)
+    job = command.Job({"scales": 2}, Reader("felzenszwalb", None, 1024), out, pool, params, **other)
     said: list[str] = []
     with patch.dict(os.environ, USS_WORKERS="1"):  # starting workers would take longer than the pictures
         command.curate_pictures([folder], job, said.append, said.append)

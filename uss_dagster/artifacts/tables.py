@@ -120,21 +120,20 @@ def _painted_tree(
     return tree if (tree.area == area).all() else None
 
 
-class RegionsWriter:
-    """Writes the regions of many images into one file; a row group holds whole images, about ``GROUP_ROWS`` rows."""
+class RowsWriter:
+    """Writes rows of one schema, image by image, into one file; a row group holds whole images, about ``group_rows`` rows."""
 
-    GROUP_ROWS = 16384
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, REGIONS, compression="zstd", compression_level=3, store_schema=False)
+    def __init__(self, path: Path, schema: pa.Schema, group_rows: int) -> None:
+        self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, store_schema=False)
+        self._schema, self._group_rows = schema, group_rows
         self._waiting: list[pa.Table] = []
         self.rows = 0
 
-    def add(self, image_id: str, regions: Regions) -> None:
-        """Append one image; ids must come in ascending order."""
-        self._waiting.append(regions_to_table(image_id, regions))
-        self.rows += self._waiting[-1].num_rows
-        if sum(t.num_rows for t in self._waiting) >= self.GROUP_ROWS:
+    def add(self, table: pa.Table) -> None:
+        """Append the rows of one image; ids must come in ascending order."""
+        self._waiting.append(table.cast(self._schema))
+        self.rows += table.num_rows
+        if sum(t.num_rows for t in self._waiting) >= self._group_rows:
             self._flush()
 
     def close(self) -> None:
@@ -147,17 +146,41 @@ class RegionsWriter:
             self._waiting = []
 
 
-def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
-    """The rows of region files in order, one row group (whole images) in memory at a time."""
+class RegionsWriter:
+    """Writes the regions of many images into one file, see ``RowsWriter``."""
+
+    def __init__(self, path: Path, group_rows: int = 16384) -> None:
+        self._rows = RowsWriter(path, REGIONS, group_rows)
+
+    @property
+    def rows(self) -> int:
+        """Rows added so far."""
+        return self._rows.rows
+
+    def add(self, image_id: str, regions: Regions) -> None:
+        """Append one image; ids must come in ascending order."""
+        self._rows.add(regions_to_table(image_id, regions))
+
+    def close(self) -> None:
+        self._rows.close()
+
+
+def row_groups(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of files of one schema in order, one row group (whole images) in memory at a time; all columns, or some."""
     for path in paths:
         with _readable(path):
             file = pq.ParquetFile(path)
         with file:
-            check_schema(file.schema_arrow, REGIONS, path.name)
+            check_schema(file.schema_arrow, schema, path.name)
             for group in range(file.num_row_groups):
                 with _readable(path):
-                    rows = file.read_row_group(group)
+                    rows = file.read_row_group(group, columns=None if columns is None else list(columns))
                 yield rows
+
+
+def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The rows of region files in order, one row group (whole images) in memory at a time."""
+    return row_groups(paths, REGIONS)
 
 
 def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
@@ -166,7 +189,7 @@ def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iter
         return
     for path in paths:
         table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
-        for image_id, rows in _by_image(table):
+        for image_id, rows in rows_by_image(table):
             yield image_id, regions_from_table(rows)
 
 
@@ -185,7 +208,7 @@ def iterate_hierarchies(paths: Sequence[Path]) -> Iterator[Hierarchy]:
     """The hierarchy of each image over region files in order, one file in memory at a time: what a first look at a dataset needs."""
     columns = ["image_id", "parent", "depth", "area", "level", "source"]
     for path in paths:
-        for _, rows in _by_image(read_table(path, REGIONS, columns=columns)):
+        for _, rows in rows_by_image(read_table(path, REGIONS, columns=columns)):
             numbers = {name: rows[name].to_numpy() for name in columns[1:5]}
             yield Hierarchy(**numbers, source=tuple(rows["source"].to_pylist()))
 
@@ -194,11 +217,11 @@ def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.
     """Image id → (region indices, their labels), for images of ``only``; those without a labelled region have empty arrays."""
     none = np.zeros(0, np.int32)
     table = read_table(folder / "labels.parquet", LABELS, filters=[("image_id", "in", sorted(only))])
-    found = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in _by_image(table)}
+    found = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in rows_by_image(table)}
     return {image_id: found.get(image_id, (none, none)) for image_id in sorted(only)}
 
 
-def _by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(image id, its rows) of a table whose images lie together."""
     ids = table["image_id"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)

@@ -22,14 +22,12 @@ import pyarrow.parquet as pq
 
 from uss_dagster import registry
 from uss_dagster.artifacts.pictures import decode
-from uss_dagster.backbones.base import Encoder
+from uss_dagster.commands._pictures import Reader
 from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import LOOKS, POOL
-from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError, UssError
 from uss_dagster.regions import Regions
-from uss_dagster.report.pictures import shrunk
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,10 @@ class Recipe:
     """How the masks of a picture are made. Pickles, so that workers can be told. state: what the method fitted to all pictures.
     name: a hash over all that the records depend on but the pictures."""
 
-    method: str
     parameters: Mapping[str, Any]
-    encoder: Encoder | None
+    reader: Reader
     state: Any
     pool: PoolParams
-    long_side: int
     name: str
 
 
@@ -87,23 +83,25 @@ def _one(image_id: str, name: str, path: Path, recipe: Recipe, work: Path) -> Ou
     except Exception as error:  # a method that fails on one picture of many: said, counted, and its trace kept
         (work / "errors").mkdir(parents=True, exist_ok=True)
         (work / "errors" / f"{digest[:16]}.txt").write_text(f"{path}\n\n{traceback.format_exc()}", encoding="utf-8")
-        return Outcome(image_id, name, path, digest, problem=f"method '{recipe.method}' failed on it ({type(error).__name__}: {error})")
+        return Outcome(
+            image_id, name, path, digest, problem=f"method '{recipe.reader.method}' failed on it ({type(error).__name__}: {error})"
+        )
     _write_record(record, rows, look)
     return Outcome(image_id, name, path, digest, record, computed=True)
 
 
 def _masks_of(image_id: str, image: np.ndarray, recipe: Recipe) -> pa.Table:
-    module = registry.load("method", recipe.method)
-    params = registry.build_params(module.SPEC.params, recipe.parameters, f"method '{recipe.method}'")
+    method = recipe.reader.method
+    module = registry.load("method", method)
+    params = registry.build_params(module.SPEC.params, recipe.parameters, f"method '{method}'")
 
     def segment(picture: np.ndarray) -> Regions:
-        small = shrunk(picture, recipe.long_side) if recipe.long_side else picture
-        features = recipe.encoder([small])[0] if recipe.encoder and module.SPEC.needs else None
-        found: Regions = module.segment(Sample(image_id, small, features, recipe.encoder), params, recipe.state).pruned()
-        return found if small.shape == picture.shape else found.resized(*picture.shape[:2]).pruned()
+        sample = recipe.reader.sample(image_id, picture)
+        found: Regions = module.segment(sample, params, recipe.state).pruned()
+        return found if sample.image.shape == picture.shape else found.resized(*picture.shape[:2]).pruned()
 
     regions = segment(image)
-    family = Family(recipe.method, regions, stability(image, regions, segment, recipe.pool.views))
+    family = Family(method, regions, stability(image, regions, segment, recipe.pool.views))
     return pool_image(image_id, image, [family], recipe.pool)
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,17 +21,15 @@ from typing import Any
 
 from uss_dagster import registry
 from uss_dagster.artifacts.pictures import decode
-from uss_dagster.artifacts.shards import map_shards, worker_count
+from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import remove
-from uss_dagster.backbones.base import Encoder, loaded
+from uss_dagster.commands._parameters import parse_parameters
+from uss_dagster.commands._pictures import Readable, Reader, common_folder, ids_of, pictures, relative_name
 from uss_dagster.commands._records import Outcome, Recipe, RecordPool, make_records
-from uss_dagster.commands.segment import DEFAULT_BACKBONE, FEW, _common_folder, _ids, _pictures, parse_parameters
 from uss_dagster.curation.human import labels_of_coco, no_labels
 from uss_dagster.curation.params import CurateParams, PoolParams, pool_defaults
-from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.fingerprint import fingerprint
-from uss_dagster.report.pictures import shrunk
 
 WORK = ".curate"
 CHUNK = 8
@@ -43,12 +41,9 @@ LISTED = 5
 class Job:
     """How to curate. Pickles, so that workers can be told."""
 
-    method: str
     parameters: Mapping[str, Any]
-    backbone: str | None
-    backbone_parameters: Mapping[str, Any]
+    reader: Reader
     out: Path
-    long_side: int
     pool: PoolParams
     params: CurateParams
     labels: Path | None = None
@@ -81,11 +76,11 @@ def curate_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], co
     """
     from uss_dagster.stages._curation import drift_facts, judge_drift, make_set
 
-    files = [path for path in _pictures(paths) if job.out.absolute() not in path.absolute().parents]
+    files = [path for path in pictures(paths) if job.out.absolute() not in path.absolute().parents]
     if not files:
         raise UsageError(f"All pictures given lie in {job.out}, the folder of results. Choose another folder with --out.")
-    folder = _common_folder(files)
-    named = sorted((image_id, _relative(path, folder), path) for image_id, path in zip(_ids(files), files, strict=True))
+    folder = common_folder(files)
+    named = sorted((image_id, relative_name(path, folder), path) for image_id, path in zip(ids_of(files), files, strict=True))
     labels = labels_of_coco(job.labels) if job.labels else no_labels
     if job.labels and not {image_id for image_id, _, _ in named} & getattr(labels, "ids", set()):
         raise BadData(f"None of the {len(named)} pictures is named in {job.labels}; they go by file name without its ending.")
@@ -99,7 +94,7 @@ def curate_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], co
     info = {
         "title": job.title,
         "source": f"{len(named)} pictures",
-        "methods": registry.load("method", job.method).SPEC.title,
+        "methods": registry.load("method", job.reader.method).SPEC.title,
         "licence": job.licence,
         "citation": "",
         "homepage": "",
@@ -137,21 +132,19 @@ def _segment_all(
     named: list[tuple[str, str, Path]], job: Job, work: Path, tell: Callable[[str], None], complain: Callable[[str], None]
 ) -> list[Outcome]:
     """Outcomes of all pictures by ascending id."""
-    module = registry.load("method", job.method)
-    params = registry.build_params(module.SPEC.params, job.parameters, f"method '{job.method}'")
-    encoder = _encoder(job)
-    modules = ["uss_dagster.commands._records", registry.module_name("method", job.method)]
+    module = registry.load("method", job.reader.method)
+    params = registry.build_params(module.SPEC.params, job.parameters, f"method '{job.reader.method}'")
+    reader, encoder = job.reader, job.reader.encoder
+    modules = ["uss_dagster.commands._records", registry.module_name("method", job.reader.method)]
     if encoder:
-        loaded(encoder.kind, encoder.parameters)  # what is wrong with it is said first
         modules.append(registry.module_name("backbone", encoder.kind))
-    state = module.fit(_Readable(named, job, encoder), params) if hasattr(module, "fit") else None
+    state = module.fit(Readable([(i, path) for i, _, path in named], reader), params) if hasattr(module, "fit") else None
     fitted = hashlib.sha256(pickle.dumps(state)).hexdigest() if state is not None else ""
-    depends = [job.method, registry.params_to_dict(params), asdict(encoder) if encoder else None, asdict(job.pool), job.long_side]
+    depends = [job.reader.method, registry.params_to_dict(params), asdict(encoder) if encoder else None, asdict(job.pool), reader.long_side]
     name = hashlib.sha256(json.dumps([depends, fitted, fingerprint(modules)], sort_keys=True).encode()).hexdigest()
-    recipe = Recipe(job.method, job.parameters, encoder, state, job.pool, job.long_side, name)
+    recipe = Recipe(job.parameters, reader, state, job.pool, name)
     chunks = [named[i : i + CHUNK] for i in range(0, len(named), CHUNK)]
-    on_device = encoder is not None and registry.load("backbone", encoder.kind).SPEC.device
-    workers = 1 if on_device or len(named) <= FEW else worker_count(len(chunks))
+    workers = reader.workers(len(named), len(chunks))
     one = functools.partial(make_records, recipe=recipe, work=work)
     outcomes: list[Outcome] = []
     with closing(map_shards(one, chunks, workers=workers)) as results:
@@ -162,44 +155,6 @@ def _segment_all(
                     complain(f"set aside: {outcome.path}: {outcome.problem}")
             tell(f"{len(outcomes):{len(str(len(named)))}}/{len(named)}  {done[-1].name}")
     return outcomes
-
-
-def _encoder(job: Job) -> Encoder | None:
-    """The backbone, writing the facets that the method reads; None for a method that looks at pixels only."""
-    spec = registry.load("method", job.method).SPEC
-    facets = tuple(dict.fromkeys((*spec.needs, *spec.encodes)))
-    if not facets:
-        if job.backbone or job.backbone_parameters:
-            raise UsageError(f"Method '{job.method}' looks at pixels only; leave out --backbone and --backbone-param.")
-        return None
-    backbone = job.backbone or DEFAULT_BACKBONE
-    of = registry.load("backbone", backbone).SPEC
-    if missing := [facet for facet in facets if facet not in of.facets]:
-        raise UsageError(f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(of.facets)}). Choose another one.")
-    return Encoder.of(backbone, {"facets": list(facets), **job.backbone_parameters})
-
-
-@dataclass(frozen=True)
-class _Readable:
-    """Samples of the pictures that can be read, for a method that looks at all of them first, as often as it wants."""
-
-    named: list[tuple[str, str, Path]]
-    job: Job
-    encoder: Encoder | None
-
-    def __len__(self) -> int:
-        return len(self.named)
-
-    def __iter__(self) -> Iterator[Sample]:
-        needs = registry.load("method", self.job.method).SPEC.needs
-        for image_id, _, path in self.named:
-            try:
-                image = decode(path.read_bytes(), str(path))
-            except (BadData, OSError):
-                continue  # said when its turn comes
-            small = shrunk(image, self.job.long_side) if self.job.long_side else image
-            features = self.encoder([small])[0] if self.encoder and needs else None
-            yield Sample(image_id, small, features, self.encoder)
 
 
 # -- the folder of results ----------------------------------------------------------------------------------------
@@ -253,10 +208,6 @@ def _summary_in(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return os.fsencode(os.path.relpath(path.absolute(), folder)).decode("utf-8", "replace").replace(os.sep, "/")
 
 
 def _said(summary: Mapping[str, Any], drift: str, out: Path, outcomes: list[Outcome]) -> list[str]:

@@ -403,7 +403,7 @@ def _every_split(params: type) -> Iterator[Any]:
 def check(name: str, given: Sequence[str], say: Say) -> Report:
     """The verdict on a dataset, rule by rule."""
     from uss_dagster import plan
-    from uss_dagster.commands.segment import parse_parameters
+    from uss_dagster.commands._parameters import parse_parameters
     from uss_dagster.stages import datasets as stage
 
     try:

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import read_table
+from uss_dagster.artifacts.tables import read_table, rows_by_image
 from uss_dagster.curation.curate import STATUSES, pairs_of
 from uss_dagster.curation.human import stays_beside_human
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.splits import SPLITS
-from uss_dagster.curation.tables import HUMAN, IMAGES, mask_tables, rows_by_image
+from uss_dagster.curation.tables import HUMAN, IMAGES, mask_tables
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from uss_dagster.artifacts.tables import write_table
+from uss_dagster.artifacts.tables import RowsWriter, write_table
 from uss_dagster.curation import drift
 from uss_dagster.curation.duplicates import CELLS, groups_of, near_duplicates
 from uss_dagster.curation.export import Exporter
@@ -19,8 +19,11 @@ from uss_dagster.curation.human import CROWD, HumanMasks, Labels, best_human_iou
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.pooling import PLAIN_PROBLEM
 from uss_dagster.curation.splits import split_of
-from uss_dagster.curation.tables import HUMAN, IMAGES, MEASURES, POOL, MaskWriter, Pool
+from uss_dagster.curation.tables import HUMAN, IMAGES, MEASURES, POOL, Pool
 from uss_dagster.errors import BadData
+
+GROUP_ROWS = 8192
+"""Of the table of masks: rows a row group, which is what is held in memory at a time."""
 
 STATUSES = {
     "kept": "in the set",
@@ -53,7 +56,7 @@ def curate(
     counts = np.zeros((len(looks), 3), np.int64)  # masks, human masks, dropped
     coverage = np.zeros(len(looks), np.float32)
     place = {look["image_id"]: i for i, look in enumerate(looks)}
-    table, exporter = MaskWriter(folder / "masks.parquet"), Exporter(folder, params.formats, info)
+    table, exporter = RowsWriter(folder / "masks.parquet", POOL, GROUP_ROWS), Exporter(folder, params.formats, info)
     try:
         for i, rows in _every_image(pool, looks, place):
             advance(1)

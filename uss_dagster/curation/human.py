@@ -15,8 +15,7 @@ import pyarrow as pa
 from pycocotools import mask as coco
 
 from uss_dagster.artifacts.foreign import CocoMasks
-from uss_dagster.artifacts.tables import region_tables, regions_from_table
-from uss_dagster.curation.tables import rows_by_image
+from uss_dagster.artifacts.tables import region_tables, regions_from_table, rows_by_image
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, IGNORE

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import check_schema, read_table
+from uss_dagster.artifacts.tables import read_table, row_groups, rows_by_image
 
 MEASURES = ("edge", "separation", "quality", "refined_iou", "stability")
 """See ``measures`` and ``stability``; each in 0..1, NaN where it was not or could not be measured."""
@@ -84,39 +82,4 @@ class PoolFolder:
 
 def mask_tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of a file of masks, one row group (whole images) in memory at a time."""
-    with pq.ParquetFile(path) as file:
-        check_schema(file.schema_arrow, POOL, path.name)
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=None if columns is None else list(columns))
-
-
-def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """(image id, its rows) of a table whose images lie together."""
-    ids = table["image_id"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])).tolist() if len(ids) else []
-    for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield str(ids[start]), table.slice(start, stop - start)
-
-
-class MaskWriter:
-    """Writes masks image by image into one Parquet file; a row group holds whole images, about ``GROUP_ROWS`` rows."""
-
-    GROUP_ROWS = 8192
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, POOL, compression="zstd", compression_level=3, store_schema=False)
-        self._waiting: list[pa.Table] = []
-
-    def add(self, rows: pa.Table) -> None:
-        self._waiting.append(rows.cast(POOL))
-        if sum(table.num_rows for table in self._waiting) >= self.GROUP_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=2**31 - 1)
-            self._waiting = []
+    return row_groups([path], POOL, columns)

@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
-from uss_dagster.regions.regions import Regions, _check_parents
+from uss_dagster.regions.regions import Regions
 
 
 class CodedRegions(Regions):
@@ -31,7 +31,6 @@ class CodedRegions(Regions):
         label: Sequence[int] | np.ndarray | None = None,
         source: Sequence[str] | str = "",
     ) -> None:
-        k = len(codes)
         self._codes, self._shape = list(codes), (int(shape[0]), int(shape[1]))
         for region, code in enumerate(self._codes):
             if rle.code_length(code) != shape[0] * shape[1]:
@@ -39,15 +38,7 @@ class CodedRegions(Regions):
                     f"Region {region}: its run-length code covers {rle.code_length(code)} pixels, "
                     f"the image has {shape[0]}×{shape[1]} = {shape[0] * shape[1]}."
                 )
-        self.parent = np.full(k, -1, np.int32) if parent is None else np.asarray(parent, np.int32).copy()
-        self.level = np.full(k, np.nan, np.float32) if level is None else np.asarray(level, np.float32)
-        self.score = np.ones(k, np.float32) if score is None else np.asarray(score, np.float32)
-        self.label = np.full(k, -1, np.int32) if label is None else np.asarray(label, np.int32)
-        self.source = (source,) * k if isinstance(source, str) else tuple(source)
-        for name in ("parent", "level", "score", "label", "source"):
-            if len(getattr(self, name)) != k:
-                raise BadData(f"{k} regions, but {len(getattr(self, name))} values of '{name}'.")
-        _check_parents(self.parent)
+        self._describe(len(codes), parent, level, score, label, source)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,13 +78,7 @@ class CodedRegions(Regions):
         keep = np.flatnonzero(self.area > 0)
         if len(keep) == len(self):
             return self
-        nearest = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
-        new = np.full(len(self) + 1, -1, np.int64)
-        new[keep] = np.arange(len(keep))
-        for region, above in enumerate(self.parent.tolist()):
-            nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
-        columns = {"level": self.level[keep], "score": self.score[keep], "label": self.label[keep]}
-        return CodedRegions([self._codes[i] for i in keep], self._shape, nearest[keep], **columns, source=[self.source[i] for i in keep])
+        return CodedRegions([self._codes[i] for i in keep], self._shape, **self._columns_of(keep))
 
     def _as_coco(self) -> list[dict[str, object]]:
         return [{"size": list(self._shape), "counts": code} for code in self._codes]

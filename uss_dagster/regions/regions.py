@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,18 @@ class Regions:
         k = len(self.members)
         if self.atoms.size and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < self.members.shape[1]:
             raise BadData(f"Atoms run from {self.atoms.min()} to {self.atoms.max()}, but members know {self.members.shape[1]} of them.")
+        self._describe(k, parent, level, score, label, source)
+
+    def _describe(
+        self,
+        k: int,
+        parent: Sequence[int] | np.ndarray | None,
+        level: Sequence[float] | np.ndarray | None,
+        score: Sequence[float] | np.ndarray | None,
+        label: Sequence[int] | np.ndarray | None,
+        source: Sequence[str] | str,
+    ) -> None:
+        """Set the columns of k regions, each of the length k."""
         self.parent = np.full(k, -1, np.int32) if parent is None else np.asarray(parent, np.int32).copy()
         self.level = np.full(k, np.nan, np.float32) if level is None else np.asarray(level, np.float32)
         self.score = np.ones(k, np.float32) if score is None else np.asarray(score, np.float32)
@@ -226,20 +239,17 @@ class Regions:
     def select(self, keep: np.ndarray) -> Regions:
         """The regions where ``keep`` (bool (K,) or indices in ascending order); children move up to what is kept above them."""
         keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64)
+        return Regions(self.atoms, self.members[keep], **self._columns_of(keep))
+
+    def _columns_of(self, keep: np.ndarray) -> dict[str, Any]:
+        """The columns of these regions (indices in ascending order) alone, each under the nearest of them that was above it."""
         new = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
         new[keep] = np.arange(len(keep))
         nearest = np.full(len(self) + 1, -1, np.int64)
         for region, above in enumerate(self.parent.tolist()):
             nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
-        return Regions(
-            self.atoms,
-            self.members[keep],
-            nearest[keep],
-            level=self.level[keep],
-            score=self.score[keep],
-            label=self.label[keep],
-            source=[self.source[i] for i in keep],
-        )
+        columns = {name: getattr(self, name)[keep] for name in ("level", "score", "label")}
+        return {"parent": nearest[keep], **columns, "source": [self.source[i] for i in keep]}
 
     def pruned(self) -> Regions:
         """Without regions that own no pixel."""

@@ -20,13 +20,13 @@ from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.pictures import encode_png
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import read_table, regions_from_table
+from uss_dagster.artifacts.tables import read_table, regions_from_table, rows_by_image
 from uss_dagster.curation import drift, pages
 from uss_dagster.curation.checks import validate
 from uss_dagster.curation.curate import Curated, curate
 from uss_dagster.curation.human import Labels
 from uss_dagster.curation.params import CurateParams
-from uss_dagster.curation.tables import IMAGES, Pool, rows_by_image
+from uss_dagster.curation.tables import IMAGES, Pool
 from uss_dagster.report.pictures import montage, overlay, shrunk
 
 SAMPLES, LONGEST = 8, 240
