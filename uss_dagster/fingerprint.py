@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
     digest = hashlib.sha256()
     for module in sorted(closure(modules, root)):
         path = _file(module, root)
-        digest.update(f"{module} {_tree_hash(path)}\n".encode())
-        for table in tables(path):
+        assert path is not None
+        digest.update(f"{module} {_parsed(path, module)[0]}\n".encode())
+        for table in tables(Path(path)):
             stat = table.stat()
             digest.update(f"{module} {table.name} {_yaml_hash_of(table, stat.st_mtime_ns, stat.st_size)}\n".encode())
     return digest.hexdigest()[:16]
@@ -34,75 +36,78 @@ def tables(path: Path) -> list[Path]:
     (``coco`` and ``coco_stuff``), the longer name has the file."""
     if path.name == "__init__.py":
         return []
-    modules = {other.stem for other in path.parent.glob("*.py")}
+    modules, yamls = _listing(str(path.parent), os.stat(path.parent).st_mtime_ns)
     found = []
-    for table in sorted(path.parent.glob(f"{path.stem}*.yaml")):
-        owners = [name for name in modules if table.stem == name or table.stem.startswith(f"{name}_")]
+    for table in yamls:
+        if not table.startswith(path.stem):
+            continue
+        owners = [name for name in modules if table == name or table.startswith(f"{name}_")]
         if owners and max(owners, key=len) == path.stem:
-            found.append(table)
+            found.append(path.parent / f"{table}.yaml")
     return found
+
+
+@cache
+def _listing(folder: str, _mtime: int) -> tuple[list[str], list[str]]:
+    """Names without ending of the modules and of the YAML files in a folder, sorted."""
+    names = sorted(os.listdir(folder))
+    modules, yamls = ([name[: -len(end)] for name in names if name.endswith(end)] for end in (".py", ".yaml"))
+    return modules, sorted(yamls, key=lambda name: f"{name}.yaml")
 
 
 def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
     """The modules themselves and all that they import inside the package, imports in functions included."""
     found: set[str] = set()
-    waiting = list(modules)
+    missing: set[str] = set()
+    asked = list(modules)
+    waiting = [*asked]
     while waiting:
         module = waiting.pop()
-        if module not in found:
-            found.add(module)
-            waiting.extend(_imports(module, root))
+        if module in found or module in missing:
+            continue
+        path = _file(module, root)
+        if path is None:  # a name that a module defines, not a module
+            if module in asked:
+                raise ModuleNotFoundError(f"There is no module '{module}' below {root}.")
+            missing.add(module)
+            continue
+        found.add(module)
+        if parent := module.rpartition(".")[0]:
+            waiting.append(parent)
+        waiting.extend(_parsed(path, module)[1])
     return found
 
 
-def _file(module: str, root: Path) -> Path:
-    parts = module.split(".")[1:]
-    package = root.joinpath(*parts, "__init__.py")
-    return package if package.exists() else root.joinpath(*parts).with_suffix(".py")
+def _file(module: str, root: Path) -> str | None:
+    base = os.path.join(root, *module.split(".")[1:])
+    return next((path for path in (os.path.join(base, "__init__.py"), f"{base}.py") if os.path.exists(path)), None)
 
 
-def _exists(module: str, root: Path) -> bool:
-    return _file(module, root).exists()
-
-
-def _imports(module: str, root: Path) -> Iterator[str]:
-    """Modules of the package named by import statements anywhere in a module, and their parent packages."""
-    parent = module.rpartition(".")[0]
-    if parent:
-        yield parent
-    path = _file(module, root)
-    stat = path.stat()
-    for name in _named_in(path, module, stat.st_mtime_ns, stat.st_size):
-        if name.startswith(PACKAGE) and _exists(name, root):
-            yield name
+def _parsed(path: str, module: str) -> tuple[str, tuple[str, ...]]:
+    """A hash over a module's syntax tree, and the names in the package that its import statements give."""
+    stat = os.stat(path)
+    return _parsed_as(path, module, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _named_in(path: Path, module: str, _mtime: int, _size: int) -> tuple[str, ...]:
-    base = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...]]:
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read())
+    pieces: list[str] = []
+    _write_canonical(tree, pieces.append)
+    return hashlib.sha256("".join(pieces).encode()).hexdigest(), tuple(n for n in _named_in(tree, module, path) if n.startswith(PACKAGE))
+
+
+def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
+    base = module.split(".") if os.path.basename(path) == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names.extend(alias.name for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
             origin = ".".join(filter(None, (above, node.module)))
-            names.append(origin)
-            names.extend(f"{origin}.{alias.name}" for alias in node.names)
-    return tuple(names)
-
-
-def _tree_hash(path: Path) -> str:
-    stat = path.stat()
-    return _tree_hash_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@cache
-def _tree_hash_of(path: Path, _mtime: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    for piece in _canonical(ast.parse(path.read_bytes())):
-        digest.update(piece.encode())
-    return digest.hexdigest()
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 @cache
@@ -113,24 +118,24 @@ def _yaml_hash_of(path: Path, _mtime: int, _size: int) -> str:
     return hashlib.sha256(repr(yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))).encode()).hexdigest()
 
 
-def _canonical(node: object) -> Iterator[str]:
+def _write_canonical(node: object, write: Callable[[str], None]) -> None:
     """A syntax tree as text that does not depend on the Python version: empty fields, contexts and docstrings left out."""
     if isinstance(node, ast.AST):
-        yield f"({type(node).__name__}"
+        write(f"({type(node).__name__}")
         for name, value in ast.iter_fields(node):
             if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 value = _without_docstring(value)
             if value is None or value == [] or name in ("ctx", "type_comment", "kind"):
                 continue
-            yield f" {name}="
-            yield from _canonical(value)
-        yield ")"
+            write(f" {name}=")
+            _write_canonical(value, write)
+        write(")")
     elif isinstance(node, list):
         for item in node:
-            yield " "
-            yield from _canonical(item)
+            write(" ")
+            _write_canonical(item, write)
     else:
-        yield repr(node)
+        write(repr(node))
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

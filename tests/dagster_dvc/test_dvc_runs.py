@@ -248,7 +248,7 @@ def test_in_sync_check_names_what_changed(fed: Path, instance: dg.DagsterInstanc
 @pytest.mark.slow
 def test_status_while_a_stage_runs_reports_it_as_being_built(fed: Path) -> None:
     project = DvcProject(fed)
-    busy = DvcResource(project_dir=str(fed), env={"BEHAVE": "slow-1s"})
+    busy = DvcResource(project_dir=str(fed), env={"BEHAVE": "slow-5s"})
     thread = threading.Thread(target=busy.repro, args=(Quiet(), "segments@lc__toy"))
     thread.start()
     wait_for(lambda: runs(fed))
@@ -260,7 +260,7 @@ def test_status_while_a_stage_runs_reports_it_as_being_built(fed: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_waits_for_another_process_that_builds_the_same(fed: Path, instance: dg.DagsterInstance) -> None:
-    slow = DvcResource(project_dir=str(fed), env={"BEHAVE": "slow-1s"})
+    slow = DvcResource(project_dir=str(fed), env={"BEHAVE": "slow-5s"})
     thread = threading.Thread(target=slow.repro, args=(Quiet(), "segments@lc__toy"))
     thread.start()
     wait_for(lambda: runs(fed))

@@ -51,13 +51,17 @@ def no_scm(root: Path) -> bool:
     return parser.getboolean("core", "no_scm", fallback=False)
 
 
+DVC = str(Path(__file__).resolve().parent.parent / "dagster_dvc" / "dvc_program.py")
+"""DVC's command line, which here parses the grid once and not once a stage."""
+
+
 def dvc(root: Path, *words: str, **environment: str) -> int:
     """Run DVC in the project folder, output passed through; returns its exit code.
 
     A signal to end is passed on to DVC and to the stage it runs: DVC alone would leave the stage running.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *words], cwd=root, env={**tool_environment(), **environment}, start_new_session=True
+        [sys.executable, "-P", DVC, *words], cwd=root, env={**tool_environment(), **environment}, start_new_session=True
     )
     before = {number: signal.signal(number, lambda n, frame: os.killpg(process.pid, n)) for number in _ENDING}
     try:

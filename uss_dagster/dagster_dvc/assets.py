@@ -34,6 +34,8 @@ _LISTED = 50
 
 Before = Callable[[StageNode], None]
 Describe = Callable[[StageNode, dg.DagsterInstance], Mapping[str, Any]]
+Home = Mapping[str, tuple[dg.AssetKey, str | None]]
+"""Address of a stage → the asset and the partition that it builds."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def dvc_assets(
     """
     translator = translator or DvcTranslator()
     found = families(project, translator)
+    home = {stage.address: (key, partition) for key, family in found.items() for partition, stage in family.stages.items()}
     return [
-        _asset(family, _spec(family, found, project, translator), project, translator, resource_key, before, describe, retry_policy)
+        _asset(family, _spec(family, found, home, project, translator), project, translator, resource_key, before, describe, retry_policy)
         for family in found.values()
     ]
 
@@ -116,12 +119,14 @@ def dvc_sync_checks(
     return [_sync_check(family, project, resource_key) for family in found.values()]
 
 
-def _spec(family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], project: DvcProject, translator: DvcTranslator) -> dg.AssetSpec:
+def _spec(
+    family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], home: Home, project: DvcProject, translator: DvcTranslator
+) -> dg.AssetSpec:
     stages = family.nodes
     try:
         return dg.AssetSpec(
             key=family.key,
-            deps=_deps(family, found, project),
+            deps=_deps(family, found, home, project),
             description=translator.description(stages),
             metadata=translator.metadata(stages),
             group_name=translator.group(stages),
@@ -137,9 +142,8 @@ def _spec(family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], project
         raise UsageError(f"Asset '{family.key.to_user_string()}' (stage '{stages[0].address}'): {error}") from error
 
 
-def _deps(family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], project: DvcProject) -> list[dg.AssetDep]:
+def _deps(family: AssetFamily, found: Mapping[dg.AssetKey, AssetFamily], home: Home, project: DvcProject) -> list[dg.AssetDep]:
     """Upstream assets, each with the partitions of it that each partition of this one really reads."""
-    home = {stage.address: (key, partition) for key, other in found.items() for partition, stage in other.stages.items()}
     reads: dict[dg.AssetKey, dict[str | None, set[str | None]]] = {}
     for partition, stage in family.stages.items():
         for address in project.upstream[stage.address]:

@@ -13,13 +13,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from uss_dagster.dagster_dvc import stage_cache
 from uss_dagster.errors import UsageError, did_you_mean
 
 META_KEYS = (
@@ -205,20 +206,30 @@ class DvcProject:
             raise UsageError(f"{self.root} has no dvc.yaml. Point at the folder that holds it.")
         if not (self.root / ".dvc").is_dir():
             raise UsageError(f"{self.root} is not a DVC project: run `dvc init` there, or `dvc init --no-scm` without git.")
+        key = stage_cache.key_of(self.root)
+        kept = stage_cache.recall(self.root, key) if key else None
+        if kept is None:
+            found = self._resolve_stages()
+            if key and key == stage_cache.key_of(self.root):  # nothing was edited meanwhile
+                stage_cache.keep(self.root, key, [asdict(stage) for stage in found])
+        else:
+            found = [_from_plain(stage) for stage in kept]
+        return {stage.address: stage for stage in found}
+
+    def _resolve_stages(self) -> list[StageNode]:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
         from dvc.scm import SCMError
 
         try:
             with Repo(str(self.root)) as repo:
-                found = [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
+                return [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
         except SCMError as error:
             raise UsageError(
                 f"{self.root} is not in a git repository and DVC was not told so: run `git init`, or `dvc config core.no_scm true`."
             ) from error
         except DvcException as error:
             raise UsageError(f"DVC cannot read the stages of {self.root}: {_explain(error)}.") from error
-        return {stage.address: stage for stage in found}
 
 
 def _items(entry: Mapping[str, Any], what: str, folder: str) -> tuple[LockedOut, ...]:
@@ -253,6 +264,12 @@ def _node(stage: Any, root: Path) -> StageNode:
         params=params,
         meta=_meta(stage),
     )
+
+
+def _from_plain(kept: Mapping[str, Any]) -> StageNode:
+    """A stage that went through JSON."""
+    params = tuple((file, tuple(names)) for file, names in kept["params"])
+    return StageNode(kept["address"], kept["cmd"], tuple(kept["deps"]), tuple(kept["outs"]), params, kept["meta"])
 
 
 def _meta(stage: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ _DVC_SAYS = re.compile(
     r"|Use `dvc push` to|Data and pipelines are up to date|To track the changes with git|\tgit add |To enable auto staging"
     r"|\tdvc config core\.autostage|ERROR: failed to reproduce|Process '.*' had been killed|Waiting to acquire lock"
 )
-_STATUS_PROGRAM = str(Path(__file__).with_name("status_program.py"))
+_DVC_PROGRAM = str(Path(__file__).with_name("dvc_program.py"))
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _KEPT_LINES = 40
 
@@ -159,7 +159,7 @@ class DvcResource(dg.ConfigurableResource):
         The words are those of ``dvc status``. A stage whose paths another process is writing is reported as being built.
         """
         lines: list[str] = []
-        code = self._run([_STATUS_PROGRAM, *(stage.address for stage in stages)], lines.append)
+        code = self._run([_DVC_PROGRAM, "states", *(stage.address for stage in stages)], lines.append)
         if code != 0 or not lines:
             said = next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.strip()), f"exit code {code}")
             raise UsageError(f"DVC cannot tell the status of {self.project_dir}: {said}")
@@ -371,7 +371,7 @@ def _progress(event: Mapping[str, Any]) -> str:
 
 
 def _changes(entries: Sequence[Any] | str) -> list[str]:
-    """What ``status_program`` prints of one stage, in words."""
+    """What ``dvc_program states`` prints of one stage, in words."""
     if isinstance(entries, str):
         return [BEING_BUILT]
     said: list[str] = []
