@@ -43,6 +43,12 @@ class TryAgain(UssError):
     exit_code = 75
 
 
+class OutOfMemory(UssError):
+    """The machine has too little memory for what was asked: the same again would end the same way."""
+
+    exit_code = 71
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` where something known is close, else the list of what is known."""
     known = sorted(known)
@@ -60,3 +66,17 @@ def from_os_error(error: OSError) -> UssError | None:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UsageError(f"No permission to use {error.filename}. Choose another place, or change its owner or mode.")
     return None
+
+
+def from_lack_of_memory(error: BaseException) -> UssError | None:
+    """The sentence for what Python, numpy, torch or a pool of workers raise when memory runs out; None for anything else."""
+    said = str(error)
+    if type(error).__name__ == "BrokenProcessPool":
+        what = "A worker process was ended from outside, most likely because memory ran out"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:
+        what = "Memory ran out" + (f" ({' '.join(said.split())[:160].rstrip('.')})" if said else "")
+    else:
+        return None
+    return OutOfMemory(
+        f"{what}. Use fewer workers (USS_WORKERS=1), smaller pictures (long_side) or a larger machine; nothing finished is lost."
+    )

@@ -66,8 +66,8 @@ with open("runs.log", "a") as log:
 def note(name, content):
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_text(json.dumps(content))
-if behave == "slow-1s":
-    time.sleep(1)
+if behave.startswith("slow-"):
+    time.sleep(int(behave[5:-1]))
 if behave == "sleep":
     child = subprocess.Popen(["sleep", "60"])
     note("pids.json", [os.getpid(), child.pid])

@@ -256,3 +256,77 @@ def test_a_refused_result_is_told_where_a_person_looks(built: Project, tmp_path:
         wait_for("the reason on the checks tab", lambda: "Failed" in (shown := ui.text()) and "is nan for image" in shown)
         assert (built.root / "dvc.lock").read_bytes() == lock
         assert results(built) == before
+
+
+FAILING = """def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
+    if key == "kmeans__scenes":
+        from uss_dagster.errors import Unavailable
+
+        raise Unavailable("The server of the labels did not answer. Try again later, or put its files into USS_MIRROR.")
+    if key == "slic_merge__scenes":
+        import resource
+
+        import numpy
+
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        numpy.ones(1 << 34)
+    if key == "felzenszwalb__scenes":
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_ways_to_fail_are_tried_again_or_not_and_read_well(built: Project, tmp_path: Path):
+    """A source that does not answer (tried twice more), memory that runs out in Python and for the system (not tried again)."""
+    built.edit("uss_dagster/stages/scores.py", "def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:\n", FAILING)
+    before = results(built)
+    expected = {
+        "kmeans": ("The server of the labels did not answer.", 2),
+        "slic_merge": ("Memory ran out (Unable to allocate 128. GiB", 0),
+        "felzenszwalb": ("was ended by SIGKILL, most likely because memory ran out", 0),
+    }
+    with serving(built, tmp_path / "ui.log") as ui:
+        for entry, (sentence, retries) in expected.items():
+            run = ui.launch(f"scores/{entry}", "scenes")
+            wait_for(f"the run of {entry} ended", lambda: ui.runs()[run] in ENDED, 180)  # noqa: B023
+            assert ui.runs()[run] == "FAILURE"
+            events = ui.events(run)
+            kinds = [e["__typename"] for e in events]
+            assert kinds.count("ExecutionStepUpForRetryEvent") == retries, entry
+            (failure,) = [e for e in events if e["__typename"] == "ExecutionStepFailureEvent"]
+            reason = failure["failureMetadata"]["description"] if failure["failureMetadata"] else failure["error"]["message"]
+            assert sentence in reason, entry
+            ui.open(f"/runs/{run}")
+            wait_for("the reason on the run's page", lambda: sentence in ui.text())  # noqa: B023
+            photograph(ui, f"failed_{entry}")
+    assert results(built) == before
+
+
+def test_a_walk_through_the_pages(built: Project, tmp_path: Path):
+    """Asset graph, a partition, a check, a run's log: each shows what a person comes for."""
+    with serving(built, tmp_path / "ui.log") as ui:
+        ui.open("/asset-groups")
+        wait_for("the asset graph", lambda: all(name in ui.text() for name in ("leaderboard", "site", "Materialize all")))
+        photograph(ui, "asset_graph")
+        run = ui.launch("scores/kmeans", "scenes")
+        wait_for("the run ended", lambda: ui.runs()[run] in ENDED, 180)
+        assert ui.runs()[run] == "SUCCESS"
+        ui.open("/assets/scores/kmeans?view=partitions&partition=scenes")
+        wait_for("the partition with its numbers", lambda: "nm_covering" in ui.text())
+        photograph(ui, "partition")
+        ui.open("/assets/scores/kmeans?view=checks&checkDetail=validation")
+        wait_for("the check", lambda: "Passed" in (shown := ui.text()) and "validation" in shown)
+        photograph(ui, "check")
+        ui.open(f"/runs/{run}")
+        wait_for("the log", lambda: "scores@kmeans__scenes" in ui.text() and "RUN_SUCCESS" in ui.text())
+        photograph(ui, "run_log")
+
+
+def photograph(ui: Ui, name: str) -> None:
+    """Keep what the page shows, where ``USS_SCREENSHOTS`` names a folder: the pictures of the documentation are made so."""
+    if folder := os.environ.get("USS_SCREENSHOTS"):
+        time.sleep(1.5)  # animations
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        ui.page.screenshot(Path(folder) / f"{name}.png", whole=False)

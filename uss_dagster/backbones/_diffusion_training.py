@@ -14,7 +14,6 @@ command gives the same bytes for one number of threads.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
@@ -30,6 +29,8 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from uss_dagster.artifacts.files import write_whole
+from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run, refuse_other_settings, restore_adam, save_run
+from uss_dagster.artifacts.training_runs import repeatable as repeatable
 from uss_dagster.backbones._torchvision import ensure_torchvision
 from uss_dagster.errors import BadData, UsageError
 
@@ -256,51 +257,28 @@ class Trainer:
 
     def save(self, out: Path) -> None:
         """Everything that going on needs, as safetensors, and the losses so far."""
-        from safetensors.torch import save
-
         tensors = {f"model.{name}": value for name, value in self.unet.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for name, parameter in self.unet.named_parameters():
-            for kind in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{kind}.{name}"] = self.optimizer.state[parameter][kind]
+        tensors |= adam_tensors(self.optimizer, dict(self.unet.named_parameters()))
         told = {"step": self.done, "settings": asdict(self.settings), "losses": self.losses, "sum": self._sum, "count": self._count}
         told |= {"seconds": self.seconds, "end": min(self.settings.steady, self.settings.halves)}
-        plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_whole(out / CHECKPOINT, save(plain, {"run": json.dumps(told)}))
+        save_run(out / CHECKPOINT, tensors, told)
         write_whole(out / LOSSES, "step,side,loss\n" + "".join(f"{step},{side},{loss:.6f}\n" for step, side, loss in self.losses))
 
     def resume(self, out: Path) -> None:
         """Goes on from a checkpoint of the same settings, where the folder has one."""
-        from safetensors import SafetensorError, safe_open
-
         path = out / CHECKPOINT
         if not path.exists():
             return
-        try:
-            with safe_open(str(path), "pt") as file:
-                told = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise BadData(f"'{path}' is not a checkpoint of this program ({error}). Remove it to start from the beginning.") from None
+        tensors, told = read_run(path)
         self.done = int(told["step"])
         before, mine = told["settings"], json.loads(json.dumps(asdict(self.settings)))
-        changed = [f"{name} {before.get(name)} → {mine[name]}" for name in mine if before.get(name) != mine[name]]
         # As long as neither has begun to end, a shorter or longer run is the same run.
-        open_ended = self.done <= min(self.settings.steady, self.settings.halves) and before.keys() == mine.keys()
-        if changed and not (open_ended and len(changed) == 1 and before["steps"] != mine["steps"] and self.done <= told["end"]):
-            raise UsageError(
-                f"'{path}' is of a run with other settings ({', '.join(changed)}). Use those, another folder, or remove that file."
-            )
-        part = lambda kind: {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(kind + ".")}  # noqa: E731
-        self.unet.load_state_dict(part("model"))
-        self.average = {name: value.to(self.device) for name, value in part("average").items()}
-        first, second = part("exp_avg"), part("exp_avg_sq")
-        for name, parameter in self.unet.named_parameters():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.done)),
-                "exp_avg": first[name].to(self.device, memory_format=torch.preserve_format),
-                "exp_avg_sq": second[name].to(self.device, memory_format=torch.preserve_format),
-            }
+        open_ended = self.done <= min(self.settings.steady, self.settings.halves, told["end"]) and before.keys() == mine.keys()
+        refuse_other_settings(path, before | ({"steps": mine["steps"]} if open_ended else {}), mine)
+        self.unet.load_state_dict(part_of(tensors, "model"))
+        self.average = {name: value.to(self.device) for name, value in part_of(tensors, "average").items()}
+        restore_adam(self.optimizer, dict(self.unet.named_parameters()), tensors, self.done)
         self.losses = [(int(step), int(side), float(loss)) for step, side, loss in told["losses"]]
         self._sum, self._count, self.seconds = float(told["sum"]), int(told["count"]), float(told["seconds"])
 
@@ -351,16 +329,3 @@ class Trainer:
 def _marks(steps: list[int]) -> set[int]:
     """About eight of the steps, the first and the last among them."""
     return {steps[round(i * (len(steps) - 1) / 7)] for i in range(8)} if steps else set()
-
-
-@contextlib.contextmanager
-def repeatable(threads: int) -> Any:
-    """torch with so many threads and deterministic kernels; afterwards as before."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])

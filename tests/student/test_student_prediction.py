@@ -1,0 +1,179 @@
+"""From logits to codes, trees and answers: against the plain way, and what holds of any student, trained or not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from student_cases import example, settings
+from torch.nn.functional import interpolate
+
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.graphs.mask_nms import mask_nms
+from uss_dagster.regions import rle
+from uss_dagster.student import prediction
+from uss_dagster.student.model import Student, build
+from uss_dagster.student.prediction import Found, encode_masks, nested, stability, suppressed, tiles
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    """One that has learnt nothing, so its masks are of all kinds."""
+    return Student(build(settings()), settings())
+
+
+def test_codes_are_those_of_upsampled_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(7, 6, 5, generator=torch.Generator().manual_seed(0))
+    plain = interpolate(logits[None], (31, 23), mode="bilinear", align_corners=False)[0].numpy() > 0
+    monkeypatch.setattr(prediction, "CHUNK_BYTES", 31 * 23 * 4 * 2)  # two masks at a time
+    codes = encode_masks(logits, (0, 0, 31, 23), (31, 23))
+    assert codes == rle.encode(plain)
+    inside = encode_masks(logits, (4, 9, 31, 23), (40, 50))
+    placed = np.zeros((7, 40, 50), bool)
+    placed[:, 4:35, 9:32] = plain
+    assert inside == rle.encode(placed)
+    assert encode_masks(logits[:0], (0, 0, 31, 23), (31, 23)) == []
+
+
+def test_suppression_is_that_of_masks() -> None:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(6, 3, 3, generator=generator).repeat_interleave(5, 0)
+    logits = interpolate(coarse[None], (12, 12))[0] + 0.6 * torch.randn(30, 12, 12, generator=generator)
+    score = torch.rand(30, generator=generator)
+    kept = suppressed(logits, score, 0.6)
+    assert kept.tolist() == mask_nms(logits.numpy() > 0, score.numpy(), 0.6).tolist()
+    assert 6 <= len(kept) < 30
+    assert not len(suppressed(torch.full((2, 4, 4), -1.0), torch.ones(2), 0.9))  # nothing is no mask
+
+
+def test_a_mask_is_stable_when_its_border_does_not_move() -> None:
+    sharp = torch.full((4, 4), -9.0)
+    sharp[:2] = 9
+    soft = sharp.clone()
+    soft[2] = -0.5
+    assert stability(torch.stack([sharp, soft])).tolist() == pytest.approx([1.0, 2 / 3])
+
+
+def test_tiles_cover_the_image_and_overlap() -> None:
+    held = np.zeros((37, 50), int)
+    for y, x, height, width in tiles((37, 50), 3):
+        assert (height, width) == (15, 20)
+        held[y : y + height, x : x + width] += 1
+    assert held.min() >= 1
+    assert (held > 1).any()
+
+
+def test_a_tree_of_masks_is_nested_and_cuts_what_leaves_its_parent() -> None:
+    whole, part, other = np.zeros((3, 20, 20), bool)
+    whole[2:12, 2:12] = True
+    part[4:14, 4:6] = True  # eight of ten rows inside: below nine tenths
+    other[3:12, 8:10] = True
+    other[12, 8] = True  # 18 of 19 pixels inside
+    codes = rle.encode(np.array([part, other, whole, whole]))
+    tree = nested(Found((20, 20), codes, np.array([0.5, 0.6, 0.7, 0.4], np.float32), ["query"] * 4))
+    assert tree.area.tolist() == [400, 100, 20, 18]
+    assert tree.parent.tolist() == [-1, 0, 0, 1]
+    assert tree.score.tolist() == pytest.approx([1, 0.7, 0.5, 0.6])
+    masks = tree.masks()
+    for region, above in enumerate(tree.parent.tolist()):
+        assert above < 0 or not (masks[region] & ~masks[above]).any()
+    lone = nested(Found((20, 20), [], np.zeros(0, np.float32), []))
+    assert lone.area.tolist() == [400]
+
+
+@pytest.mark.parametrize("auto", ["queries", "grid", "union"])
+def test_masks_of_an_image_are_ranked_and_repeat_little(student: Student, auto: str) -> None:
+    found = student.masks(example(0).image, auto, grid=4, iou=0.8)  # type: ignore[arg-type]
+    assert len(found)
+    assert (np.diff(found.score) <= 0).all()
+    assert ((found.score >= 0) & (found.score <= 1)).all()
+    assert set(found.source) <= {"queries": {"query"}, "grid": {"click"}, "union": {"query", "click"}}[auto]
+    masks = np.array([rle.decode(code, 40, 48) for code in found.codes]).reshape(len(found), -1).astype(float)
+    shared = masks @ masks.T
+    overlap = shared / (masks.sum(1)[:, None] + masks.sum(1) - shared)
+    assert np.triu(overlap, 1).max() < 0.9  # 0.8 where they were compared, at the network's own resolution
+    again = student.masks(example(0).image, auto, grid=4, iou=0.8)  # type: ignore[arg-type]
+    assert again.codes == found.codes
+    few = student.masks(example(0).image, auto, most=2, grid=4, iou=0.8)  # type: ignore[arg-type]
+    assert few.codes == found.codes[:2]
+    middle = float(np.median(found.score))
+    assert all(student.masks(example(0).image, auto, min_score=middle, grid=4).score >= middle)  # type: ignore[arg-type]
+
+
+def test_windows_add_masks_and_the_tree_is_one_of_the_house(student: Student) -> None:
+    image = example(1).image
+    whole, split = (student.masks(image, "queries", split=split) for split in (1, 2))
+    assert len(split) > len(whole)
+    tree = student.segment(image, "union", grid=3, split=2)
+    assert tree.is_root[0]
+    assert tree.shape == image.shape[:2]
+    assert (tree.parent[1:] >= 0).all()
+    masks = tree.masks()
+    assert not any((masks[region] & ~masks[above]).any() for region, above in enumerate(tree.parent.tolist()) if above >= 0)
+
+
+def test_a_click_gives_at_most_one_mask_a_grain_best_first(student: Student) -> None:
+    image = example(2).image
+    for split in (1, 2):
+        looked = student.look(image, split)
+        answers = looked.click(20, 13)
+        assert 1 <= len(answers) <= 3
+        quality = [answer.quality for answer in answers]
+        assert quality == sorted(quality, reverse=True)
+        assert all(answer.mask().shape == (40, 48) and answer.mask().any() for answer in answers)
+        many = looked.clicks(np.array([[20, 13], [5, 30], [47, 39]]))
+        assert [a.code for a in many[0]] == [a.code for a in answers]
+
+
+def test_clicks_do_not_see_one_another(student: Student) -> None:
+    looked = student.look(example(0).image)
+    alone = looked.click(11, 20)
+    among = looked.clicks(np.array([[30, 5], [11, 20], [44, 39]]))[1]
+    assert [a.quality for a in alone] == pytest.approx([a.quality for a in among], abs=1e-5)
+
+
+def test_what_cannot_be_looked_at_is_refused(student: Student) -> None:
+    with pytest.raises(UsageError, match="not in the image, whose columns are 0 to 47 and rows 0 to 39"):
+        student.look(example(0).image).click(48, 3)
+    with pytest.raises(BadData, match="uint8"):
+        student.look(np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(UsageError, match="expected queries, grid or union"):
+        student.masks(example(0).image, "all")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="split is 0"):
+        student.masks(example(0).image, split=0)
+
+
+def test_pictures_of_one_pixel_and_of_one_colour(student: Student) -> None:
+    for shape in ((1, 1, 3), (1, 70, 3), (30, 30, 3)):
+        image = np.full(shape, 90, np.uint8)
+        assert student.segment(image, "union", grid=2).area[0] == shape[0] * shape[1]
+        assert all(answer.shape == shape[:2] for answer in student.look(image).click(0, 0))
+
+
+@pytest.mark.slow
+def test_three_hundred_masks_of_a_megapixel_stay_below_two_gibibytes() -> None:
+    """In a process of its own: torch, the network of size S, and 300 masks of half of 1024×1024 pixels each."""
+    code = """
+import numpy as np
+import torch
+from uss_dagster.runtime import peak_memory_mb
+from uss_dagster.student.model import Student, build
+from uss_dagster.student.prediction import encode_masks
+from uss_dagster.student.settings import preset
+student = Student(build(preset("S")), preset("S"))
+torch.nn.init.normal_(student.net.content)
+looked = student.look(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
+logits = looked._asked(0, None, True)[0]
+logits = logits - logits.flatten(1).median(1).values[:, None, None]
+codes = encode_masks(logits, looked.windows[0], looked.shape)
+print(len(codes), sum(map(len, codes)), peak_memory_mb())
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+    count, size, peak = out.split()
+    assert int(count) == 300
+    assert int(size) > 300_000
+    assert float(peak) < 2048

@@ -1,0 +1,242 @@
+"""Training: what is published, going on after a stop, stopping early, several processes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from student_cases import settings, source
+
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.student.data import LazySource
+from uss_dagster.student.model import CONFIG, WEIGHTS, Student
+from uss_dagster.student.settings import StudentSettings, preset
+from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, Facts, rate_at, train, watched
+
+FACTS = Facts("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps with validation."""
+    out = tmp_path_factory.mktemp("student")
+    result = train(source(), source(2), settings(), out, facts=FACTS)
+    assert result.finished
+    assert [step for step, _ in result.losses] == [1, 2, 3, 4, 5, 6]
+    return out
+
+
+def test_the_folder_says_all_that_is_needed(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == {WEIGHTS, CONFIG, LOSSES, PICTURE, CARD}
+    config = json.loads((run / CONFIG).read_text())
+    assert preset(**config["settings"]) == settings()
+    student = Student.load(run)
+    assert config["sha256"] == student.digest
+    assert config["data"] == {"told": "discs", "version": "1234abcd"}
+    card = (run / CARD).read_text()
+    for word in ("A student of discs", "1234abcd", "license: mit", "uss train student --out x", student.digest, "6 images"):
+        assert word in card, word
+    rows = (run / LOSSES).read_text().splitlines()
+    assert len(rows) == 7
+    assert rows[0].startswith("step,loss,mask,dice")
+    assert rows[2].split(",")[-2] != ""  # validation after step 2
+    assert rows[1].split(",")[-2] == ""
+    assert (run / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    advance = lambda step, loss: steps.append(step)  # noqa: E731
+    for stop in (lambda: steps[-1] == 1, lambda: steps[-1] == 3):
+        assert not train(source(), source(2), settings(), tmp_path, facts=FACTS, stop=stop, advance=advance).finished
+        assert (tmp_path / CHECKPOINT).exists()
+        assert not (tmp_path / WEIGHTS).exists()
+    assert train(source(), source(2), settings(), tmp_path, facts=FACTS, advance=advance).finished
+    assert steps == [1, 2, 3, 4, 5, 6]
+    for name in (WEIGHTS, CONFIG, LOSSES, PICTURE, CARD):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
+    assert not (tmp_path / CHECKPOINT).parent.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(source(), None, settings(), tmp_path, facts=FACTS, stop=lambda: True)
+    with pytest.raises(UsageError, match=r"other settings \(rate 0.002 → 0.001\)"):
+        train(source(), None, settings(rate=1e-3), tmp_path, facts=FACTS)
+    with pytest.raises(UsageError, match="other images or another version"):
+        train(source(5), None, settings(), tmp_path, facts=FACTS)
+    (tmp_path / CHECKPOINT).write_bytes(b"\x80\x04pickled")
+    with pytest.raises(BadData, match="is not a checkpoint of this program"):
+        train(source(), None, settings(), tmp_path, facts=FACTS)
+
+
+def test_the_best_weights_are_kept_and_training_stops_when_validation_says_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from uss_dagster.student import training
+
+    scores = iter([0.3, 0.6, 0.5, 0.4, 0.9])
+    monkeypatch.setattr(training, "mean_of", lambda values: next(scores))
+    result = train(source(), source(2), settings(steps=20, every=2, patience=2), tmp_path / "few")
+    assert result.finished
+    assert result.step == 8
+    assert json.loads((tmp_path / "few" / CONFIG).read_text())["step"] == 4
+    scores = iter([0.3, 0.6])
+    train(source(), source(2), settings(steps=20, every=2), tmp_path / "begun", stop=iter([False, False, False, True]).__next__)
+    scores = iter([0.5, 0.4, 0.2])
+    resumed = train(source(), source(2), settings(steps=20, every=2, patience=0), tmp_path / "begun", stop=iter([False, True]).__next__)
+    assert not resumed.finished
+
+
+def test_a_student_begins_with_another(run: Path, tmp_path: Path) -> None:
+    result = train(source(), None, settings(steps=1, rate=1e-9), tmp_path, start=run)
+    assert result.finished
+    before, after = Student.load(run).net.state_dict(), Student.load(tmp_path).net.state_dict()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_a_picture_without_masks_is_learnt_from_and_an_empty_source_refused(tmp_path: Path) -> None:
+    blank = LazySource(["a", "b"], lambda i: np.full((20, 30, 3), 80, np.uint8), lambda i: ([], np.zeros(0, bool)))
+    assert train(blank, None, settings(steps=2), tmp_path).finished
+    with pytest.raises(BadData, match="nothing to train on"):
+        train(LazySource([], blank._pixels, blank._masks), None, settings(), tmp_path / "none")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "other", "pickle", "missing", "config"])
+def test_what_is_no_student_is_refused_in_one_sentence(run: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    weights, config = (run / WEIGHTS).read_bytes(), json.loads((run / CONFIG).read_text())
+    if damage == "flipped":
+        weights = weights[:-7] + bytes([weights[-7] ^ 1]) + weights[-6:]
+    elif damage == "short":
+        weights = weights[: len(weights) // 2]
+    elif damage == "other":
+        from hashlib import sha256
+
+        from safetensors.torch import save
+
+        weights = save({"layer.weight": torch.zeros(3)})
+        config["sha256"] = sha256(weights).hexdigest()
+    elif damage == "config":
+        config["format"] = "something else"
+    if damage == "pickle":
+        torch.save({"net": torch.zeros(2)}, folder / "model.pt")
+    else:
+        (folder / CONFIG).write_text(json.dumps(config))
+        if damage != "missing":
+            (folder / WEIGHTS).write_bytes(weights)
+    told = {
+        "flipped": "is not the file that its config.json was written for",
+        "short": "is not the file that its config.json was written for",
+        "other": "is not of this network",
+        "pickle": "model.pt, a pickle, which is never loaded",
+        "missing": "is missing",
+        "config": "is not the config of a student",
+    }
+    with pytest.raises(BadData, match=told[damage]) as refused:
+        Student.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_with_the_right_digest_that_is_no_safetensors_is_refused(run: Path, tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    data = pickle.dumps(Harmful())
+    config = json.loads((run / CONFIG).read_text()) | {"sha256": hashlib.sha256(data).hexdigest()}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    (tmp_path / WEIGHTS).write_bytes(data)
+    with pytest.raises(BadData, match="not a readable safetensors file"):
+        Student.load(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_rate_is_one_cycle() -> None:
+    rates = [rate_at(step, 100) for step in range(100)]
+    assert int(np.argmax(rates)) == 10
+    assert rates[10] == 1
+    assert (np.diff(rates[:11]) > 0).all()
+    assert (np.diff(rates[10:]) < 0).all()
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[-1] < 0.02
+    assert [rate_at(step, 1) for step in range(1)] == [pytest.approx(0.04)]
+
+
+def test_watched_images_are_spread() -> None:
+    assert watched(0) == []
+    assert watched(3) == [0, 1, 2]
+    many = watched(1000)
+    assert len(many) == 24
+    assert set(np.diff(many)) <= {41, 42}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"size": "huge"}, "expected one of tiny, S"),
+        ({"input": 100}, "multiple of 16"),
+        ({"steps": -1}, "steps is -1"),
+        ({"average": 1.0}, "below 1"),
+        ({"patience": -2}, "patience is -2"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(values: dict, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        StudentSettings(**values)
+    with pytest.raises(UsageError, match="Did you mean 'clicks'"):
+        preset("tiny", click=3)
+
+
+def test_settings_of_a_size_stand_where_none_are_given() -> None:
+    large = preset("S", batch=4)
+    assert (large.batch, large.points, large.input, large.architecture.queries) == (4, 4096, 512, 300)
+    assert large.every == large.steps // 10
+
+
+@pytest.mark.slow
+def test_an_encoder_of_timm_is_taken_with_its_weights(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from uss_dagster.student.model import build
+
+    net = build(settings(encoder="resnet18"))
+    output = net(torch.rand(1, 3, 32, 32), torch.rand(1, 2, 2))[-1]
+    assert output.masks.shape == (1, 24 + 6, 16, 16)
+    state = {name: value * 0.9 for name, value in net.encoder.get_submodule("model").state_dict().items() if value.is_floating_point()}
+    state |= {name: value for name, value in net.encoder.get_submodule("model").state_dict().items() if not value.is_floating_point()}
+    save_file(state | {"fc.weight": torch.zeros(2)}, tmp_path / "given.safetensors")
+    train(source(), None, settings(steps=1, rate=1e-9, encoder="resnet18", weights=str(tmp_path / "given.safetensors")), tmp_path / "out")
+    kept = Student.load(tmp_path / "out").net.encoder.get_submodule("model").state_dict()
+    assert torch.allclose(kept["conv1.weight"], state["conv1.weight"], atol=1e-5)
+    save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(BadData, match="tensors of this encoder"):
+        train(source(), None, settings(encoder="resnet18", weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
+    with pytest.raises(UsageError, match="timm does not have"):
+        build(settings(encoder="resnot18"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_student(tmp_path: Path) -> None:
+    """``torchrun`` with gloo: the first step's loss and all later ones are those of one process, but for the order of sums."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom student_cases import settings, source\nfrom uss_dagster.student.training import train\n"
+        "train(source(), source(2), settings(batch=4), Path(sys.argv[1]))\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program), str(tmp_path / "two")]
+    subprocess.run(launch, env=environment, check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, str(program), str(tmp_path / "one")], env=environment, check=True, capture_output=True, timeout=300)
+    tables = [np.genfromtxt(tmp_path / name / LOSSES, delimiter=",", names=True) for name in ("one", "two")]
+    assert tables[0]["loss"][0] == pytest.approx(tables[1]["loss"][0], rel=0.3)  # the first process sees half of the batch
+    one, two = (Student.load(tmp_path / name).net.state_dict() for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=2e-3) for name in one)

@@ -1,0 +1,97 @@
+"""Windows of pictures as batches: what is in them, and that they follow from the seed and the step alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from student_cases import example, settings, source
+
+from uss_dagster.regions import rle
+from uss_dagster.student import views
+from uss_dagster.student.views import Picture, Views, answers, clicks, reduced, windowed
+
+
+def test_a_batch_follows_from_seed_and_step_whatever_was_asked_before() -> None:
+    first, second = Views(source(), settings()), Views(source(), settings())
+    for step in (0, 3, 7):
+        first.batch(step)
+    one, other = first.batch(5), second.batch(5)
+    for name in one.__dataclass_fields__:
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert not torch.equal(one.images, Views(source(), settings(seed=1)).batch(5).images)
+    half = second.batch(5, slice(1, None, 2))
+    assert torch.equal(half.images, one.images[1::2])
+
+
+def test_each_pass_shows_every_picture_once(monkeypatch) -> None:
+    seen = Views(source(5), settings(batch=2))
+    shown = [index for step in range(5) for index in seen._chosen(step)]
+    assert sorted(shown[:5]) == sorted(shown[5:]) == list(range(5))
+    assert shown[:5] != shown[5:]
+    assert len(Views(source(2), settings(batch=8))._chosen(0)) == 8
+
+
+def test_a_target_is_the_share_of_each_pixel() -> None:
+    picture = reduced(example(0), 48)
+    whole = windowed(picture, (0, 0, 40, 48), 8, 64, np.random.default_rng(0))
+    truth = np.array([rle.decode(code, 40, 48) for code in example(0).codes])
+    shares = truth.reshape(3, 8, 5, 8, 6).mean(axis=(2, 4))
+    assert len(whole) == 3
+    order = [int(np.abs(whole - share).mean(axis=(1, 2)).argmin()) for share in shares]
+    assert sorted(order) == [0, 1, 2]
+    assert np.abs(whole[order] - shares).max() <= 0.5
+    assert np.abs(whole[order] - shares).mean() < 0.03
+
+
+def test_a_window_has_only_what_can_be_seen_in_it() -> None:
+    corner = np.zeros((20, 20), bool)
+    corner[:6, :6] = True
+    atoms = np.where(corner, 0, 1).astype(np.uint16)
+    picture = Picture(np.zeros((20, 20, 3), np.uint8), atoms, np.array([[True, False], [False, True], [True, True]]))
+    rng = np.random.default_rng(0)
+    assert len(windowed(picture, (0, 0, 20, 20), 10, 64, rng)) == 2  # the third is all of it
+    assert len(windowed(picture, (8, 8, 12, 12), 10, 64, rng)) == 0  # the first is not there, the others fill it
+    assert len(windowed(picture, (0, 0, 20, 20), 10, 1, rng)) == 1
+
+
+def test_clicks_are_near_the_middle_of_masks_and_know_what_lies_there() -> None:
+    masks = np.zeros((3, 24, 24), np.float32)
+    masks[0, 4:20, 4:20] = 1
+    masks[1, 10:14, 10:14] = 1
+    masks[2, 2:5, 20:23] = 1
+    points = clicks(masks, 40, np.random.default_rng(1))
+    places = (points * 24).astype(int)
+    assert masks[:, places[:, 1], places[:, 0]].any(axis=0).all()
+    big = places[(places[:, 0] < 20) & (places[:, 1] > 5)]
+    assert (np.abs(big - 12) <= 3).all()  # a disc of a tenth of 16 pixels around the middle
+    wanted = answers(masks, np.array([[0.5, 0.5], [0.25, 0.25], [0.99, 0.99]], np.float32), 3)
+    assert wanted.tolist() == [[1, 0, -1], [0, -1, -1], [-1, -1, -1]]
+
+
+def test_of_many_masks_at_a_click_those_of_evenly_spaced_size_are_wanted() -> None:
+    masks = np.array([np.pad(np.ones((2 * r, 2 * r), np.float32), 12 - r) for r in range(1, 8)])[::-1]
+    assert answers(masks, np.array([[0.5, 0.5]], np.float32), 3).tolist() == [[6, 3, 0]]
+
+
+def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
+    reads: list[int] = []
+
+    class Counting:
+        ids = source().ids
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int):
+            reads.append(index)
+            return example(index)
+
+    expected = [Views(source(), settings()).batch(step).images for step in range(6)]
+    kept = Views(Counting(), settings())
+    assert all(torch.equal(kept.batch(step).images, images) for step, images in enumerate(expected))
+    assert len(reads) == 6
+    monkeypatch.setattr(views, "CACHE_BYTES", 1)
+    few = Views(Counting(), settings())
+    assert all(torch.equal(few.batch(step).images, images) for step, images in enumerate(expected))
+    assert len(few._kept) == 1
+    assert len(reads) > 12

@@ -1,0 +1,114 @@
+"""A student for other programs: ONNX, checked against torch, beside a plain folder of weights, config and what to do with pixels.
+
+The ONNX graph takes ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), clicks as (x, y) in 0..1, and gives ``masks`` (1, Q + P·G, s, s) as
+logits, ``objectness`` and ``quality`` (1, Q + P·G) in 0..1: first the learned queries, then the grains of each click.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uss_dagster.artifacts.files import write_whole
+from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.student.model import CONFIG, WEIGHTS, Student
+from uss_dagster.student.net import DEVIATION, MEAN, StudentNet
+
+TOLERANCE = 1e-3
+OPSET = 17
+CLICKS = 4
+"""Clicks in the picture on which the graph is traced and checked; it takes any number from one."""
+NAMES = ("masks", "objectness", "quality")
+
+
+class LastOutput(nn.Module):
+    """The network's last output alone, as three tensors."""
+
+    def __init__(self, net: StudentNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output = self.net(image, points)[-1]
+        return output.masks, output.objectness.sigmoid(), output.quality.sigmoid()
+
+
+def export_onnx(student: Student, path: Path) -> float:
+    """Write the network as ONNX; returns the greatest difference to torch, which must not exceed 1e-3."""
+    if importlib.util.find_spec("onnx") is None:
+        raise Unavailable("ONNX export needs the package 'onnx', which is not installed. Run `pip install onnx onnxruntime` and try again.")
+    model = LastOutput(student.net).eval().cpu()
+    side = student.settings.test_input
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(1, 3, side, side, generator=generator), torch.rand(1, CLICKS, 2, generator=generator)
+    buffer = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                inputs,
+                buffer,  # type: ignore[arg-type]
+                input_names=["image", "points"],
+                output_names=list(NAMES),
+                dynamic_axes={"points": {1: "clicks"}, **{name: {1: "answers"} for name in NAMES}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+            expected = [value.numpy() for value in model(*inputs)]
+    finally:
+        student.net.to(student.device)
+    data = buffer.getvalue()
+    gap = max(float(np.abs(a - b).max()) for a, b in zip(expected, run_onnx(data, *(value.numpy() for value in inputs)), strict=True))
+    if not gap <= TOLERANCE:
+        raise BadData(
+            f"The ONNX graph differs from torch by {gap:.2g}, more than {TOLERANCE:g}; nothing was written. Try another version of onnx."
+        )
+    write_whole(path, data)
+    return gap
+
+
+def run_onnx(data: bytes, image: np.ndarray, points: np.ndarray) -> list[Any]:
+    """Masks, objectness and quality, by onnxruntime where it is installed, else by the (slow) evaluator of onnx."""
+    feed = {"image": image, "points": points}
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(list(NAMES), feed)
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(onnx.load_from_string(data)).run(list(NAMES), feed)
+
+
+def export_folder(folder: Path, out: Path) -> None:
+    """Copy a student's weights, config and card, and add ``preprocessor_config.json`` as `transformers` writes it."""
+    student = Student.load(folder)
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"'{out}' is not empty. Name a folder that is not there yet.")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONFIG, "README.md"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    side = student.settings.test_input
+    told = {
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": False,
+        "normalised_inside": {"mean": MEAN, "std": DEVIATION},
+    }
+    write_whole(out / "preprocessor_config.json", json.dumps(told, indent=1) + "\n")
