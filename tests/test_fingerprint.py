@@ -94,3 +94,16 @@ def test_every_yaml_file_beside_a_plug_in_belongs_to_a_module():
     folder = Path(uss_dagster.__file__).parent / "datasets"
     owned = {table for path in folder.glob("*.py") for table in tables(path)}
     assert owned == set(folder.glob("*.yaml"))
+
+
+def test_files_of_folders_that_a_module_names_count_byte_for_byte(package):
+    (package / "datasets" / "zz_page.py").write_text('READS = ("zz_templates",)\n')
+    (package / "datasets" / "zz_user.py").write_text("from uss_dagster.datasets import zz_page\n")
+    user = ["uss_dagster.datasets.zz_user"]
+    bare = fingerprint(user, package)
+    (package / "datasets" / "zz_templates" / "more").mkdir(parents=True)
+    (package / "datasets" / "zz_templates" / "more" / "page.css").write_text("a {}\n")
+    before = fingerprint(user, package)
+    assert before != bare
+    (package / "datasets" / "zz_templates" / "more" / "page.css").write_text("a { }\n")
+    assert fingerprint(user, package) != before

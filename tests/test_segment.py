@@ -22,7 +22,7 @@ from uss_dagster.commands._parameters import parse_parameters
 from uss_dagster.commands._pictures import ids_of
 
 SPECS = [registry.load("method", name).SPEC for name in registry.names("method")]
-METHODS = [spec.name for spec in SPECS if not spec.imported and not spec.supervised]
+METHODS = [spec.name for spec in SPECS if not spec.imported and not spec.supervised and spec.model != "needed"]
 ONE_OBJECT_OR_A_DATASET = ("comus_lite", "lightcluster", "token_kmeans", "tokencut")
 """Of one picture of three fields these may find another field, or, looking at a dataset of one, nothing that is one."""
 
@@ -86,7 +86,7 @@ def test_every_method_with_its_defaults(here: Project, method):
     done = here.uss("segment", "a.png", "--method", method, "--out", "out")
     assert done.stderr == ""
     rows, coco = results(here.root / "out")
-    assert done.stdout == f"1/1  out/a.png  {len(rows['a'])} regions\n"
+    assert done.stdout == f"1/1  out/a.png  {len(rows['a'])} regions\nto explore the regions, open out/explorer.html\n"
     for annotation in coco.dataset["annotations"]:
         mask = coco.annToMask(annotation)
         assert mask.shape == (60, 90)
@@ -125,8 +125,8 @@ def test_pictures_of_every_kind(here: Project):
     for image in coco.dataset["images"]:
         assert (folder / image["file_name"]).is_file(), "file_name counts from the folder of the pictures"
     assert {i["file_name"] for i in coco.dataset["images"] if i["image_id"].startswith("grey")} == {"grey.png", "sub/grey.webp"}
-    assert len(done.stdout.splitlines()) == 10
-    for line in done.stdout.splitlines():
+    assert len(done.stdout.splitlines()) == 11
+    for line in done.stdout.splitlines()[:-1]:
         assert (here.root / line.split("  ")[1]).is_file()
 
 
@@ -154,7 +154,8 @@ def test_a_broken_picture_does_not_stop_the_others(here: Project):
     assert lines[2].startswith("5/5  left out: p/e.png is empty (0 bytes)")
     assert lines[3] == "error: 3 of 5 pictures could not be used (see above); the others are in segments."
     assert sorted(results(here.root / "segments")[0]) == ["a", "c"]
-    assert sorted(p.name for p in (here.root / "segments").iterdir()) == ["a.png", "c.png", "regions.json", "regions.parquet"]
+    names = sorted(p.name for p in (here.root / "segments").iterdir())
+    assert names == ["a.png", "c.png", "explorer", "explorer.html", "regions.json", "regions.parquet"]
 
 
 def test_nothing_usable_changes_nothing(here: Project):
@@ -173,7 +174,7 @@ def test_the_same_bytes_again_and_with_any_number_of_workers(here: Project):
     before = tree_hash(here.root / "segments")
     here.uss("segment", "p", "-m", "slic_merge", "--backbone-param", "dictionary=false", USS_WORKERS="2")
     assert tree_hash(here.root / "segments") == before
-    assert len(before) == 8
+    assert len(before) == 8 + 1 + 2 * 6, "overlays and tables; the explorer's page, and two files a picture"
 
 
 def test_overlays_are_not_segmented_and_photographs_not_overwritten(here: Project):

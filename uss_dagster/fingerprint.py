@@ -2,7 +2,8 @@
 
 Belongs here: the static import closure of a module inside the package and a hash over its syntax trees. Comments,
 blank lines, line breaks and docstrings do not count; a changed statement in any module of the closure does. So does what the YAML
-files of a module say: those beside it called ``<module>.yaml`` or ``<module>_<more>.yaml``.
+files of a module say: those beside it called ``<module>.yaml`` or ``<module>_<more>.yaml``; and, byte for byte, the files of the folders beside
+it that it names in ``READS = ("folder", …)``, such as templates.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
         for table in tables(Path(path)):
             stat = table.stat()
             digest.update(f"{module} {table.name} {_yaml_hash_of(table, stat.st_mtime_ns, stat.st_size)}\n".encode())
+        for folder in _parsed(path, module)[2]:
+            for file in sorted(p for p in Path(path).with_name(folder).rglob("*") if p.is_file()):
+                digest.update(f"{module} {file.relative_to(Path(path).parent).as_posix()} {_bytes_hash(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -83,19 +87,27 @@ def _file(module: str, root: Path) -> str | None:
     return next((path for path in (os.path.join(base, "__init__.py"), f"{base}.py") if os.path.exists(path)), None)
 
 
-def _parsed(path: str, module: str) -> tuple[str, tuple[str, ...]]:
-    """A hash over a module's syntax tree, and the names in the package that its import statements give."""
+def _parsed(path: str, module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """A hash over a module's syntax tree, the names in the package that its import statements give, and the folders that it reads."""
     stat = os.stat(path)
     return _parsed_as(path, module, stat.st_mtime_ns, stat.st_size)
 
 
 @cache
-def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...]]:
+def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     with open(path, "rb") as file:
         tree = ast.parse(file.read())
     pieces: list[str] = []
     _write_canonical(tree, pieces.append)
-    return hashlib.sha256("".join(pieces).encode()).hexdigest(), tuple(n for n in _named_in(tree, module, path) if n.startswith(PACKAGE))
+    named = tuple(name for name in _named_in(tree, module, path) if name.startswith(PACKAGE))
+    return hashlib.sha256("".join(pieces).encode()).hexdigest(), named, _folders_in(tree)
+
+
+def _folders_in(tree: ast.Module) -> tuple[str, ...]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == "READS" for target in node.targets):
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
@@ -108,6 +120,10 @@ def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
             origin = ".".join(filter(None, (above, node.module)))
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _bytes_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @cache

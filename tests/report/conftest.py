@@ -1,21 +1,40 @@
-"""The cells of the small benchmark, on disk."""
+"""The cells of the small benchmark on disk, its site, and a browser."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from small_benchmark import ENTRIES, METRICS, image_values, write_cell
+from devtools import Page, browser, find_chromium
+from small_benchmark import COSTS, build_site, make_cells
+
+from uss_dagster.report import site
 
 
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Path]:
     """All entries on cats; alpha and beta on dogs, where beta's error is undefined and its overlap is of another protocol."""
-    folders = []
-    for entry in ENTRIES:
-        values = {(m, str(METRICS[m]["protocol"])): image_values(entry, m) for m in METRICS if (entry, m) != ("gamma", "ceiling")}
-        folders.append(write_cell(tmp_path / "scores", entry, "cats", values))
-    alpha = {("overlap", "strict"): image_values("alpha", "overlap"), ("error", "bits"): image_values("alpha", "error")}
-    beta = {("overlap", "loose"): image_values("beta", "overlap") + 0.4, ("error", "bits"): np.full(40, np.nan)}
-    return [*folders, write_cell(tmp_path / "scores", "alpha", "dogs", alpha), write_cell(tmp_path / "scores", "beta", "dogs", beta)]
+    return make_cells(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of the small benchmark, with costs beside it. Do not change it."""
+    home = tmp_path_factory.mktemp("site")
+    target = home / "reports" / "site"
+    build_site(target, make_cells(home))
+    (home / "reports" / "costs.js").write_text(site.costs_js(COSTS), encoding="utf-8")
+    (home / "reports" / "history.js").write_text("", encoding="utf-8")
+    return target
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[Page]:
+    """A browser's tab."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("NOT TESTED IN A BROWSER: no chromium here (Debian: apt-get install chromium).")
+    pytest.importorskip("websockets.sync.client", reason="NOT TESTED IN A BROWSER: the DevTools protocol needs the package websockets.")
+    with browser(executable) as page:
+        yield page

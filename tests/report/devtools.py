@@ -23,11 +23,13 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. ``complaints`` collects what a person would see as errors or warnings in the console."""
+    """One tab. ``complaints`` collects what a person would see as errors or warnings in the console; ``requests`` all that is loaded."""
 
     def __init__(self, socket: Any) -> None:
-        self._socket, self._number, self.complaints = socket, 0, []  # type: ignore[var-annotated]
-        for domain in ("Page", "Runtime", "Log"):
+        self._socket, self._number, self._loaded = socket, 0, False
+        self.complaints: list[Any] = []
+        self.requests: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
@@ -44,9 +46,10 @@ class Page:
         """Load a page at a size and a colour scheme, and wait until it has loaded."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._loaded = False
         self.send("Page.navigate", url=url)
-        while self._receive().get("method") != "Page.loadEventFired":
-            pass
+        while not self._loaded:  # the event may come before the command's answer
+            self._receive()
 
     def ask(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression."""
@@ -56,7 +59,7 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key on whatever has the focus."""
-        codes = {"Enter": 13, " ": 32, "ArrowRight": 39, "End": 35}
+        codes = {"Enter": 13, " ": 32, "ArrowRight": 39, "End": 35, "Tab": 9}
         common = {"key": key, "windowsVirtualKeyCode": codes[key], **({"text": "\r"} if key == "Enter" else {})}
         self.send("Input.dispatchKeyEvent", type="keyDown", **common)
         self.send("Input.dispatchKeyEvent", type="keyUp", **common)
@@ -69,6 +72,9 @@ class Page:
     def _receive(self) -> dict[str, Any]:
         message = json.loads(self._socket.recv(timeout=30))
         params = message.get("params", {})
+        self._loaded |= message.get("method") == "Page.loadEventFired"
+        if message.get("method") == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
         if message.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(params["exceptionDetails"])
         if message.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):

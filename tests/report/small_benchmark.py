@@ -1,12 +1,19 @@
-"""Scores of a small made-up benchmark, as the scores stage writes them."""
+"""Scores of a small made-up benchmark, as the scores stage writes them, and its site."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from uss_dagster.regions import Regions
+from uss_dagster.report import leaderboard, site
+from uss_dagster.report._evidence import Evidence, behind
+from uss_dagster.report._pictures import Picture
 
 ENTRIES: dict[str, dict[str, Any]] = {
     name: {
@@ -20,6 +27,10 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "licence": "MIT",
         "summary": "Cuts & merges.",
         "versions": {"cats": f"code-{name}"},
+        "parameters": [
+            {"name": "levels", "value": 3, "default": 5, "choices": [], "kind": "whole number"},
+            {"name": "<mode>", "value": "a", "default": "a", "choices": ["a", "b"], "kind": "text"},
+        ],
     }
     for name, title, backbone, supervised in [
         ("alpha", "Alpha", "vit", False),
@@ -29,7 +40,27 @@ ENTRIES: dict[str, dict[str, Any]] = {
     ]
 }
 DATASETS: dict[str, dict[str, Any]] = {
-    "cats": {"title": "Cats", "images": 40, "licence": "CC0", "citation": "Cat et al.", "truth": "classes", "version": "data-cats"},
+    "cats": {
+        "title": "Cats",
+        "images": 40,
+        "regions": 123,
+        "licence": "CC0",
+        "citation": "Cat et al. & <others>.",
+        "truth": "classes",
+        "version": "data-cats",
+        "validation": {
+            "checks": [
+                {"check": "there are images", "success": True, "message": ""},
+                {"check": "x < y", "success": True, "message": "1 & 2"},
+            ]
+        },
+        "classes": [
+            {"name": "all", "parent": -1, "kind": "inner", "share": 1.0, "images": 40},
+            {"name": "cat <b>", "parent": 0, "kind": "inner", "share": 0.25, "images": 30},
+            {"name": "ear", "parent": 1, "kind": "foreground", "share": 0.05, "images": 20},
+            {"name": "sky", "parent": 0, "kind": "background", "share": 0.75, "images": 40},
+        ],
+    },
     "dogs": {"title": "Dogs", "images": 40, "licence": "CC0", "citation": "Dog et al.", "truth": "annotators"},
 }
 METRICS: dict[str, dict[str, Any]] = {
@@ -37,6 +68,16 @@ METRICS: dict[str, dict[str, Any]] = {
     "error": {"title": "Error", "protocol": "bits", "higher_is_better": False, "oracle": False},
     "ceiling": {"title": "Ceiling", "protocol": "strict", "higher_is_better": True, "oracle": True},
 }
+
+
+COSTS: dict[str, dict[str, dict[str, Any]]] = {
+    "alpha": {"cats": {"seconds_per_image": 2.5, "peak_memory_mb": 900.0, "device": "cpu </script>", "images": 40}},
+    "beta": {"cats": {"seconds_per_image": 0.25, "peak_memory_mb": float("nan"), "device": "cpu", "images": 40}},
+}
+PUBLISHED = [
+    {"title": "Paper <b>A</b>", "setting": "all images", "source": "A & B, 2020", "supervised": True, "values": {"overlap": 0.987}},
+    {"title": "Paper B", "setting": "some", "source": "C, 2021", "supervised": False, "values": {"error": 1.25, "unplanned": 3.0}},
+]
 
 
 def image_values(entry: str, metric: str, n: int = 40) -> np.ndarray:
@@ -64,3 +105,46 @@ def write_cell(folder: Path, entry: str, dataset: str, values: dict[tuple[str, s
     columns = ["entry", "dataset", "metric", "protocol", "scope", "grid", "replicate", "value"]
     pd.DataFrame(resampled, columns=columns).astype({"replicate": "int32"}).to_parquet(target / "replicates.parquet")
     return target
+
+
+def make_cells(folder: Path) -> list[Path]:
+    """All entries on cats; alpha and beta on dogs, where beta's error is undefined and its overlap is of another protocol."""
+    folders = []
+    for entry in ENTRIES:
+        values = {(m, str(METRICS[m]["protocol"])): image_values(entry, m) for m in METRICS if (entry, m) != ("gamma", "ceiling")}
+        folders.append(write_cell(folder / "scores", entry, "cats", values))
+    alpha = {("overlap", "strict"): image_values("alpha", "overlap"), ("error", "bits"): image_values("alpha", "error")}
+    beta = {("overlap", "loose"): image_values("beta", "overlap") + 0.4, ("error", "bits"): np.full(40, np.nan)}
+    return [*folders, write_cell(folder / "scores", "alpha", "dogs", alpha), write_cell(folder / "scores", "beta", "dogs", beta)]
+
+
+def pictures() -> Iterator[Picture]:
+    """Two samples of cats, of which the first lacks beta, and an image of alpha's gallery only."""
+    rng = np.random.default_rng(0)
+    for number, (height, width) in enumerate(((40, 60), (60, 40), (40, 40))):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        labels = np.indices((height, width)).sum(axis=0) // 20
+        found = {"alpha": Regions.from_label_map(labels)} | ({"beta": Regions.from_label_map(labels % 2)} if number == 1 else {})
+        name = ("a/b <script>", "i1", "i2")[number]
+        yield Picture("cats", name, image, Regions.from_label_map(labels), found, sample=number < 2)
+
+
+def evidence(cells: Iterable[Path]) -> Any:
+    """What lies behind the rows, with alpha's gallery as its manifest would have it."""
+    read = behind({name: [c for c in cells if c.name == name] for name in DATASETS})
+    chosen = [["best", "i1", 0.9], ["median", "a/b <script>", 0.5], ["worst", "i2", 0.1]]
+    way = {"metric": "overlap", "protocol": "strict", "scope": "image", "grid": "full"}
+
+    def of(dataset: str) -> Evidence:
+        found = read(dataset)
+        gallery = {"alpha": {**way, "images": chosen}} if dataset == "cats" else {}
+        return dataclasses.replace(found, gallery=gallery, skipped={"alpha": ["i7 <i>"]})
+
+    return of
+
+
+def build_site(target: Path, cells: list[Path]) -> Path:
+    """The site of the small benchmark, with published figures for cats."""
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
+    datasets = {name: facts | ({"published": PUBLISHED} if name == "cats" else {}) for name, facts in DATASETS.items()}
+    return site.build(target, frame, ENTRIES, datasets, METRICS, pictures(), evidence(cells))

@@ -1,43 +1,24 @@
-"""The page: escaping, determinism, and how it behaves in a real browser."""
+"""The site: escaping, determinism, what its pages say, and how they behave in a real browser."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from devtools import Page, browser, find_chromium
-from small_benchmark import DATASETS, ENTRIES, METRICS
+from axe import axe_source, serious_violations
+from devtools import Page
+from small_benchmark import COSTS, DATASETS, ENTRIES, METRICS, build_site, image_values, make_cells
 
-from uss_dagster.regions import Regions
 from uss_dagster.report import leaderboard, site
 
-COSTS = {
-    "alpha": {"cats": {"seconds_per_image": 2.5, "peak_memory_mb": 900.0, "device": "cpu </script>", "images": 40}},
-    "beta": {"cats": {"seconds_per_image": 0.25, "peak_memory_mb": float("nan"), "device": "cpu", "images": 40}},
-}
-
-
-def pictures() -> Iterator[site.Picture]:
-    rng = np.random.default_rng(0)
-    for number, (height, width) in enumerate(((40, 60), (60, 40))):
-        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        labels = np.indices((height, width)).sum(axis=0) // 20
-        found = {"alpha": Regions.from_label_map(labels)} | ({"beta": Regions.from_label_map(labels % 2)} if number else {})
-        yield "cats", f"a/b <{number}>", image, Regions.from_label_map(labels), found
-
-
-@pytest.fixture
-def folder(cells: list[Path], tmp_path: Path) -> Path:
-    frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
-    site.build(tmp_path / "reports" / "site", frame, ENTRIES, DATASETS, METRICS, pictures())
-    (tmp_path / "reports" / "costs.js").write_text(site.costs_js(COSTS))
-    return tmp_path / "reports" / "site"
+BETA = "beta"
 
 
 class Tags(HTMLParser):
@@ -48,11 +29,14 @@ class Tags(HTMLParser):
         self.open: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
-        self.scripts = 0
+        self.sources: list[str | None] = []
+        self.pictures_without_words = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
-        self.scripts += tag == "script"
+        if tag == "script":
+            self.sources.append(found.get("src"))
+        self.pictures_without_words += tag == "img" and not found.get("alt")
         self.ids += [found["id"] or ""] if "id" in found else []
         self.links += [v or "" for k, v in attrs if k in ("href", "src", "data-flat", "data-lines")]
         if tag not in ("meta", "link", "img", "br", "input"):
@@ -62,43 +46,101 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing at {self.getpos()}"
 
 
-def test_the_page_is_sound(folder: Path) -> None:
-    tags = Tags()
-    tags.feed((folder / "index.html").read_text())
-    assert not tags.open
-    assert len(tags.ids) == len(set(tags.ids))
-    assert tags.scripts == 2, "costs.js and the page's own script; a title cannot add one"
-    for link in tags.links:
-        if link.startswith("#"):
-            assert link[1:] in tags.ids
-        elif not link.startswith(("https://example.org/", "data:,")):
-            assert (folder / link).resolve().is_file(), link
-    assert not re.search(r"src=\"(https?:)?//", (folder / "index.html").read_text()), "nothing is loaded from the network"
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
-def test_what_is_data_is_escaped_and_what_matters_is_said(folder: Path) -> None:
-    page = (folder / "index.html").read_text()
-    assert "Beta &lt;script&gt;" in page
-    assert "dvc repro scores@alpha__cats" in page
+def board(folder: Path, name: str) -> dict:
+    text = read(folder / "data" / f"board-{name}.js")
+    return json.loads(text[text.index("] = ") + 4 :].rstrip(";\n"))
+
+
+def test_every_page_is_sound_and_its_links_lead_somewhere(folder: Path) -> None:
+    pages = sorted(folder.rglob("*.html"))
+    assert len(pages) == 4 + 4 + 2, "leaderboard, explorer, history, exports; four entries; two datasets"
+    for page in pages:
+        tags = Tags()
+        tags.feed(read(page))
+        assert not tags.open, page
+        assert len(tags.ids) == len(set(tags.ids)), page
+        assert not tags.pictures_without_words, page
+        assert all(source is None or "script>" not in source for source in tags.sources), "a title cannot add a script"
+        assert tags.sources.count(None) == (3 if page.name == "explorer.html" else 1), page
+        for link in tags.links:
+            if not link.startswith(("https://", "data:,", "#")):
+                assert (page.parent / link.partition("#")[0]).resolve().is_file(), (page, link)
+        assert not re.search(r"src=\"(https?:)?//", read(page)), "nothing is loaded from the network"
+
+
+def test_what_is_data_is_escaped_everywhere(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.suffix in (".html", ".js"):
+            assert "<script>alert" not in read(path), path
+            assert "a/b <script>" not in read(path), path
+    method, dataset = read(folder / "methods" / "beta.html"), read(folder / "datasets" / "cats.html")
+    assert "Beta &lt;script&gt;" in method
+    assert 'href="https://example.org/paper?a=1&amp;b=2"' in method
+    assert "Cat et al. &amp; &lt;others&gt;." in dataset
+    assert "cat &lt;b&gt;" in dataset
+    assert "x &lt; y" in dataset
+
+
+def test_a_methods_page_says_how_to_repeat_it_and_where_it_fails(folder: Path) -> None:
+    page = read(folder / "methods" / "alpha.html")
+    assert "uss repro scores@alpha__cats" in page
+    assert "uss segment PICTURES --method alpha --backbone vit --param levels=3" in page
+    assert "Best, median and worst of 40 images by Overlap" in page
+    values = image_values("alpha", "overlap")
+    order = np.argsort(values)
+    shown = page[page.index("Where it fails") :]
+    places = [shown.index(f">i{i}<") for i in order[:10]]
+    assert places == sorted(places), "worst first"
+    assert f"{values[order[0]]:.3f}" in shown
+    assert "1 images have no score" in page or "i7 &lt;i&gt;" in page
+    assert "<b>3</b>" in page, "a parameter that differs from its default"
+    assert "code-alpha" in page
+    assert "data-cats" in page
+    assert page.index("NMCovering" if "NMCovering" in page else "Overlap") < page.index("Parameters and ablations")
+    assert "explorer.html#d=cats&amp;i=a%2Fb%20%3Cscript%3E&amp;e=alpha" in page
+
+
+def test_a_datasets_page_counts_and_shows_its_classes(folder: Path) -> None:
+    page = read(folder / "datasets" / "cats.html")
+    assert "25.00% · 30 images" in page
+    assert "2 of 2 checks passed" in page
     assert "evenly spaced in the sorted image ids" in page
-    assert "Not run on this dataset: Gamma, Labelled." in page
-    assert "Best without labels: Alpha" in page or "Best without labels: Gamma" in page
-    assert 'href="https://example.org/paper?a=1&amp;b=2"' in page
-    assert "Cat et al." in page
+    assert "2 classes without children" in page
+    assert "CC0" in page
 
 
-def test_same_inputs_same_files(cells: list[Path], folder: Path, tmp_path: Path) -> None:
-    frame = leaderboard.build(cells[::-1], ENTRIES, DATASETS, METRICS)
-    site.build(tmp_path / "again", frame, ENTRIES, DATASETS, METRICS, pictures())
+def test_rankings_are_those_of_the_table_and_pairs_those_of_the_scores(folder: Path, tmp_path: Path) -> None:
+    cells = make_cells(tmp_path)
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
+    cats = board(folder, "cats")
+    assert [g["metric"] for g in cats["groups"]] == ["overlap", "error", "ceiling"]
+    first = frame[(frame["dataset"] == "cats") & (frame["metric"] == "overlap")]
+    assert [r[0] for r in cats["groups"][0]["rows"]] == first["entry"].tolist()
+    assert [r[1] for r in cats["groups"][0]["rows"]] == pytest.approx(first["value"].tolist(), abs=1e-7)
+    dogs = board(folder, "dogs")
+    assert [(g["metric"], g["protocol"]) for g in dogs["groups"]] == [("overlap", "loose"), ("overlap", "strict"), ("error", "bits")]
+    text = read(folder / cats["groups"][0]["pairs"])
+    pairs = json.loads(text[text.index("] = ") + 4 :].rstrip(";\n"))
+    kept = np.frombuffer(base64.b64decode(pairs["values"]["alpha"]), "<f4")
+    assert kept == pytest.approx([image_values("alpha", "overlap")[int(i[1:])] for i in pairs["images"]], abs=1e-6)
+
+
+def test_same_inputs_same_files(folder: Path, tmp_path: Path) -> None:
+    build_site(tmp_path / "again", make_cells(tmp_path)[::-1])
     files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
-    assert len(files) == 1 + 2 * 3 + 3 * 2, "the page; photo and truth of two images; three segmentations in two views"
+    assert files == [p.relative_to(tmp_path / "again") for p in sorted((tmp_path / "again").rglob("*")) if p.is_file()]
     for name in files:
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
 def test_no_scores_no_pictures(tmp_path: Path) -> None:
     page = site.build(tmp_path, leaderboard.build([], ENTRIES, DATASETS, METRICS), ENTRIES, DATASETS, METRICS)
-    assert "No scores yet" in page.read_text()
+    assert "0 entries on 0 datasets" in read(page)
+    assert (tmp_path / "explorer.html").exists()
 
 
 def test_costs_are_plain_data() -> None:
@@ -111,84 +153,205 @@ def test_costs_are_plain_data() -> None:
     assert site.costs_table(COSTS).splitlines()[2] == "beta,cats,0.25,,cpu,40"
 
 
-@pytest.mark.parametrize("values", [[0.5, 0.5], [0.31, 0.62], [1e-4, 2e-4], [1.2, 240.0], [-3.0, 5.0]])
-def test_axes_hold_all_values_and_have_few_round_ticks(values: list[float]) -> None:
-    import pandas as pd
-
-    low, high, ticks = site._axis(pd.DataFrame({"value": values, "low": values, "high": values}))
-    assert low < min(values) <= max(values) < high
-    assert 1 <= len(ticks) <= 5
-    assert all(low <= t <= high for t in ticks)
-
-
 # -- in a browser ---------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page]:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("NOT TESTED IN A BROWSER: no chromium here (Debian: apt-get install chromium).")
-    pytest.importorskip("websockets.sync.client", reason="NOT TESTED IN A BROWSER: the DevTools protocol needs the package websockets.")
-    with browser(executable) as page:
-        yield page
+NAMES = "[...document.querySelectorAll('#rows tr[data-entry]')].map(r => r.dataset.entry)"
+READY = "new Promise(done => { const wait = () => document.querySelector('#rows tr') ? done(1) : setTimeout(wait, 5); wait(); })"
 
 
-FIRST = "document.querySelector('.ranking')"
-NAMES = f"[...{FIRST}.tBodies[0].rows].map(r => r.cells[1].querySelector('a').textContent.split(' ')[0])"
-
-
-def test_sorting_tabs_views_and_costs_work_without_complaints(tab: Page, folder: Path) -> None:
+def opened(tab: Page, folder: Path, place: str = "", **window: int | str) -> None:
     tab.complaints.clear()
-    tab.open((folder / "index.html").as_uri())
-    assert tab.ask(NAMES)[0] == "Labelled"
-    assert tab.ask("document.querySelectorAll('.panel:not([hidden])').length") == 2, "one panel a dataset"
+    tab.requests.clear()
+    tab.open("about:blank")
+    tab.open((folder / "index.html").as_uri() + place, **window)  # type: ignore[arg-type]
+    tab.ask(READY)
 
-    head = f"{FIRST}.tHead.rows[0].cells"
+
+def choose(tab: Page, name: str, value: str, event: str = "change") -> None:
+    tab.ask(
+        f"(() => {{ const e = document.getElementById('{name}'); e.value = {json.dumps(value)}; e.dispatchEvent(new Event('{event}')); }})()"
+    )
+
+
+def test_sorting_by_mouse_and_keyboard(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    assert tab.ask(NAMES)[0] == "labelled"
+    head = "document.querySelector('#heads').cells"
     tab.ask(f"{head}[1].querySelector('button').focus()")
     tab.press("Enter")
-    assert tab.ask(NAMES) == ["Alpha", "Beta", "Gamma", "Labelled"]
-    assert tab.ask(f"[...{head}].map(h => h.getAttribute('aria-sort'))") == [None, "ascending", None, None, None]
+    assert tab.ask(NAMES) == ["alpha", "beta", "gamma", "labelled"]
+    assert tab.ask(f"[...{head}].map(h => h.getAttribute('aria-sort'))") == [None, "ascending", None, None, None, None]
     tab.press("Enter")
-    assert tab.ask(NAMES) == ["Labelled", "Gamma", "Beta", "Alpha"]
+    assert tab.ask(NAMES) == ["labelled", "gamma", "beta", "alpha"]
     tab.ask(f"{head}[2].querySelector('button').click()")
-    assert tab.ask(f"[...{FIRST}.tBodies[0].rows].map(r => r.cells[0].textContent)") == ["1", "2", "3", "4"]
+    assert tab.ask("[...document.querySelectorAll('#rows .rank')].map(c => c.textContent)") == ["1", "2", "3", "4"]
     tab.ask(f"{head}[3].querySelector('button').click()")
-    assert tab.ask(NAMES)[:2] == ["Beta", "Alpha"], "fastest first, unknown last"
-    costs = tab.ask(f"[...{FIRST}.tBodies[0].rows].map(r => [r.cells[3].textContent, r.cells[4].textContent])")
+    assert tab.ask(NAMES)[:2] == ["beta", "alpha"], "fastest first, unknown last"
+    costs = tab.ask("[...document.querySelectorAll('#rows tr')].map(r => [r.cells[3].textContent, r.cells[4].textContent])")
     assert costs == [["0.25", "–"], ["2.5", "900"], ["–", "–"], ["–", "–"]]
-
-    tab.ask("document.querySelector('[role=tab]').focus()")
-    tab.press("ArrowRight")
-    assert tab.ask("document.activeElement.textContent") == "Error"
-    assert tab.ask("document.querySelector('.panel:not([hidden]) h3').textContent.trim()") == "Error"
-    tab.press("End")
-    assert tab.ask("document.querySelector('.panel:not([hidden]) h3').textContent.trim()") == "All metrics"
-
-    tab.ask("document.querySelector('.views input[value=lines]').click()")
-    shown = tab.ask("[...document.querySelectorAll('img[data-lines]')].map(i => i.getAttribute('src'))")
-    assert shown
-    assert all(s.endswith("-lines.jpg") for s in shown)
-    assert tab.ask("document.querySelectorAll('script').length") == 2
+    tab.press("Tab")
+    assert tab.ask("document.activeElement.closest('table, form, nav, header') !== null"), "the keyboard goes on from there"
     assert tab.complaints == []
+
+
+def test_filters_narrow_the_ranking_and_the_finding_follows(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    finding = "document.getElementById('finding').textContent"
+    assert tab.ask(finding).startswith("Best: Labelled. Its lead over every other entry is clear at 95 %. Best without labels: ")
+    choose(tab, "labels", "no")
+    assert set(tab.ask(NAMES)) == {"alpha", "beta", "gamma"}
+    tab.ask("new Promise(done => { const wait = () => document.querySelector('tr.tied') ? done(1) : setTimeout(wait, 5); wait(); })")
+    assert tab.ask("document.querySelectorAll('tr.best').length + document.querySelectorAll('tr.tied').length") == 2, (
+        "alpha and gamma are tied"
+    )
+    assert "1 other cannot be told apart" in tab.ask(finding)
+    choose(tab, "seconds", "1", "input")
+    assert tab.ask(NAMES) == ["beta"]
+    assert "Only Beta" in tab.ask(finding)
+    assert "2 without a known time left out" in tab.ask("document.getElementById('facts').textContent")
+    assert "s=1" in tab.ask("location.hash")
+    tab.ask("document.querySelector('#controls button[type=reset]').click()")
+    tab.ask("new Promise(done => setTimeout(done, 50))")
+    assert len(tab.ask(NAMES)) == 4
+    choose(tab, "backbone", "none")
+    assert tab.ask(NAMES) == ["beta"]
+    opened(tab, folder, "#d=dogs&m=error&b=vit")
+    assert tab.ask(NAMES) == ["alpha"], "the address keeps dataset, metric and filters"
+    assert tab.complaints == []
+
+
+def test_protocols_are_never_ranked_together(tab: Page, folder: Path) -> None:
+    opened(tab, folder, "#d=dogs")
+    options = tab.ask("[...document.querySelectorAll('#metric option')].map(o => o.textContent)")
+    assert options == ["Overlap (loose)", "Overlap (strict)", "Error"]
+    assert tab.ask(NAMES) == ["beta"]
+    assert "protocol loose, matched within each image" in tab.ask("document.getElementById('facts').textContent")
+    choose(tab, "protocol", "strict")
+    assert tab.ask(NAMES) == ["alpha"]
+
+
+def test_published_figures_stand_apart(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    assert tab.ask("document.querySelector('#published h3').textContent") == "Published figures, not measured here"
+    assert tab.ask("document.querySelector('#published tbody').textContent") == "Paper <b>A</b>uses labels0.987A & B, 2020; all images"
+    assert tab.ask("document.querySelectorAll('#rows tr').length") == 4
+    choose(tab, "metric", "2")
+    assert tab.ask("document.getElementById('published').childElementCount") == 0
+
+
+def test_why_a_row_differs_is_what_compare_says_and_how_to_repeat_it(tab: Page, folder: Path, tmp_path: Path) -> None:
+    opened(tab, folder, "#l=no")
+    tab.ask("document.querySelector('#rows tr[data-entry=beta] .why').focus()")
+    tab.press("Enter")
+    text = tab.ask(
+        "new Promise(done => { const wait = () => { const d = document.querySelector('.explained'); d ? done(d.textContent) : setTimeout(wait, 5); };"
+        " wait(); })"
+    )
+    best = tab.ask(NAMES)[0]
+    _, replicates = leaderboard.read_cells([c for c in make_cells(tmp_path) if c.name == "cats"])
+    table: pd.DataFrame = replicates["cats", "overlap", "strict", "image", "full"]
+    low, high = leaderboard.paired_difference(table["beta"].to_numpy(), table[best].to_numpy())
+    assert f"−{-low:.3f} to −{-high:.3f}" in text
+    assert "Worse, at 95 % confidence." in text
+    worse = int((image_values("beta", "overlap") < image_values(best, "overlap")).sum())
+    assert f"worse on {worse} of 40 images" in text
+    assert "uss repro scores@beta__cats" in text
+    assert tab.ask("document.querySelectorAll('.strip circle').length") == 40
+    tab.ask("document.querySelector('.explained .copy').click()")
+    copied = "new Promise(done => setTimeout(() => done(document.querySelector('.explained .copy').textContent), 60))"
+    assert tab.ask(copied) in ("Copied", "Select and copy by hand")
+    tab.ask("document.querySelector('#heads').cells[1].querySelector('button').click()")
+    assert tab.ask("document.querySelector('#rows tr[data-entry=beta]').nextElementSibling.className") == "detail", "sorting keeps it open"
+    tab.ask("document.querySelector('#rows tr[data-entry=beta] .why').click()")
+    assert tab.ask("document.querySelectorAll('.explained').length") == 0
+    assert tab.complaints == []
+
+
+def test_quality_against_cost(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    assert tab.ask("document.querySelectorAll('#pareto a').length") == 2, "the entries whose cost is known"
+    assert tab.ask("document.querySelectorAll('#pareto a.on-front').length") == 2, "one is cheaper, the other better"
+    assert "2 without a known cost" in tab.ask("document.getElementById('pareto-facts').textContent")
+    choose(tab, "cost", "peak_memory_mb")
+    assert tab.ask("document.querySelectorAll('#pareto a').length") == 1
+
+
+def test_pictures_open_the_explorer_and_an_image_called_script_is_harmless(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    assert tab.ask("[...document.querySelectorAll('#image option')].map(o => o.textContent)") == ["a/b <script>", "i1"]
+    assert tab.ask("document.querySelectorAll('#pictures img').length") == 3, "photo, ground truth, alpha"
+    choose(tab, "image", "1")
+    assert tab.ask("document.querySelectorAll('#pictures img').length") == 4
+    choose(tab, "view", "1")
+    assert tab.ask("[...document.querySelectorAll('#pictures img')].slice(1).every(i => i.src.endsWith('-lines.jpg'))")
+    link = tab.ask("document.querySelector('#pictures a').href")
+    assert "explorer.html#d=cats&i=i1&e=" in link
+    tab.ask("document.getElementById('all').open = true")
+    tab.ask("new Promise(done => setTimeout(done, 30))")
+    assert tab.ask("document.querySelectorAll('#all-table tbody tr').length") == 4
+    assert tab.complaints == []
+
+
+def test_a_person_chooses_light_or_dark(tab: Page, folder: Path) -> None:
+    opened(tab, folder, scheme="dark")
+    paper = "parseInt(getComputedStyle(document.body).backgroundColor.slice(4))"
+    assert tab.ask(paper) < 60
+    tab.ask("document.querySelector('.theme').click()")
+    assert tab.ask(paper) > 200
+    tab.open((folder / "methods" / "alpha.html").as_uri(), scheme="dark")
+    assert tab.ask(paper) > 200, "other pages know the choice"
+    tab.ask("localStorage.clear()")
+
+
+PAGES = ["index.html", "methods/alpha.html", "datasets/cats.html", "history.html", "exports.html"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
-def test_the_page_fits_its_window(tab: Page, folder: Path, width: int, scheme: str) -> None:
-    tab.complaints.clear()
-    tab.open((folder / "index.html").as_uri(), width=width, scheme=scheme)
-    assert tab.ask("document.documentElement.scrollWidth") == width
-    cut_off = "[...document.querySelectorAll('.ranking td, .ranking th')].filter(c => c.scrollWidth > c.clientWidth + 1).length"
-    assert tab.ask(cut_off) == 0
-    paper, ink = (tab.ask(f"getComputedStyle(document.body).{p}").removeprefix("rgb(").split(",")[0] for p in ("backgroundColor", "color"))
-    assert (int(paper) > int(ink)) == (scheme == "light")
-    assert tab.complaints == []
+@pytest.mark.parametrize("width", [360, 1920])
+def test_pages_fit_their_window_load_nothing_and_do_not_complain(tab: Page, folder: Path, width: int, scheme: str) -> None:
+    for page in PAGES:
+        tab.complaints.clear()
+        tab.requests.clear()
+        tab.open((folder / page).as_uri(), width=width, scheme=scheme)
+        if page == "index.html":
+            tab.ask(READY)
+            tab.ask("document.querySelectorAll('.why')[1].click()")
+            tab.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+            tab.ask("new Promise(done => setTimeout(done, 80))")
+        assert tab.ask("document.documentElement.scrollWidth") == width, page
+        paper, ink = (
+            tab.ask(f"getComputedStyle(document.body).{p}").removeprefix("rgb(").split(",")[0] for p in ("backgroundColor", "color")
+        )
+        assert (int(paper) > int(ink)) == (scheme == "light")
+        assert tab.complaints == [], page
+        assert all(r.startswith(("file:", "data:")) for r in tab.requests), page
 
 
-def test_a_page_without_its_costs_shows_dashes_and_still_sorts(tab: Page, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(tab: Page, folder: Path, scheme: str) -> None:
+    source = axe_source()
+    for page in PAGES[:3] if scheme == "light" else PAGES[:1]:
+        tab.open((folder / page).as_uri(), scheme=scheme)
+        if page == "index.html":
+            tab.ask(READY)
+            tab.ask("document.querySelectorAll('.why')[1].click()")
+            tab.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+            tab.ask("new Promise(done => setTimeout(done, 80))")
+        assert serious_violations(tab, source) == [], page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [480, 768, 1024, 1280, 2560, 3840])
+def test_pages_fit_any_window(tab: Page, folder: Path, width: int) -> None:
+    for page in PAGES:
+        tab.open((folder / page).as_uri(), width=width)
+        assert tab.ask("document.documentElement.scrollWidth") == width, page
+
+
+def test_a_site_without_its_costs_shows_dashes_and_still_sorts(tab: Page, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "elsewhere" / "site")
-    tab.open((tmp_path / "elsewhere" / "site" / "index.html").as_uri())
-    assert tab.ask(f"{FIRST}.tBodies[0].rows[0].cells[3].textContent") == "–"
-    tab.ask(f"{FIRST}.tHead.rows[0].cells[1].querySelector('button').click()")
-    assert tab.ask(NAMES)[0] == "Alpha"
+    opened(tab, tmp_path / "elsewhere" / "site")
+    assert tab.ask("document.querySelector('#rows tr').cells[3].textContent") == "–"
+    assert "No cost of these entries is known" in tab.ask("document.getElementById('pareto-facts').textContent")
+    tab.ask("document.querySelector('#heads').cells[1].querySelector('button').click()")
+    assert tab.ask(NAMES)[0] == "alpha"

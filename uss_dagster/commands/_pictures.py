@@ -20,6 +20,7 @@ from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.report.explorer import FOLDER, PAGE, is_page
 
 SIGNATURE = "uss segment"
 """The PNG text ``Software`` of every overlay: by it an overlay is known, and never taken for one of the pictures to segment."""
@@ -28,13 +29,15 @@ FEW = 4
 
 
 def pictures(paths: list[Path]) -> list[Path]:
-    """The pictures given and those in the folders given, but for overlays of earlier runs, which may lie in the same folders."""
+    """The pictures given and those in the folders given, but for what earlier runs drew, which may lie in the same folders."""
     given = {p for p in paths if p.is_file()}
     found = find_images(paths)
-    files = [p for p in found if p in given or not is_overlay(p)]
+    explorers = {folder for folder in {p.parent for p in found} if folder.name == FOLDER and is_page(folder.parent / PAGE)}
+    files = [p for p in found if p in given or not (p.parent in explorers or is_overlay(p))]
     if not files:
         raise UsageError(
-            f"All {len(found)} pictures in {', '.join(map(str, paths))} are overlays that `{SIGNATURE}` drew; there is nothing to segment."
+            f"All {len(found)} pictures in {', '.join(map(str, paths))} are overlays that `{SIGNATURE}` drew, or an explorer's; "
+            f"there is nothing to segment."
         )
     return files
 

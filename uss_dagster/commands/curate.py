@@ -23,6 +23,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.pictures import decode
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import remove
+from uss_dagster.commands._explored import explore
 from uss_dagster.commands._parameters import parse_parameters
 from uss_dagster.commands._pictures import Readable, Reader, common_folder, ids_of, pictures, relative_name
 from uss_dagster.commands._records import Outcome, Recipe, RecordPool, make_records
@@ -30,6 +31,7 @@ from uss_dagster.curation.human import labels_of_coco, no_labels
 from uss_dagster.curation.params import CurateParams, PoolParams, pool_defaults
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.fingerprint import fingerprint
+from uss_dagster.report.explorer import PAGE
 
 WORK = ".curate"
 CHUNK = 8
@@ -109,11 +111,16 @@ def curate_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], co
         remove(refused)
         os.replace(new, refused)
         raise BadData(f"The result was refused: {report.reasons()[0]} It lies in {refused} with its report; {job.out} is as it was.")
+    said = _said(made.summary, drift_facts(rows)["drift"], job.out, outcomes)
+    if made.ids:
+        found = job.reader.method, f"{info['methods']}, curated"
+        few = explore(new, new / "masks.parquet", made.ids, lambda image_id: job.reader.read(source[image_id]), *found)
+        said[-1] += f"; to explore the masks{few}, open {job.out / PAGE}"
     if job.copy:
         _copy_pictures(new, made.ids, source, {outcome.image_id: outcome.name for outcome in outcomes})
     _put_in_place(new, job.out)
     _forget_other_records(work, {outcome.record for outcome in outcomes})
-    for line in _said(made.summary, drift_facts(rows)["drift"], job.out, outcomes):
+    for line in said:
         tell(line)
     unusable = [outcome for outcome in outcomes if outcome.problem] + [outcome for outcome in outcomes if outcome.image_id in made.failures]
     for image_id, why in made.failures.items():

@@ -21,9 +21,11 @@ from uss_dagster import registry
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.tables import regions_to_table
+from uss_dagster.commands._explored import check_place, explore
 from uss_dagster.commands._pictures import SIGNATURE, Readable, Reader, common_folder, ids_of, is_overlay, pictures, relative_name
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions.coco import annotation
+from uss_dagster.report.explorer import PAGE
 
 LONG_SIDE = 1024
 
@@ -77,6 +79,11 @@ def segment_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], c
             else:
                 tables.add(outcome)
                 tell(f"{counter}  {job.out / outcome.image_id}.png  {outcome.rows.num_rows} regions")
+    if done := [image["image_id"] for image in tables.images]:
+        file_of = dict(named)
+        found = module.SPEC.name, module.SPEC.title
+        few = explore(job.out, job.out / "regions.parquet", done, lambda image_id: job.reader.read(file_of[image_id]), *found)
+        tell(f"to explore the regions{few}, open {job.out / PAGE}")
     if failed == len(named):
         raise BadData(
             f"None of the {failed} pictures could be used, so nothing was written." if failed > 1 else "The picture could not be used."
@@ -116,6 +123,7 @@ def _check_out(out: Path, ids: list[str]) -> None:
     above = next(p for p in (out, *out.absolute().parents) if p.exists() or p.is_symlink())
     if not above.is_dir():
         raise UsageError(f"--out {out}: {above} is a file. Name a folder; it is made if it is not there.")
+    check_place(out)
     for image_id in ids:
         path = out / f"{image_id}.png"
         if path.exists() and not is_overlay(path):

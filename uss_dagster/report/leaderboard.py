@@ -97,9 +97,13 @@ def write(frame: pd.DataFrame, target_dir: Path | str, published: Published | No
     target.mkdir(parents=True, exist_ok=True)
     schema = _schema()
     write_table(target / "leaderboard.parquet", pa.Table.from_pandas(frame[COLUMNS], schema=schema, preserve_index=False), schema)
-    csv = frame[COLUMNS].to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    (target / "leaderboard.csv").write_text(csv, encoding="utf-8", newline="\n")
+    (target / "leaderboard.csv").write_text(to_csv(frame), encoding="utf-8", newline="\n")
     (target / "leaderboard.md").write_text(to_markdown(frame, published), encoding="utf-8", newline="\n")
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The rows as comma-separated values."""
+    return frame[COLUMNS].to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def read(folder: Path | str) -> pd.DataFrame:

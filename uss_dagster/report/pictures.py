@@ -28,6 +28,9 @@ BANDS = ((4, 3, (45, 11, 89)), (8, 2, (156, 41, 100)), (16, 1, (226, 92, 48)), (
 """Contours: (appears by this number of regions, line width in pixels, colour), widest first."""
 
 
+_LAST: list[tuple[Regions, np.ndarray]] = []
+
+
 def colours(n: int) -> np.ndarray:
     """Uint8 (n, 3): a palette of even lightness whose neighbours differ in hue; colour i does not depend on n.
 
@@ -63,9 +66,14 @@ def appearance(regions: Regions) -> np.ndarray:
     """Float (K,): the number of regions in view when each region first shows; infinite for those never shown.
 
     A tree is opened from the top, highest ``level`` first (largest region first where levels are missing); all children of the
-    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates.
+    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. The last
+    family's answer is kept, since every drawing of it asks for it.
     """
-    return _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+    if not _LAST or _LAST[0][0] is not regions:
+        found = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+        found.flags.writeable = False
+        _LAST[:] = [(regions, found)]
+    return _LAST[0][1]
 
 
 def is_tree(regions: Regions) -> bool:
@@ -157,11 +165,6 @@ def overlay(image: np.ndarray, regions: Regions, n_regions: int = 8, reference: 
     the regions that overlap it most, so that one thing has one colour in the pictures of all methods.
     """
     return paint(image, colour_map(flat_cut(_fitted(regions, image), n_regions), reference))
-
-
-def truth_overlay(image: np.ndarray, truth: Regions) -> np.ndarray:
-    """Uint8 (H, W, 3): the ground truth of ``truth_map`` as colours over the photo."""
-    return paint(image, colour_map(truth_map(_fitted(truth, image))))
 
 
 def colour_map(labels: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:

@@ -1,16 +1,20 @@
-"""``scores``: regions of an entry against ground truth → tidy scores, bootstrap replicates, and the regions of a few samples."""
+"""``scores``: regions of an entry against ground truth → tidy scores, bootstrap replicates, and the regions of a few images.
+
+These are the samples, the same for every entry, and the gallery: the images that this entry does best, middling and worst on.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from uss_dagster import registry
 from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import evenly_spaced
@@ -50,10 +54,12 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
         scored = {i for p in shards for i in read_table(p, REGIONS, columns=["image_id"])["image_id"].to_pylist()}
     ids = sorted(scored)
     shown = set(evenly_spaced(ids, cell["samples"]))
-    samples = pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", shown)]) for p in shards)
+    gallery = gallery_of(cell["metrics"], cell["grids"][0], image_rows)
     write_table(staging.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
     write_table(staging.folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
-    write_table(staging.folder / "samples.parquet", samples, REGIONS)
+    for name, chosen in (("samples", shown), ("gallery", {image_id for _, image_id, _ in gallery.get("images", [])})):
+        kept = pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", chosen)]) for p in shards)
+        write_table(staging.folder / f"{name}.parquet", kept, REGIONS)
     skipped = total.skipped()
     staging.publish(
         root / "data" / "scores" / cell["entry"] / cell["dataset"],
@@ -68,12 +74,34 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
                 "skipped": max((len(ids) for ids in skipped.values()), default=0),
             },
             "skipped": skipped,
+            "gallery": gallery,
         },
     )
     summary = {_name(row): row["value"] for row in rows if row["image_id"] is None}
     rounded = {k: round(v, 6) for k, v in sorted(summary.items())}
     write_whole(root / "reports" / "metrics" / f"{key}.json", json.dumps(rounded, indent=1) + "\n")
     return {"images": len(ids), **rounded}
+
+
+def gallery_of(families: Sequence[str], grid: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """The convention of the first metric with scores of single images, and by it the best, the median and the worst image.
+
+    Oracles and details come after the others. Equal scores go by image id; of an even number the better middle one is taken.
+    """
+    specs = {name: metric for family in families for name, metric in registry.load("metric", family).SPEC.metrics.items()}
+    found = {row["metric"] for row in rows if row["grid"] == grid}
+    candidates = sorted((n for n in specs if n in found), key=lambda n: (specs[n].oracle, specs[n].detail))
+    if not candidates:
+        return {}
+    metric = candidates[0]
+    sign = -1 if specs[metric].higher_is_better else 1
+    ranked = sorted(
+        (row for row in rows if row["metric"] == metric and row["grid"] == grid), key=lambda r: (sign * r["value"], r["image_id"])
+    )
+    chosen = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    places = {at: place for place, at in reversed(chosen.items())}  # of fewer than three images, the first word for each
+    images = [[places[at], ranked[at]["image_id"], ranked[at]["value"]] for at in sorted(places)]
+    return {**{k: ranked[0][k] for k in ("metric", "protocol", "scope", "grid")}, "images": images}
 
 
 def _name(row: Row) -> str:

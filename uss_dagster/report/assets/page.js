@@ -1,80 +1,60 @@
 "use strict";
 
-// Metric tabs. Without scripts all panels stand below each other.
-for (const list of document.querySelectorAll("[role=tablist]")) {
-  const tabs = [...list.children];
-  const show = (chosen) => {
-    for (const tab of tabs) {
-      const on = tab === chosen;
-      tab.setAttribute("aria-selected", String(on));
-      tab.tabIndex = on ? 0 : -1;
-      document.getElementById(tab.getAttribute("aria-controls")).hidden = !on;
+// Light or dark: as the system has it, until a person chooses.
+{
+  const button = document.querySelector(".theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const say = () => {
+    button.textContent = isDark() ? "Light" : "Dark";
+    button.setAttribute("aria-label", `Use ${isDark() ? "light" : "dark"} colours`);
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.setItem("uss-theme", root.dataset.theme); } catch { /* storage may be off */ }
+    say();
+    dispatchEvent(new Event("uss-theme"));
+  });
+  system.addEventListener("change", say);
+  say();
+}
+
+// Copy buttons, also for those that scripts add later.
+{
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch { // pages opened from disk may not have the clipboard's interface
+      const box = document.createElement("textarea");
+      box.value = text;
+      document.body.append(box);
+      box.select();
+      const done = document.execCommand("copy");
+      box.remove();
+      return done;
     }
   };
-  list.hidden = false;
-  list.addEventListener("click", (event) => {
-    const tab = event.target.closest("[role=tab]");
-    if (tab) show(tab);
-  });
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    let to = step && (tabs.indexOf(event.target) + step + tabs.length) % tabs.length;
-    if (event.key === "Home") to = 0;
-    if (event.key === "End") to = tabs.length - 1;
-    if (to === undefined) return;
-    event.preventDefault();
-    show(tabs[to]);
-    tabs[to].focus();
-  });
-  show(tabs[0]);
-}
-
-// What runs cost: from ../costs.js, which may know some, or nothing.
-const costs = window.USS_COSTS || {};
-const known = (value) => typeof value === "number" && Number.isFinite(value);
-const seconds = (value) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
-for (const section of document.querySelectorAll("[data-dataset]")) {
-  for (const cell of section.querySelectorAll("[data-entry]")) {
-    const cost = (costs[cell.dataset.entry] || {})[section.dataset.dataset] || {};
-    if (cell.dataset.cost) {
-      const value = cost[cell.dataset.cost];
-      if (!known(value)) continue;
-      cell.dataset.value = value;
-      cell.textContent = cell.dataset.cost === "seconds_per_image" ? seconds(value) : value.toFixed(0);
-      if (cost.device) cell.title = "on " + cost.device;
-    } else {
-      const parts = [];
-      if (known(cost.seconds_per_image)) parts.push(seconds(cost.seconds_per_image) + " s");
-      if (known(cost.peak_memory_mb)) parts.push(cost.peak_memory_mb.toFixed(0) + " MB");
-      if (parts.length) cell.textContent = (cell.parentElement.textContent.trim() ? " · " : "") + parts.join(", ");
-    }
-  }
-}
-
-// Sorting by any column; rows without a value always come last.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  table.tHead.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
+  for (const button of document.querySelectorAll(".copy")) button.hidden = false;
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest(".copy");
     if (!button) return;
-    const head = button.closest("th");
-    const column = heads.indexOf(head);
-    const opposite = { ascending: "descending", descending: "ascending" };
-    const direction = opposite[head.getAttribute("aria-sort")] || button.dataset.first;
-    for (const other of heads) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", direction);
-    const sign = direction === "ascending" ? 1 : -1;
-    const key = (row) => row.cells[column].dataset.value;
-    const body = table.tBodies[0];
-    const isText = head.classList.contains("entry");
-    const compare = (a, b) => (isText ? a.localeCompare(b) : Number(a) - Number(b));
-    const sorted = [...body.rows].sort((a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      return sign * compare(x, y);
-    });
-    body.append(...sorted);
+    const done = await copy(button.closest(".command").querySelector("code").textContent);
+    button.focus();
+    button.textContent = done ? "Copied" : "Select and copy by hand";
+    setTimeout(() => { button.textContent = "Copy"; }, 1600);
   });
+}
+
+// What runs cost, on the pages of entries: from costs.js, which may know some, or nothing.
+for (const page of document.querySelectorAll("[data-entry]")) {
+  const costs = (window.USS_COSTS || {})[page.dataset.entry] || {};
+  for (const cell of page.querySelectorAll("[data-cost]")) {
+    const value = (costs[cell.dataset.dataset] || {})[cell.dataset.cost];
+    if (value !== null && value !== undefined) cell.textContent = String(value);
+  }
 }
 
 // Two drawings of each segmentation.

@@ -1,0 +1,170 @@
+"""The leaderboard of 200 entries on 20 datasets: when a browser first paints it from disk, beside one page that holds every row.
+
+    python benchmarks/site.py [--entries 200] [--datasets 20] [--metrics 12] [--images 500] [--rounds 5] [--keep DIR]
+
+Scores are made up. The baseline is the table as pandas writes it (``DataFrame.to_html``), which is how such a page would be made without
+further thought. Both are opened in a headless Chromium with an empty cache, in turns, and the median of the rounds counts: first paint, and
+for ours also when the ranking stands. Sorting, filtering and opening a row are timed in the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
+
+from devtools import Page, browser, find_chromium
+
+from uss_dagster.report import leaderboard, site
+from uss_dagster.report._evidence import Evidence
+
+SEEN = ["dataset", "metric", "entry", "value", "low", "high", "rank"]
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+DRAWN = "new Promise(done => { const wait = () => document.querySelectorAll('#rows tr').length ? done(performance.now()) : setTimeout(wait, 1); wait(); })"
+
+
+def made_up(entries: int, datasets: int, metrics: int, images: int) -> tuple[pd.DataFrame, Any, Any, Any, Any]:
+    """A leaderboard, the facts beside it, and what lies behind it."""
+    names = [f"entry_{i:03d}" for i in range(entries)]
+    of_entry = {
+        n: {"title": f"Entry {i}", "method": f"method_{i % 17}", "backbone": f"vit_{i % 5}", "supervised": i % 23 == 0, "params": {}}
+        for i, n in enumerate(names)
+    }
+    of_dataset = {f"dataset_{i:02d}": {"title": f"Dataset {i}", "images": images, "truth": "classes"} for i in range(datasets)}
+    of_metric = {
+        f"metric_{i:02d}": {"title": f"Metric {i}", "protocol": f"protocol {i % 3}", "higher_is_better": i % 4 != 3, "detail": i >= 8}
+        for i in range(metrics)
+    }
+    rng = np.random.default_rng(0)
+    skill = rng.normal(0.5, 0.1, entries)
+    weights = rng.poisson(1, (200, images)).astype(np.float32)
+    rows, kept = [], {}
+    for dataset in of_dataset:
+        difficulty = rng.normal(0, 0.15, images)
+        for metric, facts in of_metric.items():
+            single = (skill[:, None] + difficulty + rng.normal(0, 0.1, (entries, images))).astype(np.float32)
+            replicates = weights @ single.T / weights.sum(axis=1, keepdims=True)
+            value, (low, high) = single.mean(axis=1), np.quantile(replicates, [0.025, 0.975], axis=0)
+            better = -1 if facts["higher_is_better"] else 1
+            rank = pd.Series(better * value).rank(method="min").astype(int)
+            spread = np.quantile(replicates - replicates[:, [int(rank.idxmin())]], [0.025, 0.975], axis=0)
+            tied = (spread[0] <= 0) & (spread[1] >= 0)
+            key = (dataset, metric, facts["protocol"], "image", "full")
+            kept[key] = single
+            rows += [(*key, *row) for row in zip(names, value, low, high, [images] * entries, rank, tied, strict=True)]
+    frame = pd.DataFrame(rows, columns=[*leaderboard.GROUP, "entry", "value", "low", "high", "n", "rank", "tied_with_best"])
+    for column in ("title", "method", "backbone", "supervised"):
+        frame[column] = [of_entry[e][column] for e in frame["entry"]]
+    for column, name in (("metric_title", "title"), ("higher_is_better", "higher_is_better"), ("detail", "detail")):
+        frame[column] = [of_metric[m][name] for m in frame["metric"]]
+    frame = frame.assign(reimplementation=False, oracle=False, segments_version="", data_version="")
+    ids = [f"image{i:05d}" for i in range(images)]
+
+    def behind(dataset: str) -> Evidence:
+        found = {key: single for key, single in kept.items() if key[0] == dataset}
+        again = {k: pd.DataFrame(weights @ s.T / weights.sum(axis=1, keepdims=True), columns=names) for k, s in found.items()}
+        return Evidence(again, {k: pd.DataFrame(s.T, index=ids, columns=names) for k, s in found.items()})
+
+    return frame.sort_values([*leaderboard.GROUP, "rank"], kind="stable"), of_entry, of_dataset, of_metric, behind
+
+
+def opened(page: Page, url: str) -> None:
+    page.open("about:blank")
+    page.send("Network.clearBrowserCache")
+    page.open(url)
+
+
+def painted(page: Page) -> float:
+    """Milliseconds until something was seen."""
+    return float(page.ask(f"new Promise(done => {{ const wait = () => {PAINT} ? done({PAINT}) : setTimeout(wait, 5); wait(); }})"))
+
+
+def timed(page: Page, action: str, done: str) -> float:
+    """Milliseconds from an action until what it asked for is there and laid out."""
+    wait = f"new Promise(go => {{ const wait = () => {done} ? go() : setTimeout(wait, 1); wait(); }})"
+    laid_out = "document.body.offsetHeight"
+    return float(
+        page.ask(
+            f"(async () => {{ const start = performance.now(); {action}; await {wait}; {laid_out}; return performance.now() - start; }})()"
+        )
+    )
+
+
+@contextlib.contextmanager
+def folder_for(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+
+
+def measure(executable: str, index: Path, plain: Path, last: str, rounds: int) -> None:
+    """Open both pages in turns; then work with ours."""
+    ours: list[float] = []
+    stands: list[float] = []
+    theirs: list[float] = []
+    with browser(executable) as page:
+        for _ in range(rounds):
+            opened(page, plain.as_uri())
+            theirs.append(painted(page))
+            opened(page, index.as_uri())
+            stands.append(float(page.ask(DRAWN)))
+            ours.append(painted(page))
+        first, second = statistics.median(ours), statistics.median(theirs)
+        print(f"first paint: ours {first:.0f} ms, every row {second:.0f} ms ({second / first:.1f} times)", end="; ")
+        print(f"our ranking stands at {statistics.median(stands):.0f} ms")
+        choose = "const e = document.getElementById('{}'); e.value = '{}'; e.dispatchEvent(new Event('{}'))"
+        for what, action, done in (
+            ("sort", "document.querySelector('#heads').cells[1].firstElementChild.click()", "true"),
+            ("filter", choose.format("seconds", "1", "input"), "true"),
+            ("another dataset", choose.format("dataset", last, "change"), f"location.hash.includes('{last}')"),
+            ("why a row differs", "document.querySelectorAll('.why')[1].click()", "document.querySelector('.explained')"),
+        ):
+            print(f"{what}: {timed(page, action, done):.0f} ms")
+        if page.complaints:
+            raise SystemExit(f"The page complained: {page.complaints}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("entries", 200), ("datasets", 20), ("metrics", 12), ("images", 500), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--keep", type=Path, help="keep the site in this folder")
+    given = parser.parse_args()
+    executable = find_chromium()
+    if executable is None:
+        raise SystemExit("No chromium here (Debian: apt-get install chromium).")
+    with folder_for(given.keep) as home:
+        frame, entries, datasets, metrics, behind = made_up(given.entries, given.datasets, given.metrics, given.images)
+        start = time.perf_counter()
+        index = site.build(home / "reports" / "site", frame, entries, datasets, metrics, behind=behind)
+        built = time.perf_counter() - start
+        costs = {
+            e: {d: {"seconds_per_image": 0.1 + i * 0.03, "peak_memory_mb": 300 + 7 * i, "device": "cpu"} for d in datasets}
+            for i, e in enumerate(entries)
+        }
+        (home / "reports" / "costs.js").write_text(site.costs_js(costs))
+        plain = home / "plain.html"
+        plain.write_text(f"<!doctype html><title>all</title>{frame[SEEN].to_html(index=False)}")
+        size = sum(p.stat().st_size for p in index.parent.rglob("*") if p.is_file())
+        print(
+            f"{len(frame):,} rows: built in {built:.1f} s, {size / 2**20:.1f} MiB in all; one page of every row {plain.stat().st_size / 2**20:.1f} MiB"
+        )
+        measure(executable, index, plain, list(datasets)[-1], given.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Tables and figures for papers: what they hold, and that they can be set."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+from small_benchmark import DATASETS, ENTRIES, METRICS, make_cells
+
+from uss_dagster import registry
+from uss_dagster.report import _exports, leaderboard
+from uss_dagster.report.leaderboard_plot import dataset_figures
+from uss_dagster.report.references import _table, bibtex, keys_of
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return leaderboard.build(make_cells(tmp_path_factory.mktemp("cells")), ENTRIES, DATASETS, METRICS)
+
+
+def test_json_and_csv_hold_every_number(frame: pd.DataFrame) -> None:
+    published = {"cats": [{"title": "Paper", "values": {"overlap": 0.9}}]}
+    told = json.loads(_exports.as_json(frame, DATASETS, published))
+    rows = list(csv.DictReader(io.StringIO(leaderboard.to_csv(frame))))
+    assert len(told["rows"]) == len(rows) == len(frame)
+    assert [r["entry"] for r in told["rows"]] == [r["entry"] for r in rows]
+    assert sum(r["value"] is None for r in told["rows"]) == 1, "beta's error on dogs is undefined"
+    assert told["published_not_measured"] == published
+    assert all("Paper" not in str(r) for r in told["rows"])
+
+
+def test_latex_is_balanced_escaped_and_cites_what_the_bibliography_has(frame: pd.DataFrame) -> None:
+    cats = frame[frame["dataset"] == "cats"]
+    text = _exports.to_latex(cats, "Cats & 50% <dogs>_x", ENTRIES, DATASETS)
+    assert text.count(r"\begin{") == text.count(r"\end{")
+    assert text.count("{") == text.count("}")
+    assert r"Cats \& 50\% \textless{}dogs\textgreater{}\_x" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "&" in line]
+    assert {line.count("&") - line.count(r"\&") for line in rows} == {4}, "two names and three metrics"
+    assert text.count(r"\textbf{") == 3, "the best of each column"
+    assert r"uses labels" in text
+    assert "protocol strict, matched within each image" in text
+    bib = _exports.bibliography(frame, ENTRIES, DATASETS, METRICS)
+    cited = {key for keys in re.findall(r"\\cite\{([^}]*)\}", text) for key in keys.split(",")}
+    assert cited <= set(re.findall(r"^@\w+\{([^,]+),", bib, re.MULTILINE))
+    assert cited
+    assert "--" in next(line for line in rows if "Gamma" in line), "gamma has no ceiling"
+
+
+def test_many_metrics_make_several_tables(frame: pd.DataFrame) -> None:
+    cats = frame[frame["dataset"] == "cats"]
+    wide = pd.concat([cats.assign(metric=cats["metric"] + str(i)) for i in range(3)], ignore_index=True)
+    text = _exports.to_latex(wide, "Cats", ENTRIES, DATASETS)
+    assert text.count(r"\begin{tabular}") == 2
+
+
+def test_every_plugin_is_cited_and_every_work_is_used() -> None:
+    table = _table()
+    used = set()
+    for family, attribute in (("method", "paper"), ("dataset", "citation"), ("metric", "paper")):
+        for name in registry.names(family):
+            stated = getattr(registry.load(family, name).SPEC, attribute, "")
+            keys = keys_of(family, name, stated)
+            assert keys or not stated, f"{family} {name}"
+            used |= set(keys)
+        assert set(table["cites"][family]) <= set(registry.names(family)), "no plug-in that is gone"
+    assert set(table["works"]) <= used
+    for key, work in table["works"].items():
+        assert {"type", "author", "title", "year"} <= set(work), key
+        assert str(work["year"]) in key
+        assert "journal" in work or "booktabs" in work or "booktitle" in work or "note" in work, key
+
+
+def test_a_plugin_of_ones_own_is_cited_by_what_it_says() -> None:
+    text = bibtex({("method", "my_method"): "Me & {you}, 2030", ("dataset", "folder"): ""})
+    assert text == "@misc{method_my_method,\n  title = {{my\\_method}},\n  note = {Me \\& you, 2030},\n}\n"
+
+
+def test_figures_hold_no_date(frame: pd.DataFrame) -> None:
+    """That their bytes repeat is seen where the whole site is built twice."""
+    cats = frame[frame["dataset"] == "cats"]
+    made = dataset_figures(cats, "Cats $x$")
+    assert set(made) == {"svg", "png"}
+    assert made["png"].startswith(b"\x89PNG")
+    assert b"<dc:date>" not in made["svg"]
+    assert dataset_figures(cats.iloc[:0], "None") == {}
