@@ -18,7 +18,9 @@ FLOORS = [
     ("regions",),
     ("artifacts", "graphs", "refine"),
     ("datasets", "backbones", "metrics"),
-    ("methods", "curation", "student"),
+    ("curation",),
+    ("student",),
+    ("methods",),
     ("report",),
     ("stages",),
     ("plan",),
@@ -27,7 +29,8 @@ FLOORS = [
     ("definitions",),
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-# A method reads a sample (datasets) with features (backbones); artefacts of both are read through their base modules.
+# A method reads a sample (datasets) with features (backbones); artefacts of both are read through their base modules. A student learns from
+# curated masks, and the method of its name runs it.
 SAME_FLOOR = {("run", "commands")}
 APART = "dagster_dvc"
 

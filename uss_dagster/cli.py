@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from uss_dagster import __version__
-from uss_dagster.errors import BadData, UsageError, UssError, from_os_error
+from uss_dagster.errors import BadData, UsageError, UssError, from_lack_of_memory, from_os_error
 from uss_dagster.runtime import quiet_environment
 
 app = typer.Typer(
@@ -291,6 +291,19 @@ def compare(
         typer.echo(line)
 
 
+@app.command()
+def history() -> None:
+    """Show how scores moved over recorded leaderboards, and why.
+
+    From dvc.lock in git's history and DVC's cache. Also renews reports/history.js, which the site's history page reads.
+    """
+    from uss_dagster import plan as planning
+    from uss_dagster.commands.history import history_lines
+
+    for line in history_lines(planning.find_root()):
+        typer.echo(line)
+
+
 train_app = typer.Typer(no_args_is_help=True, help="Train the small networks of this package.")
 app.add_typer(train_app, name="train")
 
@@ -319,6 +332,103 @@ def train_diffusion(
     from uss_dagster.commands.train import train_diffusion as command
 
     command(images, out, count, seed, steps, threads, device, licence, lambda line: typer.echo(line, err=True))
+
+
+@train_app.command("student")
+def train_student(
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False),
+    ] = None,
+    coco: Annotated[
+        Path | None, typer.Option("--coco", metavar="FILE", help="Or COCO json; its pictures lie in --images.", show_default=False)
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="FOLDER", help="Where the pictures lie.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")] = Path(
+        "student"
+    ),
+    size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: the size's own]", show_default=False)
+    ] = None,
+    self_train: Annotated[
+        Path | None,
+        typer.Option(
+            "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any other setting, such as batch=4; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False)
+    ] = None,
+) -> None:
+    """A student that learns from masks, for whole pictures and for clicks.
+
+    The folder gets model.safetensors, config.json, the losses as CSV and picture, and a model card. On several GPUs or machines:
+    `torchrun --nproc_per_node 4 -m uss_dagster.cli train student …`.
+    """
+    from uss_dagster.commands.train_student import Request
+    from uss_dagster.commands.train_student import train_student as command
+
+    command(
+        Request(masks, coco, images, out, size, steps, seed, self_train, param or [], threads, device, title, licence),
+        lambda line: typer.echo(line, err=True),
+    )
+
+
+@app.command()
+def prompt(
+    picture: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture that is asked.", show_default=False)] = None,
+    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="A trained student.")] = Path("student"),
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y", help="Pixels from the upper left corner; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the masks: a picture (.png) or COCO (.json).", show_default=False),
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="A page to click on, on 127.0.0.1 only.")] = False,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures that the page offers.", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+) -> None:
+    """What is at this point? Nested masks, each with the quality that the student expects of it."""
+    if serve:
+        from uss_dagster.commands.prompt_page import serve_pictures
+
+        if point or out:
+            raise UsageError("--serve shows masks on its page; leave out --point and --out.")
+        serve_pictures(model, [given for given in (picture, images) if given], port, device, typer.echo)
+        return
+    from uss_dagster.commands.prompt import prompt as command
+
+    if picture is None or images is not None:
+        raise UsageError("Name one picture to ask, as in `uss prompt IMAGE --point 120,45`; --images goes with --serve.")
+    command(picture, model, point or [], out, device, typer.echo)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a trained student.", show_default=False)],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Where to write the network.", show_default=False)],
+) -> None:
+    """A trained student as ONNX, checked against torch."""
+    from uss_dagster.student.export import export_onnx
+    from uss_dagster.student.model import Student
+
+    if onnx.is_dir() or not onnx.absolute().parent.is_dir():
+        raise UsageError(f"--onnx {onnx}: name a file in a folder that is there.")
+    difference = export_onnx(Student.load(model), onnx)
+    typer.echo(f"{onnx}: at most {difference:.1e} from torch.")
 
 
 @app.command()
@@ -483,8 +593,8 @@ def main() -> None:
         app()
     except UssError as error:
         _fail(error)
-    except OSError as error:
-        known = from_os_error(error)
+    except Exception as error:
+        known = from_os_error(error) if isinstance(error, OSError) else from_lack_of_memory(error)
         if known is None:
             raise
         _fail(known)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -40,6 +41,12 @@ FIND = """(wanted => {
   return null;
 })"""
 
+SHORTEN = """(folder => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(folder, '…');
+})"""
+"""Where the tests run is nobody's business in a picture."""
+
 
 def wait_for(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
     """The first true answer of ``look``."""
@@ -56,6 +63,7 @@ class Ui:
 
     url: str
     page: Page
+    root: Path
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -142,7 +150,7 @@ def serving(project: Project, log: Path, **env: str) -> Iterator[Ui]:
         wait_for(f"Dagster's page ({log})", is_up, 120)
         assert CHROMIUM
         with browser(CHROMIUM) as page:
-            yield Ui(url, page)
+            yield Ui(url, page, project.root)
         family = psutil.Process(server.pid).children(recursive=True)
         server.terminate()
         server.wait(timeout=30)
@@ -308,7 +316,7 @@ def test_a_walk_through_the_pages(built: Project, tmp_path: Path):
     """Asset graph, a partition, a check, a run's log: each shows what a person comes for."""
     with serving(built, tmp_path / "ui.log") as ui:
         ui.open("/asset-groups")
-        wait_for("the asset graph", lambda: all(name in ui.text() for name in ("leaderboard", "site", "Materialize all")))
+        wait_for("the asset graph", lambda: "Materialize all" in ui.text() and "segments" in ui.text(), 90)
         photograph(ui, "asset_graph")
         run = ui.launch("scores/kmeans", "scenes")
         wait_for("the run ended", lambda: ui.runs()[run] in ENDED, 180)
@@ -328,5 +336,7 @@ def photograph(ui: Ui, name: str) -> None:
     """Keep what the page shows, where ``USS_SCREENSHOTS`` names a folder: the pictures of the documentation are made so."""
     if folder := os.environ.get("USS_SCREENSHOTS"):
         time.sleep(1.5)  # animations
+        for place in {str(ui.root), sys.prefix}:
+            ui.page.ask(f"{SHORTEN}({json.dumps(place)})")
         Path(folder).mkdir(parents=True, exist_ok=True)
         ui.page.screenshot(Path(folder) / f"{name}.png", whole=False)

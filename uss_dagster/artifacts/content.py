@@ -42,6 +42,17 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
     return total.hexdigest()[:16]
 
 
+def dvc_hash(folder: Path) -> str:
+    """The hash that DVC gives a folder: MD5 of the list of its files, each with its own; by it ``dvc.lock`` names a version of it."""
+    listed = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as handle:
+            digest = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        listed.append({"md5": digest, "relpath": path.relative_to(folder).as_posix()})
+    listed.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
 def seen_at(root: Path, paths: Iterable[Path]) -> str:
     """A cheap stand-in for ``content_of``: names, sizes and times only; it may change where the content does not."""
     total = hashlib.sha256()

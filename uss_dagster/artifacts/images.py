@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from uss_dagster.errors import BadData
 
 SHARD_BYTES = 512 * 1024**2
 _BLOCK = 512
+T = TypeVar("T")
 
 
 def digest(data: bytes) -> str:
@@ -117,7 +119,7 @@ class Images:
         return [self.ids[i : i + size] for i in range(0, len(self.ids), size)]
 
 
-def evenly_spaced(ids: Sequence[str], count: int) -> list[str]:
+def evenly_spaced(ids: Sequence[T], count: int) -> list[T]:
     """``count`` ids spread evenly over the sorted list (all of them where there are fewer): the rule by which samples are shown."""
     if len(ids) <= count:
         return list(ids)

@@ -14,7 +14,7 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.stages.segments import Samples
+from uss_dagster.stages.segments import Samples, parameters_of
 
 _STAGE = "segments"
 
@@ -39,7 +39,7 @@ def spot_check(root: Path, address: str, count: int) -> list[str]:
     features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
     encoder = Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
     module = registry.load("method", cell["method"])
-    params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
+    params = parameters_of(cell, root)
     ids = Images(folder).ids
     state = module.fit(Samples(ids, folder, features, encoder), params) if hasattr(module, "fit") else None
     chosen = evenly_spaced(ids, count)

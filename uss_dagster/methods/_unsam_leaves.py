@@ -143,6 +143,17 @@ def divide(leaves: Leaves, depth: int, temperature: float, confidence: float) ->
     return Candidates(np.array(members).reshape(-1, n), np.ones(len(score)), np.array(score), ["divide"] * len(score))
 
 
+def on_most(leaves: Leaves, masks: Regions) -> Candidates:
+    """Masks found elsewhere, over the image or the half-size map, as the leaves of which they hold at least half; none that hold no leaf."""
+    height, width = leaves.labels.shape
+    small = masks if masks.shape == (height, width) else masks.resized(height, width)
+    held = np.zeros((small.members.shape[1], len(leaves.area)))
+    np.add.at(held, (small.atoms.ravel(), leaves.labels.ravel()), 1)
+    members = small.members.astype(np.float64) @ held >= 0.5 * leaves.area
+    some = np.flatnonzero(members.any(axis=1))
+    return Candidates(members[some], np.ones(len(some)), np.asarray(small.score, np.float64)[some], ["divide"] * len(some))
+
+
 def pooled(
     leaves: Leaves, parts: list[Candidates], *, iou: float, window: int | None, min_score: float, smallest: int, most: int
 ) -> Regions:

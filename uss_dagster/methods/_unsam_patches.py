@@ -18,7 +18,7 @@ from uss_dagster.errors import BadData
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
-from uss_dagster.regions import rle
+from uss_dagster.regions import Regions, rle
 
 TILES_FROM = 512
 """Images whose shorter side is at least this are also divided in a 2 × 2 grid of tiles."""
@@ -115,6 +115,16 @@ def divide(
                 found.append(Piece(top + y0, left + x0, crop[y0:y1, x0:x1], level, score, "divide"))
     kept = mask_nms([piece.code((height, width)) for piece in found], np.array([piece.score for piece in found]), iou)
     return [found[i] for i in kept]
+
+
+def as_pieces(masks: Regions, iou: float, level: int) -> list[Piece]:
+    """Masks found elsewhere as divide masks, highest score first. iou: of suppression among them. level: what they are given as theirs."""
+    pieces = []
+    for region in mask_nms(masks, masks.score, iou).tolist():
+        mask = masks.mask(region)
+        y0, y1, x0, x1 = bounds(mask)
+        pieces.append(Piece(y0, x0, mask[y0:y1, x0:x1], level, float(masks.score[region]), "divide"))
+    return pieces
 
 
 def divided(features: np.ndarray, rounds: int, tau: float, eps: float, min_part: float) -> list[np.ndarray]:

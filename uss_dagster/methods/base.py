@@ -11,6 +11,7 @@ the whole dataset, ``fit``::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class MethodSpec:
     overlap: regions without a common line of descent may share pixels. supervised: it sees ground truth.
     imported: it only reads what was made elsewhere, for images that are known there. labels: its regions carry labels that mean the
     same over the whole dataset. encodes: facets that it has the backbone compute for pieces of an image, with ``sample.encode``.
+    model: its parameter ``model`` names a trained student, in a profile one of the section 'students' or a folder, elsewhere a folder:
+    'needed', or 'taken' where some other parameter asks for it.
     reimplementation: written from a published description, so numbers may differ from the authors'.
     """
 
@@ -34,5 +37,6 @@ class MethodSpec:
     imported: bool = False
     labels: bool = False
     encodes: tuple[str, ...] = ()
+    model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
     summary: str = ""

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from uss_dagster import registry
 from uss_dagster.backbones._support import check_image
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
@@ -55,12 +56,17 @@ class Params:
     Local. most_leaves: of the contour map. trees: beside the averaged one, 0 to 6. depth, temperature: of the recursive cut. smallest: area in pixels
     at half size.
 
+    divide: ``cuts``, or ``student``: the masks of a trained student in the place of the divide stage; model: its folder, or in a profile its
+    name. On leaves a mask takes those that lie in it by half or more.
+
     nms_window: compare a mask with the next so many only, as the release does; none compares all. refine: ``guided`` pulls borders to the image's,
     and drops a mask that this changes to an IoU below refine_iou, or that has more than most_area of the image. long_side: an image longer than 4/3 of
     it is reduced to it for the masks.
     """
 
     preset: Literal["clean", "train"] = "train"
+    divide: Literal["cuts", "student"] = "cuts"
+    model: str = ""
     graph: Graph = "auto"
     facet: Literal["keys", "tokens"] = "keys"
     confidence: float | None = None
@@ -97,6 +103,10 @@ class Params:
             raise UsageError(f"unsam: thetas {self.thetas}, expected one or more, each below the one before.")
         if not self.clusters or min(self.clusters) < 1 or list(self.clusters) != sorted(self.clusters, reverse=True):
             raise UsageError(f"unsam: clusters {self.clusters}, expected one or more of 1 and above, falling.")
+        if bool(self.model) != (self.divide == "student"):
+            raise UsageError(
+                f"unsam: divide is '{self.divide}' and model '{self.model}'; a model goes with divide=student, and only with it."
+            )
         for name, least in (
             ("rounds", 1),
             ("cells", 2),
@@ -127,6 +137,7 @@ SPEC = MethodSpec(
     needs=("keys",),
     encodes=("keys",),
     overlap=True,
+    model="taken",
     paper="Wang et al., NeurIPS 2024",
     licence="MIT (this project)",
     summary="Divide and conquer: cuts find objects, merging finds their parts; all scales in one pool of nested masks.",
@@ -135,12 +146,20 @@ SPEC = MethodSpec(
 
 @dataclass(frozen=True)
 class Calibration:
-    """thetas: falling cosines."""
+    """thetas: falling cosines; None where they are given or none are needed. digest: of the student's weights, empty without one."""
 
-    thetas: tuple[float, ...]
+    thetas: tuple[float, ...] | None
+    digest: str = ""
 
 
 def fit(samples: Iterable[Sample], params: Params) -> Calibration | None:
+    """What holds for all images; None where that is nothing."""
+    digest = registry.load("method", "student").load(params.model).digest if params.divide == "student" else ""
+    thetas = fitted_thetas(samples, params)
+    return Calibration(thetas, digest) if thetas or digest else None
+
+
+def fitted_thetas(samples: Iterable[Sample], params: Params) -> tuple[float, ...] | None:
     """The thresholds that leave ``params.clusters`` clusters of an image on average, over at most 50 images spread over the dataset.
 
     None where they are given, and for the local graph, which has none.
@@ -157,7 +176,7 @@ def fit(samples: Iterable[Sample], params: Params) -> Calibration | None:
             records.append(merge_record(on_patches.at_most(sample.features[params.facet], params.grid)))
         if len(records) == CALIBRATION_IMAGES:
             break
-    return Calibration(calibrated(records, params.clusters)) if records else None
+    return calibrated(records, params.clusters) if records else None
 
 
 def calibrated(records: list[MergeRecord], clusters: Iterable[float]) -> tuple[float, ...]:
@@ -201,7 +220,10 @@ def _leaf_pool(sample: Sample, image: np.ndarray, params: Params) -> Regions:
     from uss_dagster.methods.contour_merge import enlarged
 
     leaves = on_leaves.leaves_of(image, sample.features[params.facet], params.most_leaves, params.seed)
-    parts = [on_leaves.divide(leaves, params.depth, params.temperature, params.of_preset("confidence"))]
+    if params.divide == "student":
+        parts = [on_leaves.on_most(leaves, student_masks(image, params))]
+    else:
+        parts = [on_leaves.divide(leaves, params.depth, params.temperature, params.of_preset("confidence"))]
     parts.append(on_leaves.conquer(leaves, params.trees))
     pool = on_leaves.pooled(
         leaves,
@@ -229,20 +251,23 @@ def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibr
     def encode(images: list[np.ndarray]) -> list[np.ndarray]:
         return [features[params.facet] for features in encode_all(images)]
 
-    found = on_patches.divide(
-        image,
-        sample.features[params.facet],
-        encode,
-        cells=params.cells,
-        tiles=params.tiles,
-        rounds=params.rounds,
-        tau=params.tau,
-        eps=params.eps,
-        min_part=params.min_part,
-        confidence=params.of_preset("confidence"),
-        iou=params.divide_iou,
-        level=len(thetas),
-    )
+    if params.divide == "student":
+        found = on_patches.as_pieces(student_masks(image, params), params.divide_iou, level=len(thetas))
+    else:
+        found = on_patches.divide(
+            image,
+            sample.features[params.facet],
+            encode,
+            cells=params.cells,
+            tiles=params.tiles,
+            rounds=params.rounds,
+            tau=params.tau,
+            eps=params.eps,
+            min_part=params.min_part,
+            confidence=params.of_preset("confidence"),
+            iou=params.divide_iou,
+            level=len(thetas),
+        )
     pieces = list(found)
     crops = on_patches.box_images(image, found, params.crop)
     for whole, (record, features) in zip(found, on_patches.records_of(crops, encode, params.grid, thetas[-1]), strict=True):
@@ -260,6 +285,13 @@ def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibr
         score=[piece.score for piece in chosen],
         source=[piece.source for piece in chosen],
     )
+
+
+def student_masks(image: np.ndarray, params: Params) -> Regions:
+    """What the trained student finds in an image, uint8 (H, W, 3), more certain than ``confidence``; without the whole image."""
+    method = registry.load("method", "student")
+    found: Regions = method.segment(Sample("", image), method.Params(model=params.model, auto="queries", most=params.of_preset("most")))
+    return found.select(np.flatnonzero(~found.is_root & (found.score > params.of_preset("confidence"))))
 
 
 def refined(pool: Regions, image: np.ndarray, least_iou: float = 0.5, most_area: float = 0.9, *, radius: int = 8) -> Regions:

@@ -24,6 +24,7 @@ from uss_dagster.dagster_dvc import (
 )
 from uss_dagster.orchestration.checks import leaderboard_checks, spot_checks
 from uss_dagster.orchestration.curation import drift_checks
+from uss_dagster.orchestration.models import model_checks
 from uss_dagster.orchestration.planning import plan_afresh
 from uss_dagster.orchestration.settings import Settings, read_settings
 from uss_dagster.orchestration.shown import describe
@@ -96,6 +97,7 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
         "asset_checks": [
             *dvc_sync_checks(project, translator),
             *drift_checks(project, translator),
+            *model_checks(project, translator),
             *leaderboard_checks(root),
             *spot_checks(project, translator),
         ],

@@ -21,7 +21,7 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.reuse import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards, result_facts
-from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
@@ -34,16 +34,19 @@ def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
     module = registry.load("method", cell["method"])
     features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
     inputs = [images.identity, content_id(features) if features else None]
+    params = parameters_of(cell, root)
+    if cell.get("model"):
+        trained = root / cell["model"]
+        inputs.append(content_id(trained) if (trained / MANIFEST).exists() else None)
     staging = Staging(root, f"segments {key}", [cell, inputs])
     state, seconds_fitting = None, 0.0
     if hasattr(module, "fit"):
         started = time.perf_counter()
-        params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
         state = module.fit(Samples(images.ids, folder, features, _encoder(cell)), params)
         seconds_fitting = time.perf_counter() - started
     key_of = _shard_keys(cell, images, features, state, module.SPEC.imported)
     jobs = [(number, ids, key_of(ids)) for number, ids in enumerate(images.shards(cell["shard_images"]))]
-    work = functools.partial(_shard, cell=cell, folder=folder, features=features, state=state, target=staging)
+    work = functools.partial(_shard, cell=cell, params=params, folder=folder, features=features, state=state, target=staging)
     done: list[dict[str, Any]] = []
     with Progress(f"segments {key}", len(images)) as progress:
         for result in map_shards(work, jobs, workers=1 if cell["pool"] else None):
@@ -91,6 +94,12 @@ class Samples:
             yield Sample(image_id, images.pixels(image_id), found, self.encode)
 
 
+def parameters_of(cell: dict[str, Any], root: Path) -> Any:
+    """The method's parameters. A trained model, which the plan names from the project folder, is named by its full path."""
+    values = {**cell["params"], "model": str(root / cell["model"])} if cell.get("model") else cell["params"]
+    return registry.build_params(registry.load("method", cell["method"]).SPEC.params, values, f"method '{cell['method']}'")
+
+
 def _encoder(cell: dict[str, Any]) -> Encoder | None:
     return Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
 
@@ -108,7 +117,13 @@ def _shard_keys(cell: dict[str, Any], images: Images, features: Path | None, sta
 
 
 def _shard(
-    job: tuple[int, list[str], str], cell: dict[str, Any], folder: Path, features: Path | None, state: Any, target: Staging
+    job: tuple[int, list[str], str],
+    cell: dict[str, Any],
+    params: Any,
+    folder: Path,
+    features: Path | None,
+    state: Any,
+    target: Staging,
 ) -> dict[str, Any]:
     number, ids, kept = job
     name = f"shard-{number:05d}.parquet"
@@ -117,7 +132,6 @@ def _shard(
     if bring_back(target, kept, [name]):
         return {"images": 0, "resumed": 0, "reused": len(ids), "seconds_computing": 0.0}
     module = registry.load("method", cell["method"])
-    params = registry.build_params(module.SPEC.params, cell["params"], f"method '{cell['method']}'")
     tables, seconds = [], 0.0
     for sample in Samples(ids, folder, features, _encoder(cell)):
         started = time.perf_counter()

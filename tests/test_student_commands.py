@@ -1,0 +1,217 @@
+"""`uss train student`, `uss prompt` and `uss export`, by their words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+from students import FEW, drawn, small_student, write_curated
+from typer.testing import CliRunner
+
+from uss_dagster.cli import app
+from uss_dagster.errors import BadData, UsageError
+
+SETTINGS = [word for name, value in FEW.items() if name != "steps" for word in ("--param", f"{name}={value}")]
+
+
+def uss(*words: object) -> str:
+    """What the command says; its error, where there is one, is raised here."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a picture.png"
+    Image.fromarray(drawn(7)[0]).save(path)
+    return path
+
+
+# -- prompt ---------------------------------------------------------------------------------------------
+
+
+def test_masks_under_points_as_lines_and_json(picture, tmp_path):
+    out = tmp_path / "masks.json"
+    said = uss("prompt", picture, "--model", small_student(), "--point", "12,14", "--point", "40, 3", "--out", out)
+    assert "point 12,14: " in said
+    found = json.loads(out.read_text())
+    assert found["image"] == {"file_name": "a picture.png", "height": 40, "width": 48}
+    assert [answer["point"] for answer in found["answers"]] == [[12, 14], [40, 3]]
+    masks = [mask for answer in found["answers"] for mask in answer["masks"]]
+    assert [mask["id"] for mask in masks] == list(range(1, len(masks) + 1))
+    for answer in found["answers"]:
+        scores = [mask["score"] for mask in answer["masks"]]
+        assert 1 <= len(scores) <= 3
+        assert scores == sorted(scores, reverse=True)
+    for mask in masks:
+        assert coco.decode(mask["segmentation"]).sum() == mask["area"] > 0
+    assert f"{len(found['answers'][0]['masks'])} mask" in said
+
+
+def test_masks_under_a_point_as_a_picture(picture, tmp_path):
+    out = tmp_path / "masks.png"
+    for _ in range(2):  # what it drew itself, it may draw again
+        uss("prompt", picture, "--model", small_student(), "--point", "12,14", "--out", out)
+    with Image.open(out) as shown:
+        assert shown.info["Software"] == "uss prompt"
+        assert shown.width > 48
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{picture}"], "give --point X,Y, or --serve"),
+        (["{picture}", "--point", "1;2"], "--point is '1;2', expected X,Y in whole pixels"),
+        (["{picture}", "--point", "48,0"], "--point 48,0 lies outside"),
+        (["{picture}", "--point", "1,1", "--out", "masks.gif"], "expected a file that ends in .png or .json"),
+        (["{picture}", "--point", "1,1", "--out", "{picture}"], "is the picture itself"),
+        (["{picture}", "--point", "1,1", "--out", "{other}"], "is there already, and `uss prompt` did not draw it"),
+        (["missing.png", "--point", "1,1"], "missing.png cannot be read"),
+        (["--point", "1,1"], "Name one picture to ask"),
+        (["{picture}", "--serve", "--point", "1,1"], "--serve shows masks on its page"),
+        (["{picture}", "--point", "1,1", "--model", "{folder}"], "is not a student"),
+        (["{picture}", "--point", "1,1", "--device", "cuda:99"], "torch sees"),
+    ],
+)
+def test_what_cannot_be_asked(picture, tmp_path, words, said):
+    other = tmp_path / "other.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(other)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.png")}
+    given = [word.format(picture=picture, other=other, folder=tmp_path) for word in words]
+    with pytest.raises((UsageError, BadData)) as refused:
+        uss("prompt", "--model", small_student(), *given)
+    assert said in str(refused.value)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.png")} == before
+
+
+def test_a_picture_that_is_none(tmp_path):
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(BadData, match="is not a picture"):
+        uss("prompt", tmp_path / "text.png", "--model", small_student(), "--point", "1,1")
+
+
+# -- train ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_from_a_curated_set_of_a_project_and_a_second_round(tmp_path):
+    masks = write_curated(tmp_path)
+    said = uss("train", "student", "--masks", masks, "--steps", 2, *SETTINGS, "--out", tmp_path / "m", "--device", "cpu")
+    assert "2 steps on 5 pictures, the loss fell by" in said
+    assert "Validation on 1 pictures: AR " in said
+    card = (tmp_path / "m/README.md").read_text()
+    assert "MIT (drawn)" in card
+    assert "uss train student --masks" in card
+    weights = (tmp_path / "m/model.safetensors").read_bytes()
+    again = uss("train", "student", "--masks", masks, "--steps", 2, *SETTINGS, "--out", tmp_path / "m", "--device", "cpu")
+    assert again.count("2 steps on 5 pictures") == 1
+    assert (tmp_path / "m/model.safetensors").read_bytes() == weights
+    words = ["--masks", masks, "--steps", 2, *SETTINGS, "--self-train", tmp_path / "m", "--out", tmp_path / "n", "--device", "cpu"]
+    uss("train", "student", *words)
+    assert "with masks of student" in json.loads((tmp_path / "n/config.json").read_text())["data"]["version"]
+
+
+def write_coco(folder: Path) -> tuple[Path, Path]:
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    images, annotations = [], []
+    for number in range(12):
+        image, regions = drawn(number)
+        Image.fromarray(image).save(pictures / f"p{number}.png")
+        images.append({"id": number, "file_name": f"p{number}.png", "height": 40, "width": 48})
+        annotations += regions.to_coco(number, 1 + 2 * number)
+    path = folder / "labels.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}))
+    return path, pictures
+
+
+def test_from_coco_and_a_folder_of_pictures(tmp_path):
+    labels, pictures = write_coco(tmp_path)
+    said = uss(
+        "train", "student", "--coco", labels, "--images", pictures, "--steps", 2, *SETTINGS, "--out", tmp_path / "m", "--licence", "CC0"
+    )
+    trained, measured = (int(said.split(word)[0].split()[-1]) for word in (" pictures, the loss", " pictures: AR"))
+    assert trained + measured == 12
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    assert config["data"]["version"].startswith("sha256 ")
+    assert "license: CC0" in (tmp_path / "m/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "either --masks FOLDER"),
+        (["--masks", "{set}", "--coco", "{set}"], "either --masks FOLDER"),
+        (["--coco", "labels.json"], "--coco needs --images"),
+        (["--coco", "labels.json", "--images", "."], "labels.json is no file"),
+        (["--masks", "."], "has no masks.parquet, so it is no curated set"),
+        (["--masks", "{set}", "--size", "M"], "parameter 'size' is 'M'"),
+        (["--masks", "{set}", "--param", "stpes=3"], "no parameter 'stpes'"),
+        (["--masks", "{set}", "--images", "nowhere"], "Name the folder they lie in with --images"),
+        (["--masks", "{set}", "--out", "{file}"], "is a file, expected a folder"),
+        (["--masks", "{set}", "--self-train", "."], "is not a student"),
+    ],
+)
+def test_what_cannot_be_trained(tmp_path, monkeypatch, words, said):
+    curated = write_curated(tmp_path / "project")
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, BadData)) as refused:
+        uss("train", "student", *(word.format(set=curated, file=tmp_path / "file") for word in words))
+    assert said in str(refused.value)
+
+
+def test_pictures_of_a_curated_set_are_looked_for_by_name_and_checked(tmp_path):
+    from uss_dagster.commands.train_student import pixels_of
+
+    curated = write_curated(tmp_path / "project")
+    (tmp_path / "pictures").mkdir()
+    image = drawn(2)[0]
+    Image.fromarray(image).save(tmp_path / "pictures/i2.png")
+    pixels = pixels_of(curated, tmp_path / "pictures")
+    np.testing.assert_array_equal(pixels("i2"), image)
+    Image.fromarray(image[::-1]).save(tmp_path / "pictures/i2.png")
+    with pytest.raises(BadData, match="is not the picture that the set was made from"):
+        pixels("i2")
+    with pytest.raises(BadData, match="cannot be read"):
+        pixels("i3")
+
+
+# -- export ---------------------------------------------------------------------------------------------
+
+
+def test_export_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
+    with pytest.raises(UsageError, match="name a file in a folder that is there"):
+        uss("export", small_student(), "--onnx", tmp_path / "no/model.onnx")
+    with pytest.raises(BadData, match="is not a student"):
+        uss("export", tmp_path, "--onnx", tmp_path / "model.onnx")
+
+
+# -- segment --------------------------------------------------------------------------------------------
+
+
+def test_segment_with_a_student(picture, tmp_path):
+    said = uss(
+        "segment",
+        picture,
+        "--method",
+        "student",
+        "--param",
+        f"model={small_student()}",
+        "--param",
+        "auto=queries",
+        "--out",
+        tmp_path / "out",
+    )
+    assert "a picture.png" in said
+    coco_json = json.loads((tmp_path / "out/regions.json").read_text())
+    assert coco_json["annotations"][0]["area"] == 40 * 48
+    with pytest.raises(UsageError, match="no model is named"):
+        uss("segment", picture, "--method", "student", "--out", tmp_path / "other")
