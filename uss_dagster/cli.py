@@ -401,7 +401,7 @@ def prompt(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
 ) -> None:
-    """What is at this point? Nested masks, each with the quality that the student expects of it."""
+    """Ask a student what is at a point: nested masks with qualities."""
     if serve:
         from uss_dagster.commands.prompt_page import serve_pictures
 

@@ -25,7 +25,7 @@ from uss_dagster.report._exports import write_exports
 from uss_dagster.report._html import Html, asset, fill, frame_page, packed, slug, title_of, write
 from uss_dagster.report._methods import Note, method_page
 from uss_dagster.report._pictures import Drawn, Picture, draw_picture
-from uss_dagster.report.leaderboard import GROUP, Facts
+from uss_dagster.report.leaderboard import GROUP, Facts, entry_order
 from uss_dagster.report.references import keys_of
 
 TITLE = "Unsupervised segmentation leaderboard"
@@ -54,7 +54,7 @@ def build(
     behind = lru_cache(maxsize=1)(behind)
     drawn: dict[str, list[Drawn]] = {}
     titles = {name: title_of(facts, name) for facts in (metrics, datasets, entries) for name in facts}
-    explorer.write(target, _explored(target, pictures, datasets, metrics, behind, drawn), titles, _explorer_page)
+    explorer.write(target, _explored(target, frame, pictures, datasets, metrics, behind, drawn), titles, _explorer_page)
 
     shown = [d for d in datasets if d in drawn or d in set(frame["dataset"])]
     used = [e for e in entries if e in set(frame["entry"])]
@@ -115,9 +115,16 @@ def _explorer_page(title: str, body: str) -> str:
 
 
 def _explored(
-    target: Path, pictures: Iterable[Picture], datasets: Facts, metrics: Facts, behind: Behind, drawn: dict[str, list[Drawn]]
+    target: Path,
+    frame: pd.DataFrame,
+    pictures: Iterable[Picture],
+    datasets: Facts,
+    metrics: Facts,
+    behind: Behind,
+    drawn: dict[str, list[Drawn]],
 ) -> Iterator[explorer.Shown]:
-    """Draw each picture for the pages and pass it on to the explorer, so that one is in memory at a time."""
+    """Draw each picture for the pages and pass it on to the explorer, best entries first, so that one is in memory at a time."""
+    order = {dataset: entry_order(here) for dataset, here in frame.groupby("dataset", sort=False)}
     detail = {name: bool(facts.get("detail")) for name, facts in metrics.items()}
     for picture in pictures:
         before = drawn.setdefault(picture.dataset, [])
@@ -131,6 +138,6 @@ def _explored(
                 for entry, value in values.items():
                     scores.setdefault(str(entry), {})[group[1]] = value
         names = [str(c["name"]) for c in datasets[picture.dataset].get("classes") or []]
-        yield explorer.Shown(
-            picture.dataset, picture.image_id, picture.pixels, explorer.truths_of(picture.truth), picture.regions, scores, names
-        )
+        best_first = [e for e in order.get(picture.dataset, []) if e in picture.regions]
+        regions = {e: picture.regions[e] for e in dict.fromkeys([*best_first, *picture.regions])}
+        yield explorer.Shown(picture.dataset, picture.image_id, picture.pixels, explorer.truths_of(picture.truth), regions, scores, names)
