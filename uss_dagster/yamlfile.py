@@ -23,8 +23,8 @@ class YamlFile:
         except UnicodeDecodeError as error:
             raise UsageError(f"{self.shown} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
         try:
-            node = yaml.compose(text, Loader=yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
-            data = yaml.safe_load(text)
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster
+            node, data = yaml.compose(text, Loader=loader), yaml.load(text, Loader=loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +29,7 @@ BANDS = ((4, 3, (45, 11, 89)), (8, 2, (156, 41, 100)), (16, 1, (226, 92, 48)), (
 """Contours: (appears by this number of regions, line width in pixels, colour), widest first."""
 
 
-_LAST: list[tuple[Regions, np.ndarray]] = []
+_RECENT: deque[tuple[Regions, np.ndarray]] = deque(maxlen=24)
 
 
 def colours(n: int) -> np.ndarray:
@@ -66,14 +67,16 @@ def appearance(regions: Regions) -> np.ndarray:
     """Float (K,): the number of regions in view when each region first shows; infinite for those never shown.
 
     A tree is opened from the top, highest ``level`` first (largest region first where levels are missing); all children of the
-    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. The last
-    family's answer is kept, since every drawing of it asks for it.
+    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. The answers for the
+    last families (those of one image) are kept, since every drawing of one asks for it.
     """
-    if not _LAST or _LAST[0][0] is not regions:
-        found = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
-        found.flags.writeable = False
-        _LAST[:] = [(regions, found)]
-    return _LAST[0][1]
+    for known, found in _RECENT:
+        if known is regions:
+            return found
+    found = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+    found.flags.writeable = False
+    _RECENT.append((regions, found))
+    return found
 
 
 def is_tree(regions: Regions) -> bool:
