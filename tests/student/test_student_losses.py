@@ -28,9 +28,7 @@ def test_two_products_give_what_each_pair_gives(tensors: tuple[torch.Tensor, tor
     pairs = compare(logits, targets)
     for b, n, k in itertools.product(range(2), range(5), range(3)):
         x, t = logits[b, n], targets[b, k]
-        inside = binary_cross_entropy_with_logits(x, torch.ones(30), weight=t, reduction="sum") / t.sum()
-        outside = binary_cross_entropy_with_logits(x, torch.zeros(30), weight=1 - t, reduction="sum") / (1 - t).sum()
-        assert torch.isclose(pairs.mask[b, n, k], (inside + outside) / 2, atol=1e-5)
+        assert torch.isclose(pairs.mask[b, n, k], binary_cross_entropy_with_logits(x, t), atol=1e-5)
         share = x.sigmoid()
         assert torch.isclose(pairs.dice[b, n, k], 1 - (2 * (share * t).sum() + 1) / (share.sum() + t.sum() + 1), atol=1e-5)
         held, wanted = x > 0, t >= 0.5
@@ -84,6 +82,18 @@ def test_every_grain_of_a_click_is_told_its_overlap_with_the_best_target() -> No
         assert torch.sign(output.quality.grad[b, q]) == torch.sign(gap)
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_click_beside_all_masks_is_told_that_it_has_no_answer_unless_masks_may_be_missing(partial: bool) -> None:
+    batch = batch_of()
+    batch.wanted[:, 1] = -1
+    output = outputs(batch)
+    Criterion(4, 3, partial=partial)([output], batch, torch.Generator())["click_quality"].backward()
+    gradient = output.quality.grad[:, 4:].unflatten(1, (2, 3))  # type: ignore[index]
+    assert (gradient[:, 1] == 0).all().item() is partial
+    assert partial or (gradient[:, 1] > 0).all()
+    assert (gradient[:, 0] != 0).all()
+
+
 def test_an_image_without_masks_only_says_that_there_are_none() -> None:
     batch = batch_of()
     batch.known[:] = False
@@ -102,6 +112,7 @@ def test_with_partial_labels_a_query_far_from_all_labels_is_not_told_that_it_is_
     output = outputs(batch)
     far = output.masks.detach().clone()
     far[:, 3] = -9.0  # touches nothing
+    far[:, 0] = batch.targets[:, 0] * 18 - 9  # has the only label
     output.masks = far.requires_grad_()
     batch.known[:, 1:] = False
     for partial in (False, True):

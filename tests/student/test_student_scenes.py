@@ -1,27 +1,59 @@
-"""What the tiny student learns from drawn scenes in its usual number of steps, seen on scenes of another series.
+"""What the tiny student learns: from plain shapes, where it reaches what the size aims for, and from drawn scenes, which are far harder.
 
-The bounds lie well below what 400 steps gave (AR 0.12, one click 0.29, loss fallen by 51 %): they tell a student that learns from
-one that does not. They are not the aims for the size (AR 0.35, one click 0.45), which it does not reach on these scenes: see docs/student.md.
+Both are scored on pictures of another series.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from uss_dagster.artifacts.pictures import decode
 from uss_dagster.datasets.scenes import Params, examples
+from uss_dagster.regions import rle
 from uss_dagster.student.data import LazySource, regions_source
 from uss_dagster.student.evaluate import evaluate
 from uss_dagster.student.model import Student
-from uss_dagster.student.settings import preset
+from uss_dagster.student.settings import StudentSettings, preset
 from uss_dagster.student.training import train
 
-TRAINED_ON, UNSEEN = 400, 40
-LOSS_FALLS, AR, ORACLE = 0.4, 0.06, 0.15
+AR, ORACLE = 0.22, 0.4
+"""Bounds on drawn scenes, where 0.277 and 0.462 were measured."""
+
+
+def plain_scene(series: int, number: int, side: int = 96) -> tuple[np.ndarray, list[bytes]]:
+    """Two to four ellipses and rectangles that hide each other, half of them in two parts of different brightness."""
+    rng = np.random.default_rng([series, number])
+    y, x = np.mgrid[:side, :side]
+    image = np.full((side, side, 3), rng.uniform(30, 220, 3))
+    image += 8 * rng.normal(0, 1, (side // 8, side // 8, 3)).repeat(8, 0).repeat(8, 1)
+    masks: list[np.ndarray] = []
+    for _ in range(rng.integers(2, 5)):
+        row, column = rng.uniform(15, side - 15, 2)
+        long, short = rng.uniform(9, 24, 2)
+        turn = rng.uniform(0, np.pi)
+        u = (x - column) * np.cos(turn) + (y - row) * np.sin(turn)
+        v = (y - row) * np.cos(turn) - (x - column) * np.sin(turn)
+        ellipse = rng.random() < 0.5
+        shape = (u / long) ** 2 + (v / short) ** 2 <= 1 if ellipse else (abs(u) <= 0.85 * long) & (abs(v) <= 0.85 * short)
+        colour = rng.uniform(20, 235, 3)
+        image[shape] = colour
+        masks = [*(mask & ~shape for mask in masks), shape]
+        if rng.random() < 0.5:
+            part = shape & (u > rng.uniform(-0.3, 0.3) * long)
+            image[part] = np.clip(colour + rng.uniform(25, 70, 3) * rng.choice([-1, 1], 3), 0, 255)
+            masks += [part, shape & ~part]
+    noisy = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+    return noisy, rle.encode(np.array([mask for mask in masks if mask.sum() >= 20]))
+
+
+def plain_scenes(series: int, count: int) -> LazySource:
+    drawn = {f"plain{i:04d}": plain_scene(series, i) for i in range(count)}
+    return LazySource(list(drawn), lambda i: drawn[i][0], lambda i: (drawn[i][1], np.zeros(len(drawn[i][1]), bool)))
 
 
 def scenes(series: int, count: int) -> LazySource:
@@ -39,15 +71,32 @@ def scenes(series: int, count: int) -> LazySource:
     return regions_source(found)
 
 
+def learnt(source: LazySource, unseen: LazySource, settings: StudentSettings, folder: Path, **options: Any) -> tuple[dict[str, float], str]:
+    """``fall`` of the loss and the scores, and the same as text."""
+    result = train(source, None, settings, folder, threads=2)
+    losses = [loss for _, loss in result.losses]
+    scores = {"fall": float(1 - np.mean(losses[-5:]) / losses[0]), "seconds": result.seconds}
+    scores |= evaluate(Student.load(folder), unseen, "union", **options)
+    told = json.dumps({name: round(float(value), 3) for name, value in scores.items()})
+    print(told)
+    return scores, told
+
+
+@pytest.mark.slow
+def test_a_tiny_student_learns_plain_shapes_as_well_as_the_size_should(tmp_path: Path) -> None:
+    settings = preset("tiny", steps=150, clicks=4, smallest_crop=1.0)
+    scores, told = learnt(plain_scenes(1, 250), plain_scenes(2, 40), settings, tmp_path, grid=8)
+    assert scores["fall"] > 0.6, told
+    assert scores["ar1000"] > 0.35, told
+    assert scores["click_oracle"] > 0.45, told
+    assert scores["click_oracle"] >= scores["click_max"], told
+
+
 @pytest.mark.slow
 def test_a_tiny_student_learns_drawn_scenes(tmp_path: Path) -> None:
-    result = train(scenes(101, TRAINED_ON), None, preset("tiny"), tmp_path, threads=2)
-    assert result.finished
-    losses = [loss for _, loss in result.losses]
-    fall = 1 - np.mean(losses[-5:]) / losses[0]
-    scores = evaluate(Student.load(tmp_path), scenes(77, UNSEEN), "union", split=2)
-    told = json.dumps({"fall": round(float(fall), 3), "seconds": round(result.seconds), **{k: round(v, 3) for k, v in scores.items()}})
-    assert fall > LOSS_FALLS, told
+    """The bounds lie below what was measured, and that of AR below what the size aims for (0.35), which is not reached here: see docs/student.md."""
+    scores, told = learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path, split=4, grid=8)
+    assert scores["fall"] > 0.6, told
     assert scores["ar1000"] > AR, told
     assert scores["click_oracle"] > ORACLE, told
     assert scores["click_oracle"] >= scores["click_max"], told

@@ -95,3 +95,10 @@ def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
     assert all(torch.equal(few.batch(step).images, images) for step, images in enumerate(expected))
     assert len(few._kept) == 1
     assert len(reads) > 12
+
+
+def test_one_click_of_four_falls_anywhere() -> None:
+    batch = Views(source(), settings(batch=6, clicks=16)).batch(0)
+    on_mask = (batch.wanted >= 0).any(-1)
+    assert on_mask[:, 4:].all()
+    assert 0 < int(on_mask[:, :4].sum()) < 24

@@ -1,15 +1,12 @@
 """What a student is told: masks matched to queries one to one, and the losses of the pairs.
 
-All queries are compared with all masks at once: binary cross-entropy and dice are sums over pixels, so three matrix products give them for every pair
-(and a fourth, of the masks cut at a half, the IoU). The losses of the matched pairs are entries of the same matrices.
-
-Where all pixels take part, cross-entropy is the mean of two means, over the pixels inside and over those outside. A plain mean over a window of which
-most masks have one hundredth taught the network to answer with nothing (seen: after 300 steps most masks were empty). Where pixels are sampled, most of
-them lie on borders, and the mean is plain, as in Mask2Former.
+All queries are compared with all masks at once: binary cross-entropy and dice are sums over pixels, so two matrix products give them for every pair
+(and a third, of the masks cut at a half, the IoU). The losses of the matched pairs are entries of the same matrices.
 
 Learned queries: Hungarian matching by objectness, cross-entropy and dice; those without a mask only learn that they have none. Clicks: the masks that
 hold the click are matched to its grains; the quality of *every* grain, matched or not, is told the IoU with the best of them, so that all
-qualities can be compared (in Semantic-SAM and UnSAM grains without a match learn none).
+qualities can be compared (in Semantic-SAM and UnSAM grains without a match learn none). Some clicks fall anywhere; on no mask, their quality is 0:
+a grid of clicks asks most often about what is nothing.
 """
 
 from __future__ import annotations
@@ -44,13 +41,9 @@ class Pairs:
 def compare(logits: Tensor, targets: Tensor) -> Pairs:
     """logits: (B, N, pixels). targets: (B, K, pixels), shares in 0..1."""
     logits = logits.float()
-    count = logits.shape[-1]
     by_target = targets.transpose(1, 2)
     area = targets.sum(-1)[:, None]
-    cost = softplus(logits)  # of a pixel that is outside
-    inside = cost @ by_target
-    mask = (inside - logits @ by_target) / area.clamp(min=1) + (cost.sum(-1, keepdim=True) - inside) / (count - area).clamp(min=1)
-    mask = mask / 2
+    mask = (softplus(logits).sum(-1, keepdim=True) - logits @ by_target) / logits.shape[-1]
     share = logits.sigmoid()
     dice = 1 - (2 * (share @ by_target) + 1) / (share.sum(-1, keepdim=True) + area + 1)
     with torch.no_grad():
@@ -112,7 +105,7 @@ class Criterion:
         some = torch.randperm(area, generator=generator)[: self.points].to(targets.device) if 0 < self.points < area else None
         real = batch.wanted >= 0
         matched = batch.known.sum(1).clamp(max=self.learned).sum()
-        counts = averaged(torch.stack([matched, real.sum(), real.any(-1).sum()]).float()).clamp(min=0.5)
+        counts = averaged(torch.stack([matched, real.sum(), self._told(batch).sum()]).float()).clamp(min=0.5)
         sums = {name: targets.new_zeros(()) for name in NAMES}
         for output in outputs:
             flat = output.masks.flatten(2)
@@ -163,12 +156,17 @@ class Criterion:
         mask_loss, dice_loss = self._pairs(flat, pairs, targets, image, query, target, generator)
         best = torch.where(real[:, :, None], iou, torch.zeros_like(iou)).amax(-1)  # (B, P, G)
         said = output.quality[:, n:].float().sigmoid().unflatten(1, (p, g))
-        gap = ((said - best).square() * real.any(-1, keepdim=True)).sum() / g
+        gap = ((said - best).square() * self._told(batch)[..., None]).sum() / g
         return {
             "click_mask": MASK * mask_loss.sum() / counts[1],
             "click_dice": DICE * dice_loss.sum() / counts[1],
             "click_quality": QUALITY * gap / counts[2],
         }
+
+    def _told(self, batch: Batch) -> Tensor:
+        """Bool (B, P): clicks that learn a quality. Those on a mask, and those beside the masks of an image, unless masks may be missing there."""
+        on_mask = (batch.wanted >= 0).any(-1)
+        return on_mask if self.partial else on_mask | batch.known.any(1, keepdim=True)
 
     def _pairs(
         self, flat: Tensor, pairs: Pairs, targets: Tensor, image: Tensor, query: Tensor, target: Tensor, generator: torch.Generator

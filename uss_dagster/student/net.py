@@ -5,6 +5,9 @@ attention of Mask2Former: Cheng et al., CVPR 2022), then queries see one another
 (Semantic-SAM: Li et al., ECCV 2024). Masks are products of query and pixel embeddings, to which the mean embedding of the mask before is added, at
 first that of the clicked pixel (as k-means does: Yu et al., CMT-DeepLab and k-means Mask Transformer, 2022): what is like the click is a mask from the
 first step. No deformable attention: plain torch operations only.
+
+Pixel embeddings have mean 0 and deviation 1 over the image, in each channel, and a query says its threshold apart. So logits have a size that tells
+inside from outside at once; products of small embeddings that share a mean have to grow first, which takes longer than a short training has.
 """
 
 from __future__ import annotations
@@ -16,18 +19,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool2d, grid_sample, interpolate, scaled_dot_product_attention
+from torch.nn.functional import adaptive_max_pool2d, grid_sample, instance_norm, interpolate, scaled_dot_product_attention
 
 from uss_dagster.student.settings import Architecture
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PRIOR = 0.1
 """Objectness that an untrained query claims."""
+THRESHOLD = 4.0
+"""Logits that one unit of a query's threshold is worth: it has far to go, since most masks have one hundredth of the pixels."""
 
 
 @dataclass
 class Encoded:
-    """What all queries of B images share. pixels: (B, d / 2, h, w), mask features with their places. memories: (B, n, d), cells with their places, and
+    """What all queries of B images share. pixels: (B, d / 2, h, w), mask features with their places, of mean 0 and deviation 1 over
+    (h, w). memories: (B, n, d), cells with their places, and
     the (height, width) of each. around: (B, d, h', w'), the coarser map that clicks are read from beside ``pixels``."""
 
     pixels: Tensor
@@ -167,9 +173,9 @@ class StudentNet(nn.Module):
         self.looked = nn.Linear(d // 2, d)
         self.layers = nn.ModuleList(Layer(d, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(d)
-        self.mask = Mlp(d, d, d // 2, 3)
+        self.mask = Mlp(d, d, d // 2 + 1, 3)  # an embedding and a threshold
         self.objectness = nn.Linear(d, 1)
-        self.quality = Mlp(d, d, 1)
+        self.quality = Mlp(d + 2, d, 1)
         nn.init.constant_(self.objectness.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def fourier(self, xy: Tensor) -> Tensor:
@@ -196,7 +202,7 @@ class StudentNet(nn.Module):
             sizes.append((h, w))
         h, w = pyramid[0].shape[-2:]
         place = self.pixel_place(self.fourier(cells(h, w, images.device))).T.unflatten(1, (h, w))
-        return Encoded(self.pixel(pyramid[0]) + place, memories, sizes, pyramid[self.shape.memories[-1]])
+        return Encoded(instance_norm(self.pixel(pyramid[0]) + place), memories, sizes, pyramid[self.shape.memories[-1]])
 
     def ask(self, encoded: Encoded, points: Tensor | None, learned: bool = True) -> tuple[Tensor, Tensor, Tensor, int]:
         """Content and position (B, N, d) and look (B, N, d / 2) of the queries to begin with, and how many of them are learned.
@@ -242,11 +248,23 @@ class StudentNet(nn.Module):
     def heads(self, x: Tensor, look: Tensor, pixels: Tensor) -> Output:
         """A mask is where pixels are like what it held before, changed by what the query asks for."""
         x = self.norm(x)
-        masks = torch.einsum("bnd,bdhw->bnhw", self.mask(x) + look, pixels) / math.sqrt(pixels.shape[1])
-        return Output(masks, self.objectness(x)[..., 0], self.quality(x)[..., 0])
+        width = pixels.shape[1]
+        asked = self.mask(x)
+        wanted = asked[..., :width] + look / math.sqrt(width)
+        masks = torch.einsum("bnd,bdhw->bnhw", wanted, pixels) + THRESHOLD * asked[..., width:, None]
+        seen = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
+        return Output(masks, self.objectness(x)[..., 0], self.quality(seen)[..., 0])
 
     def forward(self, images: Tensor, points: Tensor | None = None) -> list[Output]:
         return self.decode(self.encode(images), points)
+
+
+def appearance(logits: Tensor) -> Tensor:
+    """(B, N, 2) of masks (B, N, h, w): the IoU that their own probabilities let expect of the mask cut at a half, and its share of the pixels."""
+    share, held = logits.float().sigmoid(), logits > 0
+    inside, count = (share * held).sum((-2, -1)), held.float().sum((-2, -1))
+    expected = inside / (count + share.sum((-2, -1)) - inside).clamp(min=1e-6)
+    return torch.stack([expected, count / logits.shape[-1] / logits.shape[-2]], -1)
 
 
 def cells(height: int, width: int, device: torch.device) -> Tensor:

@@ -25,6 +25,8 @@ OVERSAMPLE = 2
 """Samples of a mask along each side of a pixel of its target, whose mean is the share of the pixel that it holds."""
 DISC = 0.1
 """Radius of the disc in which a click falls, in the shorter side of the mask's box."""
+ANYWHERE = 4
+"""One click of so many falls anywhere, on a mask or not."""
 LARGEST = 0.95
 """A mask that has more of a window is no target there: nothing of its border is seen."""
 
@@ -110,7 +112,7 @@ class Views:
         """Image (3, S, S), targets (K, s, s), clicks (P, 2) and what they want (P, G) of a random window."""
         settings, grains = self.settings, self.settings.architecture.grains
         height, width = picture.atoms.shape
-        share = rng.uniform(settings.smallest_crop, 1.0)
+        share = settings.smallest_crop ** rng.random()  # as many windows of half a size as of the whole
         stretch = math.exp(rng.uniform(-0.2, 0.2))
         h, w = min(height, height * share * stretch), min(width, width * share / stretch)
         y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
@@ -123,6 +125,8 @@ class Views:
         wanted = np.full((settings.clicks, grains), -1, np.int64)
         if len(masks):
             points = clicks(masks, settings.clicks, rng)
+            anywhere = settings.clicks // ANYWHERE
+            points[:anywhere] = rng.random((anywhere, 2), np.float32)
             wanted = answers(masks, points, grains)
         return image, masks, points, wanted
 
