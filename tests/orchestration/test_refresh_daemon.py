@@ -22,12 +22,13 @@ def daemon(project: Project):
     home.mkdir(exist_ok=True)
     shutil.copyfile(project.root / "dagster.yaml", home / "dagster.yaml")
     env = {**project.env, "DAGSTER_HOME": str(home)}
-    with open(project.root / "daemon.log", "w") as log:
-        words = [sys.executable, "-m", "dagster._daemon", "run", "-m", "uss_dagster.definitions"]
+    words = [sys.executable, "-m", "dagster._daemon", "run", "-m", "uss_dagster.definitions"]
+    # The instance first: two processes that make its tables at the same time can leave them with two revisions.
+    with open(project.root / "daemon.log", "w") as log, dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs()
         process = subprocess.Popen(words, cwd=project.root, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:
-            with dg.DagsterInstance.from_config(str(home)) as instance:
-                yield instance
+            yield instance
         finally:
             process.send_signal(signal.SIGINT)
             try:
