@@ -8,7 +8,7 @@ demo: .venv/.ok
 	@$(BIN)/uss demo
 
 test: .venv/.ok
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/.ok
 	@$(BIN)/python -m pytest

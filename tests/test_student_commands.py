@@ -192,6 +192,15 @@ def test_export_goes_to_a_file_in_a_folder_that_is_there(tmp_path):
         uss("export", small_student(), "--onnx", tmp_path / "no/model.onnx")
     with pytest.raises(BadData, match="is not a student"):
         uss("export", tmp_path, "--onnx", tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="Say what to write"):
+        uss("export", small_student())
+
+
+def test_export_of_a_plain_folder(tmp_path):
+    uss("export", small_student(), "--folder", tmp_path / "shared")
+    assert {p.name for p in (tmp_path / "shared").iterdir()} >= {"model.safetensors", "config.json", "preprocessor_config.json"}
+    with pytest.raises(UsageError, match="is not empty"):
+        uss("export", small_student(), "--folder", tmp_path / "shared")
 
 
 # -- segment --------------------------------------------------------------------------------------------

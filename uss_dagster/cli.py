@@ -419,12 +419,23 @@ def prompt(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a trained student.", show_default=False)],
-    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Where to write the network.", show_default=False)],
+    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="Where to write the network.", show_default=False)] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Where to put weights, config, card and preprocessing.", show_default=False),
+    ] = None,
 ) -> None:
-    """A trained student as ONNX, checked against torch."""
-    from uss_dagster.student.export import export_onnx
+    """A trained student as ONNX, checked against torch, or as a plain folder."""
+    from uss_dagster.student.export import export_folder, export_onnx
     from uss_dagster.student.model import Student
 
+    if onnx is None and folder is None:
+        raise UsageError("Say what to write: --onnx FILE, --folder DIR, or both.")
+    if folder is not None:
+        export_folder(model, folder)
+        typer.echo(f"{folder}: weights, config, card, preprocessing.")
+    if onnx is None:
+        return
     if onnx.is_dir() or not onnx.absolute().parent.is_dir():
         raise UsageError(f"--onnx {onnx}: name a file in a folder that is there.")
     difference = export_onnx(Student.load(model), onnx)

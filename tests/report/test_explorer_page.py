@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from devtools import Page, browser, find_chromium
+from devtools import Page
 from explorer_cases import HOSTILE, cases, shown, tiling
 
 from uss_dagster.regions.regions import intersections
 from uss_dagster.report import _explorer_code as code
 from uss_dagster.report import explorer, pictures
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page]:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("NOT TESTED IN A BROWSER: no chromium here (Debian: apt-get install chromium).")
-    pytest.importorskip("websockets.sync.client", reason="NOT TESTED IN A BROWSER: the DevTools protocol needs the package websockets.")
-    with browser(executable) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

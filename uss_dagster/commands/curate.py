@@ -36,7 +36,6 @@ from uss_dagster.report.explorer import PAGE
 WORK = ".curate"
 CHUNK = 8
 """Pictures handed to a worker at once; each is finished by itself."""
-LISTED = 5
 
 
 @dataclass(frozen=True)

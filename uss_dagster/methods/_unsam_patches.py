@@ -27,8 +27,6 @@ TILE_SHARE = 0.625
 BATCH = 32
 """Crops encoded at a time."""
 
-Encode = Callable[[list[np.ndarray]], list[Any]]
-
 
 @dataclass(frozen=True)
 class Piece:
