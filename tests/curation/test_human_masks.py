@@ -11,8 +11,9 @@ from curation_cases import boxes, picture
 from PIL import Image
 
 from uss_dagster.artifacts.tables import RegionsWriter, regions_to_table
-from uss_dagster.curation.curate import filtered, with_human
+from uss_dagster.curation.curate import filtered, with_human, worth
 from uss_dagster.curation.human import HumanMasks, best_human_iou, holders, labels_of_coco, labels_of_truth, stays_beside_human
+from uss_dagster.curation.measures import boundary_connectivity
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.pooling import Family, PoolParams, joined, nested, pool_image
 from uss_dagster.curation.tables import MEASURES, POOL
@@ -70,6 +71,29 @@ def test_children_of_what_is_dropped_move_up():
     assert kept["parent"].to_pylist() == [-1, 0]
     assert kept["region"].to_pylist() == [0, 1]
     assert kept["depth"].to_pylist() == [0, 1]
+
+
+def test_of_too_many_masks_things_of_both_quality_and_score_stay():
+    shape = (48, 64)
+    places = [(5, 5, 40, 9), (5, 15, 40, 8), (0, 24, 40, 7), (5, 33, 40, 6), (5, 43, 40, 5)]
+    rows = pool_image("a", picture(0), [Family("m", boxes(shape, *places))], PoolParams(refine=False))
+    nothing = float("nan")
+    values = {"quality": [0.9, 0.5, 0.6, nothing, 0.5], "score": [0.1, 0.4, 0.3, 0.4, nothing], "stability": [1, nothing, 1, 1, 0.9]}
+    for name, told in values.items():
+        rows = rows.set_column(rows.column_names.index(name), POOL.field(name), pa.array(told, pa.float32(), from_pandas=False))
+    rows = rows.set_column(rows.column_names.index("entry"), POOL.field("entry"), pa.array(["m", "m", "m", "m", "unscored"]))
+    connected = boundary_connectivity(rows["rle"].to_pylist(), shape)
+    held = np.array([rle.decode(code, *shape) for code in rows["rle"].to_pylist()])
+    inner = held.copy()
+    inner[:, [0, -1]] = inner[:, :, [0, -1]] = False
+    pixels = held.sum(axis=(1, 2))
+    assert connected == pytest.approx((pixels - inner.sum(axis=(1, 2))) / np.sqrt(pixels))
+    assert (connected > 0).tolist() == [False, False, True, False, False]
+    assert worth(rows, shape) == pytest.approx([0.225, 0.5, 0.45 * np.exp(-(connected[2] ** 2) / 2), 0, 0.45])
+    kept, dropped = filtered(rows, HumanMasks(), shape, CurateParams(most=3))
+    assert dropped == {"beyond the number wanted": 2}
+    assert kept["area"].to_pylist() == [rows["area"][i].as_py() for i in (1, 2, 4)]
+    assert not len(boundary_connectivity([], shape))
 
 
 def test_ground_truth_gives_objects_and_parts_but_no_background(tmp_path):

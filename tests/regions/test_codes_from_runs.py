@@ -24,3 +24,10 @@ def test_codes_and_boxes_equal_those_of_the_masks():
 def test_runs_of_every_length_come_back(run):
     lengths = np.array([run, 3, 1, run + 2, 2 * run, 1])
     assert np.array_equal(rle.runs(rle.encode_runs(lengths)), lengths)
+
+
+def test_areas_of_more_codes_than_a_byte_counts():
+    masks = np.arange(300)[:, None, None] > np.arange(300).reshape(1, 15, 20)
+    codes = rle.encode(masks)
+    assert rle.areas(codes, 15, 20).tolist() == list(range(300))
+    assert rle.areas([], 15, 20).shape == (0,)

@@ -16,11 +16,13 @@ from uss_dagster.curation import drift
 from uss_dagster.curation.duplicates import CELLS, groups_of, near_duplicates
 from uss_dagster.curation.export import Exporter
 from uss_dagster.curation.human import CROWD, HumanMasks, Labels, best_human_iou, holders
+from uss_dagster.curation.measures import boundary_connectivity
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.pooling import PLAIN_PROBLEM
 from uss_dagster.curation.splits import split_of
 from uss_dagster.curation.tables import HUMAN, IMAGES, MEASURES, POOL, Pool
 from uss_dagster.errors import BadData
+from uss_dagster.regions import rle
 
 GROUP_ROWS = 8192
 """Of the table of masks: rows a row group, which is what is held in memory at a time."""
@@ -98,9 +100,10 @@ def curate(
 
 
 def filtered(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], params: CurateParams) -> tuple[pa.Table, dict[str, int]]:
-    """The masks of one image that are good enough and far enough from human ones, and how many were dropped for what."""
+    """The masks of one image that are good enough, the best of them, and of those the ones far enough from human masks; and how many were dropped for
+    what. Human masks take the place of found ones: the best are chosen before it is looked at what people drew."""
     area = rows["area"].to_numpy()
-    drop: dict[str, np.ndarray] = {
+    low = {
         "too small": area < params.limit("min_area"),
         "too large": area > params.limit("max_area") * shape[0] * shape[1],
     }
@@ -109,20 +112,41 @@ def filtered(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], params: 
         ("refined_iou", "changed by refinement"),
         ("stability", "not found in other views"),
     ):
-        drop[words] = rows[name].to_numpy() < params.limit(f"min_{name}")  # false for NaN: what was not measured passes
-    overlaps = best_human_iou(rows["rle"].to_pylist(), human.codes, shape) > params.tau
-    drop["overlaps a human mask"] = overlaps
+        low[words] = rows[name].to_numpy() < params.limit(f"min_{name}")  # false for NaN: what was not measured passes
     gone, counts = np.zeros(rows.num_rows, bool), {}
-    for why, marked in drop.items():
+
+    def drop(marked: np.ndarray, why: str) -> None:
+        nonlocal gone
         if number := int(np.count_nonzero(marked & ~gone)):
             counts[why] = number
-        gone |= marked
+        gone = gone | marked
+
+    for why, marked in low.items():
+        drop(marked, why)
     stay = np.flatnonzero(~gone)
     if len(stay) > params.most:
-        quality = np.nan_to_num(rows["quality"].to_numpy()[stay], nan=0.0)
-        counts["beyond the number wanted"] = len(stay) - params.most
-        stay = np.sort(stay[np.lexsort((stay, -quality))[: params.most]])
-    return _selected(rows, stay), counts
+        beyond = np.zeros(rows.num_rows, bool)
+        beyond[stay[np.lexsort((stay, -worth(rows, shape)[stay]))[params.most :]]] = True
+        drop(beyond, "beyond the number wanted")
+    if human.codes:
+        drop(best_human_iou(rows["rle"].to_pylist(), human.codes, shape) > params.tau, "overlaps a human mask")
+    return _selected(rows, np.flatnonzero(~gone)), counts
+
+
+def worth(rows: pa.Table, shape: tuple[int, int]) -> np.ndarray:
+    """How much is lost with each mask of an image of ``shape``, float64 (K,): quality · score · stability · exp(-c² / 2).
+
+    Quality says how well a border lies, score (as a share of the entry's highest in the image, 1 without one) whether a region stands by itself,
+    stability (1 where it was not measured) whether it is found again, and the boundary connectivity c whether it is background.
+    """
+    quality, score, stable = (rows[name].to_numpy().astype(np.float64) for name in ("quality", "score", "stability"))
+    score = np.nan_to_num(score, nan=1.0)
+    entries, place = np.unique(rows["entry"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    highest = np.zeros(len(entries))
+    np.maximum.at(highest, place, score)
+    alone = score / np.where(highest > 0, highest, 1.0)[place]
+    connected = boundary_connectivity(rows["rle"].to_pylist(), shape)
+    return np.nan_to_num(quality, nan=0.0) * alone * np.nan_to_num(stable, nan=1.0) * np.exp(-(connected**2) / 2)
 
 
 def _selected(rows: pa.Table, stay: np.ndarray) -> pa.Table:
@@ -154,7 +178,7 @@ def with_human(image_id: str, rows: pa.Table, human: HumanMasks, shape: tuple[in
     columns = {
         "image_id": pa.array([image_id] * k, pa.string()),
         **{name: pa.array(np.zeros(k, np.int32)) for name in ("region", "parent", "depth")},
-        "area": pa.array(coco.area(coded).astype(np.int64)),
+        "area": pa.array(rle.areas(human.codes, *shape)),
         "bbox": pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
         "rle": pa.array(list(human.codes), pa.binary()),
         "height": pa.array(np.full(k, shape[0], np.int32)),

@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class CurateParams:
     """min_area: pixels; max_area: share of the image. min_quality, min_refined_iou, min_stability: see ``measures`` and ``stability``; a
     mask without the measure passes. min_coverage: share of the image that its masks must hold together, or it is set aside. most: masks
-    an image, the best by quality. These are the preset's unless given, but for ``most``.
+    an image, the best by quality and score (see ``curate.worth``). These are the preset's unless given, but for ``most``.
 
     tau: greatest IoU of a found mask with a human one. duplicates: 'aside' keeps one image of each group of near-duplicates; 'keep' keeps
     all, in one split. radius: bits by which the hashes of near-duplicates differ at most; colours: grey levels by which their colours do.

@@ -61,7 +61,7 @@ class CodedRegions(Regions):
 
     @cached_property
     def area(self) -> np.ndarray:
-        return np.array([coco.area(code) for code in self._as_coco()], np.int64)
+        return rle.areas(self._codes, *self._shape)
 
     @cached_property
     def boxes(self) -> np.ndarray:

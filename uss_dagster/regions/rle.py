@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pycocotools import mask as coco
 
@@ -38,6 +40,11 @@ def decode(counts: bytes, height: int, width: int) -> np.ndarray:
     if code_length(counts) != height * width:
         raise BadData(f"A run-length code covers {code_length(counts)} pixels, its image has {height}×{width} = {height * width}.")
     return coco.decode({"counts": counts, "size": [height, width]}).view(bool)
+
+
+def areas(codes: Sequence[bytes], height: int, width: int) -> np.ndarray:
+    """Pixels that each code holds, int64 (K,). One at a time: pycocotools 2.0 fails on lists of more than 255 with numpy 2."""
+    return np.array([coco.area({"counts": code, "size": [height, width]}) for code in codes], np.int64)
 
 
 def code_length(counts: bytes) -> int:
