@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uss_dagster.graphs._watershed_kernel import flood, regional_minima
 from uss_dagster.graphs.superpixels import connected_parts
-from uss_dagster.graphs.watershed import LEVELS, contour_leaves, watershed
+from uss_dagster.graphs.watershed import LEVELS, colour_leaves, contour_leaves, watershed
 
 
 def random_levels(seed: int, height: int, width: int, highest: int) -> np.ndarray:
@@ -79,3 +79,28 @@ def test_a_plain_map_is_one_leaf(shape: tuple[int, int]) -> None:
 def test_differences_below_a_level_do_not_count() -> None:
     bumps = 0.5 + np.random.default_rng(0).uniform(0, 0.3 / LEVELS, (20, 20))
     assert watershed(bumps).max() == 0
+
+
+def test_pieces_of_a_picture_end_where_colours_change() -> None:
+    rng = np.random.default_rng(5)
+    image = rng.integers(100, 108, (90, 120, 3)).astype(np.uint8)
+    image[20:70, 31:80] = rng.integers(150, 158, (50, 49, 3))
+    drawn = np.zeros(image.shape[:2], int)
+    drawn[20:70, 31:80] = 1
+    labels = colour_leaves(image)
+    bright = np.bincount(labels.ravel(), drawn.ravel())
+    astray = np.minimum(bright, np.bincount(labels.ravel()) - bright).sum()
+    assert astray <= 4  # of the corners' pixels, of 10,800
+    assert int(connected_parts(labels).max()) == int(labels.max())
+
+
+def test_pieces_grow_with_the_picture() -> None:
+    """Twelve times the pixels, and less than twice the pieces."""
+    rng = np.random.default_rng(6)
+    counts = [int(colour_leaves(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).max()) + 1 for side in (300, 1050)]
+    assert 1000 < counts[0] < counts[1] < 2 * counts[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 7)])
+def test_small_and_plain_pictures_are_one_piece(shape: tuple[int, int]) -> None:
+    assert not colour_leaves(np.full((*shape, 3), 77, np.uint8)).any()

@@ -17,7 +17,7 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.student import prediction
 from uss_dagster.student.model import Student, build
-from uss_dagster.student.prediction import Found, encode_masks, nested, stability, suppressed, tiles
+from uss_dagster.student.prediction import Found, Leaves, cut_off, encode_masks, nested, pyramid, stability, suppressed, tiles
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,68 @@ def test_tiles_cover_the_image_and_overlap() -> None:
     assert (held > 1).any()
 
 
+def test_windows_of_half_the_number_stand_between_the_whole_and_the_small() -> None:
+    assert [len(level) for level in pyramid((37, 50), 1)] == [1]
+    assert [len(level) for level in pyramid((37, 50), 3)] == [1, 9]
+    assert [len(level) for level in pyramid((37, 50), 5)] == [1, 4, 25]
+    whole, halves, quarters = pyramid((37, 50), 4)
+    assert whole == [(0, 0, 37, 50)]
+    assert halves == tiles((37, 50), 2)
+    assert quarters == tiles((37, 50), 4)
+
+
+def test_masks_that_touch_a_border_within_the_image_are_told() -> None:
+    logits = torch.full((5, 4, 6), -1.0)
+    logits[0, 1, 1] = logits[1, 0, 3] = logits[2, 2, 0] = logits[3, 3, 2] = logits[4, 1, 5] = 1
+    assert cut_off(logits, (0, 0, 20, 30), (20, 30)).tolist() == [False] * 5
+    assert cut_off(logits, (0, 10, 20, 20), (40, 30)).tolist() == [False, False, True, True, False]
+    assert cut_off(logits, (5, 0, 35, 20), (40, 30)).tolist() == [False, True, False, False, True]
+
+
+def two_colours() -> np.ndarray:
+    """Dark up to column 22, bright from there on, with a little noise."""
+    image = np.random.default_rng(0).integers(0, 6, (40, 48, 3), dtype=np.uint8) + 40
+    image[:, 23:] += 150
+    return image
+
+
+def test_a_mask_ends_where_the_picture_changes() -> None:
+    leaves = Leaves(two_colours())
+    for end, window in ((21, (0, 0, 40, 48)), (25, (0, 0, 40, 48)), (24, (5, 8, 30, 36))):
+        logits = torch.full((1, window[2], window[3]), -3.0)
+        logits[..., : end - window[1]] = 3
+        raw, snapped = (rle.decode(encode_masks(logits, window, (40, 48), how)[0], 40, 48) for how in (None, leaves))
+        assert raw[10, end - 1]
+        assert not raw[10, end]
+        rows = slice(window[0] + 4, window[0] + window[2] - 4)  # pieces at the window's own border may reach out of it
+        assert snapped[rows, window[1] + 6 : 23].all()
+        assert not snapped[:, 23:].any()
+
+
+def test_snapping_is_a_vote_of_the_pixels_of_each_piece() -> None:
+    rng = np.random.default_rng(3)
+    leaves = Leaves(rng.integers(0, 256, (24, 31, 3), dtype=np.uint8))
+    for window, cells in (((0, 0, 24, 31), (6, 5)), ((7, 4, 12, 20), (6, 5)), ((7, 4, 12, 20), (1, 40))):
+        y, x, height, width = window
+        inside = rng.random((6, *cells), dtype=np.float32) * np.linspace(0.9, 1.3, 6, dtype=np.float32)[:, None, None]
+        full = interpolate(torch.from_numpy(inside)[None], (width, height), mode="bilinear", align_corners=False)[0].numpy()
+        held, lost = leaves.held(inside, window)
+        assert lost.tolist() == [not mask.any() for mask in held]
+        for piece in np.unique(leaves.labels[x : x + width, y : y + height]):
+            everywhere = leaves.labels == piece
+            here = everywhere[x : x + width, y : y + height]
+            for mask, share in zip(held, full, strict=True):
+                want = share[here].mean() > 0.5 and 2 * here.sum() >= everywhere.sum()
+                assert (mask[here] == want).all()
+
+
+def test_a_mask_smaller_than_every_piece_stays_as_it_was() -> None:
+    plain = np.full((40, 48, 3), 90, np.uint8)
+    logits = torch.full((1, 40, 48), -3.0)
+    logits[0, 11, 12] = 3
+    assert encode_masks(logits, (0, 0, 40, 48), (40, 48), Leaves(plain)) == encode_masks(logits, (0, 0, 40, 48), (40, 48))
+
+
 def test_a_tree_of_masks_is_nested_and_cuts_what_leaves_its_parent() -> None:
     whole, part, other = np.zeros((3, 20, 20), bool)
     whole[2:12, 2:12] = True
@@ -85,9 +147,16 @@ def test_a_tree_of_masks_is_nested_and_cuts_what_leaves_its_parent() -> None:
     assert lone.area.tolist() == [400]
 
 
+def test_a_tree_of_more_masks_than_a_byte_counts() -> None:
+    masks = np.arange(1, 301)[:, None, None] > np.arange(400).reshape(1, 20, 20)
+    tree = nested(Found((20, 20), rle.encode(masks), np.linspace(1, 0.1, 300, dtype=np.float32), ["click"] * 300))
+    assert tree.area.tolist() == [400, *range(300, 0, -1)]
+    assert tree.parent.tolist() == list(range(-1, 300))
+
+
 @pytest.mark.parametrize("auto", ["queries", "grid", "union"])
 def test_masks_of_an_image_are_ranked_and_repeat_little(student: Student, auto: str) -> None:
-    found = student.masks(example(0).image, auto, grid=4, iou=0.8)  # type: ignore[arg-type]
+    found = student.masks(example(0).image, auto, grid=4, iou=0.8, snap=False)  # type: ignore[arg-type]
     assert len(found)
     assert (np.diff(found.score) <= 0).all()
     assert ((found.score >= 0) & (found.score <= 1)).all()
@@ -96,9 +165,9 @@ def test_masks_of_an_image_are_ranked_and_repeat_little(student: Student, auto: 
     shared = masks @ masks.T
     overlap = shared / (masks.sum(1)[:, None] + masks.sum(1) - shared)
     assert np.triu(overlap, 1).max() < 0.9  # 0.8 where they were compared, at the network's own resolution
-    again = student.masks(example(0).image, auto, grid=4, iou=0.8)  # type: ignore[arg-type]
+    again = student.masks(example(0).image, auto, grid=4, iou=0.8, snap=False)  # type: ignore[arg-type]
     assert again.codes == found.codes
-    few = student.masks(example(0).image, auto, most=2, grid=4, iou=0.8)  # type: ignore[arg-type]
+    few = student.masks(example(0).image, auto, most=2, grid=4, iou=0.8, snap=False)  # type: ignore[arg-type]
     assert few.codes == found.codes[:2]
     middle = float(np.median(found.score))
     assert all(student.masks(example(0).image, auto, min_score=middle, grid=4).score >= middle)  # type: ignore[arg-type]
@@ -169,7 +238,7 @@ torch.nn.init.normal_(student.net.content)
 looked = student.look(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
 logits = looked._asked(0, None, True)[0]
 logits = logits - logits.flatten(1).median(1).values[:, None, None]
-codes = encode_masks(logits, looked.windows[0], looked.shape)
+codes = encode_masks(logits, looked.windows[0], looked.shape, looked._leaves)
 print(len(codes), sum(map(len, codes)), peak_memory_mb())
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout

@@ -92,11 +92,24 @@ def test_a_tiny_student_learns_plain_shapes_as_well_as_the_size_should(tmp_path:
     assert scores["click_oracle"] >= scores["click_max"], told
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], str]:
+    """What the preset learns from 400 drawn scenes, on 40 of another series."""
+    return learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path_factory.mktemp("drawn"), split=4, grid=8)
+
+
 @pytest.mark.slow
-def test_a_tiny_student_learns_drawn_scenes(tmp_path: Path) -> None:
-    """The bounds lie below what was measured, and that of AR below what the size aims for (0.35), which is not reached here: see docs/student.md."""
-    scores, told = learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path, split=4, grid=8)
+def test_a_tiny_student_learns_drawn_scenes(drawn: tuple[dict[str, float], str]) -> None:
+    scores, told = drawn
     assert scores["fall"] > 0.6, told
     assert scores["ar1000"] > AR, told
     assert scores["click_oracle"] > ORACLE, told
     assert scores["click_oracle"] >= scores["click_max"], told
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="average recall on drawn scenes stays below what the size aims for: see docs/student.md")
+def test_a_tiny_student_learns_drawn_scenes_as_well_as_the_size_should(drawn: tuple[dict[str, float], str]) -> None:
+    scores, told = drawn
+    assert scores["ar1000"] > 0.35, told
+    assert scores["click_oracle"] > 0.45, told

@@ -47,11 +47,29 @@ def test_a_window_has_only_what_can_be_seen_in_it() -> None:
     corner = np.zeros((20, 20), bool)
     corner[:6, :6] = True
     atoms = np.where(corner, 0, 1).astype(np.uint16)
-    picture = Picture(np.zeros((20, 20, 3), np.uint8), atoms, np.array([[True, False], [False, True], [True, True]]))
+    members = np.array([[True, False], [False, True], [True, True]])
+    picture = Picture(np.zeros((20, 20, 3), np.uint8), atoms, members, np.zeros(3, bool))
     rng = np.random.default_rng(0)
     assert len(windowed(picture, (0, 0, 20, 20), 10, 64, rng)) == 2  # the third is all of it
     assert len(windowed(picture, (8, 8, 12, 12), 10, 64, rng)) == 0  # the first is not there, the others fill it
     assert len(windowed(picture, (0, 0, 20, 20), 10, 1, rng)) == 1
+
+
+def test_of_too_many_masks_those_that_a_person_drew_go_first() -> None:
+    atoms = np.arange(100, dtype=np.uint16).reshape(10, 10)
+    human = np.zeros(100, bool)
+    human[[7, 60]] = True
+    picture = Picture(np.zeros((10, 10, 3), np.uint8), atoms, np.eye(100, dtype=bool), human)
+    chosen = []
+    for seed in range(20):
+        masks = windowed(picture, (0, 0, 10, 10), 10, 5, np.random.default_rng(seed))
+        assert len(masks) == 5
+        assert masks[:, 0, 7].any()
+        assert masks[:, 6, 0].any()
+        chosen += masks.reshape(5, -1).argmax(axis=1).tolist()
+    assert len(set(chosen)) > 30
+    one = [windowed(picture, (0, 0, 10, 10), 10, 1, np.random.default_rng(seed)).reshape(-1).argmax() for seed in range(20)]
+    assert set(one) == {7, 60}
 
 
 def test_clicks_are_near_the_middle_of_masks_and_know_what_lies_there() -> None:

@@ -6,10 +6,16 @@ des eaux", RFIA 1991 (flooding from markers by ordered queues).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 LEVELS = 1000
 """Steps of strength that flooding tells apart; finer differences would make regions of rounding errors."""
+SIDE_PER_SIGMA = 225
+"""Sides of a square picture that ``colour_leaves`` smooths by one pixel."""
+STEEPEST = 200.0
+"""Colour step, in units of Lab over eight pixels, from which on all are alike; roots of smaller ones are flooded, which tells soft edges apart."""
 
 
 def watershed(strength: np.ndarray) -> np.ndarray:
@@ -35,3 +41,20 @@ def contour_leaves(strength: np.ndarray, sigma: float = 1.0) -> np.ndarray:
     h, w = strength.shape
     full = upsample(strength.astype(np.float64), 2 * h, 2 * w)
     return watershed(half_size(ndimage.gaussian_filter(full, sigma)))
+
+
+def colour_leaves(image: np.ndarray) -> np.ndarray:
+    """Small pieces of even colour, int64 (H, W): watershed regions of the colour steps of an image, uint8 (H, W, 3), at full size.
+
+    The picture is smoothed in proportion to its sides, so that there are a few thousand pieces whatever its size.
+    """
+    from scipy import ndimage
+    from skimage.color import rgb2lab
+
+    sigma = max(1.0, math.sqrt(image.shape[0] * image.shape[1]) / SIDE_PER_SIGMA)
+    lab = rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
+    steps = np.zeros(image.shape[:2], np.float32)
+    for c in range(3):
+        channel = ndimage.gaussian_filter(lab[..., c], sigma)
+        steps += ndimage.sobel(channel, 0) ** 2 + ndimage.sobel(channel, 1) ** 2
+    return watershed(np.sqrt(np.sqrt(steps) / STEEPEST))

@@ -22,15 +22,17 @@ from uss_dagster.regions import Regions
 @dataclass(frozen=True)
 class Params:
     """model: of the trained student. auto: ``queries`` is one pass, ``grid`` grid × grid clicks with all their granularities, ``union`` both.
-    split: s looks at s × s overlapping windows too, for what is small. most: masks an image. min_score: of a mask. iou: of two masks that
-    overlap more, the better stays. device: cpu, cuda, cuda:1 or auto; not ``cpu`` puts an entry in the pool of the GPU.
+    split: s looks at s × s overlapping windows too, and at s / 2 × s / 2 and so on, for what is small. snap: masks end where colours change.
+    most: masks an image. min_score: of a mask. iou: of two masks that overlap more, the better stays. device: cpu, cuda, cuda:1 or auto; not
+    ``cpu`` puts an entry in the pool of the GPU.
     """
 
     model: str = ""
-    auto: Literal["queries", "grid", "union"] = "queries"
-    grid: int = 16
-    split: int = 1
-    most: int = 300
+    auto: Literal["queries", "grid", "union"] = "union"
+    grid: int = 12
+    split: int = 2
+    snap: bool = True
+    most: int = 1000
     min_score: float = 0.0
     iou: float = 0.85
     device: str = "cpu"
@@ -74,7 +76,7 @@ def segment(sample: Sample, params: Params, state: Weights | None = None) -> Reg
     student = load(params.model, params.device)
     if state is not None and state.digest != student.digest:
         raise BadData(f"The model in '{params.model}' was replaced while it was in use. Run this again.")
-    options = {"grid": params.grid, "split": params.split, "iou": params.iou}
+    options = {"grid": params.grid, "split": params.split, "snap": params.snap, "iou": params.iou}
     with threadpool_limits(1), repeatable(1):  # sums come out in one order, in this process as in any worker
         found: Regions = student.segment(sample.image, params.auto, params.most, params.min_score, **options)
     return found

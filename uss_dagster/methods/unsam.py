@@ -290,7 +290,9 @@ def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibr
 def student_masks(image: np.ndarray, params: Params) -> Regions:
     """What the trained student finds in an image, uint8 (H, W, 3), more certain than ``confidence``; without the whole image."""
     method = registry.load("method", "student")
-    found: Regions = method.segment(Sample("", image), method.Params(model=params.model, auto="queries", most=params.of_preset("most")))
+    found: Regions = method.segment(
+        Sample("", image), method.Params(model=params.model, auto="queries", split=1, most=params.of_preset("most"))
+    )
     return found.select(np.flatnonzero(~found.is_root & (found.score > params.of_preset("confidence"))))
 
 

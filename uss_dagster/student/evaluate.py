@@ -43,7 +43,7 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
     truths = [rle.decode(example.codes[i], *example.shape) for i in chosen]
     if truths:
         points = np.array([click_point(mask) for mask in truths])
-        looked = student.look(example.image, options.get("split", 1))
+        looked = student.look(example.image, options.get("split", 1), options.get("snap", True))
         for truth, answers in zip(truths, looked.clicks(points), strict=True):
             drawn = np.array([answer.mask() for answer in answers]).reshape(len(answers), *example.shape)
             result.clicks[:] += one_click(truth[None], [drawn], [np.array([answer.quality for answer in answers])])["clicks"]

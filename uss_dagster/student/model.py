@@ -24,13 +24,15 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.regions.coded import CodedRegions
 from uss_dagster.student.net import Encoded, Output, StudentNet
-from uss_dagster.student.prediction import Found, Window, encode_masks, nested, stability, suppressed, tiles
+from uss_dagster.student.prediction import Found, Leaves, Window, cut_off, encode_masks, nested, pyramid, stability, suppressed
 from uss_dagster.student.settings import StudentSettings
 
 Auto = Literal["queries", "grid", "union"]
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = "uss_dagster student 1"
 CLICKS_AT_ONCE = 64
+CUT_OFF = 0.5
+"""Share of its score that a mask keeps which may go on beyond its window: what is seen whole elsewhere is better."""
 REPEAT = 0.95
 """IoU above which two answers to a click are the same."""
 
@@ -80,18 +82,20 @@ class Student:
         most: int = 1000,
         min_score: float = 0.0,
         *,
-        grid: int = 16,
+        grid: int = 12,
         split: int = 1,
+        snap: bool = True,
         min_stability: float = 0.0,
         iou: float = 0.85,
     ) -> Found:
         """At most ``most`` masks of an image, uint8 (H, W, 3), best first.
 
         auto: 'queries' asks the learned queries, in one pass; 'grid' clicks on grid × grid points; 'union' does both. split: 1 looks at the whole
-        image; s also at s × s overlapping windows, for what is small. min_stability: IoU that a mask keeps when its threshold moves by a logit up or down.
+        image; s also at s × s overlapping windows, and at s / 2 × s / 2 and so on, for what is small. snap: masks end where colours change, see
+        ``prediction.Leaves``. min_stability: IoU that a mask keeps when its threshold moves by a logit up or down.
         iou: of two masks that overlap more, the better stays.
         """
-        looked = self.look(image, split)
+        looked = self.look(image, split, snap)
         parts = [looked.found(view, auto, grid, min_score, min_stability, iou) for view in range(len(looked.windows))]
         codes = [code for part in parts for code in part.codes]
         together = Found(
@@ -106,22 +110,24 @@ class Student:
 
     # -- clicks -------------------------------------------------------------------------------------
 
-    def look(self, image: np.ndarray, split: int = 1) -> Looked:
-        """An image, uint8 (H, W, 3), encoded once for any number of clicks. split: see ``masks``."""
-        return Looked(self, image, split)
+    def look(self, image: np.ndarray, split: int = 1, snap: bool = True) -> Looked:
+        """An image, uint8 (H, W, 3), encoded once for any number of clicks. split, snap: see ``masks``."""
+        return Looked(self, image, split, snap)
 
 
 class Looked:
     """One image as a student sees it: the whole, and windows of it, each encoded when it is first needed."""
 
-    def __init__(self, student: Student, image: np.ndarray, split: int = 1) -> None:
+    def __init__(self, student: Student, image: np.ndarray, split: int = 1, snap: bool = True) -> None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise BadData(f"A student looks at images uint8 (height, width, 3), got {image.dtype} {image.shape}.")
         if not 1 <= split <= 8:
             raise UsageError(f"split is {split}, expected 1 (the whole image alone) to 8 windows along a side.")
         self.student, self.image = student, image
         self.shape = image.shape[0], image.shape[1]
-        self.windows: list[Window] = [(0, 0, *self.shape), *(tiles(self.shape, split) if split > 1 else [])]
+        self._levels = pyramid(self.shape, split)
+        self.windows: list[Window] = [window for level in self._levels for window in level]
+        self._leaves = Leaves(image) if snap else None
         self._encoded: dict[int, Encoded] = {}
 
     def click(self, x: float, y: float) -> list[Answer]:
@@ -141,7 +147,7 @@ class Looked:
             y, x, h, w = self.windows[view]
             inside = ((points[asked] + 0.5 - (x, y)) / (w, h)).astype(np.float32)
             logits, _, said = self._asked(view, inside, learned=False)
-            coded = encode_masks(logits, self.windows[view], self.shape)
+            coded = encode_masks(logits, self.windows[view], self.shape, self._leaves)
             for i, place in enumerate(asked.tolist()):
                 codes[place] += coded[i * grains : (i + 1) * grains]
                 quality[place] += said[i * grains : (i + 1) * grains].tolist()
@@ -163,21 +169,25 @@ class Looked:
                 parts.append((logits, quality, "click"))
         logits, score = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         names = np.repeat([part[2] for part in parts], [len(part[0]) for part in parts])
-        good = (score >= min_score) & (stability(logits) >= min_stability) if min_stability > 0 else score >= min_score
+        score = torch.where(cut_off(logits, self.windows[view], self.shape), CUT_OFF * score, score)
+        good = score >= min_score
+        if min_stability > 0:
+            good &= stability(logits) >= min_stability
         among = torch.nonzero(good)[:, 0]
         kept = among[suppressed(logits[among], score[among], iou)]
-        codes = encode_masks(logits[kept], self.windows[view], self.shape)
+        codes = encode_masks(logits[kept], self.windows[view], self.shape, self._leaves)
         return Found(self.shape, codes, score[kept].cpu().numpy().astype(np.float32), names[kept.cpu().numpy()].tolist())
 
     def _views_of(self, points: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """(view, indices of the points to ask there): all in the whole image, and each in the window in whose middle it lies most."""
-        views = [(0, np.arange(len(points)))]
-        if len(self.windows) > 1:
-            boxes = np.array(self.windows[1:], np.float64)
+        """(view, indices of the points to ask there): each at every level in the window in whose middle it lies most."""
+        views: list[tuple[int, np.ndarray]] = []
+        first = 0
+        for windows in self._levels:
+            boxes = np.array(windows, np.float64)
             middle, half = boxes[:, 1::-1] + boxes[:, :1:-1] / 2, boxes[:, :1:-1] / 2
-            off = np.abs((points[:, None] + 0.5 - middle) / half).max(axis=2)
-            nearest = off.argmin(axis=1)
-            views += [(int(view) + 1, np.flatnonzero(nearest == view)) for view in np.unique(nearest)]
+            nearest = np.abs((points[:, None] + 0.5 - middle) / half).max(axis=2).argmin(axis=1)
+            views += [(first + int(place), np.flatnonzero(nearest == place)) for place in np.unique(nearest)]
+            first += len(windows)
         return views
 
     def _best(self, codes: list[bytes], quality: np.ndarray, most: int) -> list[Answer]:
@@ -185,7 +195,7 @@ class Looked:
         chosen: list[int] = []
         coded = [{"size": list(self.shape), "counts": code} for code in codes]
         overlap = np.asarray(coco.iou(coded, coded, [0] * len(coded)))
-        area = coco.area(coded)
+        area = rle.areas(codes, *self.shape)
         for i in np.argsort(-quality, kind="stable").tolist():
             if area[i] and len(chosen) < most and not any(overlap[i, j] > REPEAT for j in chosen):
                 chosen.append(i)

@@ -35,7 +35,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 _OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": {
         "steps": 600, "batch": 8, "clicks": 12, "rate": 2e-3, "decay": 0.01, "clip": 1.0, "average": 0.99, "masks": 64, "points": 0,
-        "input": 96, "test_input": 96, "smallest_crop": 0.25,
+        "input": 96, "test_input": 160, "smallest_crop": 0.25,
     },
     "S": {
         "steps": 40_000, "batch": 16, "clicks": 32, "rate": 1e-4, "decay": 0.05, "clip": 0.1, "average": 0.9998, "masks": 200, "points": 4096,

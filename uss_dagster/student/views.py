@@ -50,11 +50,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Picture:
-    """image: uint8 (h, w, 3). atoms: uint16 or int32 (h, w). members: bool (K, A)."""
+    """image: uint8 (h, w, 3). atoms: uint16 or int32 (h, w). members: bool (K, A). human: bool (K,), the masks that a person drew."""
 
     image: np.ndarray
     atoms: np.ndarray
     members: np.ndarray
+    human: np.ndarray
 
     @property
     def bytes(self) -> int:
@@ -141,9 +142,10 @@ def reduced(example: Example, long: int) -> Picture:
         image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2.0))
     rows, columns = centres(0, height, h), centres(0, width, w)
     masks = [rle.decode(code, height, width)[rows[:, None], columns] for code in example.codes]
-    regions = Regions.from_masks([mask for mask in masks if mask.any()], shape=(h, w))
+    some = [i for i, mask in enumerate(masks) if mask.any()]
+    regions = Regions.from_masks([masks[i] for i in some], shape=(h, w))
     atoms = regions.atoms.astype(np.uint16) if regions.members.shape[1] < 2**16 else regions.atoms
-    return Picture(np.ascontiguousarray(image), atoms, regions.members)
+    return Picture(np.ascontiguousarray(image), atoms, regions.members, example.human[some])
 
 
 def centres(start: float, extent: float, count: int) -> np.ndarray:
@@ -165,7 +167,8 @@ def colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def windowed(picture: Picture, window: tuple[float, float, float, float], side: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Float32 (K, side, side): the share of each pixel of a window that a mask holds; of at most ``most`` masks, those that can be seen there."""
+    """Float32 (K, side, side): the share of each pixel of a window that a mask holds; of at most ``most`` masks, those that can be seen there.
+    Where there are more, those that a person drew go first."""
     y, x, h, w = window
     fine = side * OVERSAMPLE
     atoms = picture.atoms[centres(y, h, fine)[:, None], centres(x, w, fine)]
@@ -174,7 +177,9 @@ def windowed(picture: Picture, window: tuple[float, float, float, float], side: 
     area = picture.members @ seen
     there = np.flatnonzero((area >= OVERSAMPLE**2) & (area <= LARGEST * fine**2))
     if len(there) > most:
-        there = np.sort(rng.choice(there, most, replace=False))
+        drawn = there[picture.human[there]]
+        first, others = (drawn, there[~picture.human[there]]) if len(drawn) < most else (drawn[:0], drawn)
+        there = np.sort(np.concatenate([first, rng.choice(others, most - len(first), replace=False)]))
     cells = atoms.reshape(side, OVERSAMPLE, side, OVERSAMPLE).transpose(1, 3, 0, 2).reshape(OVERSAMPLE**2, -1)
     members = picture.members[there].astype(np.float32)
     share = sum(members[:, part] for part in cells) / OVERSAMPLE**2
