@@ -5,7 +5,9 @@ import yaml
 from projects import Project
 
 from uss_dagster import plan
+from uss_dagster.cells import expected_code
 from uss_dagster.errors import UsageError
+from uss_dagster.profile import read_profile
 
 PROFILE = """\
 settings: {shard_images: 2}
@@ -39,14 +41,14 @@ def set_profile(root, old, new):
 
 
 def test_cells(root):
-    grid = plan.make_grid(plan.read_profile(root))
+    grid = plan.make_grid(read_profile(root))
     assert list(grid["segments"]) == ["felzenszwalb__scenes", "fine_slic__scenes"]
     assert list(grid["features"]) == ["patches__scenes"]
     assert grid["segments"]["fine_slic__scenes"]["params"]["superpixels"] == 60
     assert grid["leaderboard"]["entries"]["fine_slic"]["params"] == {"superpixels": 60}
     assert grid["segments"]["felzenszwalb__scenes"]["reads"] == "data/datasets/scenes/images/images.parquet"
     for stage, _, cell in plan.iterate_cells(grid):
-        assert cell["code"] == plan.expected_code(stage, cell)
+        assert cell["code"] == expected_code(stage, cell)
 
 
 def test_writing_is_deterministic_and_says_what_changed(root):
@@ -76,7 +78,7 @@ def test_params_are_laid_over_the_profile(root):
         "profile: small\nsettings: {bootstrap: 9}\nentries:\n  felzenszwalb: false\n  fine_slic: {params: {compactness: 5}}\n"
         "datasets:\n  other: {kind: scenes, seed: 3}\n"
     )
-    grid = plan.make_grid(plan.read_profile(root))
+    grid = plan.make_grid(read_profile(root))
     assert list(grid["segments"]) == ["fine_slic__other", "fine_slic__scenes"]
     params = grid["segments"]["fine_slic__other"]["params"]
     assert (params["superpixels"], params["compactness"]) == (60, 5.0)
@@ -139,7 +141,7 @@ def test_choosing_a_profile_edits_one_line(root):
 def test_a_mistake_is_named_with_its_line(root, old, new, message):
     set_profile(root, old, new)
     with pytest.raises(UsageError) as caught:
-        plan.make_grid(plan.read_profile(root))
+        plan.make_grid(read_profile(root))
     assert message in str(caught.value)
 
 
@@ -157,7 +159,7 @@ def test_a_mistake_is_named_with_its_line(root, old, new, message):
 def test_broken_params_are_named_with_their_line(root, text, message):
     (root / "params.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        plan.make_grid(plan.read_profile(root))
+        plan.make_grid(read_profile(root))
     assert message in str(caught.value)
 
 
@@ -166,7 +168,7 @@ def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
 
     assert plan.write_plan(SOURCE, check=True) == []
     for path in sorted((SOURCE / "profiles").glob("*.yaml")):
-        assert plan.make_grid(plan.read_profile(SOURCE, path.stem))["segments"]
+        assert plan.make_grid(read_profile(SOURCE, path.stem))["segments"]
 
 
 def test_outside_a_project(tmp_path):

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from uss_dagster import plan
+from uss_dagster.cells import entry_cell, expected_code
 from uss_dagster.errors import UsageError
+from uss_dagster.profile import Profile, read_profile
+from uss_dagster.training_cells import may_be_passed_on, student_cells
 
 BASE = """\
 datasets: {scenes: {images: 4}, own: {kind: folder, path: pictures}}
@@ -34,9 +37,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def profile(root: Path, text: str = STUDENTS, base: str = BASE) -> plan.Profile:
+def profile(root: Path, text: str = STUDENTS, base: str = BASE) -> Profile:
     (root / "profiles" / "small.yaml").write_text(base + text)
-    return plan.read_profile(root)
+    return read_profile(root)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_cells_of_students_and_of_those_who_run_them(planned):
     plain = made["segments"]["felzenszwalb__scenes"]
     assert (plain["model"], plain["reads_model"]) == ("", "data/datasets/scenes/images/shard-00000.tar")
     for stage, _, cell in plan.iterate_cells(made):
-        assert cell["code"] == plan.expected_code(stage, cell)
+        assert cell["code"] == expected_code(stage, cell)
 
 
 def test_steps_change_the_student_and_no_other_cell(root, planned):
@@ -114,7 +117,7 @@ def test_what_is_learnt_from_others_pictures_is_not_pushed(root):
     ],
 )
 def test_which_licences_let_a_model_be_passed_on(licence, open_):
-    assert plan._may_be_passed_on(licence) is open_
+    assert may_be_passed_on(licence) is open_
 
 
 def test_a_student_that_saw_labels_is_said_to(root, planned):
@@ -166,7 +169,7 @@ def test_a_folder_counts_by_its_content(root):
 def test_what_people_write_is_checked_with_the_line(root, planned, students, line, said):
     written = profile(root, f"students:\n  {students}\n  second: {{curated: masks, self_train: first}}\n")
     with pytest.raises(UsageError) as refused:
-        plan.student_cells(written, planned)
+        student_cells(written, planned)
     assert said in str(refused.value)
     assert f"profiles/small.yaml:{line}" in str(refused.value)
 
@@ -193,7 +196,7 @@ def test_entries_that_cannot_be(root, entry, said):
     base = BASE.replace("  learnt: {method: student, params: {model: second}, datasets: [scenes]}", f"  learnt: {entry}")
     written = profile(root, STUDENTS, base)
     with pytest.raises(UsageError) as refused:
-        plan._entry(written, "learnt")
+        entry_cell(written, "learnt")
     assert said in str(refused.value)
     assert "profiles/small.yaml:5" in str(refused.value)
 

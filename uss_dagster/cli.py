@@ -52,8 +52,9 @@ def plan(
 ) -> None:
     """Work out the cells: params.yaml + profiles + code → grid.yaml."""
     from uss_dagster import plan as planning
+    from uss_dagster.profile import find_root
 
-    root = planning.find_root()
+    root = find_root()
     changes = planning.write_plan(root, profile, check)
     for line in changes:
         typer.echo(f"  {line}")
@@ -70,8 +71,9 @@ def repro(
     """Plan, then compute what is out of date, and only that."""
     from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
+    from uss_dagster.profile import find_root
 
-    root = planning.find_root()
+    root = find_root()
     command.check_tools(root)
     for line in planning.write_plan(root, profile):
         typer.echo(f"planned  {line}")
@@ -86,8 +88,9 @@ def demo() -> None:
     """
     from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
+    from uss_dagster.profile import find_root
 
-    root = planning.find_root()
+    root = find_root()
     command.check_tools(root)
     planning.write_plan(root, "demo")
     code = command.repro(root, [])
@@ -101,10 +104,10 @@ def demo() -> None:
 @app.command(hidden=True)
 def stage(stage: str, key: str) -> None:
     """Run one cell of one stage; this is what dvc.yaml calls."""
-    from uss_dagster import plan as planning
+    from uss_dagster.profile import find_root
     from uss_dagster.run import run_cell
 
-    run_cell(stage, key, planning.find_root())
+    run_cell(stage, key, find_root())
 
 
 @app.command()
@@ -283,10 +286,10 @@ def compare(
     Both are scored on the same resampled images, so the interval is that of the difference itself. Where it contains 0, the two
     cannot be told apart on this dataset.
     """
-    from uss_dagster import plan as planning
     from uss_dagster.commands import compare as command
+    from uss_dagster.profile import find_root
 
-    found = command.compare_entries(planning.find_root(), entry_a, entry_b, dataset or [], metric or [])
+    found = command.compare_entries(find_root(), entry_a, entry_b, dataset or [], metric or [])
     for line in command.lines_of(found, entry_a, entry_b):
         typer.echo(line)
 
@@ -297,10 +300,10 @@ def history() -> None:
 
     From dvc.lock in git's history and DVC's cache. Also renews reports/history.js, which the site's history page reads.
     """
-    from uss_dagster import plan as planning
     from uss_dagster.commands.history import history_lines
+    from uss_dagster.profile import find_root
 
-    for line in history_lines(planning.find_root()):
+    for line in history_lines(find_root()):
         typer.echo(line)
 
 
@@ -425,7 +428,7 @@ def export(
         typer.Option("--folder", metavar="DIR", help="Where to put weights, config, card and preprocessing.", show_default=False),
     ] = None,
 ) -> None:
-    """A trained student as ONNX, checked against torch, or as a plain folder."""
+    """A trained student as ONNX or as a plain folder."""
     from uss_dagster.student.export import export_folder, export_onnx
     from uss_dagster.student.model import Student
 
@@ -445,10 +448,10 @@ def export(
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     """Dagster's web page for this project, on 127.0.0.1."""
-    from uss_dagster import plan as planning
     from uss_dagster.commands.ui import serve
+    from uss_dagster.profile import find_root
 
-    serve(planning.find_root(), port)
+    serve(find_root(), port)
 
 
 @data_app.command("list")
@@ -535,10 +538,10 @@ def spot_check(
     images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
 ) -> None:
     """Compute a few images again: same inputs, same bytes?"""
-    from uss_dagster import plan as planning
     from uss_dagster.commands.spot_check import spot_check as compare
+    from uss_dagster.profile import find_root
 
-    chosen = compare(planning.find_root(), stage, images)
+    chosen = compare(find_root(), stage, images)
     typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
 
 
@@ -548,11 +551,11 @@ def merge_lock(
     install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
 ) -> None:
     """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
-    from uss_dagster import plan as planning
     from uss_dagster.commands import merge_lock as command
+    from uss_dagster.profile import find_root
 
     if install:
-        for line in command.install(planning.find_root()):
+        for line in command.install(find_root()):
             typer.echo(line)
         return
     if files is None or len(files) != 4:
@@ -578,11 +581,11 @@ def list_plugins() -> None:
 @app.command()
 def doctor() -> None:
     """What this machine has and lacks, and what to do."""
-    from uss_dagster import plan as planning
     from uss_dagster.commands.doctor import findings
+    from uss_dagster.profile import find_root
 
     try:
-        root: Path | None = planning.find_root()
+        root: Path | None = find_root()
     except UsageError:
         root = None
     wrong = 0

@@ -11,6 +11,7 @@ from typing import Any
 from uss_dagster import plan
 from uss_dagster.artifacts import gate
 from uss_dagster.artifacts.facts import facts_path, write_facts
+from uss_dagster.cells import expected_code
 from uss_dagster.errors import Unavailable, UsageError, did_you_mean
 from uss_dagster.runtime import peak_memory_mb
 
@@ -34,7 +35,7 @@ def run_cell(stage: str, key: str, root: Path) -> None:
             f"{stage} '{key}' is not computed here ({NO_GPU} is set), and the run cache does not have it. Run it on a machine with a GPU, then "
             "`dvc push --run-cache` there."
         )
-    if cell["code"] != plan.expected_code(stage, cell):
+    if cell["code"] != expected_code(stage, cell):
         raise UsageError(
             f"The code of {stage} '{key}' is not the code that {plan.GRID} was planned with. Run `uss plan`, then this again "
             "(`uss repro` does both)."

@@ -9,10 +9,11 @@ import pytest
 
 import uss_dagster.datasets
 from uss_dagster import registry
+from uss_dagster.cells import dataset_cell
 from uss_dagster.datasets import coco_stuff
 from uss_dagster.datasets._classes import classes_of, load_classes, read_classes, spec_of
 from uss_dagster.errors import UsageError
-from uss_dagster.plan import Profile, Settings, _dataset_cell
+from uss_dagster.profile import Profile, Settings
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 
 FILES = sorted(Path(uss_dagster.datasets.__file__).parent.glob("*.yaml"))
@@ -159,4 +160,4 @@ def test_a_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize(("given", "expected"), [({}, "instances"), ({"truth": "classes"}, "classes")])
 def test_the_plan_knows_the_truth_that_parameters_ask_for(given, expected):
     profile = Profile("x", Settings(), {"mine": {"kind": "coco", **given}}, {}, {}, [])
-    assert _dataset_cell(profile, "mine")["truth"] == expected
+    assert dataset_cell(profile, "mine")["truth"] == expected

@@ -16,8 +16,10 @@ from uss_dagster.artifacts.images import ImageShards
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import write_table
+from uss_dagster.cells import expected_code
 from uss_dagster.curation.params import CurateParams, PoolParams
 from uss_dagster.errors import UsageError
+from uss_dagster.profile import read_profile
 from uss_dagster.stages import curated, pool, segments
 from uss_dagster.stages._curation import previous_summary
 
@@ -165,7 +167,7 @@ def root(tmp_path):
 
 def grid(root, text):
     (root / "profiles" / "small.yaml").write_text(SMALL + text)
-    return plan.make_grid(plan.read_profile(root))
+    return plan.make_grid(read_profile(root))
 
 
 def test_a_project_without_a_section_has_no_such_cells(root):
@@ -183,7 +185,7 @@ def test_cells_of_a_set(root):
     assert made["curated"]["drawn"]["reads"] == "data/datasets/scenes/truth"
     assert made["curated"]["drawn"]["params"]["min_quality"] == 0.3
     for stage, _, planned in plan.iterate_cells(made):
-        assert planned["code"] == plan.expected_code(stage, planned)
+        assert planned["code"] == expected_code(stage, planned)
     seen = grid(root, "curated: {s: {dataset: scenes, entry: slic_merge, pool: {views: [flip]}, labels: human.json}}\n")
     assert seen["pool"]["s"]["families"]["slic_merge"]["encoder"]["kind"] == "patches"
     assert seen["curated"]["s"]["reads"] == "human.json"

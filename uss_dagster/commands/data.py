@@ -402,12 +402,12 @@ def _every_split(params: type) -> Iterator[Any]:
 
 def check(name: str, given: Sequence[str], say: Say) -> Report:
     """The verdict on a dataset, rule by rule."""
-    from uss_dagster import plan
     from uss_dagster.commands._parameters import parse_parameters
+    from uss_dagster.profile import find_root
     from uss_dagster.stages import datasets as stage
 
     try:
-        root: Path | None = plan.find_root()
+        root: Path | None = find_root()
     except UsageError:
         root = None
     report = stage.check(name, root, lambda params, owner: parse_parameters(list(given), params, owner))

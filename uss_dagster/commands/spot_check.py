@@ -13,6 +13,7 @@ from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
+from uss_dagster.cells import expected_code
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.stages.segments import Samples, parameters_of
 
@@ -29,7 +30,7 @@ def spot_check(root: Path, address: str, count: int) -> list[str]:
     if stage != _STAGE or key not in cells:
         raise UsageError(f"'{address}' is no planned segments stage.{did_you_mean(address, [f'{_STAGE}@{cell}' for cell in cells])}")
     cell = cells[key]
-    if cell["code"] != plan.expected_code(_STAGE, cell):
+    if cell["code"] != expected_code(_STAGE, cell):
         raise UsageError(f"The code of '{address}' was edited since it was planned. Run `uss repro {address}` first.")
     published = root / "data" / "segments" / cell["entry"] / cell["dataset"]
     shards = sorted(published.glob("shard-*.parquet"))

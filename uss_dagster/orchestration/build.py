@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster import plan
+from uss_dagster import plan, profile
 from uss_dagster.dagster_dvc import (
     DvcProject,
     DvcResource,
@@ -78,7 +78,7 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     graph's "Materialize all", "All", "Launch" does it, in one run for one dataset, else in a backfill: a run for each dataset
     (another where an entry is limited to some datasets), then one for the leaderboard and the site.
     """
-    root = root or plan.find_root()
+    root = root or profile.find_root()
     if not (root / plan.GRID).exists():
         plan.write_plan(root)
     project = DvcProject(root)

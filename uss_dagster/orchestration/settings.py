@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from uss_dagster import plan, registry
+from uss_dagster import profile, registry
 from uss_dagster.yamlfile import YamlFile
 
 SECTION = "orchestration"
@@ -60,7 +60,7 @@ class Settings:
 
 def read_settings(root: Path) -> Settings:
     """The settings of a project, checked; the defaults where params.yaml has no such section."""
-    file = YamlFile(root / plan.PARAMS)
+    file = YamlFile(root / profile.PARAMS)
     return registry.build_params(Settings, file.data.get(SECTION) or {}, f"{file.at(SECTION)}: {SECTION}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 import uss_dagster
-from uss_dagster import plan
+from uss_dagster import plan, profile
 from uss_dagster.artifacts.content import seen_at
 from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, families
 from uss_dagster.errors import UssError
@@ -28,7 +28,7 @@ def plan_sensor(name: str, root: Path, on: bool) -> dg.SensorDefinition:
     reported anew after each edit. Its cursor says when it looked last."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        watched = (Path(plan.PARAMS), Path(plan.PROFILES), Path(plan.GRID), *sorted(Path(uss_dagster.__file__).parent.rglob("*.py")))
+        watched = (Path(profile.PARAMS), Path(profile.PROFILES), Path(plan.GRID), *sorted(Path(uss_dagster.__file__).parent.rglob("*.py")))
         cursor = seen_at(root, watched)
         if cursor == context.cursor:
             return dg.SensorResult(skip_reason="Nothing was edited since the last look.")
@@ -103,7 +103,7 @@ def folder_sensor(
 def folders(root: Path) -> dict[str, list[Path]]:
     """Dataset → what it is read from, for the datasets of kind ``folder`` in the active profile."""
     found = {}
-    for dataset, given in plan.read_profile(root).datasets.items():
+    for dataset, given in profile.read_profile(root).datasets.items():
         if given.get("kind", dataset) == FOLDER:
             found[dataset] = [Path(str(given[part])) for part in ("path", "masks", "classes") if given.get(part)]
     return found
