@@ -1,6 +1,6 @@
 """The tiny student on drawn scenes: what it learns from people's masks, from UnSAM's, from its own, and from both; beside the pool that taught it.
 
-    python benchmarks/student.py [--scenes 400] [--unseen 60] [--steps 0] [--threads 2] [--keep FOLDER]
+    python benchmarks/student.py [--scenes 400] [--unseen 60] [--steps 0] [--threads 2] [--most 60] [--keep FOLDER]
     python benchmarks/student.py --memory
 
 Scenes of one series are trained on, scenes of another are scored. Pseudo-masks: ``unsam`` as in
@@ -115,11 +115,11 @@ def every_second(scenes: dict[str, Scene]) -> Labels:
     return of
 
 
-def curated(pools: Pools, labels: Labels, folder: Path) -> Path:
-    """All in one split: unseen scenes are of another series."""
+def curated(pools: Pools, labels: Labels, most: int, folder: Path) -> Path:
+    """All in one split: unseen scenes are of another series. most: pseudo-masks a scene."""
     if not (folder / "summary.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        curate(pools, labels, CurateParams(splits=(1.0, 0.0, 0.0), formats=()), folder, INFO)
+        curate(pools, labels, CurateParams(splits=(1.0, 0.0, 0.0), formats=(), most=most), folder, INFO)
     return folder
 
 
@@ -168,11 +168,11 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     round_of("truth", lambda: source_of(scenes))
     pools = Pools(scenes, folder / "pool")
     read = lambda image_id: scenes[image_id].image  # noqa: E731
-    pseudo = curated_source(curated(pools, no_labels, folder / "curated"), read)
+    pseudo = curated_source(curated(pools, no_labels, arguments.most, folder / "curated"), read)
     first = round_of("pseudo", lambda: pseudo)
     round_of("self", lambda: self_train_labels(Student.load(first), pseudo, grid=8), first)
     round_of("again", lambda: pseudo, first)
-    plus = curated(pools, every_second(scenes), folder / "curated_plus")
+    plus = curated(pools, every_second(scenes), arguments.most, folder / "curated_plus")
     round_of("plus", lambda: curated_source(plus, read))
     for name in ("self", "again", "plus"):
         for value in ("ar1000", "click_oracle"):
@@ -214,7 +214,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--split", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=8)
+    parser.add_argument("--grid", type=int, default=12)
+    parser.add_argument("--most", type=int, default=60)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()

@@ -78,7 +78,7 @@ def test_of_too_many_masks_things_of_both_quality_and_score_stay():
     places = [(5, 5, 40, 9), (5, 15, 40, 8), (0, 24, 40, 7), (5, 33, 40, 6), (5, 43, 40, 5)]
     rows = pool_image("a", picture(0), [Family("m", boxes(shape, *places))], PoolParams(refine=False))
     nothing = float("nan")
-    values = {"quality": [0.9, 0.5, 0.6, nothing, 0.5], "score": [0.1, 0.4, 0.3, 0.4, nothing], "stability": [1, nothing, 1, 1, 0.9]}
+    values = {"quality": [0.9, 0.5, 0.6, nothing, 0.5], "score": [0.1, 0.4, 0.3, 0.4, nothing]}
     for name, told in values.items():
         rows = rows.set_column(rows.column_names.index(name), POOL.field(name), pa.array(told, pa.float32(), from_pandas=False))
     rows = rows.set_column(rows.column_names.index("entry"), POOL.field("entry"), pa.array(["m", "m", "m", "m", "unscored"]))
@@ -89,7 +89,7 @@ def test_of_too_many_masks_things_of_both_quality_and_score_stay():
     pixels = held.sum(axis=(1, 2))
     assert connected == pytest.approx((pixels - inner.sum(axis=(1, 2))) / np.sqrt(pixels))
     assert (connected > 0).tolist() == [False, False, True, False, False]
-    assert worth(rows, shape) == pytest.approx([0.225, 0.5, 0.45 * np.exp(-(connected[2] ** 2) / 2), 0, 0.45])
+    assert worth(rows, shape) == pytest.approx([0.225, 0.5, 0.45 * np.exp(-(connected[2] ** 2) / 2), 0, 0.5])
     kept, dropped = filtered(rows, HumanMasks(), shape, CurateParams(most=3))
     assert dropped == {"beyond the number wanted": 2}
     assert kept["area"].to_pylist() == [rows["area"][i].as_py() for i in (1, 2, 4)]

@@ -1,7 +1,4 @@
-"""What the tiny student learns: from plain shapes, where it reaches what the size aims for, and from drawn scenes, which are far harder.
-
-Both are scored on pictures of another series.
-"""
+"""What the tiny student learns from plain shapes, as its spec has them, and from drawn scenes, which are far harder; on pictures of another series."""
 
 from __future__ import annotations
 
@@ -20,9 +17,6 @@ from uss_dagster.student.evaluate import evaluate
 from uss_dagster.student.model import Student
 from uss_dagster.student.settings import StudentSettings, preset
 from uss_dagster.student.training import train
-
-AR, ORACLE = 0.22, 0.4
-"""Bounds on drawn scenes, where 0.277 and 0.462 were measured."""
 
 
 def plain_scene(series: int, number: int, side: int = 96) -> tuple[np.ndarray, list[bytes]]:
@@ -92,24 +86,11 @@ def test_a_tiny_student_learns_plain_shapes_as_well_as_the_size_should(tmp_path:
     assert scores["click_oracle"] >= scores["click_max"], told
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], str]:
-    """What the preset learns from 400 drawn scenes, on 40 of another series."""
-    return learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path_factory.mktemp("drawn"), split=4, grid=8)
-
-
 @pytest.mark.slow
-def test_a_tiny_student_learns_drawn_scenes(drawn: tuple[dict[str, float], str]) -> None:
-    scores, told = drawn
+def test_a_tiny_student_learns_drawn_scenes_as_well_as_the_size_should(tmp_path: Path) -> None:
+    """400 scenes to learn from, by the drawing's own masks; 40 of another series, by which nothing was chosen."""
+    scores, told = learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path, split=4)
     assert scores["fall"] > 0.6, told
-    assert scores["ar1000"] > AR, told
-    assert scores["click_oracle"] > ORACLE, told
-    assert scores["click_oracle"] >= scores["click_max"], told
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="average recall on drawn scenes stays below what the size aims for: see docs/student.md")
-def test_a_tiny_student_learns_drawn_scenes_as_well_as_the_size_should(drawn: tuple[dict[str, float], str]) -> None:
-    scores, told = drawn
     assert scores["ar1000"] > 0.35, told
     assert scores["click_oracle"] > 0.45, told
+    assert scores["click_oracle"] >= scores["click_max"], told

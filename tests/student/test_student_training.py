@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,29 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> N
     for name in (WEIGHTS, CONFIG, LOSSES, PICTURE, CARD):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
     assert not (tmp_path / CHECKPOINT).parent.exists()
+
+
+def test_two_threads_learn_what_one_does(run: Path, tmp_path: Path) -> None:
+    """Which learns from the halves of each batch one after the other; and from a batch that cannot be halved as it is."""
+    train(source(), source(2), settings(), tmp_path / "two", facts=FACTS, threads=2)
+    assert (tmp_path / "two" / WEIGHTS).read_bytes() == (run / WEIGHTS).read_bytes()
+    odd = [train(source(), None, settings(batch=3, steps=2), tmp_path / name, threads=n).folder for name, n in (("a", 1), ("b", 2))]
+    assert len({(folder / WEIGHTS).read_bytes() for folder in odd}) == 1
+
+
+def test_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from uss_dagster.student import training
+
+    gradients = []
+    for parts in (1, 2):
+        monkeypatch.setattr(training, "HALVES", parts)
+        trainer = training.Trainer(source(), None, settings(batch=4), tmp_path, torch.device("cpu"), FACTS)
+        batch = trainer.views.batch(0)
+        with ThreadPoolExecutor(2) as crew:
+            trainer.step(batch, crew)
+        gradients.append({name: p.grad.clone() for name, p in trainer.net.named_parameters()})
+    for name, whole in gradients[0].items():
+        assert torch.allclose(whole, gradients[1][name], atol=1e-5 + 1e-3 * float(whole.abs().max())), name
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

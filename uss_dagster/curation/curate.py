@@ -134,19 +134,18 @@ def filtered(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], params: 
 
 
 def worth(rows: pa.Table, shape: tuple[int, int]) -> np.ndarray:
-    """How much is lost with each mask of an image of ``shape``, float64 (K,): quality · score · stability · exp(-c² / 2).
+    """How much is lost with each mask of an image of ``shape``, float64 (K,): quality · score · exp(-c² / 2).
 
-    Quality says how well a border lies, score (as a share of the entry's highest in the image, 1 without one) whether a region stands by itself,
-    stability (1 where it was not measured) whether it is found again, and the boundary connectivity c whether it is background.
+    Quality says how well a border lies, score (as a share of the entry's highest in the image, 1 without one) whether a region stands by itself, and
+    the boundary connectivity c whether it is background. Stability is a limit and no part of this: it would cost small masks most.
     """
-    quality, score, stable = (rows[name].to_numpy().astype(np.float64) for name in ("quality", "score", "stability"))
+    quality, score = (rows[name].to_numpy().astype(np.float64) for name in ("quality", "score"))
     score = np.nan_to_num(score, nan=1.0)
     entries, place = np.unique(rows["entry"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     highest = np.zeros(len(entries))
     np.maximum.at(highest, place, score)
     alone = score / np.where(highest > 0, highest, 1.0)[place]
-    connected = boundary_connectivity(rows["rle"].to_pylist(), shape)
-    return np.nan_to_num(quality, nan=0.0) * alone * np.nan_to_num(stable, nan=1.0) * np.exp(-(connected**2) / 2)
+    return np.nan_to_num(quality, nan=0.0) * alone * np.exp(-(boundary_connectivity(rows["rle"].to_pylist(), shape) ** 2) / 2)
 
 
 def _selected(rows: pa.Table, stay: np.ndarray) -> pa.Table:

@@ -34,7 +34,7 @@ class Params:
     snap: bool = True
     most: int = 1000
     min_score: float = 0.0
-    iou: float = 0.85
+    iou: float = 0.8
     device: str = "cpu"
 
     def __post_init__(self) -> None:

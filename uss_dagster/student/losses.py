@@ -94,18 +94,21 @@ class Criterion:
     def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False) -> None:
         self.learned, self.grains, self.points, self.partial = learned, grains, points, partial
 
-    def __call__(self, outputs: list[Output], batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def counts(self, batch: Batch) -> Tensor:
+        """Float32 (3,): pairs of learned queries, pairs of clicks, and clicks that learn a quality; the mean of all processes."""
+        matched = batch.known.sum(1).clamp(max=self.learned).sum()
+        return averaged(torch.stack([matched, (batch.wanted >= 0).sum(), self._told(batch).sum()]).float())
+
+    def __call__(self, outputs: list[Output], batch: Batch, generator: torch.Generator, counts: Tensor | None = None) -> dict[str, Tensor]:
         """Each name's loss, weighted, added over depths. generator: on the CPU, of the places.
 
-        Sums over pairs are divided by the mean number of pairs of all processes, whose gradients are averaged: what several processes learn from
-        parts of a batch is what one learns from the whole.
+        counts: that sums over pairs are divided by, at first those of the batch. Several processes, or parts of one batch, whose gradients are averaged
+        are given the mean: then what they learn from parts is what one learns from the whole.
         """
+        counts = (self.counts(batch) if counts is None else counts).clamp(min=0.5)
         targets = batch.targets.flatten(2)
         area = int(targets.shape[-1])
         some = torch.randperm(area, generator=generator)[: self.points].to(targets.device) if 0 < self.points < area else None
-        real = batch.wanted >= 0
-        matched = batch.known.sum(1).clamp(max=self.learned).sum()
-        counts = averaged(torch.stack([matched, real.sum(), self._told(batch).sum()]).float()).clamp(min=0.5)
         sums = {name: targets.new_zeros(()) for name in NAMES}
         for output in outputs:
             flat = output.masks.flatten(2)

@@ -86,7 +86,7 @@ class Student:
         split: int = 1,
         snap: bool = True,
         min_stability: float = 0.0,
-        iou: float = 0.85,
+        iou: float = 0.8,
     ) -> Found:
         """At most ``most`` masks of an image, uint8 (H, W, 3), best first.
 
@@ -205,7 +205,7 @@ class Looked:
     def _asked(self, view: int, points: np.ndarray | None, learned: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Mask logits (N, h, w), objectness (N,) and quality (N,) in 0..1 of the learned queries, or of clicks (P, 2) in 0..1 of the view."""
         asked = None if points is None else torch.from_numpy(points)[None].to(self.student.device)
-        output: Output = self.student.net.decode(self._encode(view), asked, learned)[-1]
+        output: Output = self.student.net.decode(self._encode(view), asked, learned, deep=False)[-1]
         return output.masks[0].float(), output.objectness[0].float().sigmoid(), output.quality[0].float().sigmoid()
 
     @torch.inference_mode()

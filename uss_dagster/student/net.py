@@ -227,31 +227,37 @@ class StudentNet(nn.Module):
             look.append(here[:, :, None].expand(-1, -1, len(self.grain), -1).flatten(1, 2))
         return torch.cat(content, 1), torch.cat(place, 1), torch.cat(look, 1), len(self.content) if learned else 0
 
-    def decode(self, encoded: Encoded, points: Tensor | None, learned: bool = True) -> list[Output]:
-        """Outputs at every depth, the last one the best."""
+    def decode(self, encoded: Encoded, points: Tensor | None, learned: bool = True, deep: bool = True) -> list[Output]:
+        """Outputs at every depth, the last one the best; or not ``deep``, of that alone, which spares judging masks that nobody sees."""
         x, place, look, count = self.ask(encoded, points, learned)
         flat = encoded.pixels.flatten(2).transpose(1, 2)
-        outputs = [self.heads(x, look, encoded.pixels)]
+        asked, masks = self.draw(x, look, encoded.pixels)
+        outputs = [self.judge(asked, masks)] if deep else []
         for i, layer in enumerate(self.layers):
             m = i % len(encoded.memories)
             with torch.no_grad():
-                before = outputs[-1].masks.detach()
+                before = masks.detach()
                 touched = adaptive_max_pool2d(before, encoded.sizes[m]).flatten(2) >= 0
                 seen = touched | ~touched.any(-1, keepdim=True)  # a query with an empty mask looks everywhere
                 share = before.flatten(2).sigmoid()
                 share = share / share.sum(-1, keepdim=True)
             look = share.to(flat.dtype) @ flat
             x = layer(x + self.looked(look), place, encoded.memories[m], seen, count, self.shape.grains)
-            outputs.append(self.heads(x, look, encoded.pixels))
+            asked, masks = self.draw(x, look, encoded.pixels)
+            if deep or layer is self.layers[-1]:
+                outputs.append(self.judge(asked, masks))
         return outputs
 
-    def heads(self, x: Tensor, look: Tensor, pixels: Tensor) -> Output:
-        """A mask is where pixels are like what it held before, changed by what the query asks for."""
+    def draw(self, x: Tensor, look: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What queries ask for (B, N, d), and their masks (B, N, h, w): where pixels are like what a mask held before, changed by what is asked for."""
         x = self.norm(x)
         width = pixels.shape[1]
         asked = self.mask(x)
         wanted = asked[..., :width] + look / math.sqrt(width)
-        masks = torch.einsum("bnd,bdhw->bnhw", wanted, pixels) + THRESHOLD * asked[..., width:, None]
+        return x, torch.einsum("bnd,bdhw->bnhw", wanted, pixels) + THRESHOLD * asked[..., width:, None]
+
+    def judge(self, x: Tensor, masks: Tensor) -> Output:
+        """How sure queries are that their masks are things, and how good."""
         seen = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
         return Output(masks, self.objectness(x)[..., 0], self.quality(seen)[..., 0])
 

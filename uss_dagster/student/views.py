@@ -47,6 +47,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
+    def parts(self, count: int) -> list[Batch]:
+        """So many equal parts; the batch itself where it cannot be divided."""
+        if len(self.images) % count:
+            return [self]
+        chunks = [getattr(self, name).chunk(count) for name in self.__dataclass_fields__]
+        return [Batch(*(chunk[i] for chunk in chunks)) for i in range(count)]
+
 
 @dataclass(frozen=True)
 class Picture:
