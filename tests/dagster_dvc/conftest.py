@@ -1,11 +1,10 @@
 """A small real DVC project: two datasets, two entries, a stage that can be told how to behave, and an unnamed one."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from dvc_command import dvc
 
 GRID = """\
 datasets:
@@ -101,12 +100,6 @@ if what == "segment":
 Path(target).mkdir(parents=True, exist_ok=True)
 Path(target, "x.txt").write_text(text)
 '''
-
-
-def dvc(root: Path, *arguments: str) -> str:
-    """Run the real dvc and return what it printed."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="session")

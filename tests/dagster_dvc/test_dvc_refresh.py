@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import dvc  # type: ignore[import-not-found]
+from dvc_command import dvc
 
 from uss_dagster.dagster_dvc import DvcProject, DvcResource, DvcTranslator, Refresh, dvc_assets, lock_sensor
 from uss_dagster.dagster_dvc.lock_sensor import changed_versions

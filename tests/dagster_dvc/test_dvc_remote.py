@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import dvc  # type: ignore[import-not-found]
+from dvc_command import dvc
 
 from uss_dagster.dagster_dvc import DvcProject
 

@@ -28,7 +28,7 @@ from PIL import Image
 
 from uss_dagster.artifacts.pictures import decode
 from uss_dagster.commands._pictures import common_folder, pictures, relative_name
-from uss_dagster.commands.prompt import ask, load
+from uss_dagster.commands.prompt import SPLIT, ask, load
 from uss_dagster.errors import UsageError, UssError
 from uss_dagster.regions import rle
 from uss_dagster.report.pictures import shrunk
@@ -95,7 +95,7 @@ class Gallery:
         with self._lock:
             if number not in self._looked:
                 image = self.image(number)
-                self._looked[number] = (image, self.student.look(image))
+                self._looked[number] = (image, self.student.look(image, SPLIT))
                 while len(self._looked) > LOOKED:
                     self._looked.popitem(last=False)
             self._looked.move_to_end(number)
