@@ -1,6 +1,7 @@
 """The tiny student on drawn scenes: what it learns from people's masks, from UnSAM's, from its own, and from both; beside the pool that taught it.
 
     python benchmarks/student.py [--scenes 400] [--unseen 60] [--steps 0] [--threads 2] [--most 60] [--keep FOLDER]
+    python benchmarks/student.py --ways --keep FOLDER
     python benchmarks/student.py --memory
 
 Scenes of one series are trained on, scenes of another are scored. Pseudo-masks: ``unsam`` as in
@@ -14,6 +15,8 @@ profiles/demo.yaml, curated with the preset ``train``. Rounds:
 
 Each row: seconds of training, the share by which the loss fell, AR@1000 and one click (best score, best answer). Then, paired over scenes: the difference
 of each later round to ``pseudo`` with its 95 % interval. ``--keep`` stores pictures, pools and students, so that a run that was stopped goes on.
+
+``--ways``: the student ``truth`` of that folder, asked in one pass, in more and more windows, and without letting masks end where colours change.
 
 ``--memory``: peak of a process that makes 300 masks of 1024×1024 with the network of size S, beside one that upsamples all of them at once.
 """
@@ -48,6 +51,7 @@ from uss_dagster.datasets.base import Sample  # noqa: E402
 from uss_dagster.datasets.scenes import SPEC, Params, examples  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
 from uss_dagster.metrics.proposals import Matches, _ground_truth, match_codes  # noqa: E402
+from uss_dagster.student.data import LazySource, Source  # noqa: E402
 
 TRAIN_SERIES, UNSEEN_SERIES = 101, 77
 SHOWN = ("ar1000", "ar100", "click_max", "click_oracle")
@@ -123,16 +127,17 @@ def curated(pools: Pools, labels: Labels, most: int, folder: Path) -> Path:
     return folder
 
 
+def source_of(scenes: dict[str, Scene]) -> Source:
+    return LazySource(list(scenes), lambda i: scenes[i].image, lambda i: (scenes[i].codes, np.zeros(len(scenes[i].codes), bool)))
+
+
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
-    from uss_dagster.student.data import LazySource, Source, curated_source
+    from uss_dagster.student.data import curated_source
     from uss_dagster.student.evaluate import difference, matches, values
     from uss_dagster.student.model import Student
     from uss_dagster.student.self_training import self_train_labels
     from uss_dagster.student.settings import preset
     from uss_dagster.student.training import train
-
-    def source_of(scenes: dict[str, Scene]) -> Source:
-        return LazySource(list(scenes), lambda i: scenes[i].image, lambda i: (scenes[i].codes, np.zeros(len(scenes[i].codes), bool)))
 
     scenes, unseen = draw(TRAIN_SERIES, arguments.scenes), draw(UNSEEN_SERIES, arguments.unseen)
     print(f"{len(scenes)} scenes to learn from, {len(unseen)} unseen", flush=True)
@@ -182,6 +187,22 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     print(f"self - again, ar1000: {gain:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
+def ways(arguments: argparse.Namespace, folder: Path) -> None:
+    from uss_dagster.student.evaluate import matches, values
+    from uss_dagster.student.model import Student
+
+    unseen, student = source_of(draw(UNSEEN_SERIES, arguments.unseen)), Student.load(folder / "truth")
+    for auto, split, snap in (("queries", 1, True), ("union", 1, True), ("union", 2, True), ("union", 4, True), ("union", 4, False)):
+        begun = time.process_time()
+        scores = values(matches(student, unseen, auto, split=split, grid=arguments.grid, snap=snap))  # type: ignore[arg-type]
+        seconds = (time.process_time() - begun) / len(unseen)
+        told = "  ".join(f"{n} {scores.get(n, float('nan')):.3f}" for n in (*SHOWN, "ar_small", "ar_medium", "ar_large"))
+        print(
+            f"{auto:8} split {split}  {'snapped' if snap else 'as they are':12} {seconds:4.1f} s of processor time a scene  {told}",
+            flush=True,
+        )
+
+
 ONE = """
 import numpy as np, torch
 from uss_dagster.student.model import Student, build
@@ -217,10 +238,14 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=12)
     parser.add_argument("--most", type=int, default=60)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--ways", action="store_true")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.memory:
         memory()
+        return
+    if arguments.ways:
+        ways(arguments, arguments.keep)
         return
     with tempfile.TemporaryDirectory() as scratch:
         compare(arguments, arguments.keep or Path(scratch))
