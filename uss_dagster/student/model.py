@@ -33,7 +33,7 @@ FORMAT = "uss_dagster student 1"
 CLICKS_AT_ONCE = 64
 CUT_OFF = 0.5
 """Share of its score that a mask keeps which may go on beyond its window: what is seen whole elsewhere is better."""
-REPEAT = 0.95
+REPEAT = 0.8
 """IoU above which two answers to a click are the same."""
 
 
@@ -131,7 +131,7 @@ class Looked:
         self._encoded: dict[int, Encoded] = {}
 
     def click(self, x: float, y: float) -> list[Answer]:
-        """Masks of what lies at the pixel in column x and row y, best first, at most one a grain; repeats (IoU above 0.95) are left out."""
+        """Masks of what lies at the pixel in column x and row y, best first, at most one a grain; what repeats a better one (``REPEAT``) is left out."""
         height, width = self.shape
         if not (0 <= x < width and 0 <= y < height):
             raise UsageError(f"The point {x:g},{y:g} is not in the image, whose columns are 0 to {width - 1} and rows 0 to {height - 1}.")
