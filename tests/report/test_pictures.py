@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 from uss_dagster.report import pictures
+from uss_dagster.report._jpeg import save_jpeg
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
 
@@ -142,3 +146,14 @@ def test_montage_and_shrink() -> None:
 def test_a_wrong_image_is_refused() -> None:
     with pytest.raises(BadData, match="Convert it to RGB"):
         pictures.overlay(PHOTO[..., 0], binary_tree(1))
+
+
+@pytest.mark.parametrize("shape", [(60, 80, 3), (400, 500, 3)])
+def test_pictures_that_are_all_edges_can_be_saved(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    """Such a file has more bytes than the picture has pixels."""
+    noise = np.random.default_rng(1).integers(0, 2, shape, dtype=np.uint8) * 255
+    save_jpeg(tmp_path / "noise.jpg", noise, 86)
+    assert (tmp_path / "noise.jpg").stat().st_size > shape[0] * shape[1]
+    with Image.open(tmp_path / "noise.jpg") as there:
+        assert there.size == (shape[1], shape[0])
+        there.load()

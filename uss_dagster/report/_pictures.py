@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import pictures as draw
 from uss_dagster.report._html import Html, escaped, fill, join, slug, tag
+from uss_dagster.report._jpeg import save_jpeg
 from uss_dagster.report.explorer import link
 
 N_REGIONS = 8
@@ -60,7 +60,7 @@ def draw_picture(target: Path, number: int, picture: Picture) -> Drawn:
 
     def save(what: str, image: np.ndarray) -> str:
         path = folder / f"{number:03d}-{what}.jpg"
-        Image.fromarray(image).save(target / path, quality=84, subsampling=0, optimize=True)
+        save_jpeg(target / path, image, 84)
         return path.as_posix()
 
     photo, truth, reference = save("photo", small), None, None

@@ -19,12 +19,12 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import _explorer_code as code
 from uss_dagster.report import _explorer_colour as colour
 from uss_dagster.report._html import asset
+from uss_dagster.report._jpeg import save_jpeg
 from uss_dagster.report.pictures import shrunk
 
 TITLE = "Hierarchy explorer"
@@ -65,7 +65,7 @@ def write(folder: Path, shown: Iterable[Shown], titles: Mapping[str, str], page:
         stem = f"{number:04d}"
         height, width = shrunk_size(one.pixels.shape[:2])
         photo, data = folder / FOLDER / f"{stem}.jpg", folder / FOLDER / f"{stem}.js"
-        Image.fromarray(shrunk(one.pixels, LONGEST)).save(photo, quality=86, subsampling=0, optimize=True)
+        save_jpeg(photo, shrunk(one.pixels, LONGEST), 86)
         columns = _columns(one, (height, width), titles)
         _put(data, f"(window.USS = window.USS || {{}})[{_json('picture-' + stem)}] = {_json(columns)};\n")
         written += [photo, data]
