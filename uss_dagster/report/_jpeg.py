@@ -12,7 +12,11 @@ def save_jpeg(path: Path, pixels: np.ndarray, quality: int) -> None:
     """Write uint8 (H, W, 3) with full colour resolution and optimised codes.
 
     Pillow then writes the file in one piece, for which it sets a byte a pixel aside: too little where every pixel has an edge, as with a thousand
-    outlines. Its ``MAXBLOCK`` is the least it sets aside.
+    outlines. Its ``MAXBLOCK`` is the least it sets aside; it is put back, since it also says in how many chunks a PNG is written.
     """
-    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2 * pixels.nbytes)
-    Image.fromarray(pixels).save(path, quality=quality, subsampling=0, optimize=True)
+    before = ImageFile.MAXBLOCK
+    ImageFile.MAXBLOCK = max(before, 2 * pixels.nbytes)
+    try:
+        Image.fromarray(pixels).save(path, quality=quality, subsampling=0, optimize=True)
+    finally:
+        ImageFile.MAXBLOCK = before
