@@ -14,6 +14,7 @@ from student_cases import settings, source
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.student import export
 from uss_dagster.student.model import Student, build
+from uss_dagster.student.net import StudentNet
 from uss_dagster.student.training import train
 
 
@@ -65,3 +66,9 @@ def test_the_folder_can_be_loaded_and_says_how_pixels_are_read(tmp_path: Path) -
     assert (tmp_path / "plain" / "README.md").exists()
     with pytest.raises(UsageError, match="is not empty"):
         export.export_folder(tmp_path / "trained", tmp_path / "plain")
+
+
+def test_shares_by_logarithms_are_the_same() -> None:
+    """Also of a mask that is nowhere, whose probabilities are too small for onnxruntime's sigmoid."""
+    logits = torch.randn(1, 3, 400, generator=torch.Generator().manual_seed(0)) * 5 - torch.tensor([0.0, 15.0, 60.0])[:, None]
+    assert torch.allclose(export.log_shares(logits), StudentNet.shares(logits), rtol=1e-4, atol=1e-7)

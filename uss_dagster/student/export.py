@@ -6,6 +6,7 @@ logits, ``objectness`` and ``quality`` (1, Q + P·G) in 0..1: first the learned 
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import BadData, Unavailable, UsageError
@@ -46,27 +48,27 @@ def export_onnx(student: Student, path: Path) -> float:
     """Write the network as ONNX; returns the greatest difference to torch, which must not exceed 1e-3."""
     if importlib.util.find_spec("onnx") is None:
         raise Unavailable("ONNX export needs the package 'onnx', which is not installed. Run `pip install onnx onnxruntime` and try again.")
-    model = LastOutput(student.net).eval().cpu()
+    net = copy.deepcopy(student.net).cpu()
+    net.shares = log_shares  # type: ignore[method-assign,assignment]
+    model = LastOutput(net).eval()
     side = student.settings.test_input
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(1, 3, side, side, generator=generator), torch.rand(1, CLICKS, 2, generator=generator)
     buffer = io.BytesIO()
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model,
-                inputs,
-                buffer,  # type: ignore[arg-type]
-                input_names=["image", "points"],
-                output_names=list(NAMES),
-                dynamic_axes={"points": {1: "clicks"}, **{name: {1: "answers"} for name in NAMES}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-            expected = [value.numpy() for value in model(*inputs)]
-    finally:
-        student.net.to(student.device)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            inputs,
+            buffer,  # type: ignore[arg-type]
+            input_names=["image", "points"],
+            output_names=list(NAMES),
+            dynamic_axes={"points": {1: "clicks"}, **{name: {1: "answers"} for name in NAMES}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        del net.shares
+        expected = [value.numpy() for value in model(*inputs)]
     data = buffer.getvalue()
     gap = max(float(np.abs(a - b).max()) for a, b in zip(expected, run_onnx(data, *(value.numpy() for value in inputs)), strict=True))
     if not gap <= TOLERANCE:
@@ -75,6 +77,12 @@ def export_onnx(student: Student, path: Path) -> float:
         )
     write_whole(path, data)
     return gap
+
+
+def log_shares(logits: Tensor) -> Tensor:
+    """``StudentNet.shares`` by logarithms: onnxruntime's sigmoid of large negative numbers is right in absolute terms only, and the shares of a mask that
+    is nowhere are ratios of such numbers."""
+    return (-softplus(-logits)).softmax(-1)
 
 
 def run_onnx(data: bytes, image: np.ndarray, points: np.ndarray) -> list[Any]:

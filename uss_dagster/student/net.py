@@ -239,14 +239,19 @@ class StudentNet(nn.Module):
                 before = masks.detach()
                 touched = adaptive_max_pool2d(before, encoded.sizes[m]).flatten(2) >= 0
                 seen = touched | ~touched.any(-1, keepdim=True)  # a query with an empty mask looks everywhere
-                share = before.flatten(2).sigmoid()
-                share = share / share.sum(-1, keepdim=True)
+                share = self.shares(before.flatten(2))
             look = share.to(flat.dtype) @ flat
             x = layer(x + self.looked(look), place, encoded.memories[m], seen, count, self.shape.grains)
             asked, masks = self.draw(x, look, encoded.pixels)
             if deep or layer is self.layers[-1]:
                 outputs.append(self.judge(asked, masks))
         return outputs
+
+    @staticmethod
+    def shares(logits: Tensor) -> Tensor:
+        """What each pixel (B, N, pixels) has of a mask's whole probability."""
+        share = logits.sigmoid()
+        return share / share.sum(-1, keepdim=True)
 
     def draw(self, x: Tensor, look: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What queries ask for (B, N, d), and their masks (B, N, h, w): where pixels are like what a mask held before, changed by what is asked for."""
