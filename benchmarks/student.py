@@ -2,6 +2,7 @@
 
     python benchmarks/student.py [--scenes 400] [--unseen 60] [--steps 0] [--threads 2] [--most 60] [--keep FOLDER]
     python benchmarks/student.py --ways --keep FOLDER
+    python benchmarks/student.py --chosen --keep FOLDER
     python benchmarks/student.py --memory
 
 Scenes of one series are trained on, scenes of another are scored. Pseudo-masks: ``unsam`` as in
@@ -17,6 +18,8 @@ Each row: seconds of training, the share by which the loss fell, AR@1000 and one
 of each later round to ``pseudo`` with its 95 % interval. ``--keep`` stores pictures, pools and students, so that a run that was stopped goes on.
 
 ``--ways``: the student ``truth`` of that folder, asked in one pass, in more and more windows, and without letting masks end where colours change.
+
+``--chosen``: of UnSAM's masks of the first 24 scenes, what the best by quality, by score, by both, and as ``curate`` chooses recall of the drawing's.
 
 ``--memory``: peak of a process that makes 300 masks of 1024×1024 with the network of size S, beside one that upsamples all of them at once.
 """
@@ -43,7 +46,7 @@ from uss_dagster import registry  # noqa: E402
 from uss_dagster.artifacts.images import digest  # noqa: E402
 from uss_dagster.artifacts.pictures import decode  # noqa: E402
 from uss_dagster.backbones.base import Encoder  # noqa: E402
-from uss_dagster.curation.curate import curate  # noqa: E402
+from uss_dagster.curation.curate import curate, filtered, worth  # noqa: E402
 from uss_dagster.curation.human import HumanMasks, Labels, no_labels  # noqa: E402
 from uss_dagster.curation.params import CurateParams  # noqa: E402
 from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image  # noqa: E402
@@ -52,6 +55,7 @@ from uss_dagster.datasets.scenes import SPEC, Params, examples  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
 from uss_dagster.metrics.proposals import Matches, _ground_truth, match_codes  # noqa: E402
 from uss_dagster.student.data import LazySource, Source  # noqa: E402
+from uss_dagster.student.evaluate import values  # noqa: E402
 
 TRAIN_SERIES, UNSEEN_SERIES = 101, 77
 SHOWN = ("ar1000", "ar100", "click_max", "click_oracle")
@@ -133,7 +137,7 @@ def source_of(scenes: dict[str, Scene]) -> Source:
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
     from uss_dagster.student.data import curated_source
-    from uss_dagster.student.evaluate import difference, matches, values
+    from uss_dagster.student.evaluate import difference, matches
     from uss_dagster.student.model import Student
     from uss_dagster.student.self_training import self_train_labels
     from uss_dagster.student.settings import preset
@@ -188,7 +192,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def ways(arguments: argparse.Namespace, folder: Path) -> None:
-    from uss_dagster.student.evaluate import matches, values
+    from uss_dagster.student.evaluate import matches
     from uss_dagster.student.model import Student
 
     unseen, student = source_of(draw(UNSEEN_SERIES, arguments.unseen)), Student.load(folder / "truth")
@@ -201,6 +205,28 @@ def ways(arguments: argparse.Namespace, folder: Path) -> None:
             f"{auto:8} split {split}  {'snapped' if snap else 'as they are':12} {seconds:4.1f} s of processor time a scene  {told}",
             flush=True,
         )
+
+
+def chosen(arguments: argparse.Namespace, folder: Path) -> None:
+    scenes = draw(TRAIN_SERIES, 24)
+    rows = dict(Pools(scenes, folder / "pool").masks())
+    ways_to_choose: dict[str, Callable[[pa.Table, tuple[int, int]], np.ndarray]] = {
+        "quality": lambda table, shape: np.nan_to_num(table["quality"].to_numpy()),
+        "score": lambda table, shape: np.nan_to_num(table["score"].to_numpy()),
+        "both": lambda table, shape: np.nan_to_num(table["quality"].to_numpy() * table["score"].to_numpy()),
+        "worth": worth,
+    }
+    for most in (1000, 100, 60):
+        for name, value in ways_to_choose.items():
+            found = {}
+            for image_id, scene in scenes.items():
+                shape = scene.image.shape[:2]
+                table, _ = filtered(rows[image_id], HumanMasks(), shape, CurateParams())
+                best = table.take(np.argsort(-value(table, shape), kind="stable")[:most])
+                found[image_id] = match_codes(
+                    shape, scene.codes, best["rle"].to_pylist(), np.ones(best.num_rows, np.float32), image_id=image_id
+                )
+            print(f"the best {most:4} by {name:8} ar1000 {values(found)['ar1000']:.3f}", flush=True)
 
 
 ONE = """
@@ -239,13 +265,16 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=60)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--ways", action="store_true")
+    parser.add_argument("--chosen", action="store_true")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.memory:
         memory()
         return
-    if arguments.ways:
-        ways(arguments, arguments.keep)
+    if arguments.ways or arguments.chosen:
+        if arguments.keep is None:
+            parser.error("--ways and --chosen need --keep, the folder of an earlier run")
+        (ways if arguments.ways else chosen)(arguments, arguments.keep)
         return
     with tempfile.TemporaryDirectory() as scratch:
         compare(arguments, arguments.keep or Path(scratch))

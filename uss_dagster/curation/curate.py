@@ -116,10 +116,9 @@ def filtered(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], params: 
     gone, counts = np.zeros(rows.num_rows, bool), {}
 
     def drop(marked: np.ndarray, why: str) -> None:
-        nonlocal gone
         if number := int(np.count_nonzero(marked & ~gone)):
             counts[why] = number
-        gone = gone | marked
+        gone[marked] = True
 
     for why, marked in low.items():
         drop(marked, why)

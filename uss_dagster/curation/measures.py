@@ -121,11 +121,11 @@ def boundary_connectivity(codes: Sequence[bytes], shape: tuple[int, int]) -> np.
     Background runs on beyond the image, so it holds much of the border, 1 and more; a thing that the image cuts holds little (Zhu, Liang, Wei & Sun,
     "Saliency optimization from robust background detection", CVPR 2014).
     """
+    if not codes:
+        return np.zeros(0)
     height, width = shape
     ring = np.zeros(shape, np.uint8, order="F")
     ring[[0, -1]] = ring[:, [0, -1]] = 1
-    if not len(codes):
-        return np.zeros(0)
     area = rle.areas(codes, height, width).astype(np.float64)
     coded = [{"size": [height, width], "counts": code} for code in codes]
     share = np.asarray(coco.iou(coded, [coco.encode(ring)], [1]))[:, 0]  # of the mask in the ring

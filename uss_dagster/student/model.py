@@ -101,7 +101,10 @@ class Student:
         together = Found(
             looked.shape, codes, np.concatenate([part.score for part in parts]), [name for part in parts for name in part.source]
         )
-        kept = mask_nms(codes, together.score, iou if len(parts) > 1 else 1.0) if codes else np.zeros(0, np.int64)
+        again = (
+            len(parts) > 1 or snap
+        )  # masks of several views, or of other cells and the same pieces, may be alike though none was in its view
+        kept = mask_nms(codes, together.score, iou if again else 1.0) if codes else np.zeros(0, np.int64)
         return together.select(kept[:most])
 
     def segment(self, image: np.ndarray, auto: Auto = "union", most: int = 300, min_score: float = 0.0, **options: Any) -> CodedRegions:
