@@ -58,7 +58,7 @@ def main() -> None:
 
 def measure(mode: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of the fastest pass and of the fastest plain one, peak memory, and memory before the first pass."""
-    from uss_dagster.backbones._torchvision import ensure_torchvision
+    from uss_dagster.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import torch
@@ -99,7 +99,7 @@ def build(dtype: Any) -> Any:
 
 
 def ours(unet: Any, forward: Any, arguments: argparse.Namespace) -> Any:
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     side = arguments.latent
     recorder = Recorder(unet, (side, side), (arguments.grid, arguments.grid))

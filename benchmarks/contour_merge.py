@@ -76,7 +76,7 @@ def photographs(count: int) -> list[np.ndarray]:
         from skimage import data
 
         return [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()][:count]
-    from uss_dagster.artifacts.pictures import decode
+    from uss_dagster.artifacts.image_files import decode
 
     bsds = registry.load("dataset", "bsds500")
     return [decode(example.image, example.image_id) for example in bsds.examples(bsds.Params(limit=count))]

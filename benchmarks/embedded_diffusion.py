@@ -31,7 +31,7 @@ from PIL import Image  # noqa: E402
 from uss_dagster import registry  # noqa: E402
 from uss_dagster.backbones import diffusion, patches  # noqa: E402
 from uss_dagster.backbones.base import Features  # noqa: E402
-from uss_dagster.commands._parameters import parse_parameters  # noqa: E402
+from uss_dagster.commands.parameters import parse_parameters  # noqa: E402
 from uss_dagster.datasets import bsds500, scenes  # noqa: E402
 from uss_dagster.datasets.base import Example, Sample, mirror_folder  # noqa: E402
 from uss_dagster.methods.diffuse_walk_cut import Params, walk_cut  # noqa: E402
@@ -51,7 +51,7 @@ Extract = Callable[[list[np.ndarray]], list[dict[str, np.ndarray]]]
 
 def untrained(folder: Path) -> str:
     """A folder with a network of the embedded one's shape and random weights."""
-    from uss_dagster.backbones._diffusion_training import Settings, Source, Trainer
+    from uss_dagster.backbones.unet.training import Settings, Source, Trainer
 
     Trainer(np.zeros((1, 8, 8, 3), np.uint8), Settings()).publish(folder, Source("Not trained.", "mit", "benchmarks/embedded_diffusion.py"))
     return str(folder)

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from uss_dagster import drawing
 from uss_dagster.regions import Regions
-from uss_dagster.report import explorer, pictures
+from uss_dagster.report import explorer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "report"))
 from devtools import Page, browser, find_chromium
@@ -113,7 +114,7 @@ def main() -> None:
             row = []
             for regions in families.values():
                 out = io.BytesIO()
-                Image.fromarray(pictures.overlay(photo, regions, int(n))).save(out, "JPEG", quality=86, subsampling=0, optimize=True)
+                Image.fromarray(drawing.overlay(photo, regions, int(n))).save(out, "JPEG", quality=86, subsampling=0, optimize=True)
                 row.append(out.getvalue())
             drawn.append(row)
         theirs = time.perf_counter() - begin
@@ -132,7 +133,7 @@ def main() -> None:
         print(f"  {'':<34} the page's thread computes {1000 * (busy(tab) - begin) / len(marks):.1f} ms a region")
         assert tab.complaints == []
         sources = ",".join("[" + ",".join(f"'data:image/jpeg;base64,{base64.b64encode(d).decode()}'" for d in row) + "]" for row in drawn)
-        page = folder / "pictures.html"
+        page = folder / "drawing.html"
         page.write_text(f"<script>window.STEPS = [{sources}]</script>" + f"<img width={1500 // wanted.columns}>" * wanted.columns)
         tab.open(page.as_uri(), width=1920, height=1080)
         slow = said("a step of the pictures", tab.ask(SWAPS))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
 from devtools import Page, browser, find_chromium
 
 from uss_dagster.report import leaderboard, site
-from uss_dagster.report._evidence import Evidence
+from uss_dagster.report.evidence import Evidence
 
 SEEN = ["dataset", "metric", "entry", "value", "low", "high", "rank"]
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"

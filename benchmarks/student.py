@@ -43,8 +43,8 @@ import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
 from uss_dagster import registry  # noqa: E402
+from uss_dagster.artifacts.image_files import decode  # noqa: E402
 from uss_dagster.artifacts.images import digest  # noqa: E402
-from uss_dagster.artifacts.pictures import decode  # noqa: E402
 from uss_dagster.backbones.base import Encoder  # noqa: E402
 from uss_dagster.curation.curate import curate, filtered, worth  # noqa: E402
 from uss_dagster.curation.human import HumanMasks, Labels, no_labels  # noqa: E402

@@ -21,7 +21,7 @@ from projects import BIN
 from web import Site, serving
 
 from uss_dagster import registry
-from uss_dagster.artifacts.pictures import encode_png
+from uss_dagster.artifacts.image_files import encode_png
 from uss_dagster.commands import data
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, mirror_folder, need_mirror
 from uss_dagster.errors import BadData, TryAgain, Unavailable, UsageError, from_os_error
@@ -233,7 +233,7 @@ def test_a_hostile_archive_registers_nothing(site, mirror, monkeypatch, tmp_path
         for name, content in members.items():
             archive.writestr(name, content)
     site.files["/val.zip"] = (tmp_path / "val.zip").read_bytes()
-    from uss_dagster.datasets import _archives
+    from uss_dagster.downloads import archives as _archives
 
     monkeypatch.setattr(_archives.extract, "__defaults__", (_archives.Limits(free=100_000), None))
     with pytest.raises(BadData, match=said):
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_up_while_extracting(site, tmp_path, monkeypatch):
         monkeypatch.setenv("USS_MIRROR", str(disk))
         with pytest.raises(TryAgain, match=r"takes 1,000,\d+ bytes extracted"):
             run(monkeypatch, zoo(Archive("val.zip")), given=path)
-        from uss_dagster.datasets import _archives
+        from uss_dagster.downloads import archives as _archives
 
         monkeypatch.setattr(_archives._Writer, "need", lambda self, size: None)  # as for a tar, which does not tell
         with pytest.raises(OSError) as error:

@@ -7,7 +7,7 @@ from projects import SOURCE
 
 from uss_dagster import registry
 from uss_dagster.commands import data
-from uss_dagster.datasets._archives import is_archive
+from uss_dagster.downloads.archives import is_archive
 
 PAGE = (SOURCE / "docs" / "datasets.md").read_text(encoding="utf-8")
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.commands import _explored
-from uss_dagster.commands._explored import check_place, explore, reduced
-from uss_dagster.commands._pictures import pictures
+from uss_dagster.commands.own_images import pictures
 from uss_dagster.errors import UsageError
 from uss_dagster.regions import Regions
+from uss_dagster.report import own_images_explorer as _explored
 from uss_dagster.report.explorer import FOLDER, PAGE
+from uss_dagster.report.own_images_explorer import check_place, explore, reduced
 
 
 @pytest.mark.parametrize("name", ["tiling", "forest", "pool", "nested_pool", "labels"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import uss_dagster
-from uss_dagster.fingerprint import closure, fingerprint, tables
+from uss_dagster.planning.fingerprints import closure, fingerprint, tables
 
 
 @pytest.fixture

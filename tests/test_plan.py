@@ -4,10 +4,10 @@ import pytest
 import yaml
 from projects import Project
 
-from uss_dagster import plan
-from uss_dagster.cells import expected_code
 from uss_dagster.errors import UsageError
-from uss_dagster.profile import read_profile
+from uss_dagster.planning import plan
+from uss_dagster.planning.cells import expected_code
+from uss_dagster.planning.profiles import read_profile
 
 PROFILE = """\
 settings: {shard_images: 2}

@@ -2,7 +2,7 @@
 
 from projects import make_project
 
-from uss_dagster.plan import read_grid, write_plan
+from uss_dagster.planning.plan import read_grid, write_plan
 
 PROFILE = """\
 title: A folder

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from uss_dagster import plan
-from uss_dagster.cells import entry_cell, expected_code
 from uss_dagster.errors import UsageError
-from uss_dagster.profile import Profile, read_profile
-from uss_dagster.training_cells import may_be_passed_on, student_cells
+from uss_dagster.planning import plan
+from uss_dagster.planning.cells import entry_cell, expected_code
+from uss_dagster.planning.profiles import Profile, read_profile
+from uss_dagster.planning.training_cells import may_be_passed_on, student_cells
 
 BASE = """\
 datasets: {scenes: {images: 4}, own: {kind: folder, path: pictures}}
@@ -88,7 +88,7 @@ def test_the_code_of_a_student_counts_only_where_it_runs(root):
 
 
 def closure(module: str) -> set[str]:
-    from uss_dagster.fingerprint import closure as all_of
+    from uss_dagster.planning.fingerprints import closure as all_of
 
     return all_of([module])
 

@@ -21,7 +21,7 @@ from pycocotools import mask as coco
 from scipy.io import savemat
 
 from uss_dagster import cli
-from uss_dagster.artifacts.foreign import open_masks
+from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import RegionsWriter, write_table
 from uss_dagster.commands import score as command

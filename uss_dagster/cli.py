@@ -51,8 +51,8 @@ def plan(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when grid.yaml is out of date.")] = False,
 ) -> None:
     """Work out the cells: params.yaml + profiles + code → grid.yaml."""
-    from uss_dagster import plan as planning
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning import plan as planning
+    from uss_dagster.planning.profiles import find_root
 
     root = find_root()
     changes = planning.write_plan(root, profile, check)
@@ -69,9 +69,9 @@ def repro(
     profile: Profile = None,
 ) -> None:
     """Plan, then compute what is out of date, and only that."""
-    from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning import plan as planning
+    from uss_dagster.planning.profiles import find_root
 
     root = find_root()
     command.check_tools(root)
@@ -86,9 +86,9 @@ def demo() -> None:
 
     Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
     """
-    from uss_dagster import plan as planning
     from uss_dagster.commands import repro as command
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning import plan as planning
+    from uss_dagster.planning.profiles import find_root
 
     root = find_root()
     command.check_tools(root)
@@ -104,7 +104,7 @@ def demo() -> None:
 @app.command(hidden=True)
 def stage(stage: str, key: str) -> None:
     """Run one cell of one stage; this is what dvc.yaml calls."""
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
     from uss_dagster.run import run_cell
 
     run_cell(stage, key, find_root())
@@ -148,8 +148,8 @@ def segment(
     regions.parquet (every region with its parent) and regions.json (COCO; file_name counts from the folder that holds all pictures).
     The same pictures and parameters give the same bytes.
     """
-    from uss_dagster.commands._parameters import asked
-    from uss_dagster.commands._pictures import Reader
+    from uss_dagster.commands.own_images import Reader
+    from uss_dagster.commands.parameters import asked
     from uss_dagster.commands.segment import Job, segment_pictures
 
     parameters, encoder = asked(method, param, backbone, backbone_param)
@@ -201,8 +201,8 @@ def curate(
     datasheet. The same pictures and parameters give the same bytes; a killed run goes on where it stopped.
     """
     from uss_dagster.commands import curate as command
-    from uss_dagster.commands._parameters import asked
-    from uss_dagster.commands._pictures import Reader
+    from uss_dagster.commands.own_images import Reader
+    from uss_dagster.commands.parameters import asked
 
     pool, params = command.settings_of(setting or [], preset, formats or [])
     parameters, encoder = asked(method, param, backbone, backbone_param)
@@ -254,7 +254,7 @@ def score(
     nothing. Areas are those of the masks; the 'area' of COCO annotations is not read. In label PNGs every value is a region; metrics
     that compare classes over the whole dataset take values of predictions for cluster ids, and must be named with --metrics.
     """
-    from uss_dagster.artifacts.foreign import open_masks
+    from uss_dagster.artifacts.mask_readers import open_masks
     from uss_dagster.commands import score as command
 
     grids = grid or ["full"]
@@ -287,7 +287,7 @@ def compare(
     cannot be told apart on this dataset.
     """
     from uss_dagster.commands import compare as command
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     found = command.compare_entries(find_root(), entry_a, entry_b, dataset or [], metric or [])
     for line in command.lines_of(found, entry_a, entry_b):
@@ -301,7 +301,7 @@ def history() -> None:
     From dvc.lock in git's history and DVC's cache. Also renews reports/history.js, which the site's history page reads.
     """
     from uss_dagster.commands.history import history_lines
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     for line in history_lines(find_root()):
         typer.echo(line)
@@ -449,7 +449,7 @@ def export(
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     """Dagster's web page for this project, on 127.0.0.1."""
     from uss_dagster.commands.ui import serve
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     serve(find_root(), port)
 
@@ -539,7 +539,7 @@ def spot_check(
 ) -> None:
     """Compute a few images again: same inputs, same bytes?"""
     from uss_dagster.commands.spot_check import spot_check as compare
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     chosen = compare(find_root(), stage, images)
     typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
@@ -552,7 +552,7 @@ def merge_lock(
 ) -> None:
     """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
     from uss_dagster.commands import merge_lock as command
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     if install:
         for line in command.install(find_root()):
@@ -582,7 +582,7 @@ def list_plugins() -> None:
 def doctor() -> None:
     """What this machine has and lacks, and what to do."""
     from uss_dagster.commands.doctor import findings
-    from uss_dagster.profile import find_root
+    from uss_dagster.planning.profiles import find_root
 
     try:
         root: Path | None = find_root()

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from uss_dagster import plan
 from uss_dagster.artifacts import gate
-from uss_dagster.artifacts.facts import facts_path, write_facts
-from uss_dagster.cells import expected_code
+from uss_dagster.artifacts.run_facts import facts_path, write_facts
 from uss_dagster.errors import Unavailable, UsageError, did_you_mean
+from uss_dagster.planning import plan
+from uss_dagster.planning.cells import expected_code
 from uss_dagster.runtime import peak_memory_mb
 
 NO_GPU = "USS_NO_GPU"

@@ -7,6 +7,9 @@ anything about segmentation.
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from uss_dagster.errors import UsageError
 
 
 def quiet_environment() -> None:
@@ -42,3 +45,18 @@ def single_thread() -> None:
     threadpool_limits(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def torch_device(name: str) -> Any:
+    """The torch device of a name: 'auto', 'cpu', 'cuda', 'cuda:1', …; one that is not here is refused."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:<number>.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
+    return device

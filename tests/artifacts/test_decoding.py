@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uss_dagster.artifacts import pictures
-from uss_dagster.artifacts.pictures import decode, encode_png, find_images
+from uss_dagster.artifacts import image_files as pictures
+from uss_dagster.artifacts.image_files import decode, encode_png, find_images
 from uss_dagster.errors import BadData, UsageError
 
 RAMP = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5

@@ -2,7 +2,7 @@
 
 import os
 
-from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
+from uss_dagster.artifacts.shard_store import bring_back, forget_others, keep, shard_key
 from uss_dagster.artifacts.staging import Staging
 
 NAMES = ["b.bin", "parts/a.bin"]

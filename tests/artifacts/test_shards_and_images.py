@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from uss_dagster.artifacts.image_files import encode_png
 from uss_dagster.artifacts.images import Images, ImageShards, evenly_spaced
-from uss_dagster.artifacts.pictures import encode_png
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import map_shards, worker_count

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uss_dagster.backbones._appearance import APPEARANCE_CHANNELS, region_appearance
 from uss_dagster.backbones.patches import _colour_histogram, _lab, bank_features, image_vector
 from uss_dagster.errors import BadData
+from uss_dagster.graphs.appearance import APPEARANCE_CHANNELS, region_appearance
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

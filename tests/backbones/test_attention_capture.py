@@ -15,7 +15,7 @@ from uss_dagster.errors import BadData, UsageError
 @pytest.fixture(scope="module")
 def unet() -> Any:
     """Three scales of cross-attention blocks, heads of different width, random weights: 16×16, 8×8 and 4×4."""
-    from uss_dagster.backbones._torchvision import ensure_torchvision
+    from uss_dagster.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import torch
@@ -85,7 +85,7 @@ def lumped(full: np.ndarray, size: tuple[int, int], grid: tuple[int, int]) -> np
 
 def written_out(unet: Any, **arguments: Any) -> list[tuple[tuple[int, int], np.ndarray]]:
     """Size and head-mean map (B, N, N) in float64 of every self-attention layer in running order, by hooks on to_q and to_k alone."""
-    from uss_dagster.backbones._attention_capture import self_attention_layers
+    from uss_dagster.backbones.unet.attention_capture import self_attention_layers
 
     kept: list[list[Any]] = []
     hooks = []
@@ -108,7 +108,7 @@ def written_out(unet: Any, **arguments: Any) -> list[tuple[tuple[int, int], np.n
 @pytest.mark.parametrize("size", [(16, 16), (16, 24)])
 def test_captured_rows_are_the_softmax(unet: Any, size: tuple[int, int]) -> None:
     """At the finest scale nothing is lumped: rows are those of the written-out maps, averaged over layers, for each image of a batch."""
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     recorder = Recorder(unet, size, grid=size)
     with recorder.recording():
@@ -125,7 +125,7 @@ def test_captured_rows_are_the_softmax(unet: Any, size: tuple[int, int]) -> None
 
 
 def test_a_plain_unet_is_read_too(plain_unet: Any) -> None:
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     recorder = Recorder(plain_unet, (16, 16), grid=(16, 16))
     with recorder.recording():
@@ -141,7 +141,7 @@ def test_a_plain_unet_is_read_too(plain_unet: Any) -> None:
 @pytest.mark.parametrize("block_bytes", [1, 40_000, 10**9])
 def test_lumping_by_blocks_is_lumping_the_whole_map(unet: Any, block_bytes: int) -> None:
     """One cell and one head at a time, a few, or all at once: the same lumped maps at every scale and their weighted mean."""
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     size, grid = (16, 24), (4, 6)
     recorder = Recorder(unet, size, grid, block_bytes=block_bytes)
@@ -163,7 +163,7 @@ def test_a_block_constant_chain_lumps_to_the_block_chain() -> None:
     """Queries and keys constant inside 2×2 blocks: the lumped map is the softmax among the blocks, exactly that chain."""
     import torch
 
-    from uss_dagster.backbones._attention_capture import lumped_attention
+    from uss_dagster.backbones.unet.attention_capture import lumped_attention
 
     rng = np.random.default_rng(0)
     q, k = rng.standard_normal((2, 3, 4, 6, 5)).astype(np.float32)  # (heads, rows, columns, d)
@@ -184,7 +184,7 @@ def test_a_block_constant_chain_lumps_to_the_block_chain() -> None:
 def test_any_block_size_lumps_alike(grid: tuple[int, int], block: tuple[int, int], heads: int, block_bytes: int, sharpness: float) -> None:
     import torch
 
-    from uss_dagster.backbones._attention_capture import lumped_attention
+    from uss_dagster.backbones.unet.attention_capture import lumped_attention
 
     size = (grid[0] * block[0], grid[1] * block[1])
     q, k = np.random.default_rng(0).standard_normal((2, heads, size[0] * size[1], 4)).astype(np.float32)
@@ -197,7 +197,7 @@ def test_any_block_size_lumps_alike(grid: tuple[int, int], block: tuple[int, int
 def test_going_up_keeps_rows_stochastic_and_shares_them() -> None:
     import torch
 
-    from uss_dagster.backbones._attention_capture import spread_attention
+    from uss_dagster.backbones.unet.attention_capture import spread_attention
 
     small = softmax(3 * np.random.default_rng(0).standard_normal((1, 6, 6))).astype(np.float32)
     big = spread_attention(torch.from_numpy(small), (2, 3), (4, 6)).numpy()[0].reshape(4, 6, 4, 6)
@@ -213,7 +213,7 @@ def test_going_up_keeps_rows_stochastic_and_shares_them() -> None:
 
 def test_grid_between_the_scales(unet: Any) -> None:
     """Grid 8×8 of 16, 8 and 4: one scale goes down, one stays, one goes up; weights 16, 8 and 4, or one each."""
-    from uss_dagster.backbones._attention_capture import Recorder, spread_attention
+    from uss_dagster.backbones.unet.attention_capture import Recorder, spread_attention
 
     recorder = Recorder(unet, (16, 16), (8, 8))
     with recorder.recording():
@@ -228,7 +228,7 @@ def test_grid_between_the_scales(unet: Any) -> None:
 
 
 def test_output_is_the_same_to_the_last_bit(unet: Any) -> None:
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     before = run(unet)
     recorder = Recorder(unet, (16, 16), (8, 8))
@@ -241,7 +241,7 @@ def test_output_is_the_same_to_the_last_bit(unet: Any) -> None:
 def test_processors_are_back_whatever_happens(unet: Any) -> None:
     from diffusers.models.attention_processor import AttnProcessor
 
-    from uss_dagster.backbones._attention_capture import Recorder, self_attention_layers, watching
+    from uss_dagster.backbones.unet.attention_capture import Recorder, self_attention_layers, watching
 
     special = AttnProcessor()
     layer = self_attention_layers(unet)[2]
@@ -285,7 +285,7 @@ def test_processors_are_back_whatever_happens(unet: Any) -> None:
 
 
 def test_only_self_attention_is_watched(unet: Any) -> None:
-    from uss_dagster.backbones._attention_capture import self_attention_layers
+    from uss_dagster.backbones.unet.attention_capture import self_attention_layers
 
     names = {id(module): name for name, module in unet.named_modules()}
     found = sorted(names[id(layer)] for layer in self_attention_layers(unet))
@@ -297,7 +297,7 @@ def test_tokens_and_keys_are_those_of_the_layer(unet: Any) -> None:
     """By default the last layer on the way down at the grid's scale; else any in running order; means over passes."""
     import torch
 
-    from uss_dagster.backbones._attention_capture import Recorder
+    from uss_dagster.backbones.unet.attention_capture import Recorder
 
     kept: dict[str, list[Any]] = {"out": [], "keys": []}
     layer = unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1
@@ -332,7 +332,7 @@ def test_tokens_and_keys_are_those_of_the_layer(unet: Any) -> None:
 def test_tokens_go_to_a_grid_by_means_of_blocks() -> None:
     import torch
 
-    from uss_dagster.backbones._attention_capture import tokens_on_grid
+    from uss_dagster.backbones.unet.attention_capture import tokens_on_grid
 
     tokens = torch.arange(2 * 4 * 6 * 3.0).view(2, 4, 6, 3)
     assert np.allclose(tokens_on_grid(tokens, (2, 3)), tokens.view(2, 2, 2, 3, 2, 3).mean((2, 4)))
@@ -342,7 +342,7 @@ def test_tokens_go_to_a_grid_by_means_of_blocks() -> None:
 def test_refusals(unet: Any) -> None:
     from diffusers import UNet2DModel
 
-    from uss_dagster.backbones._attention_capture import Recorder, check_layers
+    from uss_dagster.backbones.unet.attention_capture import Recorder, check_layers
 
     check_layers(unet, None)
     check_layers(unet, -10)

@@ -35,7 +35,7 @@ SELF: dict[str, Any] = TINY | {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sd: a latent text-to-image pipeline. sdxl: two text encoders and a pooled one. pixels: an unconditional pipeline. patches: one UNet in
     a folder of its own, 2×2 pixels folded into 12 channels, with cross-attention and no text encoder."""
-    from uss_dagster.backbones._torchvision import ensure_torchvision
+    from uss_dagster.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import torch
@@ -269,7 +269,7 @@ def test_out_of_memory_asks_for_less(models: Path, monkeypatch: pytest.MonkeyPat
     """As on a GPU of little memory: the batch is halved, then the blocks are quartered; every image comes out, the same as before."""
     import torch
 
-    from uss_dagster.backbones._attention_capture import SMALLEST_BLOCK, self_attention_layers
+    from uss_dagster.backbones.unet.attention_capture import SMALLEST_BLOCK, self_attention_layers
 
     images = [noise(32, 32, seed) for seed in range(5)]
     want = extractor(models / "sd")(images)

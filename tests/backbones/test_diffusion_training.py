@@ -29,7 +29,7 @@ def pool(count: int = 3, side: int = 24) -> np.ndarray:
 
 
 def settings(**values: Any) -> Any:
-    from uss_dagster.backbones._diffusion_training import Settings
+    from uss_dagster.backbones.unet.training import Settings
 
     return Settings(**({"steps": 6, "size": 16, "fold": 2, "channels": (16, 16), "head": 16, "batch": 2, "full_share": 0.34} | values))
 
@@ -37,7 +37,7 @@ def settings(**values: Any) -> Any:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps, four of them on crops of half the side."""
-    from uss_dagster.backbones._diffusion_training import Source, Trainer, repeatable
+    from uss_dagster.backbones.unet.training import Source, Trainer, repeatable
 
     out = tmp_path_factory.mktemp("run")
     with repeatable(1):
@@ -51,7 +51,7 @@ def test_the_loss_is_min_snr_of_the_velocity() -> None:
     import torch
     from torch.nn.functional import pixel_unshuffle
 
-    from uss_dagster.backbones._diffusion_training import loss_of, scheduler
+    from uss_dagster.backbones.unet.training import loss_of, scheduler
 
     levels = scheduler()
     generator = torch.Generator().manual_seed(0)
@@ -80,8 +80,8 @@ def test_what_is_published_computes_what_was_trained() -> None:
     """The 3×3 kernels of diffusers' network do what the pointwise ones did, at the border too; and nothing but attention leaves a cell."""
     import torch
 
-    from uss_dagster.backbones._attention_capture import self_attention_layers
-    from uss_dagster.backbones._diffusion_training import network, pointwise, whole
+    from uss_dagster.backbones.unet.attention_capture import self_attention_layers
+    from uss_dagster.backbones.unet.training import network, pointwise, whole
 
     small = settings()
     trained, published = pointwise(small), network(small)
@@ -103,7 +103,7 @@ def test_what_is_published_computes_what_was_trained() -> None:
 
 
 def test_crops_are_pictures_again_and_follow_their_generator() -> None:
-    from uss_dagster.backbones._diffusion_training import crops
+    from uss_dagster.backbones.unet.training import crops
 
     first, second = (crops(pool(), 5, 12, (0.3, 1.0), np.random.default_rng(seed)) for seed in (1, 2))
     assert first.shape == (5, 3, 12, 12)
@@ -114,7 +114,7 @@ def test_crops_are_pictures_again_and_follow_their_generator() -> None:
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(run: Path, tmp_path: Path) -> None:
-    from uss_dagster.backbones._diffusion_training import CHECKPOINT, LOSSES, WEIGHTS, Source, Trainer, repeatable
+    from uss_dagster.backbones.unet.training import CHECKPOINT, LOSSES, WEIGHTS, Source, Trainer, repeatable
 
     with repeatable(1):
         begun = Trainer(pool(), settings(steps=9))  # meant to be longer at first
@@ -162,7 +162,7 @@ def test_the_card_and_the_losses_say_what_was_done(run: Path) -> None:
 def test_weights_move_and_the_mean_follows() -> None:
     import torch
 
-    from uss_dagster.backbones._diffusion_training import Trainer, network, repeatable
+    from uss_dagster.backbones.unet.training import Trainer, network, repeatable
 
     with repeatable(1):
         trainer = Trainer(pool(), settings(steps=40, full_share=0.0, rate=3e-3))
@@ -187,7 +187,7 @@ def test_settings_are_checked(values: dict[str, Any], words: str) -> None:
 
 
 def test_pictures_are_checked() -> None:
-    from uss_dagster.backbones._diffusion_training import Trainer
+    from uss_dagster.backbones.unet.training import Trainer
 
     with pytest.raises(BadData, match="expected uint8"):
         Trainer(np.zeros((2, 8, 9, 3), np.uint8), settings())
@@ -269,7 +269,7 @@ def test_the_command_from_a_folder_of_pictures(tmp_path: Path, capfd: pytest.Cap
 
 
 def test_settings_are_as_the_card_of_the_embedded_model_says() -> None:
-    from uss_dagster.backbones._diffusion_training import Settings
+    from uss_dagster.backbones.unet.training import Settings
 
     card = (diffusion.EMBEDDED / "README.md").read_text(encoding="utf-8")
     config = json.loads((diffusion.EMBEDDED / "config.json").read_text(encoding="utf-8"))

@@ -260,7 +260,7 @@ def test_unknown_device() -> None:
 def test_fresh_process_without_a_network(tmp_path: Path) -> None:
     """An empty cache and a hub that does not answer: one sentence, soon. On the way there the torchvision guard has let timm in."""
     program = (
-        "from uss_dagster.backbones import vit\nfrom uss_dagster.backbones._torchvision import ensure_torchvision\n"
+        "from uss_dagster.backbones import vit\nfrom uss_dagster.torchvision_import import ensure_torchvision\n"
         "from uss_dagster.errors import Unavailable\n"
         "print(ensure_torchvision(), ensure_torchvision(), sep=', ')\n"
         "try:\n    vit.load(vit.Params(), device='cpu')\nexcept Unavailable as error:\n    print(error)\n"
@@ -309,7 +309,7 @@ def test_cached_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_every_friendly_name_is_known_to_timm() -> None:
-    from uss_dagster.backbones._torchvision import ensure_torchvision
+    from uss_dagster.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import timm

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from uss_dagster.commands import curate as command
-from uss_dagster.commands._pictures import Reader
+from uss_dagster.commands.own_images import Reader
 from uss_dagster.regions import Regions
 
 

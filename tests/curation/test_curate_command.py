@@ -15,7 +15,7 @@ from PIL import Image
 from projects import BIN
 from pycocotools.coco import COCO
 
-from uss_dagster.artifacts.foreign import open_masks
+from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.commands import curate as command
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.methods import felzenszwalb

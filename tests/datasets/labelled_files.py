@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from uss_dagster.artifacts.gate import valid_regions
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.datasets._classes import Classes
-from uss_dagster.datasets._label_maps import regions_of_nodes
 from uss_dagster.datasets.base import Example
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.label_maps import regions_of_nodes
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import Covering, tree_covering
 from uss_dagster.regions import ClassTree, Regions

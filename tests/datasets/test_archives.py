@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from uss_dagster.datasets._archives import Limits, extract, is_archive, plain
+from uss_dagster.downloads.archives import Limits, extract, is_archive, plain
 from uss_dagster.errors import BadData
 
 GOOD = {"VOC/a.jpg": b"a" * 3000, "VOC/deep/er/b.txt": b"b", "README": b"read"}

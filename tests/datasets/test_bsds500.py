@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from uss_dagster import registry
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets import bsds500
 from uss_dagster.errors import BadData, Unavailable, UsageError
 

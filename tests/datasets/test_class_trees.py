@@ -9,11 +9,11 @@ import pytest
 
 import uss_dagster.datasets
 from uss_dagster import registry
-from uss_dagster.cells import dataset_cell
 from uss_dagster.datasets import coco_stuff
-from uss_dagster.datasets._classes import classes_of, load_classes, read_classes, spec_of
+from uss_dagster.datasets.formats.class_trees import classes_of, load_classes, read_classes, spec_of
 from uss_dagster.errors import UsageError
-from uss_dagster.profile import Profile, Settings
+from uss_dagster.planning.cells import dataset_cell
+from uss_dagster.planning.profiles import Profile, Settings
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 
 FILES = sorted(Path(uss_dagster.datasets.__file__).parent.glob("*.yaml"))

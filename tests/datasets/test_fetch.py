@@ -12,9 +12,9 @@ import pytest
 from disks import fill, mounted
 from web import Site, serving
 
-from uss_dagster.datasets import _fetch
-from uss_dagster.datasets._fetch import fetch, verify
 from uss_dagster.datasets.base import Archive
+from uss_dagster.downloads import fetch as _fetch
+from uss_dagster.downloads.fetch import fetch, verify
 from uss_dagster.errors import BadData, TryAgain, Unavailable, UsageError, from_os_error
 
 DATA = np.random.default_rng(0).integers(0, 256, 1_000_003, np.uint8).tobytes()

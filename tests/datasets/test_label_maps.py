@@ -10,8 +10,8 @@ from PIL import Image
 
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.datasets._classes import Classes
-from uss_dagster.datasets._label_maps import decode_label_png, read_label_png, regions_of_label_map, size_of
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.label_maps import decode_label_png, read_label_png, regions_of_label_map, size_of
 from uss_dagster.errors import BadData
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import tree_covering

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from uss_dagster.datasets import pascal_part
-from uss_dagster.datasets._classes import load_classes
+from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.errors import BadData
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE
 

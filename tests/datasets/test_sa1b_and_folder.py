@@ -12,7 +12,7 @@ from pycocotools import mask as api
 
 from uss_dagster import registry
 from uss_dagster.datasets import folder, sa1b
-from uss_dagster.datasets._classes import spec_of
+from uss_dagster.datasets.formats.class_trees import spec_of
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.regions.classes import FOREGROUND, IGNORE
 

@@ -19,9 +19,9 @@ from labelled_files import (
 from PIL import Image
 
 from uss_dagster import registry
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets import ade20k, camvid, cityscapes, kitti_step, mapillary_vistas, potsdam
-from uss_dagster.datasets._classes import load_classes
+from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE
 

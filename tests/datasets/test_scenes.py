@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from uss_dagster import registry
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets import scenes
-from uss_dagster.datasets._scene_drawing import SMALLEST, Canvas, Light, Thing, box, rasterise
-from uss_dagster.datasets._scene_objects import PARTS
-from uss_dagster.datasets._scene_textures import plain
 from uss_dagster.errors import UsageError
 from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND
+from uss_dagster.scenes.drawing import SMALLEST, Canvas, Light, Thing, box, rasterise
+from uss_dagster.scenes.objects import PARTS
+from uss_dagster.scenes.textures import plain
 
 CLASSES = scenes.SPEC.classes
 assert CLASSES is not None

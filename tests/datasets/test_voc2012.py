@@ -9,7 +9,7 @@ from PIL import Image
 
 from uss_dagster import registry
 from uss_dagster.datasets import voc2012
-from uss_dagster.datasets._classes import load_classes
+from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import tree_covering, valid_classes

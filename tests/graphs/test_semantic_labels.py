@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from uss_dagster.backbones._appearance import region_appearance
 from uss_dagster.datasets import scenes
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs import semantic_labels
+from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
 from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth, accumulator

@@ -166,7 +166,7 @@ def test_beats_felzenszwalb_on_photographs() -> None:
     folder = mirror_folder("bsds500")
     if folder is None:
         pytest.skip("BSDS500 IS NOT HERE: set USS_MIRROR to a folder that holds bsds500/ to run this test.")
-    from uss_dagster.artifacts.pictures import decode
+    from uss_dagster.artifacts.image_files import decode
 
     bsds = registry.load("dataset", "bsds500")
     names = ("contour_merge", "felzenszwalb")

@@ -237,7 +237,7 @@ def test_parameters_are_checked() -> None:
 
 @pytest.mark.slow
 def test_beats_felzenszwalb_on_photographs() -> None:
-    from uss_dagster.artifacts.pictures import decode
+    from uss_dagster.artifacts.image_files import decode
     from uss_dagster.backbones import patches
     from uss_dagster.datasets import bsds500
     from uss_dagster.methods import felzenszwalb

@@ -11,7 +11,7 @@ import pytest
 from projects import SMALL, make_project
 
 from uss_dagster.dagster_dvc.project import LockedOut
-from uss_dagster.orchestration import models
+from uss_dagster.orchestration import model_checks as models
 from uss_dagster.orchestration.build import build_defs
 
 STUDENTS = """\

@@ -10,13 +10,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from uss_dagster.artifacts.content import content_of, seen_at
 from uss_dagster.dagster_dvc import DvcProject
 from uss_dagster.errors import UsageError
-from uss_dagster.orchestration import watching
+from uss_dagster.orchestration import sensors as watching
 from uss_dagster.orchestration.build import UssTranslator
-from uss_dagster.orchestration.watching import folder_sensor, folders, plan_sensor
+from uss_dagster.orchestration.sensors import folder_sensor, folders, plan_sensor
 from uss_dagster.orchestration.webhook import failure_webhook
+from uss_dagster.planning.contents import content_of, seen_at
 
 
 def tick(sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorResult:

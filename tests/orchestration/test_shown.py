@@ -2,7 +2,7 @@
 
 import pytest
 
-from uss_dagster.orchestration.shown import spark
+from uss_dagster.orchestration.metadata import spark
 
 
 @pytest.mark.parametrize(

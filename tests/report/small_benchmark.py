@@ -12,8 +12,8 @@ import pandas as pd
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import leaderboard, site
-from uss_dagster.report._evidence import Evidence, behind
-from uss_dagster.report._pictures import Picture
+from uss_dagster.report.evidence import Evidence, behind
+from uss_dagster.report.site_pictures import Picture
 
 ENTRIES: dict[str, dict[str, Any]] = {
     name: {

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from uss_dagster import drawing
 from uss_dagster.regions import Regions
-from uss_dagster.report import _explorer_code as code
-from uss_dagster.report import _explorer_colour as colour
-from uss_dagster.report import explorer, pictures
+from uss_dagster.report import explorer
+from uss_dagster.report import explorer_codes as code
+from uss_dagster.report import explorer_colours as colour
 
 
 def read_numbers(text: str) -> list[int]:
@@ -110,7 +111,7 @@ def test_the_best_match_is_that_of_brute_force() -> None:
 @pytest.mark.parametrize("n", [1, 3, 8, 1000])
 def test_what_is_in_view_is_what_the_pictures_show(n: int) -> None:
     for regions in cases().values():
-        seen, area = np.unique(pictures.flat_cut(regions, n), return_counts=True)
+        seen, area = np.unique(drawing.flat_cut(regions, n), return_counts=True)
         order = np.lexsort((seen, -area))
         assert code.Nested.of(regions).in_view(n) == [r for r in seen[order] if r >= 0]
 
@@ -121,7 +122,7 @@ def test_colours_are_stable_and_parts_have_shades_of_theirs() -> None:
     colours = colour.assign(nested)
     anchors = colours // len(colour.SHADES)
     for n in range(2, 9):
-        shown_now = [r for r in np.unique(pictures.flat_cut(regions, n)) if r >= 0]
+        shown_now = [r for r in np.unique(drawing.flat_cut(regions, n)) if r >= 0]
         assert len(set(anchors[shown_now])) == len(shown_now), "up to eight regions in view differ in more than shade"
     view = set(nested.in_view(8))
     for region in range(len(regions)):

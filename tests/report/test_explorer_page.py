@@ -12,9 +12,10 @@ import pytest
 from devtools import Page
 from explorer_cases import HOSTILE, cases, shown, tiling
 
+from uss_dagster import drawing
 from uss_dagster.regions.regions import intersections
-from uss_dagster.report import _explorer_code as code
-from uss_dagster.report import explorer, pictures
+from uss_dagster.report import explorer
+from uss_dagster.report import explorer_codes as code
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_the_script_sees_the_same_pixels(tab: Page, page: Path, seed: int) -> No
         )
         cuts, masks, area, level, score, nest, source = drawn
         for n, cut in zip(counts, cuts, strict=True):
-            np.testing.assert_array_equal(np.reshape(cut, regions.shape), pictures.flat_cut(regions, n), f"{name}, {n} in view")
+            np.testing.assert_array_equal(np.reshape(cut, regions.shape), drawing.flat_cut(regions, n), f"{name}, {n} in view")
         np.testing.assert_array_equal(np.reshape(masks, (-1, *regions.shape)), regions.masks(), name)
         assert area == regions.area.tolist()
         np.testing.assert_array_equal(np.array(level, np.float32), regions.level)
@@ -151,7 +152,7 @@ def test_sliding(tab: Page, page: Path) -> None:
 def test_what_is_painted_is_the_cut(tab: Page, page: Path) -> None:
     opened(tab, page, "#d=cats&i=a%2Fb&c=tiling&g=8")
     regions = cases(0, 48, 64)["tiling"]
-    cut = pictures.flat_cut(regions, 8)
+    cut = drawing.flat_cut(regions, 8)
     painted = tab.ask(
         """(() => { const c = USS.explorer.columns()[0], s = c.scale, f = c.family;
              const data = c.fill.getContext("2d").getImageData(0, 0, c.fill.width, c.fill.height).data, at = Math.floor(s / 2);
@@ -169,7 +170,7 @@ def test_pointing_and_clicking(tab: Page, page: Path) -> None:
     opened(tab, page, "#d=cats&e=tiling,forest,pool&g=6")
     point(tab, "tiling", 0.5, 0.5)
     region = tab.ask(f"{STATE}.hover.region")
-    assert region == pictures.flat_cut(cases(0, 48, 64)["tiling"], 6)[24, 32]
+    assert region == drawing.flat_cut(cases(0, 48, 64)["tiling"], 6)[24, 32]
     details = tab.ask(DETAILS)
     for expected in (f"Region {region + 1}", "Tiling", "Best match in the ground truth", "IoU", "Lies in", "Whole picture", "part"):
         assert expected in details
@@ -229,7 +230,7 @@ def test_keys(tab: Page, page: Path) -> None:
     family = "USS.explorer.families().get('tiling')"
     press(tab, "ArrowDown", 40)
     first = tab.ask(f"{STATE}.pin.region")
-    assert first in set(pictures.flat_cut(cases(0, 48, 64)["tiling"], 6).ravel().tolist()), "begin with one in view"
+    assert first in set(drawing.flat_cut(cases(0, 48, 64)["tiling"], 6).ravel().tolist()), "begin with one in view"
     press(tab, "ArrowUp", 38)
     above = tab.ask(f"{STATE}.pin.region")
     assert above == tab.ask(f"{family}.nest[{first}]")

@@ -12,7 +12,8 @@ import pytest
 from small_benchmark import DATASETS, ENTRIES, METRICS, make_cells
 
 from uss_dagster import registry
-from uss_dagster.report import _exports, leaderboard
+from uss_dagster.report import exports as _exports
+from uss_dagster.report import leaderboard
 from uss_dagster.report.leaderboard_plot import dataset_figures
 from uss_dagster.report.references import _table, bibtex, keys_of
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uss_dagster import drawing
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
-from uss_dagster.report import pictures
-from uss_dagster.report._jpeg import save_jpeg
+from uss_dagster.report.jpeg import save_jpeg
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
 
@@ -28,7 +28,7 @@ def binary_tree(depth: int, level: bool = True, shape: tuple[int, int] = (32, 64
 @pytest.mark.parametrize("level", [True, False])
 @pytest.mark.parametrize("n", [2, 4, 8, 16])
 def test_a_cut_of_n_regions_has_n_regions(n: int, level: bool) -> None:
-    labels = pictures.flat_cut(binary_tree(5, level), n)
+    labels = drawing.flat_cut(binary_tree(5, level), n)
     assert len(np.unique(labels)) == n
     assert set(np.bincount(labels.ravel())[labels.ravel()]) == {labels.size // n}, "each level is opened before the next"
 
@@ -38,7 +38,7 @@ def test_levels_decide_what_is_opened_first() -> None:
     level = tree.level.copy()
     level[[1, 2]] = [0.9, 0.1]
     deep_left = Regions(tree.atoms, tree.members, tree.parent, level=level)
-    assert sorted(np.unique(pictures.flat_cut(deep_left, 3))) == [2, 3, 4]
+    assert sorted(np.unique(drawing.flat_cut(deep_left, 3))) == [2, 3, 4]
 
 
 def test_specks_do_not_use_up_the_regions() -> None:
@@ -53,57 +53,57 @@ def test_specks_do_not_use_up_the_regions() -> None:
     leaf[30:, 30:] = len(parent)
     parent.append(2)
     level.append(0.0)
-    shown = np.unique(pictures.flat_cut(Regions.from_tree(leaf, parent, level=level), 3))
+    shown = np.unique(drawing.flat_cut(Regions.from_tree(leaf, parent, level=level), 3))
     assert len(parent) - 1 in shown, "the second half was split too, although six specks came first"
 
 
 def test_a_flat_family_is_shown_whole_and_a_wide_root_is_opened() -> None:
     labels = np.arange(64)[None, :].repeat(32, axis=0) // 4
-    assert len(np.unique(pictures.flat_cut(Regions.from_label_map(labels), 4))) == 16
+    assert len(np.unique(drawing.flat_cut(Regions.from_label_map(labels), 4))) == 16
     rooted = Regions.from_tree(labels + 1, [0] * 17)
-    assert len(np.unique(pictures.flat_cut(rooted, 4))) == 16
+    assert len(np.unique(drawing.flat_cut(rooted, 4))) == 16
 
 
 def test_overlapping_masks_are_drawn_largest_first_without_near_duplicates() -> None:
     large, twin, small, far = np.zeros((4, 20, 20), bool)
     large[:, :12], twin[:, :11], small[5:10, 8:16], far[:3, 18:] = True, True, True, True
     family = Regions.from_masks([small, far, twin, large])
-    assert not pictures.is_tree(family)
-    assert pictures.appearance(family).tolist() == [2, 3, np.inf, 1]
-    labels = pictures.flat_cut(family, 2)
+    assert not drawing.is_tree(family)
+    assert drawing.appearance(family).tolist() == [2, 3, np.inf, 1]
+    labels = drawing.flat_cut(family, 2)
     assert (labels[small] == 0).all()
     assert (labels[large & ~small] == 3).all()
     assert (labels[~large & ~small] == -1).all()
-    assert not (pictures.flat_cut(family, 2) == 1).any()
+    assert not (drawing.flat_cut(family, 2) == 1).any()
 
 
 def test_no_regions_and_pixels_without_region_are_grey() -> None:
     none = Regions.from_masks([], shape=(32, 64))
-    drawn = pictures.overlay(PHOTO, none)
+    drawn = drawing.overlay(PHOTO, none)
     assert (drawn == drawn[..., :1]).all()
-    assert (pictures.contours(PHOTO, none) == pictures.contours(PHOTO, none)[..., :1]).all()
+    assert (drawing.contours(PHOTO, none) == drawing.contours(PHOTO, none)[..., :1]).all()
 
 
 def test_palette_is_stable_distinct_and_even() -> None:
-    many = pictures.colours(40)
-    assert (many[:7] == pictures.colours(7)).all()
+    many = drawing.colours(40)
+    assert (many[:7] == drawing.colours(7)).all()
     assert len(np.unique(many, axis=0)) == 40
     assert np.linalg.norm(np.diff(many[:20].astype(float), axis=0), axis=1).min() > 60
 
 
 def test_colours_follow_the_reference() -> None:
-    reference = pictures.colour_map(np.repeat([[5] * 40 + [9] * 24], 32, axis=0))
+    reference = drawing.colour_map(np.repeat([[5] * 40 + [9] * 24], 32, axis=0))
     assert reference[0, [0, 63]].tolist() == [0, 1], "the largest region comes first"
     moved = np.repeat([[2] * 20 + [7] * 18 + [4] * 26], 32, axis=0)
-    matched = pictures.colour_map(moved, reference)
+    matched = drawing.colour_map(moved, reference)
     assert matched[0, 63] == 1
     assert sorted(np.unique(matched)) == [0, 1, 2]
-    assert pictures.colour_map(np.full((4, 4), -1)).max() == -1
+    assert drawing.colour_map(np.full((4, 4), -1)).max() == -1
 
 
 def test_contours_are_wider_where_they_appear_earlier() -> None:
-    drawn = pictures.contours(PHOTO, binary_tree(5))
-    bands = [np.asarray(colour) for _, _, colour in pictures.BANDS]
+    drawn = drawing.contours(PHOTO, binary_tree(5))
+    bands = [np.asarray(colour) for _, _, colour in drawing.BANDS]
     row = drawn[16]
     widths = [(row == band).all(axis=-1).sum() for band in bands]
     assert widths[0] == 3 * 3, "the first four regions: three lines, three pixels each"
@@ -119,33 +119,33 @@ def test_annotators_are_drawn_by_agreement_and_the_median_one_is_shown() -> None
         masks += [labels == v for v in range(len(cuts) + 1)]
         source += [name] * (len(cuts) + 1)
     truth = Regions.from_masks(np.stack(masks), source=source)
-    assert len(np.unique(pictures.truth_map(truth))) == 3
-    drawn = pictures.truth_contours(PHOTO, truth)[16]
-    assert (drawn[31] == pictures.BANDS[0][2]).all(), "all three"
-    assert (drawn[47] == pictures.BANDS[2][2]).all(), "two of three"
-    assert (drawn[39] == pictures.BANDS[3][2]).all(), "one of three"
+    assert len(np.unique(drawing.truth_map(truth))) == 3
+    drawn = drawing.truth_contours(PHOTO, truth)[16]
+    assert (drawn[31] == drawing.BANDS[0][2]).all(), "all three"
+    assert (drawn[47] == drawing.BANDS[2][2]).all(), "two of three"
+    assert (drawn[39] == drawing.BANDS[3][2]).all(), "one of three"
 
 
 def test_regions_of_another_size_are_fitted_and_the_same_twice() -> None:
     coarse = binary_tree(3, shape=(4, 8))
-    first, second = (pictures.overlay(PHOTO, coarse, 8) for _ in range(2))
+    first, second = (drawing.overlay(PHOTO, coarse, 8) for _ in range(2))
     assert first.shape == PHOTO.shape
     assert (first == second).all()
 
 
 def test_montage_and_shrink() -> None:
-    picture = pictures.montage([PHOTO, PHOTO[:16], PHOTO], ["one", "a caption that is far too long for its cell", "three"], columns=2)
+    picture = drawing.montage([PHOTO, PHOTO[:16], PHOTO], ["one", "a caption that is far too long for its cell", "three"], columns=2)
     assert picture.dtype == np.uint8
     assert picture.shape[1] == 8 + 2 * (64 + 8)
-    assert pictures.shrunk(PHOTO, 32).shape == (16, 32, 3)
-    assert pictures.shrunk(PHOTO, 100) is PHOTO
+    assert drawing.shrunk(PHOTO, 32).shape == (16, 32, 3)
+    assert drawing.shrunk(PHOTO, 100) is PHOTO
     with pytest.raises(BadData, match="as many captions as images"):
-        pictures.montage([PHOTO], [])
+        drawing.montage([PHOTO], [])
 
 
 def test_a_wrong_image_is_refused() -> None:
     with pytest.raises(BadData, match="Convert it to RGB"):
-        pictures.overlay(PHOTO[..., 0], binary_tree(1))
+        drawing.overlay(PHOTO[..., 0], binary_tree(1))
 
 
 @pytest.mark.parametrize("shape", [(60, 80, 3), (400, 500, 3)])

@@ -11,8 +11,8 @@ from small_benchmark import PUBLISHED as PUBLISHED_ROWS
 
 from uss_dagster import registry
 from uss_dagster.report import leaderboard
-from uss_dagster.report._board import board_script
-from uss_dagster.report._evidence import Evidence
+from uss_dagster.report.board import board_script
+from uss_dagster.report.evidence import Evidence
 from uss_dagster.report.published import PUBLISHED, published_rows
 
 

@@ -11,17 +11,18 @@ import yaml
 from PIL import Image
 from projects import Project
 
-from uss_dagster import plan, registry
+from uss_dagster import registry
 from uss_dagster.artifacts.images import ImageShards
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import write_table
-from uss_dagster.cells import expected_code
+from uss_dagster.curation.curated_set import previous_summary
 from uss_dagster.curation.params import CurateParams, PoolParams
 from uss_dagster.errors import UsageError
-from uss_dagster.profile import read_profile
+from uss_dagster.planning import plan
+from uss_dagster.planning.cells import expected_code
+from uss_dagster.planning.profiles import read_profile
 from uss_dagster.stages import curated, pool, segments
-from uss_dagster.stages._curation import previous_summary
 
 N, SHARD = 12, 2
 CURATED = """\

@@ -20,8 +20,8 @@ from projects import BIN, SOURCE
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report
+from uss_dagster.artifacts.image_files import decode, encode_png, measure
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.pictures import decode, encode_png, measure
 from uss_dagster.artifacts.schemas import IMAGES, REGIONS
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import read_table, write_table

@@ -11,10 +11,11 @@ import pytest
 from students import FEW, write_curated
 
 from uss_dagster import registry
-from uss_dagster.artifacts.content import dvc_hash
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.errors import BadData
-from uss_dagster.stages import _training, models
+from uss_dagster.planning.contents import dvc_hash
+from uss_dagster.stages import models
+from uss_dagster.student import rounds as _training
 from uss_dagster.student.settings import StudentSettings
 
 KNOWN = "e5a47635a497bd928e34d1c3a2e85afb.dir"

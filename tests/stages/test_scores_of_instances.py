@@ -8,8 +8,8 @@ import pytest
 from uss_dagster.artifacts.tables import RegionsWriter, iterate_regions
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
+from uss_dagster.scoring.scorer import Scorer
 from uss_dagster.stages import scores
-from uss_dagster.stages._scoring import Scorer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets.scenes import Params, examples
 from uss_dagster.regions import rle
 from uss_dagster.student.data import LazySource, regions_source

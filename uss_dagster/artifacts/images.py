@@ -110,7 +110,7 @@ class Images:
 
     def pixels(self, image_id: str) -> np.ndarray:
         """Uint8 (H, W, 3), RGB."""
-        from uss_dagster.artifacts.pictures import decode
+        from uss_dagster.artifacts.image_files import decode
 
         return decode(self.encoded(image_id), image_id)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import write_whole
 
 
 def save_run(path: Path, tensors: Mapping[str, Any], told: Mapping[str, Any]) -> None:

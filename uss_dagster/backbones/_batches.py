@@ -11,23 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_image, resize_image
 from uss_dagster.errors import UsageError
-
-
-def torch_device(name: str) -> Any:
-    """The torch device of a name: 'auto', 'cpu', 'cuda', 'cuda:1', …; one that is not here is refused."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device is '{name}', expected auto, cpu, cuda or cuda:<number>.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
-    return device
+from uss_dagster.pixels import check_image, resize_image
 
 
 class BatchedExtractor:

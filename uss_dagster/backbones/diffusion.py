@@ -34,11 +34,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import BatchedExtractor, torch_device
-from uss_dagster.backbones._diffusers_folder import Model, hub_folder, load_folder, local_folder
-from uss_dagster.backbones._support import check_facets
+from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones.base import BackboneSpec
+from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.pixels import check_facets
+from uss_dagster.runtime import torch_device
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Extractor(BatchedExtractor):
     advice = "Set 'image_size' lower, precision: float16 or bfloat16, a smaller 'grid', or a smaller 'model'."
 
     def __init__(self, model: Model, params: Params, facets: frozenset[str], device: Any) -> None:
-        from uss_dagster.backbones._attention_capture import CPU_BLOCK, GPU_BLOCK, check_layers
+        from uss_dagster.backbones.unet.attention_capture import CPU_BLOCK, GPU_BLOCK, check_layers
 
         self.model = model
         self.params = params
@@ -213,7 +214,7 @@ class Extractor(BatchedExtractor):
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """The scale of the UNet (rows, columns) whose short side is nearest ``grid``, in ratio, for an input of ``size`` pixels."""
-        from uss_dagster.backbones._attention_capture import scales
+        from uss_dagster.backbones.unet.attention_capture import scales
 
         known = scales((size[0] // self.model.cell, size[1] // self.model.cell), self.blocks)
         return min(known, key=lambda scale: abs(math.log2(min(scale) / self.params.grid)))
@@ -222,7 +223,7 @@ class Extractor(BatchedExtractor):
         return facets if _finite(facets) else self._again_in_float32(image)
 
     def _make_do(self) -> str | None:
-        from uss_dagster.backbones._attention_capture import SMALLEST_BLOCK
+        from uss_dagster.backbones.unet.attention_capture import SMALLEST_BLOCK
 
         if self.block_bytes <= SMALLEST_BLOCK:
             return None
@@ -257,7 +258,7 @@ class Extractor(BatchedExtractor):
         """Facets of a uint8 batch (B, H, W, 3) whose sides fit the UNet."""
         import torch
 
-        from uss_dagster.backbones._attention_capture import Recorder
+        from uss_dagster.backbones.unet.attention_capture import Recorder
 
         height, width = images.shape[1:3]
         with torch.inference_mode():

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_facets, check_image, resize_image
 from uss_dagster.backbones.base import FACETS, BackboneSpec
+from uss_dagster.pixels import check_facets, check_image, resize_image
 
 
 @dataclass(frozen=True)

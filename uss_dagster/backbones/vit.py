@@ -24,10 +24,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import BatchedExtractor, torch_device
-from uss_dagster.backbones._support import check_facets
+from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones.base import FACETS, BackboneSpec
 from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.pixels import check_facets
+from uss_dagster.runtime import torch_device
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _source(name: str) -> _Source:
 
 def _timm(name: str) -> Any:
     """timm itself, imported once it is known to have the architecture of ``name`` ('architecture.weights')."""
-    from uss_dagster.backbones._torchvision import ensure_torchvision
+    from uss_dagster.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import timm

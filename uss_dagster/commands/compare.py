@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uss_dagster import registry
 from uss_dagster.artifacts.staging import read_manifest
-from uss_dagster.commands._text import aligned, few, number, span
+from uss_dagster.commands.text import aligned, few, number, span
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.report.compare import Comparison, compare
 

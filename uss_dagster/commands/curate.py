@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from uss_dagster import registry
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import remove
-from uss_dagster.commands._explored import explore
-from uss_dagster.commands._parameters import parse_parameters
-from uss_dagster.commands._pictures import Readable, Reader, common_folder, ids_of, pictures, relative_name
-from uss_dagster.commands._records import Outcome, Recipe, RecordPool, make_records
+from uss_dagster.commands.own_images import Readable, Reader, common_folder, ids_of, pictures, relative_name
+from uss_dagster.commands.parameters import parse_parameters
+from uss_dagster.commands.records import Outcome, Recipe, RecordPool, make_records
 from uss_dagster.curation.human import labels_of_coco, no_labels
 from uss_dagster.curation.params import CurateParams, PoolParams, pool_defaults
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.fingerprint import fingerprint
+from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.report.explorer import PAGE
+from uss_dagster.report.own_images_explorer import explore
 
 WORK = ".curate"
 CHUNK = 8
@@ -75,7 +75,7 @@ def curate_pictures(paths: list[Path], job: Job, tell: Callable[[str], None], co
     A picture that cannot be used is listed in ``set_aside.csv`` and complained of, and ``BadData`` is raised at the end, with the result
     in place. The result is put in place whole, or, where its checks fail, not at all.
     """
-    from uss_dagster.stages._curation import drift_facts, judge_drift, make_set
+    from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set
 
     files = [path for path in pictures(paths) if job.out.absolute() not in path.absolute().parents]
     if not files:
@@ -141,7 +141,7 @@ def _segment_all(
     module = registry.load("method", job.reader.method)
     params = registry.build_params(module.SPEC.params, job.parameters, f"method '{job.reader.method}'")
     reader, encoder = job.reader, job.reader.encoder
-    modules = ["uss_dagster.commands._records", registry.module_name("method", job.reader.method)]
+    modules = ["uss_dagster.commands.records", registry.module_name("method", job.reader.method)]
     if encoder:
         modules.append(registry.module_name("backbone", encoder.kind))
     state = module.fit(Readable([(i, path) for i, _, path in named], reader), params) if hasattr(module, "fit") else None

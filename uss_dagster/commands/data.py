@@ -22,9 +22,9 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.staging import remove, replace_folder
-from uss_dagster.datasets._archives import extract, is_archive, plain
-from uss_dagster.datasets._fetch import Fetched, fetch, verify
 from uss_dagster.datasets.base import Archive, DatasetSpec, mirror_folder, source_folder
+from uss_dagster.downloads.archives import extract, is_archive, plain
+from uss_dagster.downloads.fetch import Fetched, fetch, verify
 from uss_dagster.errors import BadData, TryAgain, Unavailable, UsageError, UssError, did_you_mean
 
 RECORD = "uss-source.json"
@@ -402,8 +402,8 @@ def _every_split(params: type) -> Iterator[Any]:
 
 def check(name: str, given: Sequence[str], say: Say) -> Report:
     """The verdict on a dataset, rule by rule."""
-    from uss_dagster.commands._parameters import parse_parameters
-    from uss_dagster.profile import find_root
+    from uss_dagster.commands.parameters import parse_parameters
+    from uss_dagster.planning.profiles import find_root
     from uss_dagster.stages import datasets as stage
 
     try:

@@ -46,7 +46,7 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
     else:
         yield "fix", "git", "no git repository: run `git init`, or `dvc config --local core.no_scm true`."
     try:
-        from uss_dagster import plan
+        from uss_dagster.planning import plan
 
         changes = plan.write_plan(root, check=True)
         yield (

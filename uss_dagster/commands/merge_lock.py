@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import write_whole
 
 DRIVER = "uss-merge-lock"
 MERGED = ("dvc.lock", "grid.yaml")
@@ -52,7 +52,7 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
 
         text = dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))})
     else:
-        from uss_dagster.plan import render_grid
+        from uss_dagster.planning.plan import render_grid
 
         text = render_grid(_in_order(merged.get("grid") or {}))
     write_whole(ours, text)

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from uss_dagster.artifacts.files import write_whole
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import write_whole
 from uss_dagster.regions.coco import annotation
 from uss_dagster.regions.coded import CodedRegions
 
@@ -135,7 +135,7 @@ def as_json(name: str, answers: Sequence[Answer]) -> dict[str, Any]:
 
 def drawn(image: np.ndarray, answers: Sequence[Answer]) -> np.ndarray:
     """Uint8 (H, W, 3): a row of panels for each point, one a mask, best first."""
-    from uss_dagster.report.pictures import montage, paint, shrunk
+    from uss_dagster.drawing import montage, paint, shrunk
 
     most = max(len(answer.masks) for answer in answers)
     if not most:

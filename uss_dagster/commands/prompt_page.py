@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.pictures import decode
-from uss_dagster.commands._pictures import common_folder, pictures, relative_name
+from uss_dagster.artifacts.image_files import decode
+from uss_dagster.commands.own_images import common_folder, pictures, relative_name
 from uss_dagster.commands.prompt import SPLIT, ask, load
+from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError, UssError
 from uss_dagster.regions import rle
-from uss_dagster.report.pictures import shrunk
 
 HOST = "127.0.0.1"
 LONGEST = 1024

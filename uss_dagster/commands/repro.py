@@ -95,7 +95,7 @@ def repro(root: Path, targets: list[str]) -> int:
 
 def check_targets(root: Path, targets: list[str]) -> None:
     """Refuse a target that is neither a planned stage nor a file or folder."""
-    from uss_dagster import plan
+    from uss_dagster.planning import plan
 
     known = {*plan.STAGES, *_addresses(root)}
     for target in targets:
@@ -105,7 +105,7 @@ def check_targets(root: Path, targets: list[str]) -> None:
 
 def _addresses(root: Path) -> set[str]:
     """What DVC calls each planned stage."""
-    from uss_dagster import plan
+    from uss_dagster.planning import plan
 
     return {stage if stage == key else f"{stage}@{key}" for stage, key, _ in plan.iterate_cells(plan.read_grid(root))}
 
@@ -134,7 +134,7 @@ def _wait_for_others(root: Path) -> None:
 
 def _put_back(root: Path) -> None:
     """Fetch from DVC's cache the recorded outputs that are missing: DVC removes those of a stage before it runs."""
-    from uss_dagster.yamlfile import YamlFile
+    from uss_dagster.planning.yaml_files import YamlFile
 
     if not (root / "dvc.lock").exists():
         return

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uss_dagster import registry
-from uss_dagster.artifacts.files import write_whole
-from uss_dagster.artifacts.foreign import (
+from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.mask_readers import (
     CocoMasks,
     LabelPictures,
     Masks,
@@ -29,17 +29,17 @@ from uss_dagster.artifacts.foreign import (
     pair_up,
     read_json,
 )
-from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.staging import MANIFEST, read_manifest
-from uss_dagster.commands._text import aligned, few, number, span
+from uss_dagster.commands.text import aligned, few, number, span
 from uss_dagster.datasets.bsds500 import read_annotators, regions_of_annotators
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import FOREGROUND, INNER
 from uss_dagster.report.leaderboard import interval
-from uss_dagster.stages._scoring import Row, Scorer, check_grid, convention_of, prepared
+from uss_dagster.scoring.scorer import Row, Scorer, check_grid, convention_of, prepared
 
 KINDS = ("classes", "annotators", "instances")
 IGNORE = 255

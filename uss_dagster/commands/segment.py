@@ -21,11 +21,11 @@ from uss_dagster import registry
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.commands._explored import check_place, explore
-from uss_dagster.commands._pictures import SIGNATURE, Readable, Reader, common_folder, ids_of, is_overlay, pictures, relative_name
+from uss_dagster.commands.own_images import SIGNATURE, Readable, Reader, common_folder, ids_of, is_overlay, pictures, relative_name
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions.coco import annotation
 from uss_dagster.report.explorer import PAGE
+from uss_dagster.report.own_images_explorer import check_place, explore
 
 LONG_SIDE = 1024
 
@@ -105,7 +105,7 @@ def _segment_one(named: tuple[str, Path], job: Job, state: Any) -> Outcome:
         return Outcome(image_id, path, failure=str(error))
     size = image.shape[0], image.shape[1]
     sample = job.reader.sample(image_id, image)
-    from uss_dagster.report.pictures import overlay
+    from uss_dagster.drawing import overlay
 
     regions = module.segment(sample, params, state).pruned()
     if not len(regions):

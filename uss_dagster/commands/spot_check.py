@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from uss_dagster import plan, registry
+from uss_dagster import registry
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
-from uss_dagster.cells import expected_code
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.planning import plan
+from uss_dagster.planning.cells import expected_code
 from uss_dagster.stages.segments import Samples, parameters_of
 
 _STAGE = "segments"

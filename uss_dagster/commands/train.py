@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.pictures import decode, find_images
+from uss_dagster.artifacts.image_files import decode, find_images
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.errors import UsageError
@@ -44,7 +44,7 @@ def train_diffusion(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"'{out}' is a file, expected a folder to write the model to. Choose another name.")
-    from uss_dagster.backbones._diffusion_training import CHECKPOINT, Settings, Source, Trainer, repeatable
+    from uss_dagster.backbones.unet.training import CHECKPOINT, Settings, Source, Trainer, repeatable
 
     settings = Settings(seed=seed) if steps is None else Settings(seed=seed, steps=steps)
     if images == SCENES:
@@ -82,8 +82,8 @@ def drawn_scenes(count: int) -> np.ndarray:
 
 
 def _drawn(job: tuple[int, int]) -> np.ndarray:
-    from uss_dagster.datasets._scene_views import draw
     from uss_dagster.datasets.scenes import _photograph
+    from uss_dagster.scenes.views import draw
 
     squares = []
     for number in range(*job):

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from uss_dagster import registry
-from uss_dagster.artifacts.content import dvc_hash
-from uss_dagster.artifacts.pictures import decode
-from uss_dagster.commands._parameters import parse_parameters
+from uss_dagster.artifacts.image_files import decode
+from uss_dagster.commands.parameters import parse_parameters
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.planning.contents import dvc_hash
 from uss_dagster.student.settings import StudentSettings
 
 
@@ -45,8 +45,8 @@ class Request:
 
 def train_student(request: Request, tell: Callable[[str], None]) -> None:
     """Train, or go on training, and say how good it became on the validation split."""
-    from uss_dagster.backbones._batches import torch_device
-    from uss_dagster.stages._training import Round, loss_fall, train_round
+    from uss_dagster.runtime import torch_device
+    from uss_dagster.student.rounds import Round, loss_fall, train_round
 
     settings = settings_of(request)
     if request.out.exists() and not request.out.is_dir():

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
-from uss_dagster.artifacts.foreign import CocoMasks
+from uss_dagster.artifacts.mask_readers import CocoMasks
 from uss_dagster.artifacts.tables import region_tables, regions_from_table, rows_by_image
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.datasets._classes import load_classes
-from uss_dagster.datasets._files import check_limit, find
-from uss_dagster.datasets._pairs import examples_of_pairs, pairs_beside
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 
 
 @dataclass(frozen=True)

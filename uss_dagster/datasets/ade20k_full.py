@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.datasets import ade20k
-from uss_dagster.datasets._classes import Classes
-from uss_dagster.datasets._files import check_limit, find, read_picture
-from uss_dagster.datasets._label_maps import regions_of_nodes, size_of
-from uss_dagster.datasets._pairs import Pair, pairs_beside, read_rgb_png
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.files import check_limit, find, read_picture
+from uss_dagster.datasets.formats.label_maps import regions_of_nodes, size_of
+from uss_dagster.datasets.formats.pairs import Pair, pairs_beside, read_rgb_png
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 

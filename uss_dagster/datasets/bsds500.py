@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, need_mirror
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions

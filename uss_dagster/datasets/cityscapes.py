@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import Classes, load_classes
-from uss_dagster.datasets._files import check_limit, find
-from uss_dagster.datasets._label_maps import read_label_png
-from uss_dagster.datasets._pairs import examples_of_pairs, pairs_beside
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, load_classes
+from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.label_maps import read_label_png
+from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import Classes, load_classes
-from uss_dagster.datasets._coco import Picture, examples_of, open_coco
-from uss_dagster.datasets._files import check_limit, find
-from uss_dagster.datasets._label_maps import regions_of_nodes
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, load_classes
+from uss_dagster.datasets.formats.coco_json import Picture, examples_of, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.label_maps import regions_of_nodes
 from uss_dagster.regions import ClassTree, Regions
 
 MIRRORS = ("coco", "coco2017", "coco_val2017")

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import load_classes
-from uss_dagster.datasets._coco import CROWD, open_coco
-from uss_dagster.datasets._files import check_limit, find, read_picture
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
 from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
+from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.datasets.formats.coco_json import CROWD, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find, read_picture
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 

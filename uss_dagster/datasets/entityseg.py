@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uss_dagster.datasets._coco import Picture, examples_of, open_coco
-from uss_dagster.datasets._files import check_limit, find
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.coco_json import Picture, examples_of, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find
 from uss_dagster.errors import BadData
 
 

@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.pictures import find_images
-from uss_dagster.datasets._classes import Classes, read_classes
-from uss_dagster.datasets._coco import classes_of_categories, examples_of, open_coco, regions_of_annotations
-from uss_dagster.datasets._files import check_limit
-from uss_dagster.datasets._label_maps import read_label_png, regions_of_label_map, size_of
+from uss_dagster.artifacts.image_files import find_images
 from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, read_classes
+from uss_dagster.datasets.formats.coco_json import classes_of_categories, examples_of, open_coco, regions_of_annotations
+from uss_dagster.datasets.formats.files import check_limit
+from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
 from uss_dagster.datasets.sa1b import read_record
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import load_classes
-from uss_dagster.datasets._files import check_limit, find
-from uss_dagster.datasets._pairs import Pair, examples_of_pairs, read_rgb_png
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.pairs import Pair, examples_of_pairs, read_rgb_png
 from uss_dagster.errors import BadData
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uss_dagster.datasets._coco import CocoFile, Picture, classes_of_categories, examples_of, open_coco
-from uss_dagster.datasets._files import check_limit, find
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
 from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
+from uss_dagster.datasets.formats.coco_json import CocoFile, Picture, classes_of_categories, examples_of, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from uss_dagster.datasets._classes import Classes
-from uss_dagster.datasets._coco import CocoFile, classes_of_parts, examples_of, open_coco
-from uss_dagster.datasets._files import check_limit, find
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
 from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_parts, examples_of, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find
 from uss_dagster.datasets.lvis import coco_places
 from uss_dagster.regions import ClassTree
 

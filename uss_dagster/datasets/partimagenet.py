@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import load_classes
-from uss_dagster.datasets._coco import CocoFile, code_of
-from uss_dagster.datasets._files import check_limit, find, read_picture
-from uss_dagster.datasets._label_maps import read_label_png, regions_of_label_map, size_of
-from uss_dagster.datasets._pairs import pairs_beside
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.datasets.formats.coco_json import CocoFile, code_of
+from uss_dagster.datasets.formats.files import check_limit, find, read_picture
+from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
+from uss_dagster.datasets.formats.pairs import pairs_beside
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
 

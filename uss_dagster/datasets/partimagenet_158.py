@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.datasets import partimagenet
-from uss_dagster.datasets._classes import Classes
-from uss_dagster.datasets._label_maps import nodes_of_label_map, regions_of_nodes
 from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.label_maps import nodes_of_label_map, regions_of_nodes
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.datasets._classes import Classes, load_classes
-from uss_dagster.datasets._files import check_limit, find, read_ids, read_picture
-from uss_dagster.datasets._label_maps import size_of
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, load_classes
+from uss_dagster.datasets.formats.files import check_limit, find, read_ids, read_picture
+from uss_dagster.datasets.formats.label_maps import size_of
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree, Regions
 

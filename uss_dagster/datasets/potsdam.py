@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.pictures import decode, encode_png
-from uss_dagster.datasets._classes import Classes, load_classes
-from uss_dagster.datasets._files import check_limit, find, read_picture
-from uss_dagster.datasets._label_maps import regions_of_label_map
-from uss_dagster.datasets._pairs import Pair, check_size
+from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, load_classes
+from uss_dagster.datasets.formats.files import check_limit, find, read_picture
+from uss_dagster.datasets.formats.label_maps import regions_of_label_map
+from uss_dagster.datasets.formats.pairs import Pair, check_size
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.datasets._coco import regions_of_annotations
-from uss_dagster.datasets._files import check_limit
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, need_mirror
+from uss_dagster.datasets.formats.coco_json import regions_of_annotations
+from uss_dagster.datasets.formats.files import check_limit
 from uss_dagster.errors import BadData
 
 _NAME = re.compile(r"sa_(\d+)\.(json|jpg)")

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.datasets._scene_objects import PARTS
-from uss_dagster.datasets._scene_views import BACKGROUNDS, draw
 from uss_dagster.datasets.base import DatasetSpec, Example
 from uss_dagster.regions import ClassTree
+from uss_dagster.scenes.objects import PARTS
+from uss_dagster.scenes.views import BACKGROUNDS, draw
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "plant": ("tree", "flower", "potted plant"),

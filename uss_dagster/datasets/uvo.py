@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.datasets._coco import examples_of, open_coco
-from uss_dagster.datasets._files import check_limit, find
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.formats.coco_json import examples_of, open_coco
+from uss_dagster.datasets.formats.files import check_limit, find
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.backbones._support import resize_image
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.semantic_labels import LabelModel
 from uss_dagster.graphs.streaming_kmeans import RowFile
+from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 
 Parts = Literal["components", "whole"]

@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_image
 from uss_dagster.backbones.patches import _lab, _shrink
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.contours import contour_strength, histogram_planes
 from uss_dagster.graphs.local_graph import LocalGraph, contrast_heights, local_graph
 from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.pixels import check_image
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.backbones._support import resize_image
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
+from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions, rle
 
 TILES_FROM = 512

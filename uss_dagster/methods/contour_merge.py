@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._support import check_image, resize_image
 from uss_dagster.backbones.patches import bank_features, dictionary_features, whiten
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
@@ -25,6 +24,7 @@ from uss_dagster.graphs.merging import border_heights, merge_tree, merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
 from uss_dagster.graphs.watershed import contour_leaves
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import check_image, resize_image
 from uss_dagster.regions import Regions
 
 OTHER_CONTOURS = (((2.0, 12.0), (5.0, 20.0)), ((3.0, 8.0, 24.0), (5.0, 14.0, 40.0)))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.backbones._support import resize_image
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.eigen import smallest_eigenpairs
@@ -24,6 +23,7 @@ from uss_dagster.graphs.merging import ward_tree
 from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.methods._spectral import Graph, Items, items_of, kind, leaf_map, lone_root
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import resize_image
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 

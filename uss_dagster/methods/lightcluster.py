@@ -18,7 +18,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from uss_dagster.backbones._support import resize_image
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.few_clusters import few_clusters
@@ -38,6 +37,7 @@ from uss_dagster.methods._objects import (
 )
 from uss_dagster.methods._points import Facet, Samples, drawn, per_image, projected, unit_grid
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import resize_image
 from uss_dagster.refine.crf import dense_crf
 from uss_dagster.refine.pamr import pamr
 from uss_dagster.refine.upsampling import bilinear, nearest

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster import registry
-from uss_dagster.backbones._support import check_image
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.mask_nms import mask_nms
@@ -32,6 +31,7 @@ from uss_dagster.methods import _unsam_patches as on_patches
 from uss_dagster.methods._spectral import Graph, lone_root
 from uss_dagster.methods._unsam_patches import DrawnPieces, Piece
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import check_image
 from uss_dagster.regions import Regions
 
 CALIBRATION_IMAGES = 50

@@ -141,7 +141,7 @@ def as_class_tree(classes: ClassesLike) -> ClassTree:
 
 def overlap_of_maps(gt: np.ndarray, classes: ClassesLike, pred: np.ndarray, pred_parent: Sequence[int] | np.ndarray) -> Overlap:
     """The table from two leaf maps; arguments as in ``hierarchical_covering``."""
-    from uss_dagster.regions._counting import add_to_parents, pair_counts
+    from uss_dagster.regions.counting import add_to_parents, pair_counts
 
     tree = as_class_tree(classes)
     gt, pred, parent = np.asarray(gt), np.asarray(pred), np.array(pred_parent, np.int64)
@@ -371,7 +371,7 @@ def _respected(lines: np.ndarray, match: np.ndarray, table: Overlap) -> np.ndarr
 
 def _jointly_respected(lines: np.ndarray, match: np.ndarray, iou: np.ndarray, table: Overlap) -> tuple[np.ndarray, np.ndarray]:
     """(share, share · IoU) of the predicted region that maximises the product; matches of a line are a set, as printed."""
-    from uss_dagster.regions._counting import add_to_children
+    from uss_dagster.regions.counting import add_to_children
 
     if not table.candidates.any():
         return np.zeros(len(match)), np.zeros(len(match))

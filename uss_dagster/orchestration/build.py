@@ -9,7 +9,6 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster import plan, profile
 from uss_dagster.dagster_dvc import (
     DvcProject,
     DvcResource,
@@ -23,13 +22,15 @@ from uss_dagster.dagster_dvc import (
     refresh_schedule,
 )
 from uss_dagster.orchestration.checks import leaderboard_checks, spot_checks
-from uss_dagster.orchestration.curation import drift_checks
-from uss_dagster.orchestration.models import model_checks
+from uss_dagster.orchestration.drift_checks import drift_checks
+from uss_dagster.orchestration.metadata import describe
+from uss_dagster.orchestration.model_checks import model_checks
 from uss_dagster.orchestration.planning import plan_afresh
+from uss_dagster.orchestration.sensors import folder_sensor, plan_sensor
 from uss_dagster.orchestration.settings import Settings, read_settings
-from uss_dagster.orchestration.shown import describe
-from uss_dagster.orchestration.watching import folder_sensor, plan_sensor
 from uss_dagster.orchestration.webhook import failure_webhook
+from uss_dagster.planning import plan
+from uss_dagster.planning import profiles as profile
 
 FOLLOWING = ("scores", "leaderboard", "site")
 """Cheap families, which may follow by themselves what they are made from. Features and segments are asked for by people or the schedule."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster import plan
 from uss_dagster.commands.repro import tool_environment
 from uss_dagster.dagster_dvc import AssetFamily, DvcProject, DvcTranslator, families, table
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.planning import plan_afresh
+from uss_dagster.planning import plan
 
 LEADERBOARD = dg.AssetKey("leaderboard")
 REGRESSIONS, COVERAGE, PLANNED, AGAIN = "score_regressions", "every_planned_cell", "plan_is_current", "same_bytes_again"

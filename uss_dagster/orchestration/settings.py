@@ -8,8 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from uss_dagster import profile, registry
-from uss_dagster.yamlfile import YamlFile
+from uss_dagster import registry
+from uss_dagster.planning import profiles as profile
+from uss_dagster.planning.yaml_files import YamlFile
 
 SECTION = "orchestration"
 

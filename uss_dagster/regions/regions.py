@@ -304,7 +304,7 @@ def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = 
     """Pixels in every pair of atoms, int64 (A1, A2)."""
     if first.shape != second.shape:
         raise BadData(f"Regions of one image must have one size, got {first.shape} and {second.shape} (height, width).")
-    from uss_dagster.regions._counting import pair_counts
+    from uss_dagster.regions.counting import pair_counts
 
     pixels = slice(None) if valid is None else valid.ravel()
     a, b = first.members.shape[1], second.members.shape[1]

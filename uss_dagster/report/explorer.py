@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from uss_dagster.drawing import shrunk
 from uss_dagster.regions import Regions
-from uss_dagster.report import _explorer_code as code
-from uss_dagster.report import _explorer_colour as colour
-from uss_dagster.report._html import asset
-from uss_dagster.report._jpeg import save_jpeg
-from uss_dagster.report.pictures import shrunk
+from uss_dagster.report import explorer_codes as code
+from uss_dagster.report import explorer_colours as colour
+from uss_dagster.report.html import asset
+from uss_dagster.report.jpeg import save_jpeg
 
 TITLE = "Hierarchy explorer"
 LONGEST = 640

@@ -10,7 +10,7 @@ from PIL import Image
 
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.images import Images, evenly_spaced
-from uss_dagster.report.pictures import montage, shrunk
+from uss_dagster.drawing import montage, shrunk
 
 FACETS = ("tokens", "keys")
 SHOWN = 4

@@ -22,8 +22,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from uss_dagster.artifacts.files import write_whole
-from uss_dagster.report._html import packed
+from uss_dagster.files import write_whole
+from uss_dagster.report.html import packed
 from uss_dagster.report.leaderboard import GROUP, convention
 
 LOCK = "dvc.lock"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from uss_dagster.artifacts.files import write_whole
+from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.artifacts.images import Images, evenly_spaced
-from uss_dagster.artifacts.pictures import decode, encode_png
 from uss_dagster.artifacts.tables import iterate_regions, regions_from_table
 from uss_dagster.curation.tables import PoolFolder
-from uss_dagster.report.pictures import montage, overlay, shrunk
+from uss_dagster.drawing import montage, overlay, shrunk
+from uss_dagster.files import write_whole
 
 SHOWN = 4
 LONGEST = 240

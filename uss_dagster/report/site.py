@@ -18,15 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from uss_dagster.report import _board, explorer
-from uss_dagster.report._datasets import dataset_page
-from uss_dagster.report._evidence import Behind, nothing
-from uss_dagster.report._exports import write_exports
-from uss_dagster.report._html import Html, asset, fill, frame_page, packed, slug, title_of, write
-from uss_dagster.report._methods import Note, method_page
-from uss_dagster.report._pictures import Drawn, Picture, draw_picture
+from uss_dagster.report import board as _board
+from uss_dagster.report import explorer
+from uss_dagster.report.dataset_pages import dataset_page
+from uss_dagster.report.evidence import Behind, nothing
+from uss_dagster.report.exports import write_exports
+from uss_dagster.report.html import Html, asset, fill, frame_page, packed, slug, title_of, write
 from uss_dagster.report.leaderboard import GROUP, Facts, entry_order
+from uss_dagster.report.method_pages import Note, method_page
 from uss_dagster.report.references import keys_of
+from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
 
 TITLE = "Unsupervised segmentation leaderboard"
 ASSETS = ("page.css", "page.js", "leaderboard.js", "history.js")

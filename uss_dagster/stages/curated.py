@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from uss_dagster import registry
-from uss_dagster.artifacts.facts import facts_path
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.run_facts import facts_path
 from uss_dagster.artifacts.staging import Staging, content_id, remove
+from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set, previous_summary, write_drift_page
 from uss_dagster.curation.human import Labels, labels_of_coco, labels_of_truth, no_labels
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.tables import PoolFolder
-from uss_dagster.stages._curation import drift_facts, judge_drift, make_set, previous_summary, write_drift_page
+from uss_dagster.files import write_whole
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:

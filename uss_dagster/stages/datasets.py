@@ -28,14 +28,14 @@ from uss_dagster.artifacts.gate import (
     sorted_unique,
     valid_regions,
 )
+from uss_dagster.artifacts.image_files import measure
 from uss_dagster.artifacts.images import Images, ImageShards, digest
-from uss_dagster.artifacts.pictures import measure
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.artifacts.staging import Staging, read_manifest, remove
 from uss_dagster.artifacts.tables import RegionsWriter, read_table, region_tables, write_table
-from uss_dagster.datasets._classes import spec_of
+from uss_dagster.datasets.formats.class_trees import spec_of
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import INNER

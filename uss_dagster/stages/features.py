@@ -16,8 +16,8 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.reuse import bring_back, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import FEATURES
+from uss_dagster.artifacts.shard_store import bring_back, forget_others, keep, shard_key
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table

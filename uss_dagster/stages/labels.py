@@ -22,8 +22,8 @@ from uss_dagster.artifacts.schemas import LABELS, REGIONS
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, read_table, write_table
-from uss_dagster.backbones._appearance import region_appearance
 from uss_dagster.backbones.base import Features
+from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
 from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from uss_dagster import registry
-from uss_dagster.artifacts.content import dvc_hash
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.errors import UssError
-from uss_dagster.stages._training import Round, loss_fall, train_round
+from uss_dagster.files import write_whole
+from uss_dagster.planning.contents import dvc_hash
+from uss_dagster.student.rounds import Round, loss_fall, train_round
 from uss_dagster.student.settings import StudentSettings
 
 THREADS = 2
@@ -27,7 +27,7 @@ THREADS = 2
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    from uss_dagster.backbones._batches import torch_device
+    from uss_dagster.runtime import torch_device
     from uss_dagster.student.data import curated_source
 
     curated = root / "data" / "curated" / cell["curated"]

@@ -15,8 +15,8 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.reuse import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.shard_store import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, write_table

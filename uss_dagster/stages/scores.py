@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 
 from uss_dagster import registry
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
@@ -24,9 +23,10 @@ from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
 from uss_dagster.errors import BadData
+from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.stages._scoring import FULL, Row, Scorer, convention_of, prepared
+from uss_dagster.scoring.scorer import FULL, Row, Scorer, convention_of, prepared
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.reuse import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.shard_store import bring_back, digest_of, forget_others, keep, shard_key
 from uss_dagster.artifacts.shards import map_shards, result_facts
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table

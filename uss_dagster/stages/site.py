@@ -19,15 +19,15 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import IMAGES, REGIONS
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import iterate_regions, read_table, row_groups
+from uss_dagster.planning.yaml_files import YamlFile
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import KIND_NAMES
 from uss_dagster.report import leaderboard, site
-from uss_dagster.report._evidence import behind
-from uss_dagster.report._pictures import Picture
+from uss_dagster.report.costs import write_costs
+from uss_dagster.report.evidence import behind
 from uss_dagster.report.history import write_history
 from uss_dagster.report.published import published_rows
-from uss_dagster.stages._costs import write_costs
-from uss_dagster.yamlfile import YamlFile
+from uss_dagster.report.site_pictures import Picture
 
 
 def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:

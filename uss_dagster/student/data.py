@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from uss_dagster.artifacts.foreign import CocoMasks
-from uss_dagster.artifacts.pictures import decode
+from uss_dagster.artifacts.image_files import decode
+from uss_dagster.artifacts.mask_readers import CocoMasks
 from uss_dagster.artifacts.tables import read_table, row_groups
 from uss_dagster.curation.human import CROWD
 from uss_dagster.curation.splits import SPLITS, split_of

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from uss_dagster.backbones._torchvision import ensure_torchvision
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.torchvision_import import ensure_torchvision
 
 
 class TimmEncoder(nn.Module):

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.files import write_whole
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
 from uss_dagster.student.net import DEVIATION, MEAN, StudentNet
 

@@ -18,11 +18,11 @@ from PIL import Image
 from pycocotools import mask as coco
 from torch import Tensor, nn
 
-from uss_dagster.backbones._batches import torch_device
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.regions.coded import CodedRegions
+from uss_dagster.runtime import torch_device
 from uss_dagster.student.net import Encoded, Output, StudentNet
 from uss_dagster.student.prediction import Found, Leaves, Window, cut_off, encode_masks, nested, pyramid, stability, suppressed
 from uss_dagster.student.settings import StudentSettings
@@ -101,10 +101,9 @@ class Student:
         together = Found(
             looked.shape, codes, np.concatenate([part.score for part in parts]), [name for part in parts for name in part.source]
         )
-        again = (
-            len(parts) > 1 or snap
-        )  # masks of several views, or of other cells and the same pieces, may be alike though none was in its view
-        kept = mask_nms(codes, together.score, iou if again else 1.0) if codes else np.zeros(0, np.int64)
+        # masks of two views, or of other cells and the same pieces, may be alike though none is like another in its view
+        bound = iou if snap or len(parts) > 1 else 1.0
+        kept = mask_nms(codes, together.score, bound) if codes else np.zeros(0, np.int64)
         return together.select(kept[:most])
 
     def segment(self, image: np.ndarray, auto: Auto = "union", most: int = 300, min_score: float = 0.0, **options: Any) -> CodedRegions:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uss_dagster.artifacts.files import write_whole
 from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run, refuse_other_settings, repeatable, restore_adam, save_run
-from uss_dagster.backbones._batches import torch_device
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import write_whole
+from uss_dagster.runtime import torch_device
 from uss_dagster.student.card import WATCHED, Facts, card, draw_losses
 from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import match, mean_of, values

@@ -1,0 +1,432 @@
+"""Masks made elsewhere, read one image at a time: tables of regions, COCO json, folders of label pictures.
+
+Belongs here: finding out which images a file or folder holds, reading the regions of one of them, and refusing what cannot be
+meant with a sentence that names image and region. Does not belong here: what the masks are compared with, and formats of one
+dataset (``datasets``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uss_dagster.artifacts.gate import valid_regions
+from uss_dagster.artifacts.image_files import MAX_PIXELS
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.tables import check_schema, regions_from_table
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.regions import Regions, rle
+
+Shape = tuple[int, int]
+FORMATS = "a regions.parquet (or a folder of shard-*.parquet), a COCO .json, or a folder of label .png pictures"
+SLACK = 1.0
+"""Pixels that a polygon may reach beyond the image: annotators' tools round."""
+
+
+MOST_LABELS = 10_000
+"""Regions of one label picture; a photograph has more values."""
+
+
+class Masks:
+    """Masks of many images. ``named``: ids are file stems; otherwise they are the numbers of a COCO file as text.
+
+    labelled: regions carry labels that mean the same in all images; None where that cannot be known.
+    """
+
+    def __init__(self, path: Path, ids: Iterable[str], *, named: bool = True, labelled: bool | None = False) -> None:
+        self.path, self.ids, self.named, self.labelled = path, sorted(ids), named, labelled
+
+    def number(self, image_id: str) -> int | None:
+        """The COCO number of an image, for partners that know numbers only."""
+        return int(image_id) if image_id.isascii() and image_id.isdecimal() else None
+
+    def regions(self, image_id: str, shape: Shape | None = None) -> Regions:
+        """The regions of one image; shape: (height, width) where the masks do not say it themselves."""
+        raise NotImplementedError
+
+    def shape(self, image_id: str) -> Shape:
+        """(height, width) of one image."""
+        return self.regions(image_id).shape
+
+
+def open_masks(path: Path) -> Masks:
+    """The reader of a file or folder, by what lies there."""
+    if path.is_dir():
+        tables = [path / "regions.parquet"] if (path / "regions.parquet").is_file() else sorted(path.glob("shard-*.parquet"))
+        tables = tables or sorted(path.glob("*.parquet"))
+        if tables:
+            return RegionTables(path, tables)
+        pictures = files_below(path, ".png")
+        if pictures:
+            return LabelPictures(path, pictures)
+        raise UsageError(f"Folder {path} holds no masks. Pass {FORMATS}.")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist. Pass {FORMATS}.")
+    if path.suffix.lower() == ".parquet":
+        return RegionTables(path, [path])
+    if path.suffix.lower() == ".json":
+        return CocoMasks(path)
+    raise UsageError(f"{path} is not a file of masks by its ending. Pass {FORMATS}.")
+
+
+def pair_up(truth: Masks, prediction: Masks) -> tuple[dict[str, str], list[str]]:
+    """(id in the truth → id in the prediction, predictions without ground truth): by file stem where both have names, else by number."""
+    if truth.named and prediction.named:
+        known = set(truth.ids)
+        pairs = {i: i for i in prediction.ids if i in known}
+    else:
+        here, there = _by_number(truth), _by_number(prediction)
+        pairs = {here[number]: there[number] for number in here if number in there}
+    if not pairs:
+        raise BadData(
+            f"None of the {len(prediction.ids)} images of {prediction.path} ({_few(prediction.ids)}) is in {truth.path} "
+            f"({_few(truth.ids)}). Images are matched by file name without its ending, or by COCO number."
+        )
+    used = set(pairs.values())
+    return dict(sorted(pairs.items())), [i for i in prediction.ids if i not in used]
+
+
+def files_below(folder: Path, suffix: str) -> dict[str, Path]:
+    """Stem → file, of the visible files with an ending in a folder and below it, sorted; a stem that two files share is refused."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() != suffix or any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            continue
+        if path.stem in found:
+            raise BadData(
+                f"{found[path.stem]} and {path} are both image '{path.stem}': images go by file name. Rename one, or pass its folder."
+            )
+        found[path.stem] = path
+    return found
+
+
+def _by_number(masks: Masks) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for image_id in masks.ids:
+        number = masks.number(image_id)
+        if number is None:
+            continue
+        if number in found:
+            raise BadData(f"{masks.path}: images '{found[number]}' and '{image_id}' are both number {number}. Rename one of them.")
+        found[number] = image_id
+    return found
+
+
+def _few(ids: Sequence[str]) -> str:
+    return ", ".join(f"'{i}'" for i in ids[:3]) + (", …" if len(ids) > 3 else "") if ids else "it has none"
+
+
+# -- tables of regions --------------------------------------------------------------------------------------------------------
+
+
+class RegionTables(Masks):
+    """Regions as rows (schema ``REGIONS``) in one file or several; one row group is in memory at a time."""
+
+    def __init__(self, path: Path, files: Sequence[Path], listed: Mapping[str, Shape] | None = None) -> None:
+        """listed: image id → (height, width) of images that are there even if no region is."""
+        self._listed = dict(listed or {})
+        self._places: dict[str, tuple[Path, int, int, int]] = {}
+        self._group: tuple[Path, int, pa.Table] | None = None
+        labelled = False
+        for file in files:
+            with _readable(file):
+                opened = pq.ParquetFile(file)
+            with opened:
+                check_schema(opened.schema_arrow, REGIONS, str(file))
+                for group in range(opened.num_row_groups):
+                    with _readable(file):
+                        rows = opened.read_row_group(group, columns=["image_id", "label"])
+                    labelled |= bool((rows["label"].to_numpy() >= 0).any())
+                    for image_id, start, stop in _runs(rows["image_id"].to_numpy(zero_copy_only=False)):
+                        if image_id in self._places:
+                            raise BadData(
+                                f"{file}: image '{image_id}' stands twice; the rows of an image lie together, in one file and row group."
+                            )
+                        self._places[image_id] = (file, group, start, stop)
+        super().__init__(path, {*self._places, *self._listed}, labelled=labelled)
+
+    def regions(self, image_id: str, shape: Shape | None = None) -> Regions:
+        if image_id not in self._places:
+            return empty(self._listed.get(image_id) or shape, image_id)
+        file, group, start, stop = self._places[image_id]
+        if self._group is None or self._group[:2] != (file, group):
+            with _readable(file), pq.ParquetFile(file) as opened:
+                self._group = file, group, opened.read_row_group(group)
+        rows = self._group[2].slice(start, stop - start)
+        for column in rows.column_names:
+            if rows[column].null_count:
+                raise BadData(f"{file}: image '{image_id}' has an empty cell in column '{column}'; every region needs a value there.")
+        numbers = rows["region"].to_numpy()
+        values, counts = np.unique(numbers, return_counts=True)
+        if (counts > 1).any():
+            raise BadData(f"{file}: image '{image_id}', region {values[counts > 1][0]} stands twice.")
+        for problem in valid_regions([rows], overlap=True):
+            raise BadData(f"{file}: {problem}")
+        regions = regions_from_table(rows)
+        _check_scores(regions.score, image_id, numbers)
+        return regions
+
+
+def _runs(ids: np.ndarray) -> Iterator[tuple[str, int, int]]:
+    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
+    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=True):
+        yield str(ids[start]), start, stop
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """One sentence for a damaged Parquet file that no stage of ours can make again."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise BadData(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}). Copy or make it again.") from error
+
+
+# -- COCO ---------------------------------------------------------------------------------------------------------------------
+
+
+class CocoMasks(Masks):
+    """COCO json: a dataset with 'images' and 'annotations', or a list of results. The file is in memory, masks are decoded an image at a time.
+
+    ``Regions.label`` is the category_id, ``source`` is 'crowd' where iscrowd is set. A key 'parent' (an annotation id, as our own files
+    have it) makes a hierarchy. 'area' and 'bbox' are not read: both follow from the mask.
+    """
+
+    def __init__(self, path: Path) -> None:
+        data = read_json(path)
+        whole = isinstance(data, Mapping)
+        annotations = data.get("annotations") if whole else data
+        if not isinstance(annotations, list) or not all(isinstance(a, Mapping) for a in annotations):
+            raise BadData(f"{path} is not COCO json: a list of results, or an object with 'annotations' (and 'images'), is expected.")
+        self.categories: list[Mapping[str, Any]] = list(data.get("categories") or []) if whole else []
+        images = list(data.get("images") or []) if whole else []
+        if not all(isinstance(entry, Mapping) for entry in (*images, *self.categories)):
+            raise BadData(f"{path} is not COCO json: 'images' and 'categories' are lists of objects.")
+        names = {image["id"]: _stem(image) for image in images}
+        if len(names) < len(images):
+            raise BadData(f"{path}: two of its images have the same id.")
+        named = all(names.values()) if images else all(isinstance(a.get("image_id"), str) for a in annotations)
+        self._shapes: dict[str, Shape] = {}
+        self._numbers: dict[str, int] = {}
+        self._annotations: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        for image in images:
+            image_id = str(names[image["id"]]) if named else str(image["id"])
+            if image_id in self._annotations:
+                raise BadData(f"{path}: two of its images are named '{image_id}'; images go by file name without folder and ending.")
+            self._annotations[image_id] = []
+            if "height" in image and "width" in image:
+                self._shapes[image_id] = int(image["height"]), int(image["width"])
+            if isinstance(image["id"], int):
+                self._numbers[image_id] = image["id"]
+        seen = set()
+        for place, annotation in enumerate(annotations):
+            what = f"annotation {annotation['id']}" if "id" in annotation else f"result {place}"
+            if what in seen:
+                raise BadData(f"{path}: image '{annotation.get('image_id')}', {what} stands twice; ids of annotations are unique.")
+            seen.add(what)
+            if "image_id" not in annotation or "segmentation" not in annotation:
+                lacks = "image_id" if "image_id" not in annotation else "segmentation"
+                raise BadData(f"{path}: image '{annotation.get('image_id', '?')}', {what} has no '{lacks}'; boxes alone cannot be scored.")
+            given = annotation["image_id"]
+            if isinstance(given, bool) or not isinstance(given, int | str):
+                raise BadData(f"{path}: {what} has image_id {given!r}; a whole number or a name is expected.")
+            if images and given not in names:
+                raise BadData(f"{path}: {what} is of image {given!r}, which is not among its 'images'.")
+            image_id = str(names[given]) if images and named else str(given)
+            self._annotations.setdefault(image_id, []).append((what, annotation))
+        kinds = {str(a.get("category_id")) for a in annotations}
+        super().__init__(path, self._annotations, named=named, labelled=len(kinds) > 1 and "None" not in kinds)
+
+    def number(self, image_id: str) -> int | None:
+        return self._numbers.get(image_id, super().number(image_id))
+
+    def regions(self, image_id: str, shape: Shape | None = None) -> Regions:
+        named = self._annotations[image_id]
+        shape = self._shapes.get(image_id) or shape or _shape_of_codes(named)
+        if not named:
+            return empty(shape, image_id)
+        named, parent = _in_preorder(named, f"{self.path}: image '{image_id}'")
+        masks, scores, labels = [], [], []
+        for what, annotation in named:
+            where = f"{self.path}: image '{image_id}', {what}"
+            masks.append(decode_segmentation(annotation["segmentation"], shape, where))
+            scores.append(_number(annotation.get("score", 1.0), f"{where}: its score"))
+            labels.append(int(_number(annotation.get("category_id", -1), f"{where}: its category_id", most=2**31 - 1)))
+        source = ["crowd" if annotation.get("iscrowd") else "" for _, annotation in named]
+        return Regions.from_masks(masks, parent, score=scores, label=labels, source=source)
+
+
+def decode_segmentation(segmentation: Any, shape: Shape | None, where: str) -> np.ndarray:
+    """Bool (H, W) of a COCO segmentation: a run-length code (counts as text, or as a list of numbers) or polygons."""
+    if isinstance(segmentation, Mapping):
+        try:
+            height, width = (int(v) for v in segmentation["size"])
+            counts = segmentation["counts"]
+            code = rle.encode_runs(_counts(counts)) if isinstance(counts, list) else counts.encode("ascii", "replace")
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BadData(
+                f"{where}: its run-length code needs 'size' [height, width] and 'counts', text or a list of whole numbers."
+            ) from None
+        if shape is not None and (height, width) != shape:
+            raise BadData(f"{where}: its mask is {height}×{width}, the image is {shape[0]}×{shape[1]} (height×width).")
+        try:
+            return rle.decode(code, height, width)
+        except BadData as error:
+            raise BadData(f"{where}: {error}") from None
+    if shape is None:
+        raise BadData(f"{where}: it is a polygon, and the size of its image is not known. Give 'height' and 'width' in 'images'.")
+    return _filled(segmentation, shape, where)
+
+
+def _counts(counts: list[Any]) -> np.ndarray:
+    runs = np.asarray(counts, np.int64)
+    if runs.ndim != 1 or not len(runs) or (runs < 0).any() or (runs != np.asarray(counts, np.float64)).any():
+        raise ValueError(counts)
+    return runs
+
+
+def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
+    from pycocotools import mask as coco
+
+    height, width = shape
+    rings = []
+    for ring in polygons if isinstance(polygons, list) else [None]:
+        try:
+            points = np.asarray(ring, np.float64).reshape(-1, 2)
+        except (TypeError, ValueError):
+            points = np.zeros((0, 2))
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise BadData(f"{where}: a polygon is a list x1, y1, x2, y2, … of at least 3 points, all of them numbers.")
+        beyond = (points < -SLACK) | (points > np.array([width, height]) + SLACK)
+        if beyond.any():
+            x, y = points[beyond.any(axis=1)][0]
+            raise BadData(f"{where}: its polygon reaches x={x:g}, y={y:g}, outside the image of {width}×{height} pixels (width×height).")
+        rings.append(points.ravel().tolist())
+    if not rings:
+        return np.zeros(shape, bool)
+    return coco.decode(coco.merge(coco.frPyObjects(rings, height, width))).view(bool)
+
+
+def _in_preorder(named: list[tuple[str, Mapping[str, Any]]], where: str) -> tuple[list[tuple[str, Mapping[str, Any]]], list[int]]:
+    """The annotations with parents before their children, otherwise in the order given, and the parent of each."""
+    above = [None if annotation.get("parent") is None else str(annotation["parent"]) for _, annotation in named]
+    place = {str(annotation["id"]): i for i, (_, annotation) in enumerate(named) if "id" in annotation}
+    order: list[int] = []
+    done: dict[int, int] = {}
+    for first in range(len(named)):
+        line: list[int] = []
+        current: int | None = first
+        while current is not None and current not in done:
+            if current in line:
+                raise BadData(f"{where}, {named[current][0]} lies below itself: following 'parent' leads in a circle.")
+            line.append(current)
+            parent = above[current]
+            if parent is not None and parent not in place:
+                raise BadData(f"{where}, {named[current][0]} has parent {parent}, which is no annotation of this image.")
+            current = None if parent is None else place[parent]
+        for index in reversed(line):
+            done[index] = len(order)
+            order.append(index)
+    return [named[i] for i in order], [-1 if (parent := above[i]) is None else done[place[parent]] for i in order]
+
+
+def _shape_of_codes(named: list[tuple[str, Mapping[str, Any]]]) -> Shape | None:
+    for _, annotation in named:
+        size = annotation["segmentation"].get("size") if isinstance(annotation["segmentation"], Mapping) else None
+        if isinstance(size, list) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    return None
+
+
+def _stem(image: Mapping[str, Any]) -> str | None:
+    if "id" not in image:
+        raise BadData(f"An entry of 'images' has no 'id': {dict(image)!r:.100}.")
+    name = image.get("image_id") or image.get("file_name")
+    return None if name is None else str(name) if "image_id" in image else Path(str(name)).stem
+
+
+# -- label pictures -----------------------------------------------------------------------------------------------------------
+
+
+class LabelPictures(Masks):
+    """PNG pictures whose pixel values are labels: 8- or 16-bit grey, or indices into a palette. Every value is one region."""
+
+    def __init__(self, path: Path, files: Mapping[str, Path]) -> None:
+        self.files = dict(files)
+        super().__init__(path, self.files, labelled=None)
+
+    def values(self, image_id: str) -> np.ndarray:
+        """Int32 (H, W), as stored."""
+        values = read_label_picture(self.files[image_id])
+        count = np.count_nonzero(np.bincount(values.ravel()))
+        if count > MOST_LABELS:
+            raise BadData(f"{self.files[image_id]} holds {count:,} different values, more than {MOST_LABELS:,}; is it a label picture?")
+        return values
+
+    def regions(self, image_id: str, shape: Shape | None = None) -> Regions:
+        return Regions.from_label_map(self.values(image_id), use_labels=True)
+
+
+def read_label_picture(path: Path) -> np.ndarray:
+    """Int32 (H, W) of a label PNG: numbers of a grey picture, indices of one with a palette (never its colours)."""
+    from PIL import Image
+
+    try:
+        data = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise BadData(f"{path} declares {picture.width}×{picture.height} pixels, more than {MAX_PIXELS:,}.")
+                picture.load()
+                mode, values = picture.mode, np.asarray(picture)
+    except Image.UnidentifiedImageError as error:
+        raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, Image.DecompressionBombError) as error:
+        raise BadData(f"{path} is truncated or damaged ({error}). Copy or write it again.") from error
+    if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
+        raise BadData(f"{path} is a colour picture ({mode}); a label picture has one number a pixel: 8- or 16-bit grey, or a palette.")
+    depth, numbers = data[24], values.astype(np.int32)  # the PNG header's bits a sample
+    return numbers // (255 // (2**depth - 1)) if mode == "L" and depth < 8 else numbers  # Pillow spreads grey of few bits over 0..255
+
+
+# -- shared -------------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadData(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise BadData(f"{path} is not JSON ({error}). Copy or make it again.") from None
+
+
+def empty(shape: Shape | None, image_id: str) -> Regions:
+    """No region over an image of this shape."""
+    if shape is None:
+        raise BadData(f"Image '{image_id}' has no regions, and its size is not known. Give 'height' and 'width' in 'images'.")
+    return Regions.from_masks([], shape=shape)
+
+
+def _number(value: Any, what: str, most: float = math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > most:
+        raise BadData(f"{what} is {value!r}; a number is expected.")
+    return value
+
+
+def _check_scores(score: np.ndarray, image_id: str, numbers: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(score))
+    if len(bad):
+        raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {score[bad[0]]}; a number is expected.")

@@ -1,0 +1,113 @@
+"""Label maps, the commonest form of ground truth: reading them from PNG files, and the nested regions they stand for."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uss_dagster.artifacts.image_files import MAX_PIXELS
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.errors import BadData
+from uss_dagster.regions import Regions
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GREY, _PALETTE = 0, 3
+_ORIENTATION = 0x0112
+_LARGEST_TABLE = 1 << 20
+"""Labels below this are looked up in a table; greater ones (such as colours read as numbers) are sorted first."""
+
+
+def regions_of_label_map(labels: np.ndarray, classes: Classes, what: str) -> Regions:
+    """The tree of regions of one label map: the whole image, and below it every class with a pixel and all classes above those.
+
+    labels: integer (H, W), official label ids. what: names the image in an error. Regions stand in the order of the class tree and
+    carry its nodes as labels. Ignore classes are regions too: metrics leave their pixels out. An inner class with one child
+    present has the same pixels as the child, as in the class tree.
+    """
+    nodes = nodes_of_label_map(labels, classes, what)
+    used = np.bincount(nodes.ravel(), minlength=len(classes.tree)) > 0
+    return regions_of_nodes(nodes, classes, used)
+
+
+def nodes_of_label_map(labels: np.ndarray, classes: Classes, what: str) -> np.ndarray:
+    """Int32 (H, W): node of the class tree of each official label id; ids that the tree does not know are refused."""
+    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise BadData(f"{what}: a label map is an integer array (height, width), got {labels.dtype} {labels.shape}.")
+    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= _LARGEST_TABLE):
+        values, place = np.unique(labels, return_inverse=True)
+    else:
+        values, place = np.arange(int(labels.max(initial=0)) + 1), labels
+    node = np.array([classes.node.get(value, -1) for value in values.tolist()], np.int32)
+    nodes = node[place].reshape(labels.shape)
+    if nodes.size and int(nodes.min()) < 0:
+        strangers = np.unique(labels[nodes < 0]).tolist()
+        raise BadData(
+            f"{what} has labels that its dataset does not know: {', '.join(map(str, strangers[:8]))}{', …' if len(strangers) > 8 else ''}. "
+            "Check that the annotations are of this dataset and this set of labels."
+        )
+    return nodes
+
+
+def regions_of_nodes(nodes: np.ndarray, classes: Classes, used: np.ndarray | None = None) -> Regions:
+    """The tree of regions of a map of class-tree nodes, int (H, W), 0 for no class; an inner class may own pixels.
+
+    used: bool (n,), the nodes that occur, where they are known.
+    """
+    tree = classes.tree
+    if used is None:
+        used = np.bincount(nodes.ravel(), minlength=len(tree)) > 0
+    present = tree.ancestors @ used
+    present[0] = True
+    kept = np.flatnonzero(present)
+    rank = np.cumsum(present, dtype=np.int32) - 1
+    parent = rank[np.asarray(tree.parent)[kept]]
+    parent[0] = -1
+    return Regions.from_tree(rank[nodes], parent, label=kept)
+
+
+def read_label_png(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 or uint16 (H, W): the label map of one PNG file; size: (height, width) of its image, to be held against."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadData(f"{path} is missing: an image has no label map. Extract the annotations again.") from None
+    labels = decode_label_png(data, str(path))
+    if size is not None and labels.shape != size:
+        raise BadData(
+            f"{path} is {labels.shape[0]}×{labels.shape[1]}, its image {size[0]}×{size[1]} (height×width). "
+            "Check that image and label map are of one release."
+        )
+    return labels
+
+
+def decode_label_png(data: bytes, name: str) -> np.ndarray:
+    """uint8 or uint16 (H, W) of an encoded label map: a PNG with a palette, or grey of 8 or 16 bits. Anything else is refused, for
+    its pixels would not be the labels as they were written."""
+    if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
+        raise BadData(f"{name} is not a PNG file; a label map was expected. Extract the annotations again.")
+    width, height, depth, colour = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24], data[25]
+    if colour != _PALETTE and (colour != _GREY or depth not in (8, 16)):
+        form = {_GREY: "grey", 2: "RGB", 4: "grey with transparency", 6: "RGB with transparency"}.get(colour, "unknown")
+        raise BadData(f"{name} is a PNG of {depth}-bit {form}; a label map has a palette, or is grey of 8 or 16 bits.")
+    if width * height > MAX_PIXELS:
+        raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Extract the annotations again.")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            labels = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on broken files
+        raise BadData(f"{name} is truncated or damaged ({error}). Extract the annotations again.") from error
+    return labels.astype(np.uint16 if depth == 16 else np.uint8)
+
+
+def size_of(picture: bytes, name: str) -> tuple[int, int]:
+    """(height, width) of an encoded picture as it is seen upright, from its header alone."""
+    try:
+        with Image.open(io.BytesIO(picture)) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadData(f"{name} is not a picture that Pillow can read ({error}). Extract the archive again.") from error
+    return (width, height) if turned else (height, width)

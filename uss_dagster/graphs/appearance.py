@@ -1,0 +1,83 @@
+"""What a region looks like, as one vector that compares between images: colour and texture, nothing learnt.
+
+The embedded backbone whitens each image on its own, so its tokens live in a space an image. These vectors do not: they are to a region
+what ``patches.image_vector`` is to an image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uss_dagster.backbones.patches import BANK_CHANNELS, Params, _lab, _shrink, bank_features
+from uss_dagster.errors import BadData
+from uss_dagster.pixels import check_image
+
+_BINS = 4
+_LOW, _HIGH = np.array([0.0, -50.0, -60.0]), np.array([100.0, 60.0, 70.0])
+APPEARANCE_CHANNELS = 2 * BANK_CHANNELS + _BINS**3 + 3
+
+
+def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
+    """Means and deviations of the unwhitened filter bank (36), the square root of a soft 4×4×4 Lab histogram (64), and the place (3).
+
+    image: uint8 (H, W, 3). flat: int (H, W), regions 0..n-1, each present, or -1 for none. Returns float64 (n, 103): the first two parts
+    of length 1 before they are joined and again together; the place is the height of the centre, its distance from the middle column,
+    and the square root of the area, as shares of the image. A large image is reduced as the backbone does; a region too small to be seen
+    then is described by the pixel nearest to its first.
+
+    On 40 drawn scenes the place raised the Hungarian mIoU of 66 labels from about 13 to 17 % for true regions and from 9 to 11 %
+    for merged superpixels; weighting regions by area lowered both.
+    """
+    from scipy import sparse
+
+    if flat.shape != image.shape[:2]:
+        raise BadData(f"The map of regions is {flat.shape}, the image {image.shape[:2]} (height, width); resize one to the other.")
+    lab = _lab(_shrink(check_image(image), Params().long_side))
+    pixel, region = _pixels_of_regions(flat, n, lab.shape[:2])
+    area = np.bincount(region, minlength=n).astype(np.float64)[:, None]
+    sums = sparse.csr_array((np.ones(len(region)), (region, pixel)), shape=(n, lab.shape[0] * lab.shape[1]))
+
+    bank = bank_features(lab).reshape(-1, BANK_CHANNELS).astype(np.float64)
+    mean = sums @ bank / area
+    deviation = np.sqrt(np.maximum(sums @ bank**2 / area - mean**2, 0))
+    usual = np.array([2.5, 0.0, 0.0] + [1.0] * (BANK_CHANNELS - 3))  # mid-grey, and texture of usual strength
+    moments = np.concatenate([mean - usual, deviation], axis=1)
+    colours = np.sqrt(_colour_histograms(lab.reshape(-1, 3)[pixel], region, n) / area)
+    joined = np.concatenate([moments / np.maximum(np.linalg.norm(moments, axis=1, keepdims=True), 1e-9), colours], axis=1)
+    joined /= np.linalg.norm(joined, axis=1, keepdims=True)
+
+    y, x = np.divmod(pixel, lab.shape[1])
+    centre = [np.bincount(region, (at + 0.5) / size, n) / area[:, 0] for at, size in ((y, lab.shape[0]), (x, lab.shape[1]))]
+    place = np.stack([centre[0], np.abs(centre[1] - 0.5), np.sqrt(area[:, 0] / (lab.shape[0] * lab.shape[1]))], axis=1)
+    return np.concatenate([joined, place], axis=1)
+
+
+def _pixels_of_regions(flat: np.ndarray, n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(pixel, region) of all pixels of a reduced image that lie in a region, with at least one for each region."""
+    height, width = flat.shape
+    rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(np.int64)
+    columns = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(np.int64)
+    reduced = flat[rows[:, None], columns].ravel()
+    pixel = np.flatnonzero(reduced >= 0)
+    region = reduced[pixel].astype(np.int64)
+    lost = np.flatnonzero(np.bincount(region, minlength=n) == 0)
+    if not len(lost):
+        return pixel, region
+    values, first = np.unique(flat, return_index=True)
+    y, x = np.divmod(first[np.searchsorted(values, lost)], width)
+    return np.append(pixel, (y * shape[0] // height) * shape[1] + x * shape[1] // width), np.append(region, lost)
+
+
+def _colour_histograms(lab: np.ndarray, region: np.ndarray, n: int) -> np.ndarray:
+    """Lab histogram of each region's pixels, float64 (n, 64), each pixel shared linearly between the two nearest bins of a channel."""
+    place = (_BINS - 1) * np.clip((lab - _LOW) / (_HIGH - _LOW), 0, 1)
+    base = np.minimum(place.astype(np.int64), _BINS - 2)
+    share = place - base
+    cell = region * _BINS**3 + base @ np.array([_BINS**2, _BINS, 1])
+    counts = np.zeros(n * _BINS**3)
+    for up in np.ndindex(2, 2, 2):
+        weight = np.ones(len(lab))
+        for channel in range(3):
+            weight *= share[:, channel] if up[channel] else 1 - share[:, channel]
+        counts += np.bincount(cell + (up[0] * _BINS + up[1]) * _BINS + up[2], weight, n * _BINS**3)
+    return counts.reshape(n, -1)

@@ -1,0 +1,159 @@
+"""Code fingerprints: what a stage's result depends on in this package, and nothing else.
+
+Belongs here: the static import closure of a module inside the package and a hash over its syntax trees. Comments,
+blank lines, line breaks and docstrings do not count; a changed statement in any module of the closure does. So does what the YAML
+files of a module say: those beside it called ``<module>.yaml`` or ``<module>_<more>.yaml``; and, byte for byte, the files of the folders beside
+it that it names in ``READS = ("folder", …)``, such as templates.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "uss_dagster"
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
+    """16 hex digits over every module of the package that these modules import, directly or not."""
+    digest = hashlib.sha256()
+    for module in sorted(closure(modules, root)):
+        path = _file(module, root)
+        assert path is not None
+        digest.update(f"{module} {_parsed(path, module)[0]}\n".encode())
+        for table in tables(Path(path)):
+            stat = table.stat()
+            digest.update(f"{module} {table.name} {_yaml_hash_of(table, stat.st_mtime_ns, stat.st_size)}\n".encode())
+        for folder in _parsed(path, module)[2]:
+            for file in sorted(p for p in Path(path).with_name(folder).rglob("*") if p.is_file()):
+                digest.update(f"{module} {file.relative_to(Path(path).parent).as_posix()} {_bytes_hash(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def tables(path: Path) -> list[Path]:
+    """The YAML files of a module, sorted: beside it, called like it, or like it with ``_`` and more. Where two modules would do
+    (``coco`` and ``coco_stuff``), the longer name has the file."""
+    if path.name == "__init__.py":
+        return []
+    modules, yamls = _listing(str(path.parent), os.stat(path.parent).st_mtime_ns)
+    found = []
+    for table in yamls:
+        if not table.startswith(path.stem):
+            continue
+        owners = [name for name in modules if table == name or table.startswith(f"{name}_")]
+        if owners and max(owners, key=len) == path.stem:
+            found.append(path.parent / f"{table}.yaml")
+    return found
+
+
+@cache
+def _listing(folder: str, _mtime: int) -> tuple[list[str], list[str]]:
+    """Names without ending of the modules and of the YAML files in a folder, sorted."""
+    names = sorted(os.listdir(folder))
+    modules, yamls = ([name[: -len(end)] for name in names if name.endswith(end)] for end in (".py", ".yaml"))
+    return modules, sorted(yamls, key=lambda name: f"{name}.yaml")
+
+
+def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
+    """The modules themselves and all that they import inside the package, imports in functions included."""
+    found: set[str] = set()
+    missing: set[str] = set()
+    asked = list(modules)
+    waiting = [*asked]
+    while waiting:
+        module = waiting.pop()
+        if module in found or module in missing:
+            continue
+        path = _file(module, root)
+        if path is None:  # a name that a module defines, not a module
+            if module in asked:
+                raise ModuleNotFoundError(f"There is no module '{module}' below {root}.")
+            missing.add(module)
+            continue
+        found.add(module)
+        if parent := module.rpartition(".")[0]:
+            waiting.append(parent)
+        waiting.extend(_parsed(path, module)[1])
+    return found
+
+
+def _file(module: str, root: Path) -> str | None:
+    base = os.path.join(root, *module.split(".")[1:])
+    return next((path for path in (os.path.join(base, "__init__.py"), f"{base}.py") if os.path.exists(path)), None)
+
+
+def _parsed(path: str, module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """A hash over a module's syntax tree, the names in the package that its import statements give, and the folders that it reads."""
+    stat = os.stat(path)
+    return _parsed_as(path, module, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read())
+    pieces: list[str] = []
+    _write_canonical(tree, pieces.append)
+    named = tuple(name for name in _named_in(tree, module, path) if name.startswith(PACKAGE))
+    return hashlib.sha256("".join(pieces).encode()).hexdigest(), named, _folders_in(tree)
+
+
+def _folders_in(tree: ast.Module) -> tuple[str, ...]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == "READS" for target in node.targets):
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
+def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
+    base = module.split(".") if os.path.basename(path) == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
+            origin = ".".join(filter(None, (above, node.module)))
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _bytes_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _yaml_hash_of(path: Path, _mtime: int, _size: int) -> str:
+    """A hash over what a YAML file says, in its order; comments, blank lines and quotes do not count."""
+    import yaml
+
+    return hashlib.sha256(repr(yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))).encode()).hexdigest()
+
+
+def _write_canonical(node: object, write: Callable[[str], None]) -> None:
+    """A syntax tree as text that does not depend on the Python version: empty fields, contexts and docstrings left out."""
+    if isinstance(node, ast.AST):
+        write(f"({type(node).__name__}")
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                value = _without_docstring(value)
+            if value is None or value == [] or name in ("ctx", "type_comment", "kind"):
+                continue
+            write(f" {name}=")
+            _write_canonical(value, write)
+        write(")")
+    elif isinstance(node, list):
+        for item in node:
+            write(" ")
+            _write_canonical(item, write)
+    else:
+        write(repr(node))
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements without the strings that stand alone: docstrings, and attribute docstrings after an assignment."""
+    return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) and isinstance(s.value.value, str))]

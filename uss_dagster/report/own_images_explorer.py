@@ -1,0 +1,81 @@
+"""A person's own pictures in the hierarchy explorer.
+
+Belongs here: which of them it shows, and reading their regions at the size it draws. Does not belong here: the explorer
+(``report.explorer``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uss_dagster.artifacts.images import evenly_spaced
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.staging import remove
+from uss_dagster.artifacts.tables import regions_from_table
+from uss_dagster.drawing import shrunk
+from uss_dagster.errors import UsageError
+from uss_dagster.regions import Regions, rle
+from uss_dagster.report.explorer import FOLDER, PAGE, Shown, is_page, shrunk_size, write
+
+MOST = 48
+"""Pictures shown; of more, these many evenly spaced in their ids."""
+
+
+def explore(folder: Path, table: Path, ids: Collection[str], pixels: Callable[[str], np.ndarray], name: str, title: str) -> str:
+    """Write ``explorer.html`` and ``explorer/`` into a folder, in place only when whole; returns of how many pictures, if not of all.
+
+    table: the rows of regions of pictures with these ids. pixels: of a picture by its id. name, title: of what found the regions.
+    """
+    shown = evenly_spaced(sorted(ids), MOST)
+    partial = folder / f".{os.getpid()}.explorer.partial"
+    try:
+        write(partial, _shown(table, shown, pixels, name), {name: title})
+        os.replace(partial / PAGE, folder / PAGE)  # the page first: by it the folder is known for what it is
+        remove(folder / FOLDER)
+        os.replace(partial / FOLDER, folder / FOLDER)
+    finally:
+        remove(partial)
+    return f" of {len(shown)} of the {len(ids)} pictures" if len(shown) < len(ids) else ""
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder where a person's own files have the names that the explorer's would get."""
+    for name in (PAGE, FOLDER):
+        if (out / name).exists() and not is_page(out / PAGE):
+            raise UsageError(
+                f"{out / name} is there already, and no earlier run wrote it. Choose another folder with --out; nothing was changed."
+            )
+
+
+def _shown(table: Path, shown: list[str], pixels: Callable[[str], np.ndarray], name: str) -> Iterator[Shown]:
+    for image_id in shown:  # one by one: the masks of a large picture may take as much memory as all the rest
+        rows = pq.read_table(table, columns=REGIONS.names, filters=[("image_id", "==", image_id)])
+        image = pixels(image_id)
+        shape = shrunk_size(image.shape)
+        small = shrunk(image, max(shape))
+        yield Shown("Pictures", image_id, small, [], {name: reduced(rows, shape)}, size=(image.shape[0], image.shape[1]))
+
+
+def reduced(rows: pa.Table, shape: tuple[int, int]) -> Regions:
+    """The regions of one picture on a smaller grid, as ``Regions.resized`` would have them, with one mask of the full size in memory."""
+    height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
+    if (height, width) == shape:
+        return regions_from_table(rows)
+    down = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(np.int64)[:, None]
+    across = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(np.int64)
+    masks = [rle.decode(code, height, width)[down, across] for code in rows["rle"].to_pylist()]
+    return Regions.from_masks(
+        masks,
+        rows["parent"].to_numpy(),
+        shape=shape,
+        level=rows["level"].to_numpy(),
+        score=rows["score"].to_numpy(),
+        label=rows["label"].to_numpy(),
+        source=rows["source"].to_pylist(),
+    )
