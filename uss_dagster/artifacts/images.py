@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import tarfile
@@ -16,15 +15,11 @@ import pyarrow as pa
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.tables import read_table
 from uss_dagster.errors import BadData
+from uss_dagster.hashing import sha256_of, sha256_of_file
 
 SHARD_BYTES = 512 * 1024**2
 _BLOCK = 512
 T = TypeVar("T")
-
-
-def digest(data: bytes) -> str:
-    """The hash that an image is known by."""
-    return hashlib.sha256(data).hexdigest()
 
 
 class ImageShards:
@@ -52,7 +47,7 @@ class ImageShards:
         self._tar.addfile(member, io.BytesIO(data))
         self._tar.members = []  # type: ignore[attr-defined]  # the index knows them; they would fill memory
         shard = f"shard-{self._number:05d}.tar"
-        row = (image_id, shard, member.name, offset, len(data), height, width, split, sha256 or digest(data))
+        row = (image_id, shard, member.name, offset, len(data), height, width, split, sha256 or sha256_of(data))
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
 
@@ -81,7 +76,7 @@ class Images:
     @property
     def identity(self) -> str:
         """A hash that changes exactly when an image, its id or its order does (the index holds every file's own hash)."""
-        return hashlib.sha256((self.folder / "images.parquet").read_bytes()).hexdigest()
+        return sha256_of_file(self.folder / "images.parquet")
 
     def contents(self, ids: Sequence[str]) -> list[list[str]]:
         """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
@@ -97,7 +92,7 @@ class Images:
                 data = shard.read(row["size"])
         except FileNotFoundError:
             raise BadData(f"{self.folder / row['shard']} is missing. Run `dvc checkout --force` or its stage again.") from None
-        if digest(data) != row["sha256"]:
+        if sha256_of(data) != row["sha256"]:
             raise BadData(
                 f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."
             )

@@ -17,16 +17,28 @@ LEAST_SECONDS = 1.0
 
 
 class Progress:
-    """Counts finished units; a total of 0 is not known. Use as a context manager; ``advance`` after each unit."""
+    """Counts finished units. Use as a context manager; ``advance`` after each unit.
 
-    def __init__(self, what: str, total: int, unit: str = "images") -> None:
-        self.what, self.total, self.unit = what, total, unit
+    Parameters
+    ----------
+    what
+        What is computed; each line says it.
+    total
+        Number of units; 0 where it is not known.
+    unit
+        Name of a unit, in the plural.
+    silent
+        Count only.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "images", silent: bool = False) -> None:
+        self.what, self.total, self.unit, self.silent = what, total, unit, silent
         self.done = 0
-        self._said = -LEAST_SECONDS
+        self._last = -LEAST_SECONDS
         self._bar: object | None = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if not self.silent and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
@@ -47,11 +59,11 @@ class Progress:
         self.done += units
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done)  # type: ignore[attr-defined]
-        elif self.done == self.total or time.monotonic() - self._said >= LEAST_SECONDS:
-            self._said = time.monotonic()
-            say("progress", what=self.what, done=self.done, total=self.total or None, unit=self.unit)
+        elif not self.silent and (self.done == self.total or time.monotonic() - self._last >= LEAST_SECONDS):
+            self._last = time.monotonic()
+            emit("progress", what=self.what, done=self.done, total=self.total or None, unit=self.unit)
 
 
-def say(event: str, **facts: object) -> None:
+def emit(event: str, **facts: object) -> None:
     """Write one JSON line to standard output."""
     print(json.dumps({"event": event, **facts}, ensure_ascii=False), flush=True)

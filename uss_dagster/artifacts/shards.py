@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from uss_dagster.errors import UsageError
 
@@ -67,12 +67,3 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def result_facts(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Sums of the per-shard facts that workers return."""
-    total: dict[str, float] = {}
-    for result in results:
-        for key, value in result.items():
-            total[key] = max(total.get(key, 0), value) if key.startswith("peak") else total.get(key, 0) + value
-    return {key: round(value, 3) for key, value in total.items()}

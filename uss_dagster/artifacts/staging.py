@@ -1,14 +1,13 @@
-"""Publishing an artefact: write into a work folder, gate it, rename it into place; or quarantine it.
+"""Publishing an artefact: write into a work folder, check it, rename it into place; or quarantine it.
 
-The work folder's name is a hash of everything the result depends on, so that a killed run resumes: shards found there
-were finished (each is written under another name first) by the same code on the same input. A failed gate
-moves the folder to ``.uss/quarantine`` with the reason, and leaves what was published before untouched.
+The work folder's name is a hash of everything the result depends on, so that a killed run resumes: shards in it
+were finished (each is written under another name first) by the same code on the same input. A failed check
+moves the folder to ``quarantine/`` with the reason, and leaves what was published before untouched.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -19,10 +18,11 @@ from typing import Any
 from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.schemas import SCHEMA_VERSION
 from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.hashing import sha256_of, sha256_of_file, sha256_of_json
 
 MANIFEST = "manifest.json"
-PRIVATE = Path(".uss")
-"""Holds work folders, quarantine and facts about runs; never hashed, never committed, safe to delete."""
+Manifest = dict[str, Any]
+"""The manifest of an artefact as plain JSON: ``schema``, ``files``, and what its stage noted."""
 
 
 class Rejected(BadData):
@@ -36,19 +36,23 @@ class Rejected(BadData):
 class Staging:
     """The work folder of one artefact.
 
-    what: 'segments slic_merge__scenes', for messages. depends_on: anything JSON that the bytes depend on; another
-    value means another work folder, and older ones of the same artefact are removed.
+    Parameters
+    ----------
+    private
+        Folder of unfinished and refused results, ``.uss`` of a project.
+    name
+        Name of the artefact, such as ``segments/slic_merge/scenes``; messages say it.
+    depends_on
+        Any JSON value that the bytes depend on; another value means another work folder, and older ones are removed.
     """
 
-    def __init__(self, root: Path, what: str, depends_on: Any) -> None:
-        self.root, self.what = root, what
-        self.slug = what.replace(" ", "-")
-        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-        home = root / PRIVATE / "work" / self.slug
-        if home.exists():
-            for old in home.iterdir():
-                if old.name != key:
-                    shutil.rmtree(old, ignore_errors=True)
+    def __init__(self, private: Path, name: str, depends_on: object) -> None:
+        self.private, self.name = private, name
+        home = private / "work" / name
+        key = sha256_of_json(depends_on, 16)
+        for old in home.iterdir() if home.exists() else ():
+            if old.name != key:
+                shutil.rmtree(old, ignore_errors=True)
         self.folder = home / key
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -68,10 +72,10 @@ class Staging:
             partial.unlink(missing_ok=True)
         return final
 
-    def publish(self, target: Path, report: Report, facts: dict[str, Any]) -> None:
-        """Gate and rename into ``target`` (a folder). ``facts``: what the manifest says beside the list of files.
+    def publish(self, target: Path, report: Report, manifest: Manifest) -> None:
+        """Check, and rename into the folder ``target``.
 
-        Facts must not change without the data: no times, hosts or library versions.
+        ``manifest`` is what the manifest says beside the list of files. It must not change without the data: no times, hosts or library versions.
         """
         for leftover in self.folder.rglob(".*.partial"):
             leftover.unlink(missing_ok=True)
@@ -79,38 +83,36 @@ class Staging:
         if not report.success:
             raise self._quarantine(report)
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        (self.folder / MANIFEST).write_text(manifest_text(self.folder, facts), encoding="utf-8")
+        (self.folder / MANIFEST).write_text(manifest_text(self.folder, manifest), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_folder(self.folder, target)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _quarantine(self, report: Report) -> Rejected:
-        where = self.root / PRIVATE / "quarantine" / self.slug
-        remove(where)
-        where.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(self.folder, where)
+        folder = self.private / "quarantine" / self.name
+        remove(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(self.folder, folder)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         reasons = report.reasons()
         more = f" (and {len(reasons) - 1} more broken rules)" if len(reasons) > 1 else ""
-        shown = where.relative_to(self.root).as_posix()
+        relative = folder.relative_to(self.private.parent).as_posix()
         return Rejected(
-            f"{self.what} was refused: {reasons[0]}{more} The bad artefact and its full report lie in {shown}; dvc.lock still names the last good one.",
-            Path(shown) / "validation.json",
+            f"{self.name} was refused: {reasons[0]}{more} The refused result and its full report lie in {relative}; the last good one stays.",
+            Path(relative) / "validation.json",
         )
 
 
-def manifest_text(folder: Path, facts: dict[str, Any]) -> str:
-    """The manifest of a folder: schema version, facts, and every file with size and sha256, sorted."""
+def manifest_text(folder: Path, manifest: Manifest) -> str:
+    """The manifest of a folder: schema version, what the stage notes, and every file with size and sha256, sorted."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
-            with open(path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
-    return json.dumps({"schema": SCHEMA_VERSION, **facts, "files": files}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of_file(path)}
+    return json.dumps({"schema": SCHEMA_VERSION, **manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a published artefact, refused when the artefact is absent, of another schema, or incomplete."""
     path = folder / MANIFEST
     try:
@@ -125,15 +127,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         file = folder / name
         size = file.stat().st_size if file.exists() else None
         if size != expected["size"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise BadData(f"{file} {found}, its manifest says {expected['size']} bytes. Run `dvc checkout --force` or its stage again.")
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise BadData(f"{file} {state}, its manifest says {expected['size']} bytes. Run `dvc checkout --force` or its stage again.")
     return manifest
 
 
 def content_id(folder: Path) -> str:
     """A hash that changes exactly when the artefact's content does."""
     read_manifest(folder)
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return sha256_of((folder / MANIFEST).read_bytes())
 
 
 def replace_folder(folder: Path, target: Path) -> None:

@@ -1,179 +1,241 @@
-"""The cells of datasets, features, segments and labels, each from one item of a profile, and the fingerprints of all.
+"""Cells: one stage for one dataset, entry or name, with everything its result depends on.
 
-Cells of curated sets and students are in ``training_cells``; ``plan`` puts all of them together.
+A stage is a subclass of ``Cell`` in a module of ``uss_dagster/stages``; the module's name is the stage's name. A cell is written to a
+small parameter file that DVC watches as a dependency, so a stage computes again exactly when its cell or one of its inputs changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
 
 from uss_dagster import registry
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.planning.fingerprints import fingerprint
-from uss_dagster.planning.profiles import Profile, checked_params, plugin
+from uss_dagster.planning.layout import PIPELINES, Layout
 
-STUDENT = "student"
+if TYPE_CHECKING:
+    from uss_dagster.planning.plan import Planner
 
-
-def expected_code(stage: str, cell: Mapping[str, Any]) -> str:
-    """The fingerprint that the code on disk gives a cell."""
-    modules = [f"uss_dagster.stages.{stage}"]
-    for family in ("dataset", "backbone", "method"):
-        if stage == {"dataset": "datasets", "backbone": "features", "method": "segments"}[family]:
-            modules.append(registry.module_name(family, cell["kind"] if family != "method" else cell["method"]))
-    if stage == "segments" and cell.get("encoder"):
-        modules.append(registry.module_name("backbone", cell["encoder"]["kind"]))
-    if stage == "segments" and cell.get("model"):
-        modules.append(registry.module_name("method", STUDENT))
-    if stage == "pool":
-        for family in cell["families"].values():
-            modules.append(registry.module_name("method", family["method"]))
-            modules += [registry.module_name("backbone", family["encoder"]["kind"])] if family["encoder"] else []
-    if stage == "scores":
-        modules += [registry.module_name("metric", m) for m in cell["metrics"]]
-    return fingerprint(modules)
+STAGES = "uss_dagster.stages"
+Facts = dict[str, Any]
+"""What a run notes about itself: seconds, memory, counts; never hashed."""
 
 
-def dataset_cell(profile: Profile, name: str) -> dict[str, Any]:
-    given = dict(profile.datasets[name])
-    kind = str(given.pop("kind", name))
-    module = plugin(profile, "dataset", kind, ("datasets", name))
-    params = checked_params(profile, module, given, ("datasets", name), f"dataset '{kind}'")
-    spec = module.SPEC
-    truth = module.truth(registry.build_params(spec.params, params, kind)) if hasattr(module, "truth") else spec.truth
-    cell = {
-        "kind": kind,
-        "params": params,
-        "shard_images": profile.settings.shard_images,
-        "title": spec.title,
-        "truth": truth,
-        "licence": spec.licence,
-        "citation": spec.citation,
-    }
-    return {**cell, "code": expected_code("datasets", cell)}
+class Plugin(BaseModel):
+    """A plug-in and its parameters.
+
+    Parameters
+    ----------
+    family
+        'method', 'backbone' or 'dataset'.
+    name
+        Name of the plug-in.
+    params
+        All its parameters, defaults included, as plain values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    family: Literal["method", "backbone", "dataset"]
+    name: str
+    params: dict[str, Any]
+
+    @property
+    def module(self) -> Any:
+        return registry.load(self.family, self.name)
+
+    @property
+    def spec(self) -> Any:
+        return self.module.SPEC
+
+    @property
+    def module_name(self) -> str:
+        return registry.module_name(self.family, self.name)
+
+    def build(self, **changed: object) -> Any:
+        """The plug-in's own parameter object."""
+        return registry.build_params(self.spec.params, {**self.params, **changed}, f"{self.family} '{self.name}'")
 
 
-def feature_cell(profile: Profile, backbone: str, dataset: str) -> dict[str, Any]:
-    given = dict(profile.backbones.get(backbone, {}))
-    kind = str(given.pop("kind", backbone))
-    module = plugin(profile, "backbone", kind, ("backbones", backbone))
-    params = checked_params(profile, module, given, ("backbones", backbone), f"backbone '{kind}'")
-    cell = {
-        "backbone": backbone,
-        "dataset": dataset,
-        "kind": kind,
-        "params": params,
-        "shard_images": profile.settings.shard_images,
-        "pool": "gpu" if module.SPEC.device else "",
-        "title": module.SPEC.title,
-    }
-    return {**cell, "code": expected_code("features", cell)}
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage writes. push: whether it may go to a shared store. metric: DVC shows it as numbers."""
+
+    path: Path
+    push: bool = True
+    metric: bool = False
 
 
-def labels_cell(profile: Profile, segments: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """How an entry's regions are given dataset-wide labels: by its own backbone's tokens where they can be compared across images."""
-    backbone = segments["backbone"]
-    kind = feature_cell(profile, backbone, dataset)["kind"] if backbone else ""
-    tokens = bool(backbone) and registry.load("backbone", kind).SPEC.comparable
-    cell = {
-        "entry": segments["entry"],
-        "dataset": dataset,
-        "backbone": backbone if tokens else "",
-        "descriptor": "tokens" if tokens else "appearance",
-        "images": f"data/datasets/{dataset}/images",
-        "reads": f"data/features/{backbone}/{dataset}" if tokens else f"data/datasets/{dataset}/images/images.parquet",
-        "classes": profile.settings.label_classes,
-        "regions_per_image": profile.settings.label_regions,
-        "title": f"{segments['title']}: regions grouped into classes over the dataset",
-    }
-    return {**cell, "code": expected_code("labels", cell)}
+class Cell(BaseModel):
+    """One stage for one dataset, entry or name.
+
+    Subclasses add fields and implement ``key``, ``plan``, ``inputs``, ``description`` and ``run``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: ClassVar[str]
+    """Name of the stage: that of the module."""
+    group: ClassVar[str] = "default"
+    """Group of its asset in Dagster."""
+    kinds: ClassVar[str] = "parquet"
+    """Kind of its asset in Dagster, comma-separated."""
+    eager: ClassVar[bool] = False
+    """Cheap: Dagster may build it by itself when its inputs change."""
+    device: ClassVar[str] = ""
+    """What it needs one of at a time: 'net' or 'gpu'; see also ``pool``."""
+    preview_by: ClassVar[str | None] = None
+    """'module:function' that draws its result for people: (cell, layout) -> PNG bytes. Named as text, so that drawing does not count in
+    the stage's fingerprint."""
+
+    code: str = ""
+    """Fingerprint of the modules it runs."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.stage = cls.__module__.rpartition(".")[2]
+
+    # -- what a stage defines
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        """The cells of this stage for a profile."""
+        raise NotImplementedError
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells the cell from others of its stage."""
+        raise NotImplementedError
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        raise NotImplementedError
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        """Every file and folder that it reads, its own parameter file left out."""
+        raise NotImplementedError
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        """Every file and folder that it writes; the artefact comes first."""
+        return [Output(self.artefact(layout))]
+
+    def modules(self) -> list[str]:
+        """Plug-in modules that it runs, beside the stage's own module."""
+        return []
+
+    def run(self, layout: Layout) -> Facts:
+        """Compute the artefact, check it, and put it in place."""
+        raise NotImplementedError
+
+    # -- what follows from it
+
+    @property
+    def name(self) -> str:
+        """``segments/slic_merge/scenes``: unique among all cells, and where its artefact lies below ``data/``."""
+        return "/".join((self.stage, *self.key))
+
+    @property
+    def partition(self) -> str | None:
+        """The dataset that it belongs to, or None for a cell over all datasets."""
+        return getattr(self, "dataset", None)
+
+    @property
+    def asset(self) -> str:
+        """The name without the dataset, where the cells of several datasets make one asset."""
+        parts = self.key[:-1] if self.key and self.key[-1] == self.partition else self.key
+        return "/".join((self.stage, *parts))
+
+    @property
+    def pool(self) -> str:
+        """The limited resource that it needs: 'gpu', 'net', or '' for none."""
+        return self.device
+
+    @property
+    def pipeline(self) -> str:
+        """The DVC file that holds its stage, from the project folder."""
+        return f"{PIPELINES}/{self.partition}/dvc.yaml" if self.partition else "dvc.yaml"
+
+    @property
+    def stage_name(self) -> str:
+        """Its name inside that file."""
+        return self.asset.replace("/", "-")
+
+    @property
+    def address(self) -> str:
+        """Its name for DVC, from the project folder."""
+        return f"{self.pipeline}:{self.stage_name}" if self.partition else self.stage_name
+
+    @property
+    def file(self) -> str:
+        """Its parameter file, from the project folder."""
+        return "/".join(filter(None, (PIPELINES, self.partition, f"{self.asset}.yaml")))
+
+    def artefact(self, layout: Layout) -> Path:
+        return layout.data(self.name)
+
+    def expected_code(self) -> str:
+        """The fingerprint that the code on the disk gives it."""
+        return fingerprint([type(self).__module__, *self.modules()])
+
+    def with_code(self) -> Self:
+        return self.model_copy(update={"code": self.expected_code()})
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for its parameter file; the stage comes first, the fingerprint last."""
+        values = self.model_dump(mode="json")
+        code = values.pop("code")
+        return {"stage": self.stage, **values, "code": code}
 
 
-def entry_cell(profile: Profile, entry: str) -> tuple[Any, dict[str, Any]]:
-    given = profile.entries[entry]
-    for key in given:
-        if key not in ("method", "backbone", "params", "datasets", "title"):
-            settings = ("method", "backbone", "params", "datasets", "title")
-            raise UsageError(f"{profile.at('entries', entry, key)}: entry '{entry}' has no setting '{key}'.{did_you_mean(key, settings)}")
-    method = str(given.get("method", entry))
-    module = plugin(profile, "method", method, ("entries", entry, "method"))
-    spec = module.SPEC
-    backbone = given.get("backbone")
-    at = profile.at("entries", entry, "backbone")
-    if spec.needs and not backbone:
-        raise UsageError(f"{at}: method '{method}' needs {', '.join(spec.needs)} of a backbone. Give entry '{entry}' a line 'backbone: …'.")
-    if backbone and not spec.needs:
-        raise UsageError(f"{at}: method '{method}' looks at pixels only. Remove 'backbone' from entry '{entry}'.")
-    if backbone:
-        known = {*profile.backbones, *registry.names("backbone")}
-        if backbone not in known:
-            raise UsageError(f"{at}: Unknown backbone '{backbone}'.{did_you_mean(str(backbone), known)}")
-        facets = feature_cell(profile, backbone, "")["params"].get("facets", [])
-        for facet in spec.needs:
-            if facet not in facets:
-                raise UsageError(
-                    f"{at}: method '{method}' needs facet '{facet}', but backbone '{backbone}' writes {facets}. Add it to the backbone's 'facets'."
-                )
-    params = checked_params(
-        profile, module, _plain(given.get("params") or {}, profile, entry), ("entries", entry, "params"), f"method '{method}'"
-    )
-    encoder = feature_cell(profile, str(backbone), "") if spec.encodes else {}
-    for facet in spec.encodes:
-        if facet not in encoder["params"].get("facets", []):
-            raise UsageError(
-                f"{at}: method '{method}' encodes pieces of images as '{facet}'. Add it to the 'facets' of backbone '{backbone}'."
-            )
-    model = model_of(profile, entry, spec, params)
-    on_gpu = encoder.get("pool") == "gpu" or bool(model and str(params.get("device", "cpu")) != "cpu")
-    cell = {
-        "entry": entry,
-        "method": method,
-        "backbone": backbone or "",
-        "params": params,
-        "model": model,
-        "encoder": {k: encoder[k] for k in ("kind", "params") if encoder},
-        "pool": "gpu" if on_gpu else "",
-        "shard_images": profile.settings.shard_images,
-        "title": str(given.get("title") or spec.title),
-        "about": f"{given.get('title') or spec.title}: {spec.summary or spec.paper}",
-    }
-    return spec, {**cell, "code": expected_code("segments", cell)}
+class DatasetCell(Cell):
+    """A cell that belongs to a dataset."""
+
+    dataset: str
 
 
-def entry_datasets(profile: Profile, entry: str) -> list[str]:
-    only = profile.entries[entry].get("datasets")
-    if only is None:
-        return sorted(profile.datasets)
-    at = profile.at("entries", entry, "datasets")
-    if not isinstance(only, list) or not only:
-        raise UsageError(f"{at}: 'datasets' of entry '{entry}' must be a list of names, got {only!r}.")
-    for name in only:
-        if name not in profile.datasets:
-            raise UsageError(f"{at}: Unknown dataset '{name}'.{did_you_mean(str(name), profile.datasets)}")
-    return sorted(only)
+class EntryCell(DatasetCell):
+    """A cell of an entry on a dataset."""
+
+    entry: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.entry, self.dataset
 
 
-def model_of(profile: Profile, entry: str, spec: Any, params: Mapping[str, Any]) -> str:
-    """The folder of the trained model that an entry runs, from the project folder; empty for none."""
-    given = str(params.get("model") or "") if spec.model else ""
-    at = profile.at("entries", entry, "params", "model")
-    if not given:
-        if spec.model == "needed":
-            raise UsageError(
-                f"{at}: entry '{entry}' runs a trained student. Name it: 'params: {{model: NAME}}', a student of this profile or its folder."
-            )
-        return ""
-    if given in profile.students:
-        return f"data/models/{given}"
-    if "/" not in given and not given.startswith("."):
-        raise UsageError(
-            f"{at}: Unknown student '{given}'.{did_you_mean(given, profile.students)} A folder is written with a slash, such as ./{given}."
-        )
-    return given
+@functools.cache
+def stage_classes() -> dict[str, type[Cell]]:
+    """Stage name → its class, sorted by name: one public module of ``uss_dagster/stages`` each."""
+    package = importlib.import_module(STAGES)
+    classes = {}
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")):
+        members = vars(importlib.import_module(f"{STAGES}.{module}")).values()
+        own = [m for m in members if isinstance(m, type) and issubclass(m, Cell) and m.__module__ == f"{STAGES}.{module}"]
+        if len(own) != 1:
+            raise UsageError(f"{STAGES}.{module} defines {len(own)} stages; one class of Cell a module is expected.")
+        classes[module] = own[0]
+    return classes
 
 
-def _plain(value: Any, profile: Profile, entry: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{profile.at('entries', entry, 'params')}: 'params' of entry '{entry}' must be a mapping, got {value!r}.")
-    return value
+def cell_from_plain(values: Mapping[str, Any], file: str) -> Cell:
+    """The cell of a parameter file's values."""
+    from pydantic import ValidationError
+
+    stage = values.get("stage")
+    classes = stage_classes()
+    if not isinstance(stage, str) or stage not in classes:
+        raise UsageError(f"{file}: Unknown stage '{stage}'.{did_you_mean(str(stage), classes)} Run `uss plan`, which writes this file.")
+    try:
+        return classes[stage].model_validate({name: value for name, value in values.items() if name != "stage"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{file}: {where}: {first['msg']}. Run `uss plan`, which writes this file.") from None

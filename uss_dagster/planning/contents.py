@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from uss_dagster.artifacts.staging import PRIVATE
+from uss_dagster.hashing import sha256_of_file
+from uss_dagster.planning.layout import Layout
 from uss_dagster.files import write_whole
 
 _KNOWN = "content.json"
@@ -18,7 +19,7 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
     """A hash over the names and bytes of all files below ``paths`` (folders or files; relative ones are of ``root``); None where one is not
     on this machine. Hidden files do not count. What was read once is not read again while its size and time stay: see ``.uss/content.json``.
     """
-    store = root / PRIVATE / _KNOWN
+    store = Layout(root).private / _KNOWN
     known = _read(store)
     fresh: dict[str, list[object]] = {}
     total = hashlib.sha256()
@@ -31,8 +32,7 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
             name = os.path.abspath(path)
             entry = known.get(name)
             if entry is None or entry[:2] != [state.st_size, state.st_mtime_ns]:
-                with path.open("rb") as handle:
-                    entry = [state.st_size, state.st_mtime_ns, hashlib.file_digest(handle, "sha256").hexdigest()]
+                entry = [state.st_size, state.st_mtime_ns, sha256_of_file(path)]
             fresh[name] = entry
             total.update(f"{path.relative_to(top).as_posix()}\0{entry[2]}\n".encode())
         total.update(b"\n")
@@ -40,17 +40,6 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
         merged = {name: entry for name, entry in {**known, **fresh}.items() if name in fresh or os.path.exists(name)}
         write_whole(store, json.dumps(merged, sort_keys=True) + "\n")
     return total.hexdigest()[:16]
-
-
-def dvc_hash(folder: Path) -> str:
-    """The hash that DVC gives a folder: MD5 of the list of its files, each with its own; by it ``dvc.lock`` names a version of it."""
-    listed = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as handle:
-            digest = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        listed.append({"md5": digest, "relpath": path.relative_to(folder).as_posix()})
-    listed.sort(key=lambda entry: entry["relpath"])
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def seen_at(root: Path, paths: Iterable[Path]) -> str:

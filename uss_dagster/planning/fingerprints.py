@@ -1,9 +1,12 @@
-"""Code fingerprints: what a stage's result depends on in this package, and nothing else.
+"""Code fingerprints: a hash over all code that a stage's result depends on, and nothing else.
 
-Belongs here: the static import closure of a module inside the package and a hash over its syntax trees. Comments,
-blank lines, line breaks and docstrings do not count; a changed statement in any module of the closure does. So does what the YAML
-files of a module say: those beside it called ``<module>.yaml`` or ``<module>_<more>.yaml``; and, byte for byte, the files of the folders beside
-it that it names in ``READS = ("folder", …)``, such as templates.
+A fingerprint covers the modules that a module imports, directly or not, inside the package, as syntax trees: a changed statement counts;
+comments, blank lines, line breaks and docstrings do not. The content of YAML files counts that lie beside a module and are called
+``<module>.yaml`` or ``<module>_<more>.yaml``; and, byte for byte, the files of folders beside it that it names in
+``READS = ("folder", …)``, such as templates.
+
+Imports are not followed into ``planning`` and, from a stage, into other stages: what these decide stands in the cell's parameter file,
+which is an input of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "uss_dagster"
+PLANNING, STAGES = f"{PACKAGE}.planning", f"{PACKAGE}.stages"
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -61,25 +65,30 @@ def _listing(folder: str, _mtime: int) -> tuple[list[str], list[str]]:
 
 def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
     """The modules themselves and all that they import inside the package, imports in functions included."""
-    found: set[str] = set()
+    closed: set[str] = set()
     missing: set[str] = set()
-    asked = list(modules)
-    waiting = [*asked]
-    while waiting:
-        module = waiting.pop()
-        if module in found or module in missing:
+    first = list(modules)
+    queue = [*first]
+    while queue:
+        module = queue.pop()
+        if module in closed or module in missing or (_is_planned(module) and module not in first):
             continue
         path = _file(module, root)
         if path is None:  # a name that a module defines, not a module
-            if module in asked:
+            if module in first:
                 raise ModuleNotFoundError(f"There is no module '{module}' below {root}.")
             missing.add(module)
             continue
-        found.add(module)
+        closed.add(module)
         if parent := module.rpartition(".")[0]:
-            waiting.append(parent)
-        waiting.extend(_parsed(path, module)[1])
-    return found
+            queue.append(parent)
+        queue.extend(_parsed(path, module)[1])
+    return closed
+
+
+def _is_planned(module: str) -> bool:
+    """Its decisions stand in the parameter files of cells."""
+    return module == PLANNING or module.startswith((f"{PLANNING}.", f"{STAGES}."))
 
 
 def _file(module: str, root: Path) -> str | None:

@@ -1,137 +1,177 @@
-"""What people edit, read and checked: ``params.yaml`` laid over the profile it names, with the line in which everything stands.
-
-Belongs here: reading, names, parameters of plug-ins, and messages that say where. Does not belong here: what cells come of it (``cells``, ``plan``).
-"""
+"""What people write: ``params.yaml`` laid over the profile it names, checked, with the line in which everything stands."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from uss_dagster import registry
 from uss_dagster.errors import UsageError, UssError, did_you_mean
+from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
-PARAMS = "params.yaml"
-PROFILES = "profiles"
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+Params = dict[str, Any]
+"""Parameters of a plug-in as a person wrote them; the plug-in checks them."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Settings(_Section):
+    """What holds for every cell (section ``settings``).
+
+    Parameters
+    ----------
+    shard_images : int, default 32
+        Images in one unit of work and of resuming.
+    bootstrap : int, default 200
+        Bootstrap replicates for intervals.
+    samples : int, default 4
+        Images shown for each dataset.
+    grids : list of str, default ['full']
+        Where scores compare pixels: 'full' (the image's own) or 'HxW' in cells, such as the patch grid of a paper.
+    label_classes : int, default 0
+        Classes of the dataset-wide labels that per-image regions are given; 0 for the dataset's number of leaf classes.
+    label_regions : float, default 16
+        Number of regions an image, about, that these labels are given to.
+    """
+
+    shard_images: int = Field(32, ge=1)
+    bootstrap: int = Field(200, ge=0)
+    samples: int = Field(4, ge=1)
+    grids: list[str] = Field(["full"], min_length=1)
+    label_classes: int = Field(0, ge=0)
+    label_regions: float = Field(16.0, ge=1)
+
+    @field_validator("grids")
+    @classmethod
+    def _known_grids(cls, grids: list[str]) -> list[str]:
+        for grid in grids:
+            if grid != "full" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
+                raise ValueError(f"an evaluation grid is 'full' or height x width in cells, such as '60x60', not '{grid}'")
+        return grids
+
+
+class PluginSection(_Section):
+    """A dataset or a backbone: its kind (by default its own name) and the parameters of that plug-in."""
+
+    kind: str | None = None
+    params: Params = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        return {"kind": values.get("kind"), "params": {str(k): v for k, v in values.items() if k != "kind"}}
+
+
+class EntrySection(_Section):
+    """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults."""
+
+    method: str | None = None
+    backbone: str | None = None
+    params: Params = {}
+    datasets: list[str] | None = Field(None, min_length=1)
+    title: str | None = None
+
+
+class CuratedSection(_Section):
+    """A training set: masks of one entry or several on a dataset, filtered, with human masks where ``labels`` says so."""
+
+    dataset: str | None = None
+    entry: str | None = None
+    entries: list[str] = []
+    labels: str | bool = "none"
+    preset: str = "train"
+    params: Params = {}
+    mask_pool: Params = {}
+    title: str | None = None
+
+    @property
+    def all_entries(self) -> list[str]:
+        return self.entries or [str(self.entry)]
+
+
+class StudentSection(_Section):
+    """A student: a network trained on a curated set, and on the masks of the student ``self_train`` where it is named."""
+
+    curated: str | None = None
+    size: str = "tiny"
+    params: Params = {}
+    self_train: str | None = None
+    title: str | None = None
+    push: bool | None = None
+
+
+_SECTIONS: Mapping[str, tuple[type[_Section], str]] = {
+    "datasets": (PluginSection, "dataset"),
+    "backbones": (PluginSection, "backbone"),
+    "entries": (EntrySection, "entry"),
+    "curated": (CuratedSection, "curated"),
+    "students": (StudentSection, "student"),
+}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What holds for every cell. shard_images: images in one unit of work and resuming. bootstrap: replicates for intervals.
-    samples: pictures shown for each dataset. grids: where scores compare pixels, 'full' (the image's own) or 'HxW', such as the
-    patch grid of a paper. label_classes, label_regions: of the labels that per-image regions are given for dataset-wide scores,
-    how many (0: as many as the dataset has leaf classes), and for about how many regions an image."""
-
-    shard_images: int = 32
-    bootstrap: int = 200
-    samples: int = 4
-    grids: tuple[str, ...] = ("full",)
-    label_classes: int = 0
-    label_regions: float = 16.0
-
-    def __post_init__(self) -> None:
-        if self.shard_images < 1 or self.bootstrap < 0 or self.samples < 1:
-            raise ValueError("shard_images and samples must be at least 1, bootstrap at least 0.")
-        if self.label_classes < 0 or self.label_regions < 1:
-            raise ValueError("label_classes must be at least 0, label_regions at least 1.")
-        for grid in self.grids:
-            if grid != "full" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
-                raise ValueError(f"an evaluation grid is 'full' or height x width in cells, such as '60x60', not '{grid}'.")
-
-
-@dataclass
 class Profile:
-    """A merged profile: the file named in params.yaml with params.yaml's own sections laid over it."""
+    """A merged profile: the file named in params.yaml with params.yaml's own sections laid over it.
+
+    ``lines`` maps the keys of every value to the 'file:line' where it stands.
+    """
 
     name: str
     settings: Settings
-    datasets: dict[str, dict[str, Any]]
-    backbones: dict[str, dict[str, Any]]
-    entries: dict[str, dict[str, Any]]
+    datasets: dict[str, PluginSection]
+    backbones: dict[str, PluginSection]
+    entries: dict[str, EntrySection]
     metrics: list[str]
-    curated: dict[str, dict[str, Any]] = field(default_factory=dict)
-    students: dict[str, dict[str, Any]] = field(default_factory=dict)
-    where: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    curated: dict[str, CuratedSection]
+    students: dict[str, StudentSection]
+    lines: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
     def at(self, *keys: str) -> str:
-        """'file:line' of a key, for messages."""
-        for length in range(len(keys), 0, -1):
-            if keys[:length] in self.where:
-                return self.where[keys[:length]]
-        return PARAMS
+        """'file:line' of a key, or of the nearest one above it."""
+        return _line(self.lines, keys)
 
 
 def find_root(start: Path | None = None) -> Path:
     """The project folder: the nearest one upwards that holds params.yaml and dvc.yaml."""
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / PARAMS).exists() and (folder / "dvc.yaml").exists():
-            return folder
-    raise UsageError(f"No {PARAMS} and dvc.yaml in {here} or above. Run this inside a clone of the project.")
+    folder = (start or Path.cwd()).resolve()
+    for candidate in (folder, *folder.parents):
+        if (candidate / PARAMS).exists() and (candidate / "dvc.yaml").exists():
+            return candidate
+    raise UsageError(f"No {PARAMS} and dvc.yaml in {folder} or above. Run this inside a clone of the project.")
 
 
 def read_profile(root: Path, name: str | None = None) -> Profile:
     """Read params.yaml and the profile it (or ``name``) names, and lay the one over the other."""
-    own = YamlFile(root / PARAMS)
-    known = sorted(p.stem for p in (root / PROFILES).glob("*.yaml"))
-    chosen = name or own.data.get("profile")
-    if chosen is None:
+    layout = Layout(root)
+    own = YamlFile(layout.params)
+    known = sorted(path.stem for path in (root / PROFILES).glob("*.yaml"))
+    profile = name or own.data.get("profile")
+    if profile is None:
         raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(known)}.")
-    if chosen not in known:
+    if profile not in known:
         at = "--profile" if name else own.at("profile")
-        raise UsageError(f"{at}: Unknown profile '{chosen}'.{did_you_mean(str(chosen), known)}")
-    base = YamlFile(root / PROFILES / f"{chosen}.yaml", f"{PROFILES}/{chosen}.yaml")
-    sections = ("datasets", "backbones", "entries", "curated", "students")
-    merged: dict[str, dict[str, Any]] = {s: {} for s in sections}
-    settings: dict[str, Any] = {}
-    metrics: list[str] | None = None
-    where: dict[tuple[str, ...], str] = {}
-    for file in (base, own):
-        for key, value in file.data.items():
-            allowed = {*sections, "settings", "metrics", *(("profile", "orchestration") if file is own else ("title",))}
-            if key not in allowed:
-                raise UsageError(f"{file.at(key)}: Unknown section '{key}'.{did_you_mean(key, allowed)}")
-            if key == "orchestration":  # read by what Dagster loads: no cell depends on it
-                continue
-            if key in sections:
-                for item, spec in _mapping_at(value, file, key).items():
-                    where[key, str(item)] = file.at(key, str(item))
-                    if spec is False:
-                        if item not in merged[key]:
-                            raise UsageError(
-                                f"{file.at(key, item)}: '{item}' is switched off, but no '{item}' is in {key}.{did_you_mean(item, merged[key])}"
-                            )
-                        del merged[key][item]
-                        continue
-                    _check_name(str(item), file.at(key, str(item)))
-                    given = _mapping_at(spec, file, key, str(item))
-                    for inner in given:
-                        where[key, str(item), str(inner)] = file.at(key, str(item), str(inner))
-                        if isinstance(given[inner], dict):
-                            for parameter in given[inner]:
-                                where[key, str(item), str(inner), str(parameter)] = file.at(key, str(item), str(inner), str(parameter))
-                    merged[key][item] = _overlay(merged[key].get(item, {}), given)
-            elif key == "settings":
-                settings.update(_mapping_at(value, file, key))
-                where.update({(key, str(k)): file.at(key, str(k)) for k in settings if (key, str(k)) not in where})
-            elif key == "metrics":
-                if not isinstance(value, list) or not value:
-                    raise UsageError(f"{file.at(key)}: metrics must be a list of names, got {value!r}.")
-                metrics = value
-                where[("metrics",)] = file.at(key)
-    with located(where.get(("settings", next(iter(settings), "")), base.shown)):
-        filled = registry.build_params(Settings, settings, "settings")
-    named = merged["datasets"], merged["backbones"], merged["entries"]
-    return Profile(str(chosen), filled, *named, metrics or ["covering"], merged["curated"], merged["students"], where)
+        raise UsageError(f"{at}: Unknown profile '{profile}'.{did_you_mean(str(profile), known)}")
+    merger = _Merger()
+    merger.add(YamlFile(layout.profile(profile), f"{PROFILES}/{profile}.yaml"), extra={"title"})
+    merger.add(own, extra={"profile", "orchestration"})  # 'orchestration' is read by what Dagster loads: no cell depends on it
+    return merger.profile(str(profile))
 
 
 def activate(path: Path, profile: str) -> None:
+    """Rewrite the line of params.yaml that names the profile."""
     text = path.read_text(encoding="utf-8")
     new, count = re.subn(r"(?m)^profile:[ \t]*[^\s#]+", f"profile: {profile}", text, count=1)
     if not count:
@@ -140,24 +180,92 @@ def activate(path: Path, profile: str) -> None:
         path.write_text(new, encoding="utf-8")
 
 
-# -- names and parameters -----------------------------------------------------------------------------------
+# -- merging files ------------------------------------------------------------------------------------------
 
 
-def plugin(profile: Profile, family: str, name: str, keys: tuple[str, ...]) -> Any:
-    with located(profile.at(*keys)):
-        return registry.load(family, name)
+class _Merger:
+    """Collects the sections of files, later ones over earlier ones, and the line of every key."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, Params]] = {section: {} for section in _SECTIONS}
+        self.settings: Params = {}
+        self.metrics: list[str] = ["covering"]
+        self.lines: dict[tuple[str, ...], str] = {}
+
+    def add(self, file: YamlFile, extra: set[str]) -> None:
+        known = {*_SECTIONS, "settings", "metrics", *extra}
+        for section, value in file.data.items():
+            if section not in known:
+                raise UsageError(f"{file.at(section)}: Unknown section '{section}'.{did_you_mean(section, known)}")
+            if section in _SECTIONS:
+                for item, values in _mapping(value, file, section).items():
+                    self._add_item(file, section, str(item), values)
+            elif section == "settings":
+                settings = _mapping(value, file, section)
+                self.settings.update(settings)
+                self._note(file, settings, section)
+            elif section == "metrics":
+                if not isinstance(value, list) or not value:
+                    raise UsageError(f"{file.at(section)}: metrics must be a list of names, got {value!r}.")
+                self.metrics = value
+                self._note(file, {}, section)
+
+    def profile(self, name: str) -> Profile:
+        """All sections, validated."""
+        checked = {
+            section: {item: self._validate(cls, values, noun, section, item) for item, values in self.sections[section].items()}
+            for section, (cls, noun) in _SECTIONS.items()
+        }
+        settings = self._validate(Settings, self.settings, "settings", "settings")
+        return Profile(name=name, settings=settings, metrics=self.metrics, lines=self.lines, **checked)  # type: ignore[arg-type]
+
+    def _add_item(self, file: YamlFile, section: str, item: str, values: object) -> None:
+        items = self.sections[section]
+        if values is False:
+            if item not in items:
+                at = file.at(section, item)
+                raise UsageError(f"{at}: '{item}' is switched off, but no '{item}' is in {section}.{did_you_mean(item, items)}")
+            del items[item]
+            return
+        if not _NAME.fullmatch(item):
+            suggestion = re.sub(r"[^a-z0-9]+", "_", item.lower()).strip("_") or "my_entry"
+            raise UsageError(
+                f"{file.at(section, item)}: '{item}' cannot be a name. Use a-z, 0-9 and single underscores, such as '{suggestion}'."
+            )
+        mapping = _mapping(values, file, section, item)
+        self._note(file, mapping, section, item)
+        items[item] = _overlay(items.get(item, {}), mapping)
+
+    def _note(self, file: YamlFile, value: object, *keys: str) -> None:
+        """Record the lines of a mapping and of everything below it."""
+        self.lines[keys] = file.at(*keys)
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                self._note(file, inner, *keys, str(name))
+
+    def _validate(self, cls: type[_S], values: Params, noun: str, *keys: str) -> _S:
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = tuple(str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part)
+            at = _line(self.lines, (*keys, *path))
+            owner = noun if noun == "settings" else f"{noun} '{keys[-1]}'"
+            setting = path[0] if path else ""
+            if first["type"] == "extra_forbidden":
+                raise UsageError(f"{at}: {owner} has no setting '{setting}'.{did_you_mean(setting, cls.model_fields)}") from None
+            if first["type"] == "dict_type":
+                raise UsageError(f"{at}: '{setting}' of {owner} must be a mapping, got {first['input']!r}.") from None
+            if first["type"] == "bool_type":
+                raise UsageError(f"{at}: '{setting}' of {owner} is true or false, got {first['input']!r}.") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{at}: '{setting}' of {owner}: {reason[0].lower()}{reason[1:]}, got {first['input']!r}.") from None
 
 
-def checked_params(profile: Profile, module: Any, given: Mapping[str, Any], keys: tuple[str, ...], owner: str) -> dict[str, Any]:
-    for name in given:
-        if name not in {f.name for f in dataclasses.fields(module.SPEC.params)}:
-            with located(profile.at(*keys, name)):
-                registry.build_params(module.SPEC.params, {name: given[name]}, owner)
-    with located(profile.at(*keys, *list(given)[:1])):
-        return registry.params_to_dict(registry.build_params(module.SPEC.params, given, owner))
+_S = TypeVar("_S", bound=_Section)
 
 
-def _mapping_at(value: Any, file: YamlFile, *keys: str) -> dict[str, Any]:
+def _mapping(value: object, file: YamlFile, *keys: str) -> Params:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -165,33 +273,42 @@ def _mapping_at(value: Any, file: YamlFile, *keys: str) -> dict[str, Any]:
     return value
 
 
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _overlay(below: Params, above: Params) -> Params:
     """``above`` laid over ``below``; mappings are merged, everything else is replaced."""
     result = dict(below)
     for key, value in above.items():
-        mergeable = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _overlay(result[key], value) if mergeable else value
+        old = result.get(key)
+        result[key] = _overlay(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return result
 
 
-def _check_name(name: str, at: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{at}: '{name}' cannot be a name. Use a-z, 0-9 and single underscores, such as '{_suggest(name)}'.")
+def _line(lines: Mapping[tuple[str, ...], str], keys: tuple[str, ...]) -> str:
+    return next((lines[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in lines), PARAMS)
 
 
-def _suggest(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_entry"
+# -- plug-ins -----------------------------------------------------------------------------------------------
 
 
-class located:  # noqa: N801 - reads as a statement
+def load_plugin(profile: Profile, family: Literal["method", "backbone", "dataset", "metric"], name: str, *keys: str) -> Any:
+    """The module of a plug-in that a profile names at ``keys``."""
+    with errors_at(profile.at(*keys)):
+        return registry.load(family, name)
+
+
+def complete_params(profile: Profile, params_class: type, values: Params, owner: str, *keys: str) -> Params:
+    """All parameters of a class as plain values: those of a profile at ``keys``, and defaults for the rest."""
+    for name in values:
+        if name not in {field.name for field in dataclasses.fields(params_class)}:
+            with errors_at(profile.at(*keys, name)):
+                registry.build_params(params_class, {name: values[name]}, owner)
+    with errors_at(profile.at(*keys, *list(values)[:1])):
+        return registry.params_to_dict(registry.build_params(params_class, values, owner))
+
+
+@contextmanager
+def errors_at(place: str) -> Iterator[None]:
     """Puts 'file:line: ' before the message of an error raised inside."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UssError):
-            raise type(error)(f"{self.at}: {error}") from None
+    try:
+        yield
+    except UssError as error:
+        raise type(error)(f"{place}: {error}") from None

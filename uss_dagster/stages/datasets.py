@@ -1,314 +1,99 @@
-"""``datasets``: examples of an adapter → ``images/`` (tar shards, index), ``truth/`` (regions, classes), manifest.
-
-Examples come one by one and nothing of one is kept but its row of the index, so that memory does not grow with images. Each picture is
-read to its end once, when it is added; what lies on the disk is then held against its hash.
-"""
+"""``datasets``: examples of an adapter → images, ground truth, manifest."""
 
 from __future__ import annotations
 
-import collections
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import ClassVar, Self
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import (
-    MOST_SENTENCES,
-    Report,
-    check_contract,
-    check_expectations,
-    expect,
-    no_nan,
-    sorted_unique,
-    valid_regions,
-)
-from uss_dagster.artifacts.image_files import measure
-from uss_dagster.artifacts.images import Images, ImageShards, digest
-from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.schemas import IMAGES
-from uss_dagster.artifacts.shards import worker_count
-from uss_dagster.artifacts.staging import Staging, read_manifest, remove
-from uss_dagster.artifacts.tables import RegionsWriter, read_table, region_tables, write_table
+from uss_dagster.artifacts.staging import Staging
 from uss_dagster.datasets.formats.class_trees import spec_of
-from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
-from uss_dagster.regions.classes import INNER
-
-T = TypeVar("T")
-R = TypeVar("R")
-FEW_DUPLICATES = 1000
-"""Byte-equal images are refused where there is more than one in so many: official releases hold a few."""
+from uss_dagster.datasets.preparation.checks import validate
+from uss_dagster.datasets.preparation.prepare import prepare
+from uss_dagster.planning.cells import DatasetCell, Facts, Output, Plugin
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import complete_params, load_plugin
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    module = registry.load("dataset", cell["kind"])
-    params = registry.build_params(module.SPEC.params, cell["params"], f"dataset '{key}'")
-    spec = spec_of(module, params)
-    staging = Staging(root, f"datasets {key}", cell)
-    counts = prepare(module, params, staging.folder, f"datasets {key}")
-    if spec.classes is not None:
-        (staging.folder / "truth" / "classes.json").write_text(spec.classes.to_json(), encoding="utf-8")
-    staging.publish(
-        root / "data" / "datasets" / key,
-        validate(key, staging.folder, spec),
-        {
-            "dataset": key,
-            "kind": cell["kind"],
+class Datasets(DatasetCell):
+    """The images and the ground truth of a dataset.
+
+    Parameters
+    ----------
+    adapter
+        The adapter and its parameters.
+    truth
+        Kind of ground truth: 'classes', 'annotators', 'instances' or 'none'.
+    content
+        Hash of the folders outside the project that the adapter reads; '' where it reads none.
+    """
+
+    group: ClassVar[str] = "data"
+    device: ClassVar[str] = "net"
+
+    adapter: Plugin
+    shard_images: int
+    title: str
+    truth: str
+    licence: str
+    citation: str
+    content: str = ""
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        for name, section in profile.datasets.items():
+            kind = section.kind or name
+            module = load_plugin(profile, "dataset", kind, "datasets", name)
+            params = complete_params(profile, module.SPEC.params, section.params, f"dataset '{kind}'", "datasets", name)
+            built = registry.build_params(module.SPEC.params, params, f"dataset '{kind}'")
+            yield cls(
+                dataset=name,
+                adapter=Plugin(family="dataset", name=kind, params=params),
+                shard_images=profile.settings.shard_images,
+                title=module.SPEC.title,
+                truth=module.truth(built) if hasattr(module, "truth") else module.SPEC.truth,
+                licence=module.SPEC.licence,
+                citation=module.SPEC.citation,
+                content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",
+            )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.dataset,)
+
+    @property
+    def description(self) -> str:
+        return self.title
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        return []
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        return [Output(self.artefact(layout), push=False)]
+
+    def modules(self) -> list[str]:
+        return [self.adapter.module_name]
+
+    def run(self, layout: Layout) -> Facts:
+        module, params = self.adapter.module, self.adapter.build()
+        spec = spec_of(module, params)
+        staging = Staging(layout.private, self.name, self.to_plain())
+        counts = prepare(module, params, staging.folder, self.name)
+        if spec.classes is not None:
+            (staging.folder / "truth" / "classes.json").write_text(spec.classes.to_json(), encoding="utf-8")
+        manifest = {
+            "dataset": self.dataset,
+            "kind": self.adapter.name,
             "title": module.SPEC.title,
             "truth": spec.truth,
             "licence": module.SPEC.licence,
             "citation": module.SPEC.citation,
             "homepage": module.SPEC.homepage,
-            "params": cell["params"],
+            "params": self.adapter.params,
             "counts": counts,
-        },
-    )
-    return dict(counts)
-
-
-def prepare(module: Any, params: Any, folder: Path, what: str, keep: bool = True) -> dict[str, int]:
-    """Write ``images/`` and ``truth/`` of a dataset; returns the numbers of images and regions. keep: write the images, not only their index."""
-    for part in ("images", "truth"):  # an adapter is read from start to end: nothing to resume
-        remove(folder / part)
-        (folder / part).mkdir()
-    images = ImageShards(folder / "images", keep=keep)
-    truth = RegionsWriter(folder / "truth" / "regions.parquet")
-    try:
-        with Progress(what, _expected(module.SPEC, params)) as progress:
-            for example, ((height, width), sha256) in _beside(_measured, module.examples(params)):
-                if example.truth.shape != (height, width):
-                    raise BadData(
-                        f"Image '{example.image_id}' is {height}×{width}, its ground truth is {example.truth.shape[0]}×{example.truth.shape[1]} "
-                        "(height×width). They must be equal: check that mask and image belong together."
-                    )
-                images.add(example.image_id, example.image, example.suffix, height, width, example.split, sha256)
-                truth.add(example.image_id, example.truth)
-                progress.advance()
-    finally:
-        images.close()
-        truth.close()
-    index = images.table()
-    write_table(folder / "images" / "images.parquet", index, IMAGES)
-    return {"images": index.num_rows, "regions": truth.rows}
-
-
-def _measured(example: Any) -> tuple[tuple[int, int], str]:
-    return measure(example.image, example.image_id), digest(example.image)
-
-
-def _beside(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """(item, its result) in order; the work runs in threads (Pillow and hashes let others run), a few items ahead."""
-    threads = worker_count(4)
-    waiting: collections.deque[tuple[T, Future[R]]] = collections.deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append((item, pool.submit(work, item)))
-                while len(waiting) > 2 * threads or (waiting and waiting[0][1].done()):
-                    first, result = waiting.popleft()
-                    yield first, result.result()
-            for first, result in waiting:
-                yield first, result.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _expected(spec: Any, params: Any) -> int:
-    """Images to expect, for the progress bar only; 0 where it cannot be told."""
-    limit = getattr(params, "images", None) or getattr(params, "limit", None)
-    split = spec.counts.get(getattr(params, "split", None), 0)
-    return int(min(limit, split) if limit and split else limit or split)
-
-
-# -- the gate -----------------------------------------------------------------------------------------------------
-
-
-def validate(key: str, folder: Path, spec: Any, stored: bool = True, reread: bool = False) -> Report:
-    """The verdict on a prepared dataset. spec: with the truth and the classes that its parameters ask for. stored: its images lie there
-    too. reread: decode them again, not only hold them against their hashes. Rows of regions pass by one group at a time."""
-    report = Report(f"datasets {key}")
-    images = read_table(folder / "images" / "images.parquet", IMAGES)
-    check_contract(report, "there are images", [] if images.num_rows else ["The dataset is empty."])
-    check_contract(report, "image ids ascend and are unique", sorted_unique(images, ["image_id"]))
-    if stored:
-        check_contract(report, "every image is what was written", _as_written(folder / "images", reread))
-    few, equal = _same_files(images)
-    check_contract(report, "no two images are the same file", [] if few else equal)
-    regions = _Regions(images, spec)
-    regions.read(folder / "truth" / "regions.parquet")
-    for rule, problems in regions.problems.items():
-        check_contract(report, rule, problems)
-    check_expectations(
-        report,
-        regions.frame(),
-        [
-            expect("expect_column_values_to_be_unique", column="image_id"),
-            expect("expect_column_values_to_match_regex", column="sha256", regex="^[0-9a-f]{64}$"),
-            expect("expect_column_values_to_be_between", column="height", min_value=1, max_value=100_000),
-            expect("expect_column_values_to_be_between", column="width", min_value=1, max_value=100_000),
-            expect("expect_column_values_to_not_be_null", column="split"),
-            expect("expect_column_pair_values_to_be_equal", column_A="height", column_B="truth_height"),
-            expect("expect_column_pair_values_to_be_equal", column_A="width", column_B="truth_width"),
-            expect("expect_column_values_to_be_between", column="lowest_label", min_value=-1),
-            expect("expect_column_values_to_be_between", column="highest_label", max_value=len(spec.classes) - 1 if spec.classes else -1),
-        ],
-    )
-    _counts(report, images, spec)
-    for rule, message in regions.remarks(few, equal):
-        report.add(rule, True, message)
-    return report
-
-
-def check(name: str, root: Path | None, given: Callable[[type, str], dict[str, Any]]) -> Report:
-    """The verdict on the prepared dataset ``name`` of a project, every image decoded again; or, where there is none, on the source of
-    that name, read whole without being written. given: parameter class and owner → parameters of the source."""
-    folder = root / "data" / "datasets" / name if root else None
-    if folder is not None and folder.is_dir():
-        manifest = read_manifest(folder)
-        module = registry.load("dataset", manifest["kind"])
-        params = registry.build_params(module.SPEC.params, manifest["params"], f"dataset '{name}'")
-        return validate(name, folder, spec_of(module, params), reread=True)
-    module = registry.load("dataset", name)
-    owner = f"dataset '{name}'"
-    params = registry.build_params(module.SPEC.params, given(module.SPEC.params, owner), owner)
-    with tempfile.TemporaryDirectory(prefix="uss-check-") as scratch:
-        prepare(module, params, Path(scratch), f"check {name}", keep=False)
-        return validate(name, Path(scratch), spec_of(module, params), stored=False)
-
-
-def _as_written(folder: Path, reread: bool) -> Iterator[str]:
-    images = Images(folder)
-
-    def wrong(image_id: str) -> str:
-        try:
-            data = images.encoded(image_id)
-            found = measure(data, f"Image '{image_id}'") if reread else images.shape(image_id)
-        except BadData as error:
-            return str(error)
-        return "" if found == images.shape(image_id) else f"Image '{image_id}' decodes to {found}, its row says {images.shape(image_id)}."
-
-    yield from filter(None, (sentence for _, sentence in _beside(wrong, images.ids)))
-
-
-def _same_files(images: pa.Table) -> tuple[bool, list[str]]:
-    """(whether they are few enough for an official release, a sentence for each image that is a copy of an earlier one)."""
-    first: dict[str, str] = {}
-    found = []
-    for image_id, sha256 in zip(images["image_id"].to_pylist(), images["sha256"].to_pylist(), strict=True):
-        if first.setdefault(sha256, image_id) != image_id:
-            found.append(f"Images '{first[sha256]}' and '{image_id}' are byte-equal.")
-    return len(found) * FEW_DUPLICATES <= images.num_rows, found
-
-
-def _counts(report: Report, images: pa.Table, spec: Any) -> None:
-    """Images of each split beside those of the official one: fewer are a sample, which is said; more cannot be."""
-    for row in images.group_by("split").aggregate([("image_id", "count")]).sort_by("split").to_pylist():
-        split, found = row["split"], row["image_id_count"]
-        official = spec.counts.get(split)
-        if official is not None:
-            said = f"a sample: {found:,} of {official:,} images." if found < official else f"all {official:,} images."
-            more = f"{found:,} images, but the official split has {official:,}. Another release, or extracted twice into one folder."
-            report.add(f"images of split '{split}'", found <= official, said if found <= official else more)
-
-
-class _Regions:
-    """What the regions of a dataset say, gathered group by group."""
-
-    def __init__(self, images: pa.Table, spec: Any) -> None:
-        self.images = images
-        self.classes: ClassTree | None = spec.classes
-        self.overlap = spec.truth in ("annotators", "instances")
-        self.ids = images["image_id"].combine_chunks()
-        rows = images.num_rows
-        self.count = np.zeros(rows, np.int64)
-        self.height, self.width = images["height"].to_numpy().copy(), images["width"].to_numpy().copy()
-        self.lowest, self.highest = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
-        self.seen = np.zeros(len(self.classes) if self.classes else 0, np.int64)
-        self.last: tuple[str, int] | None = None
-        self.problems: dict[str, list[str]] = {
-            rule: []
-            for rule in (
-                "regions are sorted by image",
-                "scores of regions are numbers",
-                "regions decode, nest and do not overlap",
-                "labels are classes of the class tree",
-                "ground truth belongs to images",
-            )
         }
-
-    def read(self, path: Path) -> None:
-        try:
-            for rows in region_tables([path]):
-                self._group(rows)
-        except BadData as error:
-            self._note("regions decode, nest and do not overlap", [str(error)])
-
-    def _note(self, rule: str, problems: Iterable[str]) -> None:
-        """Keep the first sentences, and as many more as tell that there are many."""
-        kept = self.problems[rule]
-        for problem in problems:
-            if len(kept) > 50 * MOST_SENTENCES:
-                break
-            kept.append(problem)
-
-    def _group(self, rows: pa.Table) -> None:
-        self._note("regions are sorted by image", self._unsorted(rows))
-        self._note("scores of regions are numbers", no_nan(rows, ["score"]))
-        self._note("regions decode, nest and do not overlap", valid_regions([rows], self.overlap))
-        label = rows["label"].to_numpy()
-        strange = np.flatnonzero((label < -1) | (label >= len(self.seen)))
-        for row in strange[: MOST_SENTENCES + 1]:
-            image_id, region = rows["image_id"][int(row)].as_py(), rows["region"][int(row)].as_py()
-            known = f"-1 for none, 0..{len(self.seen) - 1}" if len(self.seen) else "-1 for none"
-            self._note(
-                "labels are classes of the class tree",
-                [f"Image {image_id}, region {region}: label {label[row]} is no class (known: {known})."],
-            )
-        np.add.at(self.seen, label[(label >= 0) & (label < len(self.seen))], 1)
-        place = pc.index_in(rows["image_id"], value_set=self.ids)
-        if place.null_count:
-            strangers = sorted(set(rows["image_id"].filter(pc.is_null(place)).to_pylist()))
-            self._note("ground truth belongs to images", [f"Ground truth of unknown images: {strangers[:5]}."])
-        known_rows = np.asarray(pc.is_valid(place))
-        where = pc.fill_null(place, 0).to_numpy()[known_rows]
-        label = label[known_rows].astype(np.int64)
-        np.add.at(self.count, where, 1)
-        np.minimum.at(self.lowest, where, label)
-        np.maximum.at(self.highest, where, label)
-        self.height[where] = rows["height"].to_numpy()[known_rows]
-        self.width[where] = rows["width"].to_numpy()[known_rows]
-
-    def _unsorted(self, rows: pa.Table) -> Iterator[str]:
-        if rows.num_rows:
-            first = (rows["image_id"][0].as_py(), rows["region"][0].as_py())
-            if self.last is not None and not self.last < first:
-                yield f"Row {first} follows {self.last}."
-            self.last = (rows["image_id"][-1].as_py(), rows["region"][-1].as_py())
-        yield from sorted_unique(rows, ["image_id", "region"])
-
-    def frame(self) -> Any:
-        """One row an image, for the suite."""
-        frame = self.images.select(["image_id", "sha256", "height", "width", "split"]).to_pandas()
-        return frame.assign(truth_height=self.height, truth_width=self.width, lowest_label=self.lowest, highest_label=self.highest)
-
-    def remarks(self, few: bool, equal: list[str]) -> Iterator[tuple[str, str]]:
-        """(what, sentence) of what is worth knowing and no fault."""
-        if few and equal:
-            yield "copies among the images", f"{len(equal)} images are copies of others, such as: {equal[0]}"
-        if len(self.count):
-            none = int((self.count == 0).sum())
-            yield (
-                "regions in an image",
-                f"{self.count.min()} to {self.count.max()}, {self.count.mean():.1f} on average; none in {none:,} images.",
-            )
-        if self.classes is not None:
-            leaves = [node for node, kind in enumerate(self.classes.kind) if kind != INNER]
-            absent = [self.classes.names[node] for node in leaves if not self.seen[node]]
-            shown = f"; absent: {', '.join(absent[:12])}{', …' if len(absent) > 12 else ''}" if absent else ""
-            yield "classes that occur", f"{len(leaves) - len(absent)} of {len(leaves)}{shown}."
+        staging.publish(self.artefact(layout), validate(self.dataset, staging.folder, spec), manifest)
+        return dict(counts)

@@ -5,103 +5,145 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import FEATURES
-from uss_dagster.artifacts.shard_store import bring_back, forget_others, keep, shard_key
-from uss_dagster.artifacts.shards import map_shards, result_facts
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
-from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.errors import BadData, TryAgain, UsageError, did_you_mean
+from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import Profile, complete_params, load_plugin
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    folder = root / "data" / "datasets" / cell["dataset"] / "images"
-    images = Images(folder)
-    module = registry.load("backbone", cell["kind"])
-    staging = Staging(root, f"features {key}", [cell, images.identity])
-    shards = images.shards(cell["shard_images"])
-    jobs = [(number, ids, shard_key("features", key, cell, number, images.contents(ids))) for number, ids in enumerate(shards)]
-    work = functools.partial(_shard, cell=cell, folder=folder, target=staging)
-    done: list[dict[str, Any]] = []
-    with Progress(f"features {key}", len(images)) as progress:
-        for result in map_shards(work, jobs, workers=1 if module.SPEC.device else None):
-            progress.advance(int(result["images"] + result["resumed"] + result["reused"]))
-            done.append(result)
-    index = pa.concat_tables(read_table(staging.folder / "parts" / f"{_name(n)}.parquet", FEATURES) for n, _, _ in jobs)
-    staging.write(
-        "index.parquet", lambda path: write_table(path, index.sort_by([("image_id", "ascending"), ("facet", "ascending")]), FEATURES)
-    )
-    for part in (staging.folder / "parts").iterdir():
-        part.unlink()
-    (staging.folder / "parts").rmdir()
-    facts = result_facts(done)
-    staging.publish(
-        root / "data" / "features" / cell["backbone"] / cell["dataset"],
-        validate(key, staging.folder, cell["params"].get("facets", []), images),
-        {
-            "backbone": cell["backbone"],
-            "kind": cell["kind"],
-            "comparable": module.SPEC.comparable,
-            "dataset": cell["dataset"],
-            "params": cell["params"],
+class Features(DatasetCell):
+    """The features of a dataset's images from a backbone.
+
+    Parameters
+    ----------
+    backbone
+        Name of the backbone in the profile.
+    encoder
+        The backbone plug-in and its parameters.
+    """
+
+    group: ClassVar[str] = "features"
+    kinds: ClassVar[str] = "numpy"
+
+    backbone: str
+    encoder: Plugin
+    shard_images: int
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        pairs = {
+            (str(entry.backbone), dataset)
+            for name, entry in profile.entries.items()
+            if entry.backbone
+            for dataset in datasets_of_entry(profile, name)
+        }
+        for backbone, dataset in sorted(pairs):
+            encoder = encoder_of(profile, backbone)
+            yield cls(dataset=dataset, backbone=backbone, encoder=encoder, shard_images=profile.settings.shard_images)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.backbone, self.dataset
+
+    @property
+    def description(self) -> str:
+        return str(self.encoder.spec.title)
+
+    @property
+    def pool(self) -> str:
+        return "gpu" if self.encoder.spec.device else ""
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        return [layout.images(self.dataset)]
+
+    def modules(self) -> list[str]:
+        return [self.encoder.module_name]
+
+    def run(self, layout: Layout) -> Facts:
+        images = Images(layout.images(self.dataset))
+        plain = self.to_plain()
+        staging = Staging(layout.private, self.name, [plain, images.identity])
+        runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
+        jobs = []
+        for number, ids in enumerate(images.shards(self.shard_images)):
+            shard = f"shard-{number:05d}"
+            files = (f"{shard}.safetensors", f"parts/{shard}.parquet")
+            jobs.append(ShardJob(files, shard_key(plain, number, images.contents(ids)), (shard, ids), len(ids)))
+        work = functools.partial(_compute, encoder=self.encoder, folder=images.folder)
+        totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None)
+        _join_index(staging, [job.files[1] for job in jobs])
+        facets = self.encoder.params.get("facets", [])
+        manifest = {
+            "backbone": self.backbone,
+            "kind": self.encoder.name,
+            "comparable": self.encoder.spec.comparable,
+            "dataset": self.dataset,
+            "params": self.encoder.params,
             "counts": {"images": len(images)},
-        },
-    )
-    forget_others(staging, {kept for _, _, kept in jobs})
-    return {**facts, "seconds_per_image": round(facts["seconds_computing"] / max(facts["images"], 1), 4), "shards": len(jobs)}
+        }
+        staging.publish(self.artefact(layout), validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images), manifest)
+        runner.evict_others(jobs)
+        per_image = round(totals.seconds_computing / max(totals.images, 1), 4)
+        return {**vars(totals), "seconds_per_image": per_image, "shards": len(jobs)}
 
 
-def _name(number: int) -> str:
-    return f"shard-{number:05d}"
+def encoder_of(profile: Profile, backbone: str) -> Plugin:
+    """The plug-in behind a backbone of the profile, or behind a plug-in's own name."""
+    section = profile.backbones.get(backbone)
+    kind = (section.kind if section else None) or backbone
+    module = load_plugin(profile, "backbone", kind, "backbones", backbone)
+    values = section.params if section else {}
+    params = complete_params(profile, module.SPEC.params, values, f"backbone '{kind}'", "backbones", backbone)
+    return Plugin(family="backbone", name=kind, params=params)
 
 
-def _shard(job: tuple[int, list[str], str], cell: dict[str, Any], folder: Path, target: Staging) -> dict[str, Any]:
-    """One shard: its index part is written last, so where that exists the shard is whole."""
+def datasets_of_entry(profile: Profile, entry: str) -> list[str]:
+    """The datasets that an entry runs on, sorted."""
+    only = profile.entries[entry].datasets
+    for name in only or ():
+        if name not in profile.datasets:
+            raise UsageError(f"{profile.at('entries', entry, 'datasets')}: Unknown dataset '{name}'.{did_you_mean(name, profile.datasets)}")
+    return sorted(only or profile.datasets)
+
+
+def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path) -> float:
+    """One shard; returns the seconds of the backbone alone."""
     from safetensors.numpy import save_file
 
-    number, ids, kept = job
-    name = _name(number)
-    files = [f"{name}.safetensors", f"parts/{name}.parquet"]
-    if all(target.has(file) for file in files):
-        return {"images": 0, "resumed": len(ids), "reused": 0, "seconds_computing": 0.0}
-    if bring_back(target, kept, files):
-        return {"images": 0, "resumed": 0, "reused": len(ids), "seconds_computing": 0.0}
+    shard, ids = item
     images = Images(folder)
-    extract = loaded(cell["kind"], json.dumps(cell["params"], sort_keys=True))
-    pixels = [images.pixels(i) for i in ids]
+    extract = loaded(encoder.name, json.dumps(encoder.params, sort_keys=True))
+    pixels = [images.pixels(image_id) for image_id in ids]
     started = time.perf_counter()
-    facets = extract(pixels)
+    facets_of_images = extract(pixels)
     seconds = time.perf_counter() - started
     tensors: dict[str, np.ndarray] = {}
     rows = []
-    for image_id, picture, found in zip(ids, pixels, facets, strict=True):
-        for facet, value in sorted(found.items()):
+    for image_id, picture, facets in zip(ids, pixels, facets_of_images, strict=True):
+        for facet, value in sorted(facets.items()):
             tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(np.float16))
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "shard": f"{name}.safetensors",
-                    "facet": facet,
-                    "shape": list(value.shape),
-                    "height": picture.shape[0],
-                    "width": picture.shape[1],
-                }
-            )
-    target.write(f"{name}.safetensors", lambda path: _save(save_file, tensors, path))
-    target.write(f"parts/{name}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
-    keep(target, kept, files)
-    return {"images": len(ids), "resumed": 0, "reused": 0, "seconds_computing": seconds}
+            size = {"height": picture.shape[0], "width": picture.shape[1]}
+            rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
+    staging.write(f"{shard}.safetensors", lambda path: _save(save_file, tensors, path))
+    staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
+    return seconds
 
 
 def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:
@@ -116,12 +158,26 @@ def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:
         raise
 
 
-def validate(key: str, folder: Path, facets: list[str], images: Images) -> Report:
-    report = Report(f"features {key}")
+def _join_index(staging: Staging, parts: Sequence[str]) -> None:
+    """One index of all shards in place of the parts."""
+    index = pa.concat_tables(read_table(staging.folder / part, FEATURES) for part in parts)
+    index = index.sort_by([("image_id", "ascending"), ("facet", "ascending")])
+    staging.write("index.parquet", lambda path: write_table(path, index, FEATURES))
+    for part in (staging.folder / "parts").iterdir():
+        part.unlink()
+    (staging.folder / "parts").rmdir()
+
+
+# -- checks -------------------------------------------------------------------------------------------------
+
+
+def validate(title: str, folder: Path, facets: list[str], images: Images) -> Report:
+    """The checks of a features folder."""
+    report = Report(title)
     index = read_table(folder / "index.parquet", FEATURES)
     check_contract(report, "rows ascend by image and facet", sorted_unique(index, ["image_id", "facet"]))
-    check_contract(report, "every image has every facet", _complete(index, facets, images))
-    check_contract(report, "tensors have the type, shape and finite values their rows promise", _tensors(folder, index))
+    check_contract(report, "every image has every facet", _incomplete(index, facets, images))
+    check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index))
     check_expectations(
         report,
         index.to_pandas(),
@@ -135,19 +191,19 @@ def validate(key: str, folder: Path, facets: list[str], images: Images) -> Repor
     return report
 
 
-def _complete(index: pa.Table, facets: list[str], images: Images) -> Iterator[str]:
-    have: dict[str, set[str]] = {}
+def _incomplete(index: pa.Table, facets: list[str], images: Images) -> Iterator[str]:
+    facets_of_images: dict[str, set[str]] = {}
     for image_id, facet in zip(index["image_id"].to_pylist(), index["facet"].to_pylist(), strict=True):
-        have.setdefault(image_id, set()).add(facet.partition(".")[0])
+        facets_of_images.setdefault(image_id, set()).add(facet.partition(".")[0])
     for image_id in images.ids:
-        missing = set(facets) - have.pop(image_id, set())
+        missing = set(facets) - facets_of_images.pop(image_id, set())
         if missing:
             yield f"Image '{image_id}' lacks {sorted(missing)}."
-    if have:
-        yield f"Features of unknown images: {sorted(have)[:5]}."
+    if facets_of_images:
+        yield f"Features of unknown images: {sorted(facets_of_images)[:5]}."
 
 
-def _tensors(folder: Path, index: pa.Table) -> Iterator[str]:
+def _bad_tensors(folder: Path, index: pa.Table) -> Iterator[str]:
     from safetensors import SafetensorError, safe_open
 
     rows = index.to_pylist()

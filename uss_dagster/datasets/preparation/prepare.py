@@ -1,0 +1,80 @@
+"""Examples of an adapter → ``images/`` (tar shards, index) and ``truth/`` (regions).
+
+Examples come one by one and nothing of one is kept but its row of the index, so that memory does not grow with images. Each picture is
+read to its end once, when it is added; what lies on the disk is then held against its hash.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from uss_dagster.artifacts.image_files import measure
+from uss_dagster.artifacts.images import ImageShards
+from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.schemas import IMAGES
+from uss_dagster.artifacts.shards import worker_count
+from uss_dagster.artifacts.staging import remove
+from uss_dagster.artifacts.tables import RegionsWriter, write_table
+from uss_dagster.errors import BadData
+from uss_dagster.hashing import sha256_of
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def prepare(module: Any, params: Any, folder: Path, what: str, keep: bool = True) -> dict[str, int]:
+    """Write ``images/`` and ``truth/`` of a dataset; returns the numbers of images and regions. keep: write the images, not only their index."""
+    for part in ("images", "truth"):  # an adapter is read from start to end: nothing to resume
+        remove(folder / part)
+        (folder / part).mkdir()
+    images = ImageShards(folder / "images", keep=keep)
+    truth = RegionsWriter(folder / "truth" / "regions.parquet")
+    try:
+        with Progress(what, _expected(module.SPEC, params)) as progress:
+            for example, ((height, width), sha256) in in_threads(_measured, module.examples(params)):
+                if example.truth.shape != (height, width):
+                    raise BadData(
+                        f"Image '{example.image_id}' is {height}×{width}, its ground truth is {example.truth.shape[0]}×{example.truth.shape[1]} "
+                        "(height×width). They must be equal: check that mask and image belong together."
+                    )
+                images.add(example.image_id, example.image, example.suffix, height, width, example.split, sha256)
+                truth.add(example.image_id, example.truth)
+                progress.advance()
+    finally:
+        images.close()
+        truth.close()
+    index = images.table()
+    write_table(folder / "images" / "images.parquet", index, IMAGES)
+    return {"images": index.num_rows, "regions": truth.rows}
+
+
+def _measured(example: Any) -> tuple[tuple[int, int], str]:
+    return measure(example.image, example.image_id), sha256_of(example.image)
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """(item, its result) in order; the work runs in threads (Pillow and hashes let others run), a few items ahead."""
+    threads = worker_count(4)
+    waiting: collections.deque[tuple[T, Future[R]]] = collections.deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                while len(waiting) > 2 * threads or (waiting and waiting[0][1].done()):
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            for first, result in waiting:
+                yield first, result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _expected(spec: Any, params: Any) -> int:
+    """Images to expect, for the progress bar only; 0 where it cannot be told."""
+    limit = getattr(params, "images", None) or getattr(params, "limit", None)
+    split = spec.counts.get(getattr(params, "split", None), 0)
+    return int(min(limit, split) if limit and split else limit or split)

@@ -1,0 +1,123 @@
+"""Every path of a project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PARAMS = "params.yaml"
+PROFILES = "profiles"
+PIPELINES = "pipelines"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders and files of the project in ``root``.
+
+    An artefact lies where its cell's name says: the cell ``segments/slic_merge/scenes`` writes ``data/segments/slic_merge/scenes``.
+    """
+
+    root: Path
+
+    # -- what people edit, and what is planned from it
+
+    @property
+    def params(self) -> Path:
+        return self.root / PARAMS
+
+    def profile(self, name: str) -> Path:
+        return self.root / PROFILES / f"{name}.yaml"
+
+    @property
+    def pipelines(self) -> Path:
+        """Folder of the planned pipelines: ``<dataset>/dvc.yaml`` and one parameter file a cell."""
+        return self.root / PIPELINES
+
+    # -- artefacts
+
+    def data(self, name: str) -> Path:
+        """The artefact of the cell with this name."""
+        return self.root / "data" / name
+
+    def dataset(self, dataset: str) -> Path:
+        return self.data(f"datasets/{dataset}")
+
+    def images(self, dataset: str) -> Path:
+        return self.dataset(dataset) / "images"
+
+    def truth(self, dataset: str) -> Path:
+        return self.dataset(dataset) / "truth"
+
+    def features(self, backbone: str, dataset: str) -> Path:
+        return self.data(f"features/{backbone}/{dataset}")
+
+    def segments(self, entry: str, dataset: str) -> Path:
+        return self.data(f"segments/{entry}/{dataset}")
+
+    def labels(self, entry: str, dataset: str) -> Path:
+        return self.data(f"labels/{entry}/{dataset}")
+
+    def scores(self, entry: str, dataset: str) -> Path:
+        return self.data(f"scores/{entry}/{dataset}")
+
+    def mask_pool(self, name: str) -> Path:
+        return self.data(f"mask_pool/{name}")
+
+    def curated(self, name: str) -> Path:
+        return self.data(f"curated/{name}")
+
+    def model(self, name: str) -> Path:
+        return self.data(f"models/{name}")
+
+    # -- reports
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.reports / "leaderboard"
+
+    @property
+    def site(self) -> Path:
+        return self.reports / "site"
+
+    def metrics_file(self, entry: str, dataset: str) -> Path:
+        """Numbers of an entry over a dataset, for ``dvc metrics``."""
+        return self.reports / "metrics" / entry / f"{dataset}.json"
+
+    def curated_summary(self, name: str) -> Path:
+        return self.reports / "curated" / f"{name}.json"
+
+    def model_scores(self, name: str) -> Path:
+        return self.reports / "models" / f"{name}.json"
+
+    # -- side files of runs: never hashed, never committed, safe to delete
+
+    @property
+    def private(self) -> Path:
+        return self.root / ".uss"
+
+    def run_facts(self, name: str) -> Path:
+        """What the last run of a cell on this machine cost."""
+        return self.private / "runs" / f"{name}.json"
+
+    def preview(self, name: str) -> Path:
+        return self.private / "runs" / f"{name}.png"
+
+    def work(self, name: str) -> Path:
+        """Unfinished files of an artefact."""
+        return self.private / "work" / name
+
+    def quarantine(self, name: str) -> Path:
+        """The last result of a cell that its checks refused."""
+        return self.private / "quarantine" / name
+
+    def stored_shards(self, name: str) -> Path:
+        """Finished shards of a cell, under hashes of what they depend on."""
+        return self.private / "shards" / name
+
+    def relative(self, path: Path) -> str:
+        """A path below the project folder, with forward slashes, as DVC names it."""
+        return path.relative_to(self.root).as_posix()
