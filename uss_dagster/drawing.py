@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from uss_dagster.artifacts.image_files import shrunk as shrunk
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
@@ -261,15 +262,6 @@ def montage(images: Sequence[np.ndarray], captions: Sequence[str], columns: int 
         picture = Image.fromarray(image)
         canvas.paste(picture, (x + (width - picture.width) // 2, y + line + gap // 2 + (height - picture.height) // 2))
     return np.asarray(canvas)
-
-
-def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
-    """The image with its longer side at most ``longest`` pixels."""
-    scale = longest / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 # -- lines ----------------------------------------------------------------------------------------------

@@ -1,7 +1,4 @@
-"""Encoded pictures as arrays, and folders of them as lists of files.
-
-Belongs here: the one way this package decodes a picture. Does not belong here: what a picture shows.
-"""
+"""Encoded pictures as arrays, arrays reduced in size, and folders of pictures as lists of files."""
 
 from __future__ import annotations
 
@@ -97,6 +94,15 @@ def encode_png(rgb: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(rgb).save(out, "PNG", compress_level=6)
     return out.getvalue()
+
+
+def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image with its longer side at most ``longest`` pixels."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
