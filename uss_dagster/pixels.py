@@ -1,23 +1,17 @@
-"""What several backbones check before they compute: the facets asked for and the images given."""
+"""RGB images and grids laid over them: checks, resizing, Lab colours and linear interpolation.
+
+Belongs here: small functions on pixels that graphs, backbones, refinement and methods share. Does not belong here: features,
+regions, and files on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from uss_dagster.backbones.base import BackboneSpec
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData
 
-
-def check_facets(spec: BackboneSpec, facets: Sequence[str]) -> frozenset[str]:
-    """The facets asked for as a set; an unknown one, one the backbone has not, or none at all is refused."""
-    if not facets:
-        raise UsageError(f"backbone '{spec.name}': 'facets' is empty. Name at least one of {', '.join(spec.facets)}.")
-    for facet in facets:
-        if facet not in spec.facets:
-            raise UsageError(f"backbone '{spec.name}' has no facet '{facet}'.{did_you_mean(facet, spec.facets)}")
-    return frozenset(facets)
+_SHRINK_ABOVE = 4 / 3
+"""An image is resized only where its long side exceeds the requested one by this factor: a slight reduction would only blur it."""
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
@@ -31,10 +25,57 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int], area: bool = False) -> np.ndarray:
-    """A uint8 image at ``size`` (height, width): bicubic, or area-averaged where ``area``. The same size comes back as it is."""
+    """A uint8 image at another size, bicubic or area-averaged.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    size : (int, int)
+        Height and width of the result. An image of this size is returned as it is.
+    area : bool, default False
+        Average over the area of each new pixel; otherwise bicubic.
+    """
     if image.shape[:2] == size:
         return image
     from PIL import Image
 
     filter_ = Image.Resampling.BOX if area else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), filter_))
+
+
+def shrink_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
+    """The image area-averaged down to a long side, or as it is where its long side is at most 4/3 of that.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    long_side : int or None
+        Pixels of the longer side of the result. None never resizes.
+    """
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if long_side is None or longest <= long_side * _SHRINK_ABOVE:
+        return image
+    return resize_image(image, (max(1, round(height * long_side / longest)), max(1, round(width * long_side / longest))), area=True)
+
+
+def to_lab(image: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of a uint8 RGB image, float32 (H, W, 3), L in 0..100."""
+    from skimage.color import rgb2lab
+
+    return rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
+
+
+Taps = list[tuple[np.ndarray, np.ndarray]]
+"""For each tap of an interpolation along one axis, the cell of each pixel, int64 (size,), and its weight, float64 (size,)."""
+
+
+def linear_taps(size: int, cells: int) -> Taps:
+    """The two nearest of ``cells`` cells around each of ``size`` pixels, and their weights, which sum to 1.
+
+    Cells are aligned as areas: pixel p lies at (p + 1/2) · cells / size - 1/2 among the cells. Beyond the first and last cell
+    centre the value of that cell is held.
+    """
+    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
+    low = np.floor(place).astype(np.int64)
+    return [(low, 1 - (place - low)), (np.minimum(low + 1, cells - 1), place - low)]

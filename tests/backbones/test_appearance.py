@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uss_dagster.backbones.patches import _colour_histogram, _lab, bank_features, image_vector
+from uss_dagster.backbones.patches import image_vector
 from uss_dagster.errors import BadData
-from uss_dagster.graphs.appearance import APPEARANCE_CHANNELS, region_appearance
+from uss_dagster.graphs.appearance import APPEARANCE_CHANNELS, bank_features, colour_histograms, region_appearance
+from uss_dagster.pixels import to_lab
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -20,7 +21,7 @@ def test_of_a_whole_image_it_is_the_image_vector() -> None:
     image = picture(48, 64)
     got = region_appearance(image, np.zeros((48, 64), int), 1)
     assert got.shape == (1, APPEARANCE_CHANNELS)
-    lab = _lab(image)
+    lab = to_lab(image)
     np.testing.assert_allclose(got[0, :100], image_vector(bank_features(lab), lab), atol=1e-6)
     np.testing.assert_allclose(got[0, 100:], [0.5, 0.0, 1.0], atol=1e-12)
 
@@ -29,12 +30,12 @@ def test_regions_are_described_by_their_own_pixels() -> None:
     image, rng = picture(40, 60, 1), np.random.default_rng(1)
     flat = np.kron(rng.permutation(24).reshape(4, 6) // 3 - 1, np.ones((10, 10), int))
     got = region_appearance(image, flat, 7)
-    lab = _lab(image)
+    lab = to_lab(image)
     bank, (y, x) = bank_features(lab), np.indices(flat.shape) + 0.5
     for region in range(7):
         mask = flat == region
         moments = np.concatenate([bank[mask].mean(axis=0) - [2.5, 0, 0, *[1] * 15], bank[mask].std(axis=0)])
-        expected = np.concatenate([moments / np.linalg.norm(moments), np.sqrt(_colour_histogram(lab[mask]))]) / np.sqrt(2)
+        expected = np.concatenate([moments / np.linalg.norm(moments), np.sqrt(colour_histograms(lab[mask])[0] / mask.sum())]) / np.sqrt(2)
         np.testing.assert_allclose(got[region, :100], expected, atol=1e-5)
         place = [y[mask].mean() / 40, abs(x[mask].mean() / 60 - 0.5), np.sqrt(mask.mean())]
         np.testing.assert_allclose(got[region, 100:], place, atol=1e-12)

@@ -11,6 +11,7 @@ from uss_dagster import registry
 from uss_dagster.backbones import patches
 from uss_dagster.backbones.base import Features
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.pixels import to_lab
 
 ALL = patches.Params(facets=patches.SPEC.facets)
 
@@ -88,7 +89,7 @@ def test_bank_measures_a_ramp() -> None:
 
 
 def test_dictionary_energy_and_decorrelation() -> None:
-    lab = patches._lab(noise(120, 160))
+    lab = to_lab(noise(120, 160))
     features = patches.dictionary_features(lab)
     assert features.shape == (30, 40, 32)
     flat = features.reshape(-1, 32).astype(np.float64)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from uss_dagster import registry
-from uss_dagster.errors import UsageError
+from uss_dagster.errors import UsageError, did_you_mean
 
 FACETS = ("tokens", "keys", "cls", "cls_attention", "attention")
 """tokens, keys: (h, w, C). cls: (C,). cls_attention: (h, w), sums to 1. attention: (n, n) row-stochastic, n = h·w,
@@ -32,6 +32,16 @@ class BackboneSpec:
     """It runs a network on a device: one process for all images, in the pool `gpu`. Otherwise images are spread over processes."""
     comparable: bool = False
     """Tokens of different images lie in one space, so that regions can be grouped over a dataset by them."""
+
+
+def check_facets(spec: BackboneSpec, facets: Sequence[str]) -> frozenset[str]:
+    """The requested facets as a set; none, or one that the backbone does not write, is refused."""
+    if not facets:
+        raise UsageError(f"backbone '{spec.name}': 'facets' is empty. Name at least one of {', '.join(spec.facets)}.")
+    for facet in facets:
+        if facet not in spec.facets:
+            raise UsageError(f"backbone '{spec.name}' has no facet '{facet}'.{did_you_mean(facet, spec.facets)}")
+    return frozenset(facets)
 
 
 class Features:

@@ -35,10 +35,9 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
-from uss_dagster.backbones.base import BackboneSpec
+from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.pixels import check_facets
 from uss_dagster.runtime import torch_device
 
 

@@ -33,8 +33,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.backbones.base import FACETS, BackboneSpec
-from uss_dagster.pixels import check_facets, check_image, resize_image
+from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
+from uss_dagster.graphs.appearance import USUAL_BANK, bank_features, colour_histograms
+from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ SPEC = BackboneSpec(
     "Bell and Sejnowski, The Independent Components of Natural Scenes are Edge Filters, Vision Research 1997.",
 )
 
-BANK_CHANNELS = 18
 DICTIONARY_CHANNELS = 32
-_SHRINK_ABOVE = 4 / 3
 _TINY = 1e-12
 """Variance below which an image has no variation: channels are of order 1, so this is rounding error."""
 
@@ -91,8 +90,7 @@ def load(params: Params, device: str = "auto") -> Callable[[list[np.ndarray]], l
 
 
 def _facets(image: np.ndarray, params: Params, facets: frozenset[str]) -> dict[str, np.ndarray]:
-    image = _shrink(image, params.long_side)
-    lab = _lab(image)
+    lab = to_lab(shrink_long_side(image, params.long_side))
     bank = bank_features(lab)
     H, W = lab.shape[:2]
     h, w = -(-H // params.stride), -(-W // params.stride)
@@ -116,42 +114,6 @@ def _facets(image: np.ndarray, params: Params, facets: frozenset[str]) -> dict[s
         index, weight = local_walk(z, edge_strength(lab), params.radius, params.temperature)
         found["attention.index"], found["attention.weight"] = index, weight
     return {name: np.ascontiguousarray(a, dtype=np.int32 if name.endswith(".index") else np.float32) for name, a in found.items()}
-
-
-def _shrink(image: np.ndarray, long_side: int | None) -> np.ndarray:
-    height, width = image.shape[:2]
-    longest = max(height, width)
-    if long_side is None or longest <= long_side * _SHRINK_ABOVE:
-        return image
-    return resize_image(image, (max(1, round(height * long_side / longest)), max(1, round(width * long_side / longest))), area=True)
-
-
-def _lab(image: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (H, W, 3) float32, L in 0..100."""
-    from skimage.color import rgb2lab
-
-    return rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
-
-
-def bank_features(lab: np.ndarray) -> np.ndarray:
-    """The unwhitened filter bank (H, W, 18): Lab / 20, then at sigma 1, 2, 4 four directional derivatives and a blob response of L,
-    rectified, averaged by a Gaussian of sigma 5 and square-rooted.
-    """
-    from scipy import ndimage
-
-    L = lab[:, :, 0] / np.float32(100)
-    channels = [lab[:, :, c] / np.float32(20) for c in range(3)]
-    for sigma in (1.0, 2.0, 4.0):
-        smooth = ndimage.gaussian_filter(L, sigma)
-        across, down = ndimage.sobel(smooth, axis=1) / 8, ndimage.sobel(smooth, axis=0) / 8
-        diagonal = np.float32(np.sqrt(0.5))
-        slopes = (across, diagonal * (across + down), down, diagonal * (down - across))  # 0, 45, 90, 135 degrees
-        responses = [np.abs(slope) * np.float32(sigma) for slope in slopes]
-        responses.append(np.abs(smooth - ndimage.gaussian_filter(L, 1.6 * sigma)))
-        for response in responses:
-            pooled = ndimage.gaussian_filter(response, 5.0)
-            channels.append(np.sqrt(pooled + np.float32(1e-6)) / np.float32(0.12))
-    return np.stack(channels, axis=2)
 
 
 def whiten(features: np.ndarray, ridge: float = 0.05) -> np.ndarray:
@@ -260,24 +222,10 @@ def image_vector(bank: np.ndarray, lab_cells: np.ndarray) -> np.ndarray:
     flat = bank.reshape(-1, bank.shape[2])
     mean = flat.mean(0, dtype=np.float64)
     deviation = np.sqrt(np.maximum(np.diag(_second_moments(flat - mean.astype(np.float32))), 0))
-    usual = np.array([2.5, 0.0, 0.0] + [1.0] * (BANK_CHANNELS - 3))
-    moments = np.concatenate([mean - usual, deviation])
-    joined = np.concatenate([moments / max(float(np.linalg.norm(moments)), 1e-9), np.sqrt(_colour_histogram(lab_cells))])
+    moments = np.concatenate([mean - USUAL_BANK, deviation])
+    colours = colour_histograms(lab_cells.reshape(-1, 3))[0]
+    joined = np.concatenate([moments / max(float(np.linalg.norm(moments)), 1e-9), np.sqrt(colours / colours.sum())])
     return joined / np.linalg.norm(joined)
-
-
-def _colour_histogram(lab: np.ndarray, bins: int = 4) -> np.ndarray:
-    """Lab histogram (bins³,) summing to 1, each value shared linearly between the two nearest bins of each channel."""
-    low, high = np.array([0.0, -50.0, -60.0]), np.array([100.0, 60.0, 70.0])
-    place = (bins - 1) * np.clip((lab.reshape(-1, 3) - low) / (high - low), 0, 1)
-    base = np.minimum(place.astype(np.int64), bins - 2)
-    share = place - base
-    counts = np.zeros(bins**3)
-    for corner in np.ndindex(2, 2, 2):
-        cell = base + corner
-        weight = np.where(np.array(corner) == 1, share, 1 - share).prod(1)
-        counts += np.bincount((cell[:, 0] * bins + cell[:, 1]) * bins + cell[:, 2], weight, bins**3)
-    return counts / counts.sum()
 
 
 def border_contrast(z: np.ndarray) -> np.ndarray:

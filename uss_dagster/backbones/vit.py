@@ -25,9 +25,8 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
-from uss_dagster.backbones.base import FACETS, BackboneSpec
+from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
-from uss_dagster.pixels import check_facets
 from uss_dagster.runtime import torch_device
 
 
@@ -118,7 +117,7 @@ def load(params: Params, device: str = "auto") -> Extractor:
     weights = _weights(source, params)
     model = _build(source, params.seed)
     if weights is not None:
-        from uss_dagster.backbones._checkpoints import load_weights
+        from uss_dagster.backbones._vit_weights import load_weights
 
         load_weights(model, weights)
     blocks = len(model.blocks)
@@ -156,7 +155,7 @@ def _timm(name: str) -> Any:
 
 def _weights(source: _Source, params: Params) -> Path | None:
     """The .safetensors file to load, fetched from the hub where it must be, or None for random weights."""
-    from uss_dagster.backbones._checkpoints import hub_file, local_file
+    from uss_dagster.weights.files import hub_file, local_file
 
     if params.checkpoint == "random":
         return None

@@ -1,20 +1,45 @@
-"""What a region looks like, as one vector that compares between images: colour and texture, nothing learnt.
+"""Colour and texture of pixels and regions, without learning: a filter bank, soft colour histograms, one vector a region.
 
-The embedded backbone whitens each image on its own, so its tokens live in a space an image. These vectors do not: they are to a region
-what ``patches.image_vector`` is to an image.
+The embedded backbone ``patches`` whitens the filter bank image by image, so its tokens cannot be compared between images. The
+vectors of ``region_appearance`` can: they are to a region what ``patches.image_vector`` is to an image.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.backbones.patches import BANK_CHANNELS, Params, _lab, _shrink, bank_features
 from uss_dagster.errors import BadData
-from uss_dagster.pixels import check_image
+from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 
+BANK_CHANNELS = 18
+USUAL_BANK = np.array([2.5, 0.0, 0.0] + [1.0] * (BANK_CHANNELS - 3))
+"""Mid-grey, and texture of usual strength: moments of the bank are taken relative to it, so that their direction tells images apart."""
+_LONG_SIDE = 480
+"""Pixels: the size that the filter scales were chosen for."""
 _BINS = 4
 _LOW, _HIGH = np.array([0.0, -50.0, -60.0]), np.array([100.0, 60.0, 70.0])
 APPEARANCE_CHANNELS = 2 * BANK_CHANNELS + _BINS**3 + 3
+
+
+def bank_features(lab: np.ndarray) -> np.ndarray:
+    """The unwhitened filter bank (H, W, 18): Lab / 20, then at sigma 1, 2, 4 four directional derivatives and a blob response of L,
+    rectified, averaged by a Gaussian of sigma 5 and square-rooted.
+    """
+    from scipy import ndimage
+
+    L = lab[:, :, 0] / np.float32(100)
+    channels = [lab[:, :, c] / np.float32(20) for c in range(3)]
+    for sigma in (1.0, 2.0, 4.0):
+        smooth = ndimage.gaussian_filter(L, sigma)
+        across, down = ndimage.sobel(smooth, axis=1) / 8, ndimage.sobel(smooth, axis=0) / 8
+        diagonal = np.float32(np.sqrt(0.5))
+        slopes = (across, diagonal * (across + down), down, diagonal * (down - across))  # 0, 45, 90, 135 degrees
+        responses = [np.abs(slope) * np.float32(sigma) for slope in slopes]
+        responses.append(np.abs(smooth - ndimage.gaussian_filter(L, 1.6 * sigma)))
+        for response in responses:
+            pooled = ndimage.gaussian_filter(response, 5.0)
+            channels.append(np.sqrt(pooled + np.float32(1e-6)) / np.float32(0.12))
+    return np.stack(channels, axis=2)
 
 
 def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
@@ -32,7 +57,7 @@ def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray
 
     if flat.shape != image.shape[:2]:
         raise BadData(f"The map of regions is {flat.shape}, the image {image.shape[:2]} (height, width); resize one to the other.")
-    lab = _lab(_shrink(check_image(image), Params().long_side))
+    lab = to_lab(shrink_long_side(check_image(image), _LONG_SIDE))
     pixel, region = _pixels_of_regions(flat, n, lab.shape[:2])
     area = np.bincount(region, minlength=n).astype(np.float64)[:, None]
     sums = sparse.csr_array((np.ones(len(region)), (region, pixel)), shape=(n, lab.shape[0] * lab.shape[1]))
@@ -40,9 +65,8 @@ def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray
     bank = bank_features(lab).reshape(-1, BANK_CHANNELS).astype(np.float64)
     mean = sums @ bank / area
     deviation = np.sqrt(np.maximum(sums @ bank**2 / area - mean**2, 0))
-    usual = np.array([2.5, 0.0, 0.0] + [1.0] * (BANK_CHANNELS - 3))  # mid-grey, and texture of usual strength
-    moments = np.concatenate([mean - usual, deviation], axis=1)
-    colours = np.sqrt(_colour_histograms(lab.reshape(-1, 3)[pixel], region, n) / area)
+    moments = np.concatenate([mean - USUAL_BANK, deviation], axis=1)
+    colours = np.sqrt(colour_histograms(lab.reshape(-1, 3)[pixel], region, n) / area)
     joined = np.concatenate([moments / np.maximum(np.linalg.norm(moments, axis=1, keepdims=True), 1e-9), colours], axis=1)
     joined /= np.linalg.norm(joined, axis=1, keepdims=True)
 
@@ -68,8 +92,18 @@ def _pixels_of_regions(flat: np.ndarray, n: int, shape: tuple[int, int]) -> tupl
     return np.append(pixel, (y * shape[0] // height) * shape[1] + x * shape[1] // width), np.append(region, lost)
 
 
-def _colour_histograms(lab: np.ndarray, region: np.ndarray, n: int) -> np.ndarray:
-    """Lab histogram of each region's pixels, float64 (n, 64), each pixel shared linearly between the two nearest bins of a channel."""
+def colour_histograms(lab: np.ndarray, region: np.ndarray | int = 0, n: int = 1) -> np.ndarray:
+    """Soft 4×4×4 Lab histograms of regions, float64 (n, 64): pixels, each shared linearly between the two nearest bins of a channel.
+
+    Parameters
+    ----------
+    lab : ndarray of float, shape (P, 3)
+        Lab colours of pixels.
+    region : ndarray of int, shape (P,), or int, default 0
+        Region of each pixel, 0..n-1.
+    n : int, default 1
+        Number of regions.
+    """
     place = (_BINS - 1) * np.clip((lab - _LOW) / (_HIGH - _LOW), 0, 1)
     base = np.minimum(place.astype(np.int64), _BINS - 2)
     share = place - base

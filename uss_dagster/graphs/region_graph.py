@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.pixels import linear_taps
+
 
 @dataclass(frozen=True)
 class RegionGraph:
@@ -55,8 +57,8 @@ def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
         cells, weights, regions = [np.arange(h * w)], [np.ones(h * w)], [region]
     else:
         cells, weights, regions = [], [], []
-        for y, wy in zip(*_bilinear(height, h), strict=True):
-            for x, wx in zip(*_bilinear(width, w), strict=True):
+        for y, wy in linear_taps(height, h):
+            for x, wx in linear_taps(width, w):
                 cells.append((y[:, None] * w + x).ravel())
                 weights.append((wy[:, None] * wx).ravel())
                 regions.append(region)
@@ -67,15 +69,7 @@ def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
 
 def upsample(grid: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear upsampling of a map (h, w) to (height, width); cell centres align with pixel centres, the border is held."""
-    (y0, y1), (wy0, wy1) = _bilinear(height, grid.shape[0])
-    (x0, x1), (wx0, wx1) = _bilinear(width, grid.shape[1])
+    (y0, wy0), (y1, wy1) = linear_taps(height, grid.shape[0])
+    (x0, wx0), (x1, wx1) = linear_taps(width, grid.shape[1])
     rows = grid[y0] * wy0[:, None] + grid[y1] * wy1[:, None]
     return rows[:, x0] * wx0 + rows[:, x1] * wx1
-
-
-def _bilinear(size: int, cells: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """For each of ``size`` pixels the two nearest of ``cells`` cells and their weights, which sum to 1."""
-    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
-    low = np.floor(place).astype(np.int64)
-    share = place - low
-    return (low, np.minimum(low + 1, cells - 1)), (1 - share, share)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.graphs.region_graph import _bilinear
+from uss_dagster.pixels import linear_taps
 
 GRAPHS = ("cos", "dot", "sym", "rw")
 LEAST = 1e-8
@@ -76,7 +76,7 @@ def refine_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
         return matrix
     taps = []
     for size, cells in zip(target, grid, strict=True):
-        (low, high), (near, far) = _bilinear(size, cells)
+        (low, near), (high, far) = linear_taps(size, cells)
         entries = (np.concatenate([near, far]), (np.tile(np.arange(size), 2), np.concatenate([low, high])))
         taps.append(sparse.coo_array(entries, shape=(size, cells)))
     upsampling = sparse.csr_array(sparse.kron(*taps)).astype(matrix.dtype)
@@ -133,6 +133,15 @@ def walk(step: np.ndarray, k: int) -> np.ndarray:
             assert power is not None
             return power
         square = _unit_rows(square @ square)
+
+
+def vote(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Labels (h, w) at (height, width), int32: at each pixel the label of the greatest bilinear weight, the lowest of equals."""
+    from uss_dagster.graphs import _walk_kernel as kernel
+
+    (top, _), (bottom, below) = linear_taps(height, labels.shape[0])
+    (left, _), (beside, right) = linear_taps(width, labels.shape[1])
+    return kernel.vote(labels.astype(np.int32), np.stack([top, bottom]), below, np.stack([left, beside]), right)
 
 
 def stationary(step: np.ndarray, iterations: int = 200, tolerance: float = 1e-8) -> np.ndarray:

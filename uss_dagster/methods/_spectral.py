@@ -12,13 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.backbones.patches import _lab, _shrink
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.contours import contour_strength, histogram_planes
 from uss_dagster.graphs.local_graph import LocalGraph, contrast_heights, local_graph
 from uss_dagster.graphs.region_graph import region_means
-from uss_dagster.pixels import check_image
+from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
 
@@ -64,7 +63,7 @@ def items_of(sample: Sample, facet: str, graph: Graph) -> Items:
     if graph == "dense" or (graph == "auto" and sample.features.comparable):
         place = _cells(*grid.shape[:2])
         return Items(place, region_means(place, int(place.max()) + 1, grid), grid, None)
-    local = local_graph(contour_strength(histogram_planes(_lab(_shrink(check_image(sample.image), LONG_SIDE)))), grid)
+    local = local_graph(contour_strength(histogram_planes(to_lab(shrink_long_side(check_image(sample.image), LONG_SIDE)))), grid)
     return Items(local.leaves, local.features, grid, local)
 
 

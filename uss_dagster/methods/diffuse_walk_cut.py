@@ -19,10 +19,10 @@ import numpy as np
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.bipartition import CutTree, Rule, choose_threshold, cut_tree
-from uss_dagster.graphs.walk import coarsen, stationary, transition, walk, walk_graph
+from uss_dagster.graphs.walk import coarsen, stationary, transition, vote, walk, walk_graph
 from uss_dagster.methods.base import MethodSpec
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear, linear_taps, nearest
+from uss_dagster.refine.upsampling import bilinear, nearest
 from uss_dagster.regions import Regions
 from uss_dagster.runtime import peak_memory_mb
 
@@ -217,11 +217,7 @@ def _coarse_grid(h: int, w: int, cells: int) -> tuple[int, int]:
 def _to_pixels(labels: np.ndarray, step: np.ndarray, power: np.ndarray, size: tuple[int, int], params: Params) -> np.ndarray:
     """Labels (h, w) at the size of the image, int32 (H, W)."""
     if params.upsample == "onehot":
-        from uss_dagster.graphs._walk_kernel import vote
-
-        (top, _), (bottom, below) = linear_taps(size[0], labels.shape[0])
-        (left, _), (beside, right) = linear_taps(size[1], labels.shape[1])
-        return vote(labels.astype(np.int32), np.stack([top, bottom]), below, np.stack([left, beside]), right)
+        return vote(labels, *size)
     leaves, place = np.unique(labels, return_inverse=True)
     member = np.zeros((len(leaves), labels.size))
     member[place.ravel(), np.arange(labels.size)] = 1 / np.bincount(place.ravel())[place.ravel()]

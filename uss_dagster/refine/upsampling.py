@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.pixels import Taps, linear_taps
 
 
 def nearest_cells(size: int, cells: int) -> np.ndarray:
@@ -33,16 +34,6 @@ def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 def bicubic(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Maps (..., h, w) at (..., height, width) by cubic convolution; values may overshoot."""
     return interpolate(maps, cubic_taps(height, maps.shape[-2]), cubic_taps(width, maps.shape[-1]))
-
-
-Taps = list[tuple[np.ndarray, np.ndarray]]
-
-
-def linear_taps(size: int, cells: int) -> Taps:
-    """For each of ``size`` pixels two cells and their weights."""
-    place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
-    low = np.floor(place).astype(np.int64)
-    return [(low, 1 - (place - low)), (np.minimum(low + 1, cells - 1), place - low)]
 
 
 def cubic_taps(size: int, cells: int) -> Taps:

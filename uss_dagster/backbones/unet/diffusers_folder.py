@@ -52,7 +52,7 @@ def local_folder(checkpoint: str) -> Path:
 
 def hub_folder(repository: str, name: str, revision: str | None, variant: str | None, with_text: bool) -> Path:
     """The pipeline's folder in the hub's cache, with the files that are needed fetched where they are not there. name: what a person wrote."""
-    from uss_dagster.backbones._checkpoints import hub_file
+    from uss_dagster.weights.files import hub_file
 
     suffix = f".{variant}.safetensors" if variant else ".safetensors"
 
