@@ -48,9 +48,9 @@ def _options(
 @app.command()
 def plan(
     profile: Profile = None,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when grid.yaml is out of date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when the planned files are out of date.")] = False,
 ) -> None:
-    """Work out the cells: params.yaml + profiles + code → grid.yaml."""
+    """Work out the cells: params.yaml + profiles + code → dvc.yaml and pipelines/."""
     from uss_dagster.planning import plan as planning
     from uss_dagster.planning.profiles import find_root
 
@@ -59,8 +59,8 @@ def plan(
     for line in changes:
         typer.echo(f"  {line}")
     if check and changes:
-        raise UsageError(f"grid.yaml is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
-    typer.echo(f"grid.yaml: {len(changes)} cells changed." if changes else "grid.yaml is up to date.")
+        raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
+    typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
 
 
 @app.command()
@@ -102,12 +102,12 @@ def demo() -> None:
 
 
 @app.command(hidden=True)
-def stage(stage: str, key: str) -> None:
-    """Run one cell of one stage; this is what dvc.yaml calls."""
+def stage(file: Annotated[str, typer.Argument(help="The cell's parameter file, from the project folder.")]) -> None:
+    """Compute one cell; this is what dvc.yaml calls."""
     from uss_dagster.planning.profiles import find_root
     from uss_dagster.run import run_cell
 
-    run_cell(stage, key, find_root())
+    run_cell(file, find_root())
 
 
 @app.command()

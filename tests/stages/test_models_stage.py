@@ -13,7 +13,7 @@ from students import FEW, write_curated
 from uss_dagster import registry
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.errors import BadData
-from uss_dagster.planning.contents import dvc_hash
+from uss_dagster.hashing import dvc_hash
 from uss_dagster.stages import models
 from uss_dagster.student import rounds as _training
 from uss_dagster.student.settings import StudentSettings

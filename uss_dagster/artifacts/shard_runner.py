@@ -96,13 +96,16 @@ class ShardRunner:
         """
         totals = ShardTotals()
         one = functools.partial(_finish, work=work, staging=self.staging, store=self.store)
-        with Progress(self.staging.name, sum(job.images for job in jobs), silent=advance is not None) as progress:
-            with closing(map_shards(one, jobs, workers=workers)) as results:
-                for job, done in zip(jobs, results, strict=True):
-                    totals += done
-                    progress.advance(done.all_images)
-                    if advance is not None:
-                        advance(job, done)
+        images = sum(job.images for job in jobs)
+        with (
+            Progress(self.staging.name, images, silent=advance is not None) as progress,
+            closing(map_shards(one, jobs, workers=workers)) as results,
+        ):
+            for job, shard in zip(jobs, results, strict=True):
+                totals += shard
+                progress.advance(shard.all_images)
+                if advance is not None:
+                    advance(job, shard)
         return totals
 
     def evict_others(self, jobs: Sequence[ShardJob[T]]) -> None:

@@ -20,7 +20,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.commands.parameters import parse_parameters
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.planning.contents import dvc_hash
+from uss_dagster.hashing import dvc_hash
 from uss_dagster.student.settings import StudentSettings
 
 

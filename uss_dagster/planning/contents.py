@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from uss_dagster.files import write_whole
 from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.layout import Layout
-from uss_dagster.files import write_whole
 
 _KNOWN = "content.json"
 

@@ -29,7 +29,9 @@ def take_over(layout: Layout) -> list[str]:
     present = [path for path in old if path.exists()]
     for path in present:
         _remove(path)
-    return [f"an earlier version's files: {moved} results moved to their new places, {len(present)} old side files removed"] if present else []
+    return (
+        [f"an earlier version's files: {moved} results moved to their new places, {len(present)} old side files removed"] if present else []
+    )
 
 
 def _remove(path: Path) -> None:

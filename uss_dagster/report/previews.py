@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions, regions_from_table
 from uss_dagster.curation.tables import PoolFolder
 from uss_dagster.drawing import montage, overlay, shrunk
-from uss_dagster.files import write_whole
+from uss_dagster.planning.cells import DatasetCell
+from uss_dagster.planning.layout import Layout
 
-SHOWN = 4
+SAMPLES = 4
 LONGEST = 240
 
 
-def write_segments_preview(root: Path, cell: dict[str, Any], path: Path) -> None:
-    """A montage of evenly spaced pictures with their regions."""
-    regions = sorted((root / "data" / "segments" / cell["entry"] / cell["dataset"]).glob("shard-*.parquet"))
-    images = Images(root / "data" / "datasets" / cell["dataset"] / "images")
-    shown = evenly_spaced(images.ids, SHOWN)
-    found = dict(iterate_regions(regions, set(shown)))
-    pictures = [shrunk(overlay(images.pixels(i), found[i]), LONGEST) for i in shown]
-    write_whole(path, encode_png(montage(pictures, shown, columns=SHOWN)))
+def segments_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
+    """A montage of evenly spaced images with their regions."""
+    images = Images(layout.images(cell.dataset))
+    ids = evenly_spaced(images.ids, SAMPLES)
+    regions = dict(iterate_regions(sorted(cell.artefact(layout).glob("shard-*.parquet")), set(ids)))
+    return encode_png(montage([shrunk(overlay(images.pixels(i), regions[i]), LONGEST) for i in ids], ids, columns=SAMPLES))
 
 
-def write_pool_preview(root: Path, cell: dict[str, Any], path: Path) -> None:
-    """A montage of evenly spaced pictures with the masks of their pool."""
-    images = Images(root / "data" / "datasets" / cell["dataset"] / "images")
-    shown = set(evenly_spaced(images.ids, SHOWN))
-    pool = PoolFolder(root / "data" / "pool" / cell["name"])
-    found = {i: regions_from_table(rows) for i, rows in pool.masks() if i in shown}
-    pictures = [shrunk(overlay(images.pixels(i), found[i], n_regions=24), LONGEST) for i in sorted(found)]
-    if pictures:
-        write_whole(path, encode_png(montage(pictures, sorted(found), columns=SHOWN)))
+def mask_pool_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
+    """A montage of evenly spaced images with the masks of their pool; None where these have no mask."""
+    images = Images(layout.images(cell.dataset))
+    ids = set(evenly_spaced(images.ids, SAMPLES))
+    masks = {i: regions_from_table(rows) for i, rows in PoolFolder(cell.artefact(layout)).masks() if i in ids}
+    pictures = [shrunk(overlay(images.pixels(i), masks[i], n_regions=24), LONGEST) for i in sorted(masks)]
+    return encode_png(montage(pictures, sorted(masks), columns=SAMPLES)) if pictures else None
 
 
-def write_curated_preview(root: Path, cell: dict[str, Any], path: Path) -> None:
+def curated_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
     """The samples that the set itself shows, small enough for a page of the orchestrator."""
-    samples = root / "data" / "curated" / cell["name"] / "samples.png"
-    write_whole(path, encode_png(shrunk(decode(samples.read_bytes(), str(samples)), 3 * LONGEST)))
+    samples = cell.artefact(layout) / "samples.png"
+    return encode_png(shrunk(decode(samples.read_bytes(), str(samples)), 3 * LONGEST)) if samples.exists() else None

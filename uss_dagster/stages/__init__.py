@@ -1,5 +1,5 @@
-"""The small programs that dvc.yaml runs: read artefacts, call the library, write one gated artefact.
+"""The stages of the pipeline: one module and one class of ``planning.cells.Cell`` each, found by folder.
 
-Belongs here: one file a stage, each a few dozen lines. Does not belong here: algorithms, and anything a person
-would call without DVC.
+Belongs here: which cells a stage has, what it reads and writes, and how it calls the library. Does not belong here: algorithms, and
+anything a person would call without DVC.
 """

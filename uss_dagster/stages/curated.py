@@ -3,58 +3,150 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.run_facts import facts_path
 from uss_dagster.artifacts.staging import Staging, content_id, remove
 from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set, previous_summary, write_drift_page
 from uss_dagster.curation.human import Labels, labels_of_coco, labels_of_truth, no_labels
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.tables import PoolFolder
+from uss_dagster.errors import UsageError
 from uss_dagster.files import write_whole
+from uss_dagster.planning.cells import DatasetCell, Facts, Output
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import Params, Profile, complete_params
+from uss_dagster.stages.datasets import Datasets
+from uss_dagster.stages.mask_pool import MaskPool
+from uss_dagster.stages.segments import Segments
+
+NO_LABELS, TRUTH = "none", "truth"
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    source = root / "data" / "pool" / key
-    images = Images(root / "data" / "datasets" / cell["dataset"] / "images")
-    params = registry.build_params(CurateParams, cell["params"], f"curated '{key}'")
-    summary_path = f"reports/curated/{key}.json"
-    before = previous_summary(root, summary_path)
-    staging = Staging(root, f"curated {key}", [cell, content_id(source)])
-    for left in list(staging.folder.iterdir()):  # one pass over what is there: nothing to resume
-        remove(left)
-    info = {name: cell[name] for name in ("title", "source", "methods", "licence", "citation", "homepage")}
-    with Progress(f"curated {key}", len(images)) as progress:
-        made, report = make_set(
-            f"curated {key}", staging.folder, PoolFolder(source), _labels(cell, root), params, info, images.pixels, progress.advance
-        )
-    rows = judge_drift(report, before, made.summary, params)
-    counts = {"images": made.summary["kept"], "masks": made.summary["masks"], "human_masks": made.summary["human_masks"]}
-    staging.publish(
-        root / "data" / "curated" / key,
-        report,
-        {
-            "name": key,
-            "dataset": cell["dataset"],
-            "params": cell["params"],
-            "labels": cell["labels"],
-            "licence": cell["licence"],
+class CuratedSet(DatasetCell):
+    """A training set.
+
+    Parameters
+    ----------
+    curated
+        Name of the set.
+    labels
+        Human masks: 'none', 'truth' (of the dataset), or the path of a COCO file.
+    truth
+        Kind of the dataset's ground truth.
+    params
+        See ``CurateParams``.
+    source, methods
+        Where images and masks come from, in words, for the datasheet.
+    """
+
+    group: ClassVar[str] = "curation"
+    preview_by: ClassVar[str | None] = "uss_dagster.report.previews:curated_preview"
+
+    curated: str
+    labels: str
+    truth: str
+    params: Params
+    title: str
+    source: str
+    methods: str
+    licence: str
+    citation: str
+    homepage: str
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        datasets = {cell.dataset: cell for cell in planner.cells_of(Datasets)}
+        titles = {(cell.entry, cell.dataset): cell.title for cell in planner.cells_of(Segments)}
+        for pool in planner.cells_of(MaskPool):
+            section, dataset = profile.curated[pool.curated], datasets[pool.dataset]
+            values = {"preset": section.preset, **section.params}
+            yield cls(
+                dataset=pool.dataset,
+                curated=pool.curated,
+                labels=_labels_of(profile, pool.curated, dataset.truth),
+                truth=dataset.truth,
+                params=complete_params(profile, CurateParams, values, f"curated '{pool.curated}'", "curated", pool.curated, "params"),
+                title=pool.title,
+                source=f"dataset '{pool.dataset}' ({dataset.title})",
+                methods=", ".join(titles[entry, pool.dataset] for entry in pool.entries),
+                licence=dataset.licence,
+                citation=dataset.citation,
+                homepage=dataset.adapter.spec.homepage,
+            )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.curated,)
+
+    @property
+    def description(self) -> str:
+        return self.title
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        labels = {NO_LABELS: [], TRUTH: [layout.truth(self.dataset)]}.get(self.labels, [layout.root / self.labels])
+        return [layout.mask_pool(self.curated), layout.images(self.dataset), *labels]
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        return [Output(self.artefact(layout), push=False), Output(layout.curated_summary(self.curated), metric=True)]
+
+    def run(self, layout: Layout) -> Facts:
+        pool = layout.mask_pool(self.curated)
+        images = Images(layout.images(self.dataset))
+        params = registry.build_params(CurateParams, self.params, f"curated '{self.curated}'")
+        summary_file = layout.curated_summary(self.curated)
+        before = previous_summary(layout.root, layout.relative(summary_file))
+        staging = Staging(layout.private, self.name, [self.to_plain(), content_id(pool)])
+        for unfinished in list(staging.folder.iterdir()):  # one pass: nothing to resume
+            remove(unfinished)
+        info = {name: getattr(self, name) for name in ("title", "source", "methods", "licence", "citation", "homepage")}
+        title = f"curated {self.curated}"
+        with Progress(self.name, len(images)) as progress:
+            result, report = make_set(
+                title, staging.folder, PoolFolder(pool), self._human_masks(layout), params, info, images.pixels, progress.advance
+            )
+        drift = judge_drift(report, before, result.summary, params)
+        counts = {"images": result.summary["kept"], "masks": result.summary["masks"], "human_masks": result.summary["human_masks"]}
+        manifest = {
+            "name": self.curated,
+            "dataset": self.dataset,
+            "params": self.params,
+            "labels": self.labels,
+            "licence": self.licence,
             "counts": counts,
-        },
-    )
-    write_whole(root / summary_path, json.dumps(made.summary, indent=1) + "\n")
-    write_drift_page(facts_path(root, "curated", key).with_suffix(".html"), report, cell["title"], rows)
-    set_aside = {f"images_{word}": number for word, number in made.summary["status"].items() if word != "kept"}
-    return {**counts, **set_aside, "coverage": made.summary["coverage"], **drift_facts(rows)}
+        }
+        staging.publish(self.artefact(layout), report, manifest)
+        write_whole(summary_file, json.dumps(result.summary, indent=1) + "\n")
+        write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
+        set_aside = {f"images_{status}": number for status, number in result.summary["status"].items() if status != "kept"}
+        return {**counts, **set_aside, "coverage": result.summary["coverage"], **drift_facts(drift)}
+
+    def _human_masks(self, layout: Layout) -> Labels:
+        if self.labels == NO_LABELS:
+            return no_labels
+        if self.labels == TRUTH:
+            return labels_of_truth(layout.truth(self.dataset), self.truth)
+        return labels_of_coco(layout.root / self.labels)
 
 
-def _labels(cell: dict[str, Any], root: Path) -> Labels:
-    if cell["labels"] == "none":
-        return no_labels
-    if cell["labels"] == "truth":
-        return labels_of_truth(root / "data" / "datasets" / cell["dataset"] / "truth", cell["truth"])
-    return labels_of_coco(root / cell["labels"])
+def _labels_of(profile: Profile, name: str, kind: str) -> str:
+    """'none', 'truth', or the path of a COCO file."""
+    labels = profile.curated[name].labels
+    at = profile.at("curated", name, "labels")
+    if labels in (False, NO_LABELS):
+        return NO_LABELS
+    if labels in (True, TRUTH):
+        if kind not in ("instances", "classes"):
+            raise UsageError(
+                f"{at}: ground truth of kind '{kind}' holds no masks of objects. Leave out 'labels', or name a COCO .json file."
+            )
+        return TRUTH
+    if not str(labels).endswith(".json"):
+        raise UsageError(f"{at}: labels are none, truth, or a COCO .json file, got {labels!r}.")
+    return str(labels)

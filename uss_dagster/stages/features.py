@@ -20,11 +20,11 @@ from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
-from uss_dagster.errors import BadData, TryAgain, UsageError, did_you_mean
+from uss_dagster.errors import BadData, TryAgain
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
+from uss_dagster.planning.entries import datasets_of, encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
-from uss_dagster.planning.profiles import Profile, complete_params, load_plugin
 
 
 class Features(DatasetCell):
@@ -52,7 +52,7 @@ class Features(DatasetCell):
             (str(entry.backbone), dataset)
             for name, entry in profile.entries.items()
             if entry.backbone
-            for dataset in datasets_of_entry(profile, name)
+            for dataset in datasets_of(profile, name)
         }
         for backbone, dataset in sorted(pairs):
             encoder = encoder_of(profile, backbone)
@@ -98,29 +98,12 @@ class Features(DatasetCell):
             "params": self.encoder.params,
             "counts": {"images": len(images)},
         }
-        staging.publish(self.artefact(layout), validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images), manifest)
+        staging.publish(
+            self.artefact(layout), validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images), manifest
+        )
         runner.evict_others(jobs)
         per_image = round(totals.seconds_computing / max(totals.images, 1), 4)
         return {**vars(totals), "seconds_per_image": per_image, "shards": len(jobs)}
-
-
-def encoder_of(profile: Profile, backbone: str) -> Plugin:
-    """The plug-in behind a backbone of the profile, or behind a plug-in's own name."""
-    section = profile.backbones.get(backbone)
-    kind = (section.kind if section else None) or backbone
-    module = load_plugin(profile, "backbone", kind, "backbones", backbone)
-    values = section.params if section else {}
-    params = complete_params(profile, module.SPEC.params, values, f"backbone '{kind}'", "backbones", backbone)
-    return Plugin(family="backbone", name=kind, params=params)
-
-
-def datasets_of_entry(profile: Profile, entry: str) -> list[str]:
-    """The datasets that an entry runs on, sorted."""
-    only = profile.entries[entry].datasets
-    for name in only or ():
-        if name not in profile.datasets:
-            raise UsageError(f"{profile.at('entries', entry, 'datasets')}: Unknown dataset '{name}'.{did_you_mean(name, profile.datasets)}")
-    return sorted(only or profile.datasets)
 
 
 def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path) -> float:

@@ -1,15 +1,15 @@
 """``labels``: regions found image by image → one label each that means the same over the whole dataset.
 
-For scores that compare classes over a dataset. Every tree is cut at one level that all images share, the regions of that cut are
-described (by their backbone's tokens where those compare between images, else by colour and texture), and clustered.
+Every tree is cut at one level that all images share. The regions of that cut are described (by their backbone's tokens where tokens of
+different images can be compared, else by colour and texture) and clustered.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,52 +25,107 @@ from uss_dagster.artifacts.tables import iterate_regions, read_table, write_tabl
 from uss_dagster.backbones.base import Features
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
+from uss_dagster.planning.cells import EntryCell, Facts
+from uss_dagster.planning.entries import encoder_of
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
 from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
+from uss_dagster.stages.scores import Scores
+from uss_dagster.stages.segments import Segments
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    dataset = root / "data" / "datasets" / cell["dataset"]
-    segments = root / "data" / "segments" / cell["entry"] / cell["dataset"]
-    features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
-    images = Images(dataset / "images")
-    k = cell["classes"] or _leaf_classes(dataset / "truth" / "classes.json")
-    inputs = [content_id(segments), content_id(features) if features else images.identity]
-    staging = Staging(root, f"labels {key}", [cell, inputs, k])
-    shards = sorted(segments.glob("shard-*.parquet"))
-    level = choose_level((regions for _, regions in iterate_regions(shards)), cell["regions_per_image"])
-    work = functools.partial(_describe, images=dataset / "images", features=features, level=level, target=staging)
-    described: list[Path] = []
-    with Progress(f"labels {key}", len(images)) as progress:
-        for path, count in map_shards(work, shards):
-            described.append(path)
-            progress.advance(count)
-    model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path)), k)
-    rows = [(i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path)]
-    table = pa.table(
-        {
-            "image_id": pa.array([image_id for image_id, regions, _ in rows for _ in range(len(regions))], pa.string()),
-            "region": pa.array(np.concatenate([regions for _, regions, _ in rows]).astype(np.int32)),
-            "label": pa.array(np.concatenate([labels for _, _, labels in rows])),
-        },
-        schema=LABELS,
-    )
-    for path in described:
-        path.unlink()
-    write_table(staging.folder / "labels.parquet", table, LABELS)
-    staging.publish(
-        root / "data" / "labels" / cell["entry"] / cell["dataset"],
-        validate(key, table, segments, k),
-        {
-            "entry": cell["entry"],
-            "dataset": cell["dataset"],
+class Labels(EntryCell):
+    """Labels for the regions of an entry that mean the same over a whole dataset, for scores that compare classes.
+
+    Parameters
+    ----------
+    backbone
+        Name of the backbone whose tokens describe the regions; None for colour and texture.
+    classes
+        Number of labels; 0 for the dataset's number of leaf classes.
+    regions_per_image
+        Number of regions an image, about, that get a label.
+    title
+        Title of the entry.
+    """
+
+    group: ClassVar[str] = "segments"
+
+    backbone: str | None
+    classes: int
+    regions_per_image: float
+    title: str
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        settings = planner.profile.settings
+        for scores in planner.cells_of(Scores):
+            if not scores.needs_labels:
+                continue
+            (segments,) = (c for c in planner.cells_of(Segments) if c.key == scores.key)
+            backbone = segments.backbone
+            comparable = backbone is not None and encoder_of(planner.profile, backbone).spec.comparable
+            yield cls(
+                dataset=segments.dataset,
+                entry=segments.entry,
+                backbone=backbone if comparable else None,
+                classes=settings.label_classes,
+                regions_per_image=settings.label_regions,
+                title=segments.title,
+            )
+
+    @property
+    def description(self) -> str:
+        return f"{self.title}: regions grouped into classes over the dataset"
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
+        truth = layout.truth(self.dataset) / "classes.json"
+        return [layout.segments(self.entry, self.dataset), layout.images(self.dataset), *features, truth]
+
+    def run(self, layout: Layout) -> Facts:
+        segments = layout.segments(self.entry, self.dataset)
+        features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        images = Images(layout.images(self.dataset))
+        k = self.classes or _leaf_classes(layout.truth(self.dataset) / "classes.json")
+        inputs = [content_id(segments), content_id(features) if features else images.identity]
+        staging = Staging(layout.private, self.name, [self.to_plain(), inputs, k])
+        shards = sorted(segments.glob("shard-*.parquet"))
+        level = choose_level((regions for _, regions in iterate_regions(shards)), self.regions_per_image)
+        work = functools.partial(_describe, images=images.folder, features=features, level=level, target=staging)
+        described: list[Path] = []
+        with Progress(self.name, len(images)) as progress:
+            for path, count in map_shards(work, shards):
+                described.append(path)
+                progress.advance(count)
+        model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path)), k)
+        table = _label_table((i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path))
+        for path in described:
+            path.unlink()
+        write_table(staging.folder / "labels.parquet", table, LABELS)
+        counts = {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)}
+        manifest = {
+            "entry": self.entry,
+            "dataset": self.dataset,
             "segments": content_id(segments),
-            "descriptor": cell["descriptor"],
+            "descriptor": "tokens" if self.backbone else "appearance",
             "level": level,
-            "counts": {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)},
-        },
-    )
-    return {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)}
+            "counts": counts,
+        }
+        staging.publish(self.artefact(layout), validate(f"labels {self.entry}__{self.dataset}", table, segments, k), manifest)
+        return dict(counts)
+
+
+def _label_table(labelled: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> pa.Table:
+    """Rows of (image id, region indices, their labels)."""
+    rows = list(labelled)
+    columns = {
+        "image_id": pa.array([image_id for image_id, regions, _ in rows for _ in range(len(regions))], pa.string()),
+        "region": pa.array(np.concatenate([regions for _, regions, _ in rows]).astype(np.int32)),
+        "label": pa.array(np.concatenate([labels for _, _, labels in rows])),
+    }
+    return pa.table(columns, schema=LABELS)
 
 
 def _leaf_classes(path: Path) -> int:
@@ -111,8 +166,9 @@ def _vectors(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield image_id, arrays[f"regions{number}"], arrays[f"vectors{number}"]
 
 
-def validate(key: str, table: pa.Table, segments: Path, k: int) -> Report:
-    report = Report(f"labels {key}")
+def validate(title: str, table: pa.Table, segments: Path, k: int) -> Report:
+    """The checks of a table of labels 0..k-1 for the regions in ``segments``."""
+    report = Report(title)
     check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
     known = {
         i for path in segments.glob("shard-*.parquet") for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()

@@ -2,40 +2,118 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
+from uss_dagster.planning.cells import Cell, Facts
+from uss_dagster.planning.entries import sees_labels, student_of
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
 from uss_dagster.report import leaderboard
 from uss_dagster.report.published import published_rows
+from uss_dagster.stages.datasets import Datasets
+from uss_dagster.stages.scores import Scores
+from uss_dagster.stages.segments import Segments
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    folders = [root / "data" / "scores" / c.split("__")[0] / c.split("__")[1] for c in cell["cells"]]
-    versions = {c: content_id(folder) for c, folder in zip(cell["cells"], folders, strict=True)}
-    staging = Staging(root, key, [cell, versions])
-    entries = {name: {**facts, "versions": {}} for name, facts in cell["entries"].items()}
-    datasets = {name: dict(facts) for name, facts in cell["datasets"].items()}
-    for folder in folders:
-        manifest = read_manifest(folder)
-        entries[manifest["entry"]]["versions"][manifest["dataset"]] = manifest["segments"][:16]
-        datasets[manifest["dataset"]]["version"] = manifest["truth"][:16]
-    frame = leaderboard.build(folders, entries, datasets, cell["metrics"])
-    published = {name: list(published_rows(facts["kind"], cell["metrics"])) for name, facts in cell["datasets"].items()}
-    leaderboard.write(frame, staging.folder, published)
-    report = Report(key)
-    planned = set(cell["cells"])
-    found = {f"{e}__{d}" for e, d in zip(frame["entry"], frame["dataset"], strict=True)}
-    check_contract(report, "every planned cell is on the leaderboard", [f"Cell '{c}' is missing." for c in sorted(planned - found)])
-    check_expectations(
-        report,
-        frame,
-        [
-            expect("expect_column_values_to_not_be_null", column="value"),
-            expect("expect_column_values_to_be_between", column="rank", min_value=1),
-            expect("expect_compound_columns_to_be_unique", column_list=[*leaderboard.GROUP, "entry"]),
-        ],
-    )
-    staging.publish(root / "reports" / "leaderboard", report, {"scores": versions, "counts": {"rows": len(frame)}})
-    return {"rows": len(frame), "images": sum(read_manifest(f)["counts"]["scored"] for f in folders)}
+class Leaderboard(Cell):
+    """The leaderboard.
+
+    Parameters
+    ----------
+    scores
+        (entry, dataset) of every scores cell.
+    entries, datasets, metrics
+        What the tables and pages say about each, by name.
+    """
+
+    group: ClassVar[str] = "report"
+    kinds: ClassVar[str] = "pandas"
+    eager: ClassVar[bool] = True
+
+    scores: list[tuple[str, str]]
+    entries: dict[str, dict[str, Any]]
+    datasets: dict[str, dict[str, Any]]
+    metrics: dict[str, dict[str, Any]]
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        scores = planner.cells_of(Scores)
+        used = [name for name in dict.fromkeys(planner.profile.metrics) if any(name in cell.metrics for cell in scores)]
+        families = [registry.load("metric", name).SPEC for name in used]
+        yield cls(
+            scores=[(cell.entry, cell.dataset) for cell in scores],
+            entries={cell.entry: _entry_facts(planner, cell) for cell in planner.cells_of(Segments)},
+            datasets={cell.dataset: _dataset_facts(cell) for cell in planner.cells_of(Datasets)},
+            metrics={name: dataclasses.asdict(metric) for spec in families for name, metric in spec.metrics.items()},
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def description(self) -> str:
+        return "Every entry on every dataset, ranked within one metric and protocol, with intervals"
+
+    def artefact(self, layout: Layout) -> Path:
+        return layout.leaderboard
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        return [layout.scores(entry, dataset) for entry, dataset in self.scores]
+
+    def run(self, layout: Layout) -> Facts:
+        folders = {f"{entry}/{dataset}": layout.scores(entry, dataset) for entry, dataset in self.scores}
+        versions = {name: content_id(folder) for name, folder in folders.items()}
+        staging = Staging(layout.private, self.name, [self.to_plain(), versions])
+        entries: dict[str, dict[str, Any]] = {name: {**facts, "versions": {}} for name, facts in self.entries.items()}
+        datasets = {name: dict(facts) for name, facts in self.datasets.items()}
+        scored = 0
+        for folder in folders.values():
+            manifest = read_manifest(folder)
+            entries[manifest["entry"]]["versions"][manifest["dataset"]] = manifest["segments"][:16]
+            datasets[manifest["dataset"]]["version"] = manifest["truth"][:16]
+            scored += manifest["counts"]["scored"]
+        frame = leaderboard.build(list(folders.values()), entries, datasets, self.metrics)
+        published = {name: list(published_rows(facts["kind"], self.metrics)) for name, facts in self.datasets.items()}
+        leaderboard.write(frame, staging.folder, published)
+        report = Report(self.name)
+        ranked = {f"{entry}/{dataset}" for entry, dataset in zip(frame["entry"], frame["dataset"], strict=True)}
+        missing = sorted(folders.keys() - ranked)
+        check_contract(report, "every planned cell is on the leaderboard", [f"Cell '{name}' is missing." for name in missing])
+        check_expectations(
+            report,
+            frame,
+            [
+                expect("expect_column_values_to_not_be_null", column="value"),
+                expect("expect_column_values_to_be_between", column="rank", min_value=1),
+                expect("expect_compound_columns_to_be_unique", column_list=[*leaderboard.GROUP, "entry"]),
+            ],
+        )
+        staging.publish(layout.leaderboard, report, {"scores": versions, "counts": {"rows": len(frame)}})
+        return {"rows": len(frame), "images": scored}
+
+
+def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
+    spec = cell.method.spec
+    default = registry.params_to_dict(spec.params())
+    return {
+        "title": cell.title,
+        "method": cell.method.name,
+        "backbone": cell.backbone,
+        "params": {name: value for name, value in cell.method.params.items() if value != default[name]},
+        "supervised": spec.supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
+        "reimplementation": spec.reimplementation,
+        "paper": spec.paper,
+        "licence": spec.licence,
+        "summary": spec.summary,
+    }
+
+
+def _dataset_facts(cell: Datasets) -> dict[str, Any]:
+    return {"kind": cell.adapter.name, **{name: getattr(cell, name) for name in ("title", "truth", "licence", "citation")}}

@@ -8,17 +8,25 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.errors import UssError
+from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.errors import UsageError, UssError, did_you_mean
 from uss_dagster.files import write_whole
-from uss_dagster.planning.contents import dvc_hash
+from uss_dagster.hashing import dvc_hash
+from uss_dagster.planning.cells import DatasetCell, Facts, Output
+from uss_dagster.planning.entries import may_be_passed_on, student_of
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import Params, errors_at
+from uss_dagster.stages.curated import CuratedSet
+from uss_dagster.stages.mask_pool import MaskPool
+from uss_dagster.stages.segments import Segments
 from uss_dagster.student.rounds import Round, loss_fall, train_round
 from uss_dagster.student.settings import StudentSettings
 
@@ -26,51 +34,153 @@ THREADS = 2
 """Of training on a CPU: always the same, since sums in other orders give other weights."""
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    from uss_dagster.runtime import torch_device
-    from uss_dagster.student.data import curated_source
+class Models(DatasetCell):
+    """A trained student.
 
-    curated = root / "data" / "curated" / cell["curated"]
-    images = Images(root / "data" / "datasets" / cell["dataset"] / "images")
-    teacher = root / "data" / "models" / cell["self_train"] if cell["self_train"] else None
-    read = [content_id(curated), images.identity, content_id(teacher) if teacher else None]
-    staging = Staging(root, f"models {key}", [cell, read])
-    settings = registry.build_params(StudentSettings, cell["params"], f"student '{key}'")
-    device = str(torch_device("auto"))
-    version = dvc_hash(curated)
-    facts = {
-        "title": cell["title"],
-        "data": f"{cell['source']} (data/curated/{cell['curated']} of {read_manifest(curated)['dataset']})",
-        "version": version,
-        "licence": cell["licence"],
-        "command": f"uss repro {cell['stage']}@{key}",
-    }
-    train, val = (curated_source(curated, images.pixels, split) for split in ("train", "val"))
-    result, scores = train_round(train, val, Round(f"models {key}", staging.folder, settings, facts, device, THREADS, teacher))
-    summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
-    counts = {"train_images": len(train), "val_images": len(val), "steps": result.step}
-    staging.publish(
-        root / "data" / "models" / key,
-        validate(key, staging.folder, summary),
-        {
-            "name": key,
-            "curated": cell["curated"],
-            "dataset": cell["dataset"],
-            "self_train": cell["self_train"],
-            "params": cell["params"],
+    Parameters
+    ----------
+    student
+        Name of the student.
+    curated
+        The curated set that it learns from.
+    self_train
+        The student whose masks are added to the set first; None for a first round.
+    push
+        Whether the licence of the pictures, or the profile, lets the weights go to a shared store.
+    params
+        See ``StudentSettings``.
+    source
+        What it learns from, in words, for the model card.
+    content
+        Hash of the weights that it starts from, where the profile names some; '' for none.
+    """
+
+    group: ClassVar[str] = "models"
+    kinds: ClassVar[str] = "torch"
+    device: ClassVar[str] = "gpu"
+
+    student: str
+    curated: str
+    self_train: str | None
+    push: bool
+    params: Params
+    title: str
+    source: str
+    licence: str
+    content: str = ""
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        cells = {name: cls._plan_one(planner, name) for name in sorted(profile.students)}
+        for name in cells:
+            _refuse_circle(planner, (name,), cells)
+        yield from cells.values()
+
+    @classmethod
+    def _plan_one(cls, planner: Planner, name: str) -> Self:
+        profile, section = planner.profile, planner.profile.students[name]
+        curated_sets = {cell.curated: cell for cell in planner.cells_of(CuratedSet)}
+        source = str(section.curated)
+        if source not in curated_sets:
+            at = profile.at("students", name, "curated")
+            raise UsageError(f"{at}: Unknown curated set '{source}'.{did_you_mean(source, curated_sets)}")
+        teacher = section.self_train
+        if teacher and (teacher == name or teacher not in profile.students):
+            others = [other for other in profile.students if other != name]
+            at = profile.at("students", name, "self_train")
+            raise UsageError(f"{at}: student '{name}' learns from '{teacher}', expected another student.{did_you_mean(teacher, others)}")
+        place = ("students", name, *(("params", *list(section.params)[:1]) if section.params else ("size",)))
+        with errors_at(profile.at(*place)):
+            values = {"size": section.size, **section.params}
+            params = registry.params_to_dict(registry.build_params(StudentSettings, values, f"student '{name}'"))
+        curated = curated_sets[source]
+        weights = params["weights"]
+        return cls(
+            dataset=curated.dataset,
+            student=name,
+            curated=source,
+            self_train=teacher,
+            push=may_be_passed_on(curated.licence) if section.push is None else section.push,
+            params=params,
+            title=section.title or f"Student {name}",
+            source=curated.title + (f", with what student '{teacher}' found in their pictures" if teacher else ""),
+            licence=curated.licence,
+            content=planner.content_of(f"{cls.stage}/{name}", [Path(weights)]) if weights else "",
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.student,)
+
+    @property
+    def description(self) -> str:
+        return self.title
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        teacher = [layout.model(self.self_train)] if self.self_train else []
+        return [layout.curated(self.curated), layout.images(self.dataset), *teacher]
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        return [Output(self.artefact(layout), push=self.push), Output(layout.model_scores(self.student), metric=True)]
+
+    def run(self, layout: Layout) -> Facts:
+        from uss_dagster.runtime import torch_device
+        from uss_dagster.student.data import curated_source
+
+        curated = layout.curated(self.curated)
+        images = Images(layout.images(self.dataset))
+        teacher = layout.model(self.self_train) if self.self_train else None
+        inputs = [content_id(curated), images.identity, content_id(teacher) if teacher else None]
+        staging = Staging(layout.private, self.name, [self.to_plain(), inputs])
+        settings = registry.build_params(StudentSettings, self.params, f"student '{self.student}'")
+        device = str(torch_device("auto"))
+        version = dvc_hash(curated)
+        card = {
+            "title": self.title,
+            "data": f"{self.source} (data/curated/{self.curated} of {self.dataset})",
+            "version": version,
+            "licence": self.licence,
+            "command": f"uss repro {self.name}",
+        }
+        train, val = (curated_source(curated, images.pixels, split) for split in ("train", "val"))
+        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher)
+        result, scores = train_round(train, val, training)
+        summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
+        counts = {"train_images": len(train), "val_images": len(val), "steps": result.step}
+        manifest = {
+            "name": self.student,
+            "curated": self.curated,
+            "dataset": self.dataset,
+            "self_train": self.self_train or "",
+            "params": self.params,
             "training_data": version,
-            "licence": cell["licence"],
+            "licence": self.licence,
             "counts": counts,
             "scores": summary,
-        },
-    )
-    write_whole(root / "reports" / "models" / f"{key}.json", json.dumps(summary, indent=1) + "\n")
-    return {**counts, **summary, "device": device, "seconds_training": round(result.seconds, 3)}
+        }
+        staging.publish(self.artefact(layout), validate(f"models {self.student}", staging.folder, summary), manifest)
+        write_whole(layout.model_scores(self.student), json.dumps(summary, indent=1) + "\n")
+        return {**counts, **summary, "device": device, "seconds_training": round(result.seconds, 3)}
 
 
-def validate(key: str, folder: Path, scores: dict[str, float]) -> Report:
-    """Whether it is a model that can be used; how good it is, is for the checks of the asset."""
-    report = Report(f"models {key}")
+def _refuse_circle(planner: Planner, path: tuple[str, ...], cells: Mapping[str, Models]) -> None:
+    """A student must not learn, by whatever way, from masks that it made itself."""
+    cell = cells[path[-1]]
+    (pool,) = (p for p in planner.cells_of(MaskPool) if p.curated == cell.curated)
+    used = [s.model for s in planner.cells_of(Segments) if s.entry in pool.entries and s.dataset == cell.dataset]
+    teachers = [cell.self_train, *(student_of(planner.profile, model) for model in used)]
+    for name in filter(None, teachers):
+        if name in path:
+            way = " from ".join(f"'{step}'" for step in (*path, name))
+            raise UsageError(f"{planner.profile.at('students', path[0])}: students learn in a circle: {way}. Take one of them out.")
+        if name in cells:
+            _refuse_circle(planner, (*path, name), cells)
+
+
+def validate(title: str, folder: Path, scores: dict[str, float]) -> Report:
+    """Checks that it is a model that can be used; how good it is, the checks of the asset tell."""
+    report = Report(title)
     losses = _losses(folder)
     check_contract(report, "the weights load again", _loads(folder))
     check_contract(report, "losses are numbers", (f"Line {line + 2} is {row}." for line, row in enumerate(losses) if not _finite(row)))

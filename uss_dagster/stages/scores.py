@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -25,62 +25,136 @@ from uss_dagster.artifacts.tables import iterate_hierarchies, iterate_regions, r
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
+from uss_dagster.planning.cells import EntryCell, Facts, Output
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.scoring.scorer import FULL, Row, Scorer, convention_of, prepared
+from uss_dagster.stages.datasets import Datasets
+from uss_dagster.stages.segments import Segments
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    dataset = root / "data" / "datasets" / cell["dataset"]
-    segments = root / "data" / "segments" / cell["entry"] / cell["dataset"]
-    labels = root / cell["labels"] if cell["labels"] else None
-    manifest = read_manifest(dataset)
-    staging = Staging(root, f"scores {key}", [cell, *(content_id(folder) for folder in (dataset, segments, labels) if folder)])
-    shards = sorted(segments.glob("shard-*.parquet"))
-    total = Scorer(cell["metrics"], cell["grids"], cell["bootstrap"], prepared(cell["metrics"], lambda: iterate_hierarchies(shards)))
-    work = functools.partial(_shard, empty=total, truth=dataset / "truth", kind=manifest["truth"], labels=labels)
-    image_rows: list[Row] = []
-    with Progress(f"scores {key}", int(manifest["counts"]["images"])) as progress:
-        for part, rows in map_shards(work, shards):
-            total.merge(part)
-            image_rows += rows
-            progress.advance(part.images)
-    cell_is = {"entry": cell["entry"], "dataset": cell["dataset"]}
-    rows = [cell_is | row for row in (*image_rows, *total.dataset_rows())]
-    replicates = [cell_is | row for row in total.replicate_rows()]
-    rows.sort(key=lambda r: (*convention_of(r), r["image_id"] is not None, r["image_id"] or ""))
-    replicates.sort(key=lambda r: (*convention_of(r), r["replicate"]))
-    scored = {row["image_id"] for row in rows if row["image_id"] is not None}
-    if not scored:  # numbers of the whole dataset only
-        scored = {i for p in shards for i in read_table(p, REGIONS, columns=["image_id"])["image_id"].to_pylist()}
-    ids = sorted(scored)
-    shown = set(evenly_spaced(ids, cell["samples"]))
-    gallery = gallery_of(cell["metrics"], cell["grids"][0], image_rows)
-    write_table(staging.folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
-    write_table(staging.folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
-    for name, chosen in (("samples", shown), ("gallery", {image_id for _, image_id, _ in gallery.get("images", [])})):
-        kept = pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", chosen)]) for p in shards)
-        write_table(staging.folder / f"{name}.parquet", kept, REGIONS)
-    skipped = total.skipped()
-    staging.publish(
-        root / "data" / "scores" / cell["entry"] / cell["dataset"],
-        validate(key, staging.folder, read_manifest(segments)["counts"]["images"]),
-        {
-            "entry": cell["entry"],
-            "dataset": cell["dataset"],
+class Scores(EntryCell):
+    """The scores of an entry on a dataset.
+
+    Parameters
+    ----------
+    metrics
+        Metric families.
+    needs_labels
+        The scores read the labels of the stage ``labels``.
+    grids
+        Where pixels are compared, see the setting ``grids``.
+    bootstrap
+        Bootstrap replicates.
+    samples
+        Images shown, the same for every entry.
+    title
+        Title of the entry.
+    """
+
+    group: ClassVar[str] = "scores"
+    eager: ClassVar[bool] = True
+
+    metrics: list[str]
+    needs_labels: bool
+    grids: list[str]
+    bootstrap: int
+    samples: int
+    title: str
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        specs = {name: load_plugin(profile, "metric", name, "metrics").SPEC for name in dict.fromkeys(profile.metrics)}
+        kinds = {cell.dataset: cell.truth for cell in planner.cells_of(Datasets)}
+        for segments in planner.cells_of(Segments):
+            metrics = [name for name, spec in specs.items() if kinds[segments.dataset] in spec.truths]
+            if metrics:
+                yield cls(
+                    dataset=segments.dataset,
+                    entry=segments.entry,
+                    metrics=metrics,
+                    needs_labels=any(specs[name].needs_labels for name in metrics) and not segments.method.spec.labels,
+                    grids=profile.settings.grids,
+                    bootstrap=profile.settings.bootstrap,
+                    samples=profile.settings.samples,
+                    title=segments.title,
+                )
+
+    @property
+    def description(self) -> str:
+        return f"{self.title} against the ground truth, image by image and over the dataset"
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        labels = [layout.labels(self.entry, self.dataset)] if self.needs_labels else []
+        return [layout.segments(self.entry, self.dataset), layout.dataset(self.dataset), *labels]
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        return [Output(self.artefact(layout)), Output(layout.metrics_file(self.entry, self.dataset), metric=True)]
+
+    def modules(self) -> list[str]:
+        return [registry.module_name("metric", name) for name in self.metrics]
+
+    def run(self, layout: Layout) -> Facts:
+        dataset, segments = layout.dataset(self.dataset), layout.segments(self.entry, self.dataset)
+        labels = layout.labels(self.entry, self.dataset) if self.needs_labels else None
+        kind = read_manifest(dataset)["truth"]
+        inputs = [content_id(folder) for folder in (dataset, segments, labels) if folder]
+        staging = Staging(layout.private, self.name, [self.to_plain(), *inputs])
+        shards = sorted(segments.glob("shard-*.parquet"))
+        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
+        work = functools.partial(_score_shard, empty=total, truth=layout.truth(self.dataset), kind=kind, labels=labels)
+        image_rows: list[Row] = []
+        with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
+            for part, rows in map_shards(work, shards):
+                total.merge(part)
+                image_rows += rows
+                progress.advance(part.images)
+        rows = self._write_tables(staging.folder, total, image_rows)
+        scored = {row["image_id"] for row in rows if row["image_id"] is not None}
+        if not scored:  # numbers of the whole dataset only
+            scored = {i for p in shards for i in read_table(p, REGIONS, columns=["image_id"])["image_id"].to_pylist()}
+        gallery = gallery_of(self.metrics, self.grids[0], image_rows)
+        _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
+        _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
+        skipped = total.skipped()
+        counts = {
+            "scored": max((part.n for part in total.parts.values()), default=0),
+            "skipped": max((len(ids) for ids in skipped.values()), default=0),
+        }
+        manifest = {
+            "entry": self.entry,
+            "dataset": self.dataset,
             "segments": content_id(segments),
             "truth": content_id(dataset),
-            "counts": {
-                "scored": max((part.n for part in total.parts.values()), default=0),
-                "skipped": max((len(ids) for ids in skipped.values()), default=0),
-            },
+            "counts": counts,
             "skipped": skipped,
             "gallery": gallery,
-        },
-    )
-    summary = {_name(row): row["value"] for row in rows if row["image_id"] is None}
-    rounded = {k: round(v, 6) for k, v in sorted(summary.items())}
-    write_whole(root / "reports" / "metrics" / f"{key}.json", json.dumps(rounded, indent=1) + "\n")
-    return {"images": len(ids), **rounded}
+        }
+        title = f"scores {self.entry}__{self.dataset}"
+        staging.publish(self.artefact(layout), validate(title, staging.folder, read_manifest(segments)["counts"]["images"]), manifest)
+        values = {_name(row): round(row["value"], 6) for row in rows if row["image_id"] is None}
+        values = dict(sorted(values.items()))
+        write_whole(layout.metrics_file(self.entry, self.dataset), json.dumps(values, indent=1) + "\n")
+        return {"images": len(scored), **values}
+
+    def _write_tables(self, folder: Path, total: Scorer, image_rows: list[Row]) -> list[Row]:
+        """Write scores and replicates; returns the rows of scores."""
+        cell = {"entry": self.entry, "dataset": self.dataset}
+        rows = [cell | row for row in (*image_rows, *total.dataset_rows())]
+        rows.sort(key=lambda row: (*convention_of(row), row["image_id"] is not None, row["image_id"] or ""))
+        replicates = [cell | row for row in total.replicate_rows()]
+        replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
+        write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
+        write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
+        return rows
+
+
+def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
+    """The regions of some images, for pictures."""
+    write_table(path, pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", ids)]) for p in shards), REGIONS)
 
 
 def gallery_of(families: Sequence[str], grid: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -109,7 +183,7 @@ def _name(row: Row) -> str:
     return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[Row]]:
+def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[Row]]:
     """Scores of one shard of segments; they are merged in shard order, whoever computed them."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
     classes_file = truth / "classes.json"
@@ -129,8 +203,9 @@ def _shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | Non
     return scorer, rows
 
 
-def validate(key: str, folder: Path, images: int) -> Report:
-    report = Report(f"scores {key}")
+def validate(title: str, folder: Path, images: int) -> Report:
+    """The checks of a scores folder. images: number of segmented images."""
+    report = Report(title)
     table = read_table(folder / "scores.parquet", SCORES)
     check_contract(
         report, "there is a score for the dataset", [] if table["image_id"].null_count else ["No metric has a value over the dataset."]

@@ -3,155 +3,184 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import pickle
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
-from uss_dagster import registry
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.shard_store import bring_back, digest_of, forget_others, keep, shard_key
-from uss_dagster.artifacts.shards import map_shards, result_facts
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
-from uss_dagster.backbones.base import Encoder, Features
-from uss_dagster.datasets.base import Sample
+from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
+from uss_dagster.hashing import sha256_of_file
+from uss_dagster.planning.cells import EntryCell, Facts, Plugin
+from uss_dagster.planning.entries import datasets_of, encoder_of, method_of, model_of, student_of
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.segmenter import Samples, Segmenter
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    folder = root / "data" / "datasets" / cell["dataset"] / "images"
-    images = Images(folder)
-    module = registry.load("method", cell["method"])
-    features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
-    inputs = [images.identity, content_id(features) if features else None]
-    params = parameters_of(cell, root)
-    if cell.get("model"):
-        trained = root / cell["model"]
-        inputs.append(content_id(trained) if (trained / MANIFEST).exists() else None)
-    staging = Staging(root, f"segments {key}", [cell, inputs])
-    state, seconds_fitting = None, 0.0
-    if hasattr(module, "fit"):
+class Segments(EntryCell):
+    """The regions that an entry finds in the images of a dataset.
+
+    Parameters
+    ----------
+    method
+        The method and its parameters.
+    backbone
+        Name of the backbone whose features it reads; None for a method that looks at pixels only.
+    encoder
+        The backbone itself, for a method that encodes pieces of images; None for others.
+    model
+        Folder of the trained model that it runs, from the project folder; '' for none.
+    model_is_planned
+        The model is a student of the profile.
+    content
+        Hash of a model folder that is not of the profile; '' for none.
+    """
+
+    group: ClassVar[str] = "segments"
+    preview_by: ClassVar[str | None] = "uss_dagster.report.previews:segments_preview"
+
+    method: Plugin
+    backbone: str | None
+    encoder: Plugin | None
+    model: str
+    model_is_planned: bool
+    shard_images: int
+    title: str
+    summary: str
+    content: str = ""
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        for entry, section in profile.entries.items():
+            method = method_of(profile, entry)
+            spec = method.spec
+            model = model_of(profile, entry, method)
+            is_planned = student_of(profile, model) is not None
+            title = section.title or spec.title
+            for dataset in datasets_of(profile, entry):
+                yield cls(
+                    dataset=dataset,
+                    entry=entry,
+                    method=method,
+                    backbone=section.backbone,
+                    encoder=encoder_of(profile, str(section.backbone)) if spec.encodes else None,
+                    model=model,
+                    model_is_planned=is_planned,
+                    shard_images=profile.settings.shard_images,
+                    title=title,
+                    summary=f"{title}: {spec.summary or spec.paper}",
+                    content=planner.content_of(f"{cls.stage}/{entry}/{dataset}", [Path(model)]) if model and not is_planned else "",
+                )
+
+    @property
+    def description(self) -> str:
+        return self.summary
+
+    @property
+    def pool(self) -> str:
+        on_device = bool(self.encoder and self.encoder.spec.device)
+        return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
+        model = [layout.root / self.model] if self.model_is_planned else []
+        return [layout.images(self.dataset), *features, *model]
+
+    def modules(self) -> list[str]:
+        encoder = [self.encoder.module_name] if self.encoder else []
+        student = ["uss_dagster.methods.student"] if self.model else []
+        return [self.method.module_name, *encoder, *student]
+
+    def run(self, layout: Layout) -> Facts:
+        images = Images(layout.images(self.dataset))
+        features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        segmenter = self.segmenter(layout)
+        plain = self.to_plain()
+        inputs = [images.identity, content_id(features) if features else None]
+        if self.model:
+            model = layout.root / self.model
+            inputs.append(content_id(model) if (model / MANIFEST).exists() else None)
+        staging = Staging(layout.private, self.name, [plain, inputs])
+        runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         started = time.perf_counter()
-        state = module.fit(Samples(images.ids, folder, features, _encoder(cell)), params)
-        seconds_fitting = time.perf_counter() - started
-    key_of = _shard_keys(cell, images, features, state, module.SPEC.imported)
-    jobs = [(number, ids, key_of(ids)) for number, ids in enumerate(images.shards(cell["shard_images"]))]
-    work = functools.partial(_shard, cell=cell, params=params, folder=folder, features=features, state=state, target=staging)
-    done: list[dict[str, Any]] = []
-    with Progress(f"segments {key}", len(images)) as progress:
-        for result in map_shards(work, jobs, workers=1 if cell["pool"] else None):
-            progress.advance(int(result["images"] + result["resumed"] + result["reused"]))
-            done.append(result)
-    facts = result_facts(done)
-    report = validate(key, staging.folder, images, module.SPEC.overlap)
-    regions = sum(read_table(p, REGIONS, columns=["region"]).num_rows for p in sorted(staging.folder.glob("shard-*.parquet")))
-    staging.publish(
-        root / "data" / "segments" / cell["entry"] / cell["dataset"],
-        report,
-        {
-            "entry": cell["entry"],
-            "method": cell["method"],
-            "backbone": cell["backbone"],
-            "dataset": cell["dataset"],
-            "params": cell["params"],
-            "overlap": module.SPEC.overlap,
+        segmenter = segmenter.fit(Samples(images.ids, images.folder, features, segmenter.encoder))
+        seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
+        key_of = _shard_keys(plain, images, features, segmenter)
+        jobs = [
+            ShardJob((f"shard-{number:05d}.parquet",), key_of(ids), (f"shard-{number:05d}.parquet", ids), len(ids))
+            for number, ids in enumerate(images.shards(self.shard_images))
+        ]
+        work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
+        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
+        regions = sum(read_table(p, REGIONS, columns=["region"]).num_rows for p in sorted(staging.folder.glob("shard-*.parquet")))
+        manifest = {
+            "entry": self.entry,
+            "method": self.method.name,
+            "backbone": self.backbone or "",
+            "dataset": self.dataset,
+            "params": self.method.params,
+            "overlap": segmenter.spec.overlap,
             "counts": {"images": len(images), "regions": regions},
-        },
-    )
-    forget_others(staging, {kept for _, _, kept in jobs})
-    spent = facts["seconds_computing"] + seconds_fitting
-    per_image = round(spent / facts["images"], 4) if facts["images"] else None  # None: every shard was there already
-    return {**facts, "backbone": cell["backbone"], "regions": regions, "seconds_per_image": per_image}
+        }
+        staging.publish(self.artefact(layout), report, manifest)
+        runner.evict_others(jobs)
+        seconds = totals.seconds_computing + seconds_fitting
+        per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
+        return {**vars(totals), "backbone": self.backbone or "", "regions": regions, "seconds_per_image": per_image}
+
+    def segmenter(self, layout: Layout) -> Segmenter:
+        """The method ready to run; a trained model is named by its full path."""
+        encoder = Encoder.of(self.encoder.name, self.encoder.params) if self.encoder else None
+        params = {**self.method.params, "model": str(layout.root / self.model)} if self.model else self.method.params
+        return Segmenter.of(self.method.name, params, encoder)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Samples in order of id, one in memory at a time, as often as wanted. features: the folder of their facets, or None."""
+def _shard_keys(plain: dict[str, object], images: Images, features: Path | None, segmenter: Segmenter) -> Callable[[list[str]], str]:
+    """Ids of a shard → its key: over the cell, the images, their features, and what was fitted to all.
 
-    ids: list[str]
-    folder: Path
-    features: Path | None
-    encode: Encoder | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __iter__(self) -> Iterator[Sample]:
-        images = Images(self.folder)
-        facets = FeatureShards(self.features) if self.features else None
-        for image_id in self.ids:
-            found = Features(facets.tensors(image_id), facets.backbone, facets.comparable) if facets else None
-            yield Sample(image_id, images.pixels(image_id), found, self.encode)
-
-
-def parameters_of(cell: dict[str, Any], root: Path) -> Any:
-    """The method's parameters. A trained model, which the plan names from the project folder, is named by its full path."""
-    values = {**cell["params"], "model": str(root / cell["model"])} if cell.get("model") else cell["params"]
-    return registry.build_params(registry.load("method", cell["method"]).SPEC.params, values, f"method '{cell['method']}'")
-
-
-def _encoder(cell: dict[str, Any]) -> Encoder | None:
-    return Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
-
-
-def _shard_keys(cell: dict[str, Any], images: Images, features: Path | None, state: Any, imported: bool) -> Callable[[list[str]], str]:
-    """Images of a shard → its key: over the cell, the images, their features, and what was fitted to all. Regions that are imported come
-    from files that nothing here knows, so those shards are not kept."""
-    fitted = hashlib.sha256(pickle.dumps(state)).hexdigest() if state is not None else ""
-    if imported:
+    Regions that are imported come from files that nothing here knows, so those shards are never stored.
+    """
+    state = segmenter.state_digest
+    if segmenter.spec.imported:
         return lambda ids: ""
     if features is None:
-        return lambda ids: shard_key("segments", cell, images.contents(ids), fitted)
-    where, read = FeatureShards(features), functools.cache(lambda shard: digest_of(features / shard))
-    return lambda ids: shard_key("segments", cell, images.contents(ids), fitted, [read(shard) for shard in where.shards_of(ids)])
+        return lambda ids: shard_key(plain, images.contents(ids), state)
+    shards, digest = FeatureShards(features), functools.cache(lambda shard: sha256_of_file(features / shard))
+    return lambda ids: shard_key(plain, images.contents(ids), state, [digest(shard) for shard in shards.shards_of(ids)])
 
 
-def _shard(
-    job: tuple[int, list[str], str],
-    cell: dict[str, Any],
-    params: Any,
-    folder: Path,
-    features: Path | None,
-    state: Any,
-    target: Staging,
-) -> dict[str, Any]:
-    number, ids, kept = job
-    name = f"shard-{number:05d}.parquet"
-    if target.has(name):
-        return {"images": 0, "resumed": len(ids), "reused": 0, "seconds_computing": 0.0}
-    if bring_back(target, kept, [name]):
-        return {"images": 0, "resumed": 0, "reused": len(ids), "seconds_computing": 0.0}
-    module = registry.load("method", cell["method"])
+def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
+    """One shard; returns the seconds of the method alone."""
+    name, ids = item
     tables, seconds = [], 0.0
-    for sample in Samples(ids, folder, features, _encoder(cell)):
+    for sample in Samples(ids, folder, features, segmenter.encoder):
         started = time.perf_counter()
-        regions = module.segment(sample, params, state)
+        regions = segmenter.segment(sample)
         seconds += time.perf_counter() - started
-        if regions.shape != sample.image.shape[:2]:
-            raise BadData(
-                f"Method '{cell['method']}' gave regions of {regions.shape} for image '{sample.image_id}' of {sample.image.shape[:2]} (height, width)."
-            )
-        regions = regions.pruned()
-        if not len(regions):
-            raise BadData(f"Method '{cell['method']}' gave no region for image '{sample.image_id}'; at least the whole image is expected.")
         tables.append(regions_to_table(sample.image_id, regions))
-    target.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
-    keep(target, kept, [name])
-    return {"images": len(ids), "resumed": 0, "reused": 0, "seconds_computing": seconds}
+    staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
+    return seconds
 
 
-def validate(key: str, folder: Path, images: Images, overlap: bool) -> Report:
-    report = Report(f"segments {key}")
+# -- checks -------------------------------------------------------------------------------------------------
+
+
+def validate(title: str, folder: Path, images: Images, overlap: bool) -> Report:
+    """The checks of a folder of regions. overlap: siblings may share pixels."""
+    report = Report(title)
     paths = sorted(folder.glob("shard-*.parquet"))
     if not check_contract(report, "shards have the columns and types of regions", _schema_problems(paths)):
         return report

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,7 +19,9 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import IMAGES, REGIONS
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import iterate_regions, read_table, row_groups
-from uss_dagster.planning.yaml_files import YamlFile
+from uss_dagster.planning.cells import Cell, Facts, Output
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner, read_cell
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import KIND_NAMES
 from uss_dagster.report import leaderboard, site
@@ -28,34 +30,79 @@ from uss_dagster.report.evidence import behind
 from uss_dagster.report.history import write_history
 from uss_dagster.report.published import published_rows
 from uss_dagster.report.site_pictures import Picture
+from uss_dagster.stages.leaderboard import Leaderboard
+
+LEADERBOARD_CELL = "pipelines/leaderboard.yaml"
+"""Parameter file of the leaderboard: what the pages say about entries, datasets and metrics."""
 
 
-def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    board = YamlFile(root / "grid.yaml").data["grid"]["leaderboard"]
-    source = root / "reports" / "leaderboard"
-    scored = {d: [c.split("__")[0] for c in board["cells"] if c.split("__")[1] == d] for d in board["datasets"]}
-    staging = Staging(root, key, [cell, content_id(source), {d: content_id(root / "data" / "datasets" / d) for d in scored}])
-    frame = leaderboard.read(source)
-    datasets = {
-        name: {
-            **facts,
-            **_dataset_facts(root / "data" / "datasets" / name),
-            "published": list(published_rows(facts["kind"], board["metrics"])),
+class Site(Cell):
+    """The page people open first.
+
+    Parameters
+    ----------
+    scores
+        (entry, dataset) of every scores cell.
+    datasets
+        Names of all datasets.
+    """
+
+    group: ClassVar[str] = "report"
+    kinds: ClassVar[str] = "html"
+    eager: ClassVar[bool] = True
+
+    scores: list[tuple[str, str]]
+    datasets: list[str]
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        (board,) = planner.cells_of(Leaderboard)
+        yield cls(scores=board.scores, datasets=sorted(board.datasets))
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def description(self) -> str:
+        return "The page people open first: reports/site/index.html"
+
+    def artefact(self, layout: Layout) -> Path:
+        return layout.site
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        scores = [layout.scores(entry, dataset) for entry, dataset in self.scores]
+        return [layout.leaderboard, *scores, *(layout.dataset(name) for name in self.datasets), layout.root / LEADERBOARD_CELL]
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        return [Output(layout.site, push=False)]
+
+    def run(self, layout: Layout) -> Facts:
+        board = read_cell(layout.root, LEADERBOARD_CELL)
+        assert isinstance(board, Leaderboard)
+        versions = {name: content_id(layout.dataset(name)) for name in self.datasets}
+        staging = Staging(layout.private, self.name, [self.to_plain(), content_id(layout.leaderboard), versions])
+        datasets = {
+            name: {
+                **facts,
+                **_dataset_facts(layout.dataset(name)),
+                "published": list(published_rows(facts["kind"], board.metrics)),
+            }
+            for name, facts in board.datasets.items()
         }
-        for name, facts in board["datasets"].items()
-    }
-    entries = {name: {**facts, "parameters": _parameters(facts)} for name, facts in board["entries"].items()}
-    families = {m: family for family in registry.names("metric") for m in registry.load("metric", family).SPEC.metrics}
-    metrics = {name: {**facts, "family": families.get(name)} for name, facts in board["metrics"].items()}
-    folders = {d: [root / "data" / "scores" / e / d for e in names] for d, names in scored.items()}
-    site.build(staging.folder, frame, entries, datasets, metrics, _pictures(root, folders), behind(folders))
-    report = Report(key)
-    check_contract(report, "there is a page", [] if (staging.folder / "index.html").exists() else ["index.html was not written."])
-    check_contract(report, "the page needs no network", _outside(staging.folder))
-    staging.publish(root / "reports" / "site", report, {})
-    write_costs(root)
-    write_history(root)
-    return {"files": sum(1 for p in (root / "reports" / "site").rglob("*") if p.is_file())}
+        entries = {name: {**facts, "parameters": _parameters(facts)} for name, facts in board.entries.items()}
+        families = {m: family for family in registry.names("metric") for m in registry.load("metric", family).SPEC.metrics}
+        metrics = {name: {**facts, "family": families.get(name)} for name, facts in board.metrics.items()}
+        folders = {d: [layout.scores(e, dataset) for e, dataset in self.scores if dataset == d] for d in self.datasets}
+        frame = leaderboard.read(layout.leaderboard)
+        site.build(staging.folder, frame, entries, datasets, metrics, _pictures(layout, folders), behind(folders))
+        report = Report(self.name)
+        check_contract(report, "there is a page", [] if (staging.folder / "index.html").exists() else ["index.html was not written."])
+        check_contract(report, "the page needs no network", _outside(staging.folder))
+        staging.publish(layout.site, report, {})
+        write_costs(layout, self.scores)
+        write_history(layout.root)
+        return {"files": sum(1 for path in layout.site.rglob("*") if path.is_file())}
 
 
 def _dataset_facts(folder: Path) -> dict[str, Any]:
@@ -109,7 +156,7 @@ def _parameters(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every parameter of an entry's method: its value here, its default, and what else it can be."""
     params = registry.load("method", facts["method"]).SPEC.params
     default, hints = registry.params_to_dict(params()), typing.get_type_hints(params)
-    found = []
+    rows = []
     for field in dataclasses.fields(params):
         hint = hints[field.name]
         parts = (hint, *typing.get_args(hint))
@@ -117,8 +164,8 @@ def _parameters(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         options += [None] if options and type(None) in parts else []
         choices = [False, True] if hint is bool else options
         value = (facts.get("params") or {}).get(field.name, default[field.name])
-        found.append({"name": field.name, "value": value, "default": default[field.name], "choices": choices, "kind": _kind(hint)})
-    return found
+        rows.append({"name": field.name, "value": value, "default": default[field.name], "choices": choices, "kind": _kind(hint)})
+    return rows
 
 
 def _kind(hint: Any) -> str:
@@ -131,21 +178,20 @@ def _kind(hint: Any) -> str:
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def _pictures(root: Path, folders: Mapping[str, list[Path]]) -> Iterator[Picture]:
+def _pictures(layout: Layout, folders: Mapping[str, list[Path]]) -> Iterator[Picture]:
     """The samples and galleries that the scores keep, image by image with the regions of all entries that have it."""
     for dataset, cells in sorted(folders.items()):
-        source = root / "data" / "datasets" / dataset
-        found: dict[str, dict[str, Regions]] = {}
+        regions_of: dict[str, dict[str, Regions]] = {}
         samples: set[str] = set()
         for cell in sorted(cells):
             for name in ("samples.parquet", "gallery.parquet"):
                 for image_id, regions in iterate_regions([cell / name]):
-                    found.setdefault(image_id, {})[cell.parent.name] = regions
+                    regions_of.setdefault(image_id, {})[cell.parent.name] = regions
                     samples |= {image_id} if name == "samples.parquet" else set()
-        images = Images(source / "images")
-        truths = dict(iterate_regions([source / "truth" / "regions.parquet"], set(found)))
-        for image_id in sorted(found, key=lambda i: (i not in samples, i)):  # those of all entries first
-            yield Picture(dataset, image_id, images.pixels(image_id), truths.get(image_id), found[image_id], image_id in samples)
+        images = Images(layout.images(dataset))
+        truths = dict(iterate_regions([layout.truth(dataset) / "regions.parquet"], set(regions_of)))
+        for image_id in sorted(regions_of, key=lambda i: (i not in samples, i)):  # those of all entries first
+            yield Picture(dataset, image_id, images.pixels(image_id), truths.get(image_id), regions_of[image_id], image_id in samples)
 
 
 def _outside(folder: Path) -> Iterator[str]:

@@ -1,0 +1,237 @@
+"""``mask_pool``: regions of one entry or several on a dataset → one pool of masks without duplicates, nested and measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+
+from uss_dagster import registry
+from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
+from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_store import ShardStore, shard_key
+from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.tables import iterate_regions, write_table
+from uss_dagster.backbones.base import Encoder
+from uss_dagster.curation.params import pool_defaults
+from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image
+from uss_dagster.curation.stability import stability
+from uss_dagster.curation.tables import LOOKS, MEASURES, POOL, PoolFolder, mask_tables
+from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.hashing import sha256_of_file
+from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
+from uss_dagster.planning.entries import encoder_of
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import Params, complete_params
+from uss_dagster.regions import Regions
+from uss_dagster.segmenter import Samples, Segmenter
+from uss_dagster.stages.datasets import Datasets
+from uss_dagster.stages.segments import Segments
+
+
+class MaskPool(DatasetCell):
+    """The masks of a curated set before they are filtered.
+
+    Parameters
+    ----------
+    curated
+        Name of the curated set.
+    entries
+        Entries whose regions are pooled.
+    methods
+        Entry → its method, for the measure of stability, which runs methods again; empty without it.
+    encoders
+        Entry → its backbone, likewise.
+    backbones
+        Entry → name of the backbone whose features its method is fitted to, likewise.
+    params
+        See ``PoolParams``.
+    """
+
+    group: ClassVar[str] = "curation"
+    preview_by: ClassVar[str | None] = "uss_dagster.report.previews:mask_pool_preview"
+
+    curated: str
+    entries: list[str]
+    methods: dict[str, Plugin]
+    encoders: dict[str, Plugin]
+    backbones: dict[str, str]
+    params: Params
+    needs_gpu: bool
+    shard_images: int
+    title: str
+
+    @classmethod
+    def plan(cls, planner: Planner) -> Iterator[Self]:
+        profile = planner.profile
+        for name, section in profile.curated.items():
+            dataset = _known_dataset(planner, name)
+            entries = section.all_entries
+            at = profile.at("curated", name, "entries")
+            if len(set(entries)) < len(entries):
+                raise UsageError(f"{at}: curated '{name}' names an entry twice: {', '.join(entries)}.")
+            segments = {cell.entry: cell for cell in planner.cells_of(Segments) if cell.dataset == dataset}
+            for entry in entries:
+                if entry not in segments:
+                    raise UsageError(f"{at}: No entry '{entry}' runs on '{dataset}'.{did_you_mean(entry, segments)}")
+            values = {**pool_defaults(section.preset), **section.mask_pool}
+            params = complete_params(profile, PoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
+            pooled = {entry: segments[entry] for entry in entries}
+            if params["views"]:
+                _refuse_trained_models(planner, name, pooled)
+            again = pooled if params["views"] else {}
+            yield cls(
+                dataset=dataset,
+                curated=name,
+                entries=entries,
+                methods={entry: cell.method for entry, cell in again.items()},
+                encoders={entry: encoder_of(profile, cell.backbone) for entry, cell in again.items() if cell.backbone},
+                backbones={e: cell.backbone for e, cell in again.items() if cell.backbone and hasattr(cell.method.module, "fit")},
+                params=params,
+                needs_gpu=any(cell.pool == "gpu" for cell in again.values()),
+                shard_images=profile.settings.shard_images,
+                title=section.title or f"Training set {name}",
+            )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.curated,)
+
+    @property
+    def pool(self) -> str:
+        return "gpu" if self.needs_gpu else ""
+
+    @property
+    def description(self) -> str:
+        return f"{self.title}: masks of {', '.join(self.entries)} without duplicates, nested and measured"
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        features = {layout.features(backbone, self.dataset) for backbone in self.backbones.values()}
+        return [layout.images(self.dataset), *(layout.segments(entry, self.dataset) for entry in self.entries), *sorted(features)]
+
+    def modules(self) -> list[str]:
+        return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
+
+    def run(self, layout: Layout) -> Facts:
+        images = Images(layout.images(self.dataset))
+        segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
+        plain = self.to_plain()
+        staging = Staging(layout.private, self.name, [plain, images.identity, [content_id(path) for path in segments.values()]])
+        runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
+        segmenters = {entry: self._segmenter(entry, layout, images) for entry in self.methods}
+        # A method that was fitted to all images would have to be part of the key: such shards are not stored.
+        storable = all(segmenter.state is None for segmenter in segmenters.values())
+        jobs = []
+        for number, ids in enumerate(images.shards(self.shard_images)):
+            files = (f"shard-{number:05d}.parquet", f"looks-{number:05d}.parquet")
+            read = [sha256_of_file(path / files[0]) for path in segments.values()]
+            jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), read) if storable else "", (files, ids), len(ids)))
+        params = registry.build_params(PoolParams, self.params, f"mask pool '{self.curated}'")
+        work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
+        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        masks = sum(table.num_rows for path in sorted(staging.folder.glob("shard-*.parquet")) for table in mask_tables(path, ["region"]))
+        counts = {"images": len(images), "masks": masks}
+        manifest = {"name": self.curated, "entries": self.entries, "dataset": self.dataset, "params": self.params, "counts": counts}
+        staging.publish(self.artefact(layout), validate(f"pool {self.curated}", staging.folder, images), manifest)
+        runner.evict_others(jobs)
+        return {**vars(totals), "masks": masks}
+
+    def _segmenter(self, entry: str, layout: Layout, images: Images) -> Segmenter:
+        """The method of an entry, fitted as its segments stage did."""
+        plugin = self.encoders.get(entry)
+        encoder = Encoder.of(plugin.name, plugin.params) if plugin else None
+        segmenter = Segmenter.of(self.methods[entry].name, self.methods[entry].params, encoder)
+        features = layout.features(self.backbones[entry], self.dataset) if entry in self.backbones else None
+        return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
+
+
+def _known_dataset(planner: Planner, name: str) -> str:
+    profile = planner.profile
+    dataset = str(profile.curated[name].dataset)
+    known = {cell.dataset for cell in planner.cells_of(Datasets)}
+    if dataset not in known:
+        raise UsageError(f"{profile.at('curated', name, 'dataset')}: Unknown dataset '{dataset}'.{did_you_mean(dataset, known)}")
+    return dataset
+
+
+def _refuse_trained_models(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
+    for entry, cell in segments.items():
+        if cell.model:
+            raise UsageError(
+                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' runs a "
+                "trained model, which is not run again on other views. Leave out 'views'."
+            )
+
+
+def _compute(
+    item: tuple[tuple[str, str], list[str]],
+    staging: Staging,
+    folder: Path,
+    segments: dict[str, Path],
+    segmenters: dict[str, Segmenter],
+    params: PoolParams,
+) -> None:
+    """One shard of masks and one of looks."""
+    (masks_file, looks_file), ids = item
+    images = Images(folder)
+    names = dict(zip(images.ids, images.table["member"].to_pylist(), strict=True))
+    regions = [iterate_regions([path / masks_file]) for path in segments.values()]
+    pooled, looks = [], []
+    for image_id, (_, digest) in zip(ids, images.contents(ids), strict=True):
+        pixels = images.pixels(image_id)
+        families = []
+        for entry, source in zip(segments, regions, strict=True):
+            next_id, masks = next(source, ("", None))
+            if masks is None or next_id != image_id:
+                raise BadData(
+                    f"{segments[entry] / masks_file} has no regions of image '{image_id}'. Run `dvc checkout --force` or its stage again."
+                )
+            families.append(Family(entry, masks, _stability(masks, pixels, image_id, segmenters.get(entry), params)))
+        pooled.append(pool_image(image_id, pixels, families, params))
+        looks.append(look_row(image_id, names[image_id], digest, pixels))
+    staging.write(masks_file, lambda path: write_table(path, pa.concat_tables(pooled), POOL))
+    staging.write(looks_file, lambda path: write_table(path, pa.concat_tables(looks), LOOKS))
+
+
+def _stability(masks: Regions, pixels: np.ndarray, image_id: str, segmenter: Segmenter | None, params: PoolParams) -> np.ndarray:
+    if not params.views or segmenter is None:
+        return np.zeros(0, np.float32)
+    return stability(pixels, masks, functools.partial(segmenter.segment_image, image_id), params.views)
+
+
+# -- checks -------------------------------------------------------------------------------------------------
+
+
+def validate(title: str, folder: Path, images: Images) -> Report:
+    """The checks of a mask pool."""
+    report = Report(title)
+    paths = sorted(folder.glob("shard-*.parquet"))
+    looks = PoolFolder(folder).looks
+    check_contract(report, "every image is there once, in order", [] if looks["image_id"].to_pylist() == images.ids else ["Images differ."])
+    light = pa.concat_tables(
+        table
+        for path in paths
+        for table in mask_tables(path, ["image_id", "region", "parent", "depth", "area", "score", "entry", *MEASURES])
+    )
+    check_contract(report, "rows ascend by image and region", sorted_unique(light, ["image_id", "region"]))
+    check_contract(
+        report, "masks decode and nest", valid_regions((t.select(REGIONS.names) for path in paths for t in mask_tables(path)), overlap=True)
+    )
+    check_expectations(
+        report,
+        light.to_pandas(),
+        [
+            expect("expect_column_values_to_be_between", column="area", min_value=1),
+            expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="region", column_B="parent"),
+            expect("expect_column_values_to_not_be_null", column="entry"),
+            *(expect("expect_column_values_to_be_between", column=name, min_value=0.0, max_value=1.0) for name in MEASURES),
+        ],
+    )
+    return report
