@@ -160,8 +160,8 @@ class Cell(BaseModel):
 
     @property
     def pipeline(self) -> str:
-        """The DVC file that holds its stage, from the project folder."""
-        return f"{PIPELINES}/{self.partition}/dvc.yaml" if self.partition else "dvc.yaml"
+        """The folder of the DVC file that holds its stage, from the project folder; '' for the project folder itself."""
+        return f"{PIPELINES}/{self.partition}" if self.partition else ""
 
     @property
     def stage_name(self) -> str:
@@ -171,12 +171,12 @@ class Cell(BaseModel):
     @property
     def address(self) -> str:
         """Its name for DVC, from the project folder."""
-        return f"{self.pipeline}:{self.stage_name}" if self.partition else self.stage_name
+        return f"{self.pipeline}/dvc.yaml:{self.stage_name}" if self.pipeline else self.stage_name
 
     @property
     def file(self) -> str:
         """Its parameter file, from the project folder."""
-        return "/".join(filter(None, (PIPELINES, self.partition, f"{self.asset}.yaml")))
+        return f"{self.pipeline or PIPELINES}/{self.stage_name}.yaml"
 
     def artefact(self, layout: Layout) -> Path:
         return layout.data(self.name)
@@ -202,13 +202,24 @@ class DatasetCell(Cell):
 
 
 class EntryCell(DatasetCell):
-    """A cell of an entry on a dataset."""
+    """A cell of an entry on a dataset.
+
+    Each entry has a DVC file of its own: DVC writes a whole ``dvc.lock`` after each stage, so short ones keep a first run linear.
+    """
 
     entry: str
 
     @property
     def key(self) -> tuple[str, ...]:
         return self.entry, self.dataset
+
+    @property
+    def pipeline(self) -> str:
+        return f"{PIPELINES}/{self.dataset}/{self.entry}"
+
+    @property
+    def stage_name(self) -> str:
+        return self.stage
 
 
 @functools.cache
