@@ -21,7 +21,7 @@ import uss_dagster
 
 SOURCE = Path(uss_dagster.__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-COPIED = ("dvc.yaml", "workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore")
+COPIED = ("workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore")
 
 SMALL = """\
 title: A few small pictures, for tests
@@ -98,15 +98,25 @@ class Project:
         file = self.root / path
         file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
 
-    def lock(self) -> dict[str, dict]:
-        """Stage → what dvc.lock records of its outputs."""
-        path = self.root / "dvc.lock"
-        if not path.exists():
-            return {}
-        return {name: stage.get("outs", []) for name, stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"].items()}
+    def locks(self) -> dict[str, bytes]:
+        """Every dvc.lock by its path in the project."""
+        return {path.relative_to(self.root).as_posix(): path.read_bytes() for path in sorted(self.root.rglob("dvc.lock"))}
+
+    def locked(self) -> dict[str, dict]:
+        """Name of a cell → what its dvc.lock records of it."""
+        stages = {}
+        for path, text in self.locks().items():
+            folder = path.removesuffix("dvc.lock")
+            for name, stage in yaml.safe_load(text)["stages"].items():
+                stages[cell_name(f"{folder}dvc.yaml:{name}" if folder else name)] = stage
+        return stages
+
+    def lock(self) -> dict[str, list]:
+        """Name of a cell → what dvc.lock records of its outputs."""
+        return {name: stage.get("outs", []) for name, stage in self.locked().items()}
 
     def repro(self, *targets: str, code: int | None = 0, cold: bool = False, **env: str) -> list[str]:
-        """`uss repro`; returns the stages that DVC executed, in order."""
+        """`uss repro`; returns the names of the cells that DVC ran, in order."""
         return executed(self.uss("repro", *targets, code=code, cold=cold, **env).stdout)
 
 
@@ -116,7 +126,20 @@ def tree_hash(folder: Path) -> dict[str, str]:
 
 
 def executed(output: str) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", output)
+    """Names of the cells that DVC ran, in order."""
+    return [cell_name(address) for address in re.findall(r"Running stage '([^']+)'", output)]
+
+
+def cell_name(address: str) -> str:
+    """'pipelines/scenes/kmeans/dvc.yaml:scores' → 'scores/kmeans/scenes'."""
+    file, _, stage = address.rpartition(":")
+    parts = file.split("/")[1:-1]  # dataset, and perhaps entry
+    if len(parts) == 2:
+        return f"{stage}/{parts[1]}/{parts[0]}"
+    if parts and stage == "datasets":
+        return f"datasets/{parts[0]}"
+    kind, _, name = stage.partition("-")
+    return f"features/{name}/{parts[0]}" if kind == "features" else stage.replace("-", "/")
 
 
 def _checked(done: subprocess.CompletedProcess[str], code: int | None) -> subprocess.CompletedProcess[str]:
@@ -152,6 +175,7 @@ def _planned(profile: str) -> Path:
     (root / "profiles").mkdir()
     (root / "profiles" / "small.yaml").write_text(profile, encoding="utf-8")
     (root / "params.yaml").write_text("profile: small\n", encoding="utf-8")
+    (root / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     project = Project(root)
     project.run("git", "init", "-q")
     project.uss("plan")

@@ -33,7 +33,7 @@ def test_a_method_is_one_file_and_one_entry(with_grid_method: Project):
     assert "segments checkerboard__scenes: new" in planned
     assert "scores checkerboard__scenes: new" in planned
     stages = project.repro()
-    assert stages == ["segments@checkerboard__scenes", "scores@checkerboard__scenes", "leaderboard", "site"]
+    assert stages == ["segments/checkerboard/scenes", "scores/checkerboard/scenes", "leaderboard", "site"]
     assert "checkerboard" in (project.root / "reports/leaderboard/leaderboard.csv").read_text(encoding="utf-8")
     listed = project.dagster("asset", "list", "-m", "uss_dagster.definitions").stdout
     assert "segments/checkerboard" in listed
@@ -56,7 +56,7 @@ def test_a_dataset_is_one_file_and_one_class_tree(project: Project, tmp_path):
     project.env["USS_MIRROR"] = str(tmp_path / "mirror")
     project.append("params.yaml", "datasets:\n  farm: {split: val}\n")
     assert "datasets farm: new" in project.uss("plan").stdout
-    project.uss("stage", "datasets", "farm")
+    project.uss("stage", "pipelines/farm/datasets.yaml")
     published = project.root / "data/datasets/farm"
     assert json.loads((published / "manifest.json").read_text())["counts"] == {"images": 2, "regions": 12}
     said = (published / "validation.json").read_text()

@@ -1,13 +1,15 @@
 """What people edit is checked, with the line; what follows from it is always the same text."""
 
 import pytest
-import yaml
 from projects import Project
 
 from uss_dagster.errors import UsageError
-from uss_dagster.planning import plan
-from uss_dagster.planning.cells import expected_code
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import HEADER, Plan, make_plan, read_plan, write_plan
 from uss_dagster.planning.profiles import read_profile
+from uss_dagster.stages.features import Features
+from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.segments import Segments
 
 PROFILE = """\
 settings: {shard_images: 2}
@@ -40,37 +42,100 @@ def set_profile(root, old, new):
     (root / "profiles" / "small.yaml").write_text(PROFILE.replace(old, new, 1))
 
 
+def planned(root) -> Plan:
+    return make_plan(read_profile(root), root)
+
+
+def texts(root) -> dict[str, str]:
+    """Every planned file of a project."""
+    files = [root / "dvc.yaml", *sorted((root / "pipelines").rglob("*.yaml"))]
+    return {path.relative_to(root).as_posix(): path.read_text() for path in files}
+
+
 def test_cells(root):
-    grid = plan.make_grid(read_profile(root))
-    assert list(grid["segments"]) == ["felzenszwalb__scenes", "fine_slic__scenes"]
-    assert list(grid["features"]) == ["patches__scenes"]
-    assert grid["segments"]["fine_slic__scenes"]["params"]["superpixels"] == 60
-    assert grid["leaderboard"]["entries"]["fine_slic"]["params"] == {"superpixels": 60}
-    assert grid["segments"]["felzenszwalb__scenes"]["reads"] == "data/datasets/scenes/images/images.parquet"
-    for stage, _, cell in plan.iterate_cells(grid):
-        assert cell["code"] == expected_code(stage, cell)
+    plan = planned(root)
+    assert [cell.name for cell in plan.of(Segments)] == ["segments/felzenszwalb/scenes", "segments/fine_slic/scenes"]
+    assert [cell.name for cell in plan.of(Features)] == ["features/patches/scenes"]
+    (board,) = plan.of(Leaderboard)
+    assert board.entries["fine_slic"]["params"] == {"superpixels": 60}
+    fine = plan.cell("segments/fine_slic/scenes")
+    assert fine.method.params["superpixels"] == 60
+    assert fine.address == "pipelines/scenes/fine_slic/dvc.yaml:segments"
+    assert plan.cell("features/patches/scenes").address == "pipelines/scenes/dvc.yaml:features-patches"
+    assert board.address == "leaderboard"
+    assert all(cell.code == cell.expected_code() for cell in plan.cells)
+    with pytest.raises(ValueError, match="frozen"):
+        fine.title = "other"
+
+
+def test_inputs_are_what_a_stage_reads_and_nothing_else(root):
+    plan, layout = planned(root), Layout(root)
+    read = {cell.name: [layout.relative(path) for path in cell.inputs(layout)] for cell in plan.cells}
+    assert read["datasets/scenes"] == []
+    assert read["segments/felzenszwalb/scenes"] == ["data/datasets/scenes/images"]
+    assert read["segments/fine_slic/scenes"] == ["data/datasets/scenes/images", "data/features/patches/scenes"]
+    assert read["scores/fine_slic/scenes"] == ["data/segments/fine_slic/scenes", "data/datasets/scenes"]
+    assert read["leaderboard"] == ["data/scores/felzenszwalb/scenes", "data/scores/fine_slic/scenes"]
+
+
+def test_every_input_is_an_output_and_every_cell_comes_after_what_it_reads(root):
+    plan, layout = planned(root), Layout(root)
+    written: list[str] = []
+    for cell in plan.cells:
+        for path in cell.inputs(layout):
+            name = layout.relative(path)
+            parts = name.startswith("pipelines/") or any(name == out or name.startswith(f"{out}/") for out in written)
+            assert parts, f"{cell.name} reads {name}, which no earlier cell writes"
+        written += [layout.relative(output.path) for output in cell.outputs(layout)]
+    assert len(written) == len(set(written))
+
+
+def test_a_cell_is_the_same_after_it_was_written_and_read(root):
+    write_plan(root)
+    plan = planned(root)
+    assert {cell.name: cell for cell in read_plan(root).cells} == {cell.name: cell for cell in plan.cells}
 
 
 def test_writing_is_deterministic_and_says_what_changed(root):
-    assert "segments fine_slic__scenes: new" in plan.write_plan(root)
-    text = (root / "grid.yaml").read_text()
-    assert plan.write_plan(root) == []
+    assert "segments/fine_slic/scenes: new" in write_plan(root)
+    before = texts(root)
+    assert write_plan(root) == []
     set_profile(root, "superpixels: 60", "superpixels: 61")
-    assert plan.write_plan(root, check=True) == ["segments fine_slic__scenes: params", "leaderboard: entries"]
-    assert (root / "grid.yaml").read_text() == text
-    plan.write_plan(root)
+    assert write_plan(root, check=True) == ["leaderboard: entries", "segments/fine_slic/scenes: method"]
+    assert texts(root) == before
+    write_plan(root)
+    changed = {path for path, text in texts(root).items() if text != before[path]}
+    assert changed == {"pipelines/leaderboard.yaml", "pipelines/scenes/fine_slic/segments.yaml"}, "no other stage sees the edit"
     set_profile(root, "superpixels: 60", "superpixels: 60")
-    plan.write_plan(root)
-    assert (root / "grid.yaml").read_text() == text
+    write_plan(root)
+    assert texts(root) == before
 
 
-def test_a_hand_edited_grid_is_written_anew(root):
-    plan.write_plan(root)
-    text = (root / "grid.yaml").read_text()
-    for broken in ("grid: [", "- a\n", text.replace("60", "70"), text + "\n# note\n"):
-        (root / "grid.yaml").write_text(broken)
-        assert plan.write_plan(root)
-        assert (root / "grid.yaml").read_text() == text
+@pytest.mark.parametrize("path", ["dvc.yaml", "pipelines/scenes/fine_slic/dvc.yaml", "pipelines/scenes/fine_slic/segments.yaml"])
+def test_a_hand_edited_plan_is_written_anew(root, path):
+    write_plan(root)
+    before = texts(root)
+    for broken in (f"{HEADER}stages: [", f"{HEADER}- a\n", before[path].replace("scenes", "other"), before[path] + "\n# note\n"):
+        (root / path).write_text(broken)
+        assert write_plan(root)
+        assert texts(root) == before
+
+
+def test_peoples_own_stages_are_never_touched(root):
+    own = root / "pipelines" / "mine" / "dvc.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("stages: {count: {cmd: wc -l params.yaml > n.txt, outs: [n.txt]}}\n")
+    write_plan(root)
+    assert own.read_text().startswith("stages: {count:")
+
+
+def test_what_is_no_longer_planned_is_removed_but_for_its_lock(root):
+    write_plan(root)
+    lock = root / "pipelines/scenes/felzenszwalb/dvc.lock"
+    lock.write_text("schema: '2.0'\nstages: {}\n")
+    set_profile(root, "  felzenszwalb: {}\n", "")
+    assert "pipelines/scenes/felzenszwalb/segments.yaml: gone" in write_plan(root)
+    assert [path.name for path in lock.parent.iterdir()] == ["dvc.lock"]
 
 
 def test_params_are_laid_over_the_profile(root):
@@ -78,20 +143,20 @@ def test_params_are_laid_over_the_profile(root):
         "profile: small\nsettings: {bootstrap: 9}\nentries:\n  felzenszwalb: false\n  fine_slic: {params: {compactness: 5}}\n"
         "datasets:\n  other: {kind: scenes, seed: 3}\n"
     )
-    grid = plan.make_grid(read_profile(root))
-    assert list(grid["segments"]) == ["fine_slic__other", "fine_slic__scenes"]
-    params = grid["segments"]["fine_slic__other"]["params"]
+    plan = planned(root)
+    assert [cell.name for cell in plan.of(Segments)] == ["segments/fine_slic/other", "segments/fine_slic/scenes"]
+    params = plan.cell("segments/fine_slic/other").method.params
     assert (params["superpixels"], params["compactness"]) == (60, 5.0)
-    assert grid["datasets"]["other"]["params"]["seed"] == 3
-    assert grid["scores"]["fine_slic__scenes"]["bootstrap"] == 9
+    assert plan.cell("datasets/other").adapter.params["seed"] == 3
+    assert plan.cell("scores/fine_slic/scenes").bootstrap == 9
 
 
 def test_choosing_a_profile_edits_one_line(root):
     (root / "profiles" / "other.yaml").write_text(PROFILE.replace("images: 4", "images: 5"))
     (root / "params.yaml").write_text("# mine\nprofile: small # now\nsettings: {samples: 2}\n")
-    plan.write_plan(root, "other")
+    write_plan(root, "other")
     assert (root / "params.yaml").read_text() == "# mine\nprofile: other # now\nsettings: {samples: 2}\n"
-    assert yaml.safe_load((root / "grid.yaml").read_text())["grid"]["profile"] == "other"
+    assert read_plan(root).cell("datasets/scenes").adapter.params["images"] == 5
 
 
 @pytest.mark.parametrize(
@@ -132,7 +197,7 @@ def test_choosing_a_profile_edits_one_line(root):
         (
             "settings: {shard_images: 2}",
             "settings: {shard_images: 0}",
-            "profiles/small.yaml:1: settings: shard_images and samples must be at least 1",
+            "profiles/small.yaml:1: 'shard_images' of settings: input should be greater than or equal to 1, got 0.",
         ),
         ("metrics:", "metric:", "profiles/small.yaml:6: Unknown section 'metric'. Did you mean 'metrics'?"),
         ("entries:", "entries: [", "profiles/small.yaml:9: not valid YAML"),
@@ -141,7 +206,7 @@ def test_choosing_a_profile_edits_one_line(root):
 def test_a_mistake_is_named_with_its_line(root, old, new, message):
     set_profile(root, old, new)
     with pytest.raises(UsageError) as caught:
-        plan.make_grid(read_profile(root))
+        planned(root)
     assert message in str(caught.value)
 
 
@@ -159,16 +224,16 @@ def test_a_mistake_is_named_with_its_line(root, old, new, message):
 def test_broken_params_are_named_with_their_line(root, text, message):
     (root / "params.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        plan.make_grid(read_profile(root))
+        planned(root)
     assert message in str(caught.value)
 
 
 def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
     from projects import SOURCE
 
-    assert plan.write_plan(SOURCE, check=True) == []
+    assert write_plan(SOURCE, check=True) == []
     for path in sorted((SOURCE / "profiles").glob("*.yaml")):
-        assert plan.make_grid(read_profile(SOURCE, path.stem))["segments"]
+        assert make_plan(read_profile(SOURCE, path.stem)).of(Segments)
 
 
 def test_outside_a_project(tmp_path):

@@ -116,7 +116,7 @@ def test_only_the_shards_of_replaced_images_are_computed_again_and_the_bytes_are
     monkeypatch.setenv("USS_REUSE", "0")
     run(fresh, cells())
     assert tree(here) == tree(fresh), "neither reuse nor the version before shows in the bytes"
-    kept = list((here / ".uss/shards/pool-set").iterdir())
+    kept = list((here / ".uss/shards/mask_pool/set").iterdir())
     assert len(kept) == N // SHARD, "shards of the version before are gone"
 
 
@@ -141,7 +141,7 @@ def test_the_previous_version_is_found_in_the_cache_of_dvc(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[cache]\n    dir = elsewhere\n")
     outs = [{"path": "data/curated/set", "md5": "aa.dir"}, {"path": "reports/curated/set.json", "md5": "abcdef"}]
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"curated@set": {"outs": outs}}}))
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"curated/set": {"outs": outs}}}))
     assert previous_summary(tmp_path, "reports/curated/set.json") is None
     cached = tmp_path / ".dvc/elsewhere/files/md5/ab/cdef"
     cached.parent.mkdir(parents=True)
@@ -222,15 +222,15 @@ def test_dvc_and_dagster(built: Project):
     from uss_dagster.orchestration.build import build_defs
 
     built.append("profiles/small.yaml", CURATED)
-    assert built.repro("curated@drawn") == ["pool@drawn", "curated@drawn"]
-    assert built.repro("curated@drawn") == []
+    assert built.repro("curated/drawn") == ["mask_pool/drawn", "curated/drawn"]
+    assert built.repro("curated/drawn") == []
     first = {p.name: p.read_bytes() for p in (built.root / "data/curated/drawn").iterdir() if p.is_file()}
     built.edit("profiles/small.yaml", "min_quality: 0.3", "min_quality: 0.8")
-    assert built.repro("curated@drawn") == ["curated@drawn"]
+    assert built.repro("curated/drawn") == ["curated/drawn"]
     facts = json.loads((built.root / ".uss/runs/curated/drawn.json").read_text())
     assert not facts["drift_within_limits"], "the version before came from the cache: DVC had removed the file"
     built.edit("profiles/small.yaml", "min_quality: 0.8", "min_quality: 0.3")
-    built.repro("curated@drawn")
+    built.repro("curated/drawn")
     assert {p.name: p.read_bytes() for p in (built.root / "data/curated/drawn").iterdir() if p.is_file()} == first
 
     defs = build_defs(built.root)

@@ -251,7 +251,7 @@ def test_a_refused_dataset_is_not_published(tmp_path, monkeypatch):
     with pytest.raises(Rejected, match="datasets zoo was refused: images of split 'val': 7 images, but the official split has 6"):
         stage.produce("zoo", {"kind": "zoo", "params": {}}, tmp_path)
     assert not (tmp_path / "data").exists()
-    report = json.loads((tmp_path / ".uss/quarantine/datasets-zoo/validation.json").read_text())
+    report = json.loads((tmp_path / ".uss/quarantine/datasets/zoo/validation.json").read_text())
     assert [row["check"] for row in report["checks"] if not row["success"]] == ["images of split 'val'"]
 
 

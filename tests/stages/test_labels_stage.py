@@ -19,7 +19,7 @@ def labelled(built: Project) -> Project:
 
 def test_an_entry_without_labels_of_its_own_is_given_some_and_scored_by_them(labelled: Project):
     labelled.edit("profiles/small.yaml", "samples: 2}", "samples: 2, grids: [full, 30x40], label_regions: 6}")
-    assert labelled.repro("scores@kmeans__scenes") == ["labels@kmeans__scenes", "scores@kmeans__scenes"]
+    assert labelled.repro("scores/kmeans/scenes") == ["labels/kmeans/scenes", "scores/kmeans/scenes"]
     root = labelled.root
     labels = pd.read_parquet(root / "data/labels/kmeans/scenes/labels.parquet")
     shards = sorted((root / "data/segments/kmeans/scenes").glob("*.parquet"))
@@ -35,15 +35,15 @@ def test_an_entry_without_labels_of_its_own_is_given_some_and_scored_by_them(lab
     assert set(whole.loc[whole["metric"].str.startswith("hungarian"), "scope"]) == {"dataset"}
     assert set(whole.loc[whole["metric"] == "nm_covering", "scope"]) == {"image"}
     assert not scores.duplicated(["image_id", "metric", "protocol", "scope", "grid"]).any()
-    summary = json.loads((root / "reports/metrics/kmeans__scenes.json").read_text())
+    summary = json.loads((root / "reports/metrics/kmeans/scenes.json").read_text())
     assert {"nm_covering", "nm_covering@30x40", "hungarian_miou"} <= set(summary)
 
     # Asked again nothing runs; another metric's code reaches scores but not labels, the clustering's reaches both.
-    assert labelled.repro("scores@kmeans__scenes") == []
+    assert labelled.repro("scores/kmeans/scenes") == []
     labelled.append("uss_dagster/metrics/semantic.py", "\n_UNUSED = 1\n")
-    assert labelled.repro("scores@kmeans__scenes") == ["scores@kmeans__scenes"]
+    assert labelled.repro("scores/kmeans/scenes") == ["scores/kmeans/scenes"]
     labelled.append("uss_dagster/graphs/semantic_labels.py", "\n_UNUSED = 1\n")
-    assert labelled.repro("scores@kmeans__scenes") == ["labels@kmeans__scenes"], "the same labels, so the scores stand"
+    assert labelled.repro("scores/kmeans/scenes") == ["labels/kmeans/scenes"], "the same labels, so the scores stand"
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_one_worker_and_four_give_the_same_labels(labelled: Project):
     digests = []
     for workers in ("1", "4"):
         labelled.uss("plan")
-        labelled.uss("stage", "labels", "slic_merge__scenes", USS_WORKERS=workers)
+        labelled.uss("stage", "pipelines/scenes/slic_merge/labels.yaml", USS_WORKERS=workers)
         digests.append((labelled.root / "data/labels/slic_merge/scenes/manifest.json").read_bytes())
     assert digests[0] == digests[1]
 

@@ -47,7 +47,7 @@ def test_what_is_published(root):
     assert manifest["training_data"] == dvc_hash(root / "data/curated/masks")
     card = (folder / "README.md").read_text()
     assert manifest["training_data"] in card
-    assert "uss repro models@first" in card
+    assert "uss repro models/first" in card
     assert str(root) not in card + (folder / "config.json").read_text() + (folder / "manifest.json").read_text()
     scores = json.loads((root / "reports/models/first.json").read_text())
     assert scores == manifest["scores"]
@@ -121,7 +121,7 @@ def test_a_model_that_would_not_load_is_refused(root, monkeypatch):
     monkeypatch.setattr(Student, "load", damaged)
     with pytest.raises(Rejected, match="the weights load again"):
         models.produce("first", cell(), root)
-    reasons = json.loads((root / ".uss/quarantine/models-first/validation.json").read_text())["checks"]
+    reasons = json.loads((root / ".uss/quarantine/models/first/validation.json").read_text())["checks"]
     assert [check["check"] for check in reasons if not check["success"]] == ["the weights load again", "scores lie in 0..1"]
     assert not (root / "data/models/first").exists()
 

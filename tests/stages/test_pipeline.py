@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from projects import BIN, Project, tree_hash
 
-SLIC = ["segments@slic_merge__scenes", "scores@slic_merge__scenes", "leaderboard", "site"]
+SLIC = ["segments/slic_merge/scenes", "scores/slic_merge/scenes", "leaderboard", "site"]
 
 
 def test_everything_is_there_and_in_sync(finished: Project):
     root = finished.root
     assert all(entry in (root / "reports/site/data/board-scenes.js").read_text() for entry in ("kmeans", "felzenszwalb", "slic_merge"))
-    assert "scores@slic_merge__scenes" in (root / "reports/site/methods/slic_merge.html").read_text()
+    assert "scores/slic_merge/scenes" in (root / "reports/site/methods/slic_merge.html").read_text()
     assert (root / "reports/history.js").exists()
-    assert json.loads((root / "reports/metrics/slic_merge__scenes.json").read_text())["nm_covering"] > 0.1
+    assert json.loads((root / "reports/metrics/slic_merge/scenes.json").read_text())["nm_covering"] > 0.1
     assert "costs" in (root / "reports/costs.js").read_text().lower()
     assert json.loads(finished.dvc("status", "--json").stdout) == {}
     assert finished.repro() == []
@@ -50,7 +50,7 @@ def test_a_statement_in_one_method_reaches_only_its_cells(built: Project):
 def test_identical_bytes_stop_the_cascade(built: Project):
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
     assert built.uss("plan", "--check", code=64).stderr.startswith("error: grid.yaml is out of date")
-    assert built.repro(cold=True) == ["segments@slic_merge__scenes"]
+    assert built.repro(cold=True) == ["segments/slic_merge/scenes"]
 
 
 def test_a_shared_module_reaches_exactly_the_methods_that_import_it(built: Project):
@@ -73,7 +73,7 @@ def test_a_new_dataset_computes_only_its_cells(built: Project):
     built.append("params.yaml", "datasets:\n  more_scenes: {kind: scenes, images: 2, seed: 7}\n")
     stages = built.repro()
     assert sorted(s for s in stages if "@" in s) == sorted(
-        ["datasets@more_scenes", "features@patches__more_scenes"]
+        ["datasets/more_scenes", "features/patches/more_scenes"]
         + [f"{stage}@{entry}__more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
     )
     assert stages[-2:] == ["leaderboard", "site"]
@@ -104,7 +104,7 @@ def test_a_removed_entry_leaves_the_leaderboard_and_comes_back_from_the_cache(bu
 
 def test_stale_plan_is_refused_by_the_stage(built: Project):
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
-    refused = built.uss("stage", "segments", "slic_merge__scenes", code=64)
+    refused = built.uss("stage", "pipelines/scenes/slic_merge/segments.yaml", code=64)
     assert "is not the code that grid.yaml was planned with. Run `uss plan`" in refused.stderr
 
 
@@ -121,8 +121,10 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
     )
     built.uss("plan")
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "1"}
-    run = subprocess.Popen([str(BIN / "uss"), "stage", "features", "patches__scenes"], cwd=built.root, env=env, stdout=subprocess.DEVNULL)
-    work = built.root / ".uss/work/features-patches__scenes"
+    run = subprocess.Popen(
+        [str(BIN / "uss"), "stage", "pipelines/scenes/features-patches.yaml"], cwd=built.root, env=env, stdout=subprocess.DEVNULL
+    )
+    work = built.root / ".uss/work/features/patches/scenes"
     deadline = time.monotonic() + 60
     while not list(work.glob("*/parts/shard-00000.parquet")):
         assert time.monotonic() < deadline, "the first shard was never finished"
@@ -132,10 +134,10 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
     shard = next(work.glob("*/shard-00000.safetensors"))
     first_written = shard.stat().st_mtime_ns
     assert tree_hash(target) == before, "what was published is untouched"
-    built.uss("stage", "features", "patches__scenes", USS_WORKERS="1")
+    built.uss("stage", "pipelines/scenes/features-patches.yaml", USS_WORKERS="1")
     assert tree_hash(target) == before
     assert (target / "shard-00000.safetensors").stat().st_mtime_ns == first_written, "the finished shard was not computed again"
-    facts = json.loads((built.root / ".uss/runs/features/patches__scenes.json").read_text())
+    facts = json.loads((built.root / ".uss/runs/features/patches/scenes.json").read_text())
     assert (facts["resumed"], facts["images"]) == (2, 2)
 
 

@@ -21,7 +21,7 @@ students:
 """
     % ((json.dumps(FEW),) * 2)
 )
-AFTER = ["segments@learnt__scenes", "scores@learnt__scenes", "leaderboard", "site"]
+AFTER = ["segments/learnt/scenes", "scores/learnt/scenes", "leaderboard", "site"]
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def test_other_steps_reach_only_what_comes_after(built: Project):
     other = '"steps": 3'
     assert text.count(second) == 1
     built.edit("profiles/small.yaml", second, second.replace('"steps": 2', other))
-    assert built.repro() == ["models@second", *AFTER]
+    assert built.repro() == ["models/second", *AFTER]
     built.edit("profiles/small.yaml", first, first.replace('"steps": 2', other))
-    assert built.repro()[:2] == ["models@first", "models@second"], (
+    assert built.repro()[:2] == ["models/first", "models/second"], (
         "a student of three steps is sure of nothing, so the second may stay as it was"
     )
     assert "up to date" in built.dvc("status").stdout
@@ -62,14 +62,14 @@ def test_other_steps_reach_only_what_comes_after(built: Project):
 
 @pytest.mark.slow
 def test_a_few_images_are_the_same_again(built: Project):
-    assert "same bytes again" in built.uss("spot-check", "segments@learnt__scenes").stdout
+    assert "same bytes again" in built.uss("spot-check", "segments/learnt/scenes").stdout
 
 
 @pytest.mark.slow
 def test_without_a_gpu_machine_nothing_is_trained(built: Project, tmp_path: Path):
     built.edit("profiles/small.yaml", '"batch": 2', '"batch": 1')
-    done = built.uss("repro", "models@first", code=None, USS_NO_GPU="1")
+    done = built.uss("repro", "models/first", code=None, USS_NO_GPU="1")
     assert done.returncode == 69
     assert "is not computed here (USS_NO_GPU is set)" in done.stdout + done.stderr
     built.edit("profiles/small.yaml", '"batch": 1', '"batch": 2')
-    assert built.repro("models@first") == []
+    assert built.repro("models/first") == []

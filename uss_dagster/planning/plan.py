@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -43,6 +44,7 @@ class Plan:
     """All cells of a profile, each after those that it reads."""
 
     profile: str
+    """Name of the profile; '' for a plan that was read from its files."""
     cells: tuple[Cell, ...]
 
     def of(self, stage: type[C]) -> list[C]:
@@ -85,7 +87,19 @@ class Planner:
     def plan(self) -> Plan:
         for stage in stage_classes().values():
             self.cells_of(stage)
-        return Plan(self.profile.name, tuple(cell for cells in self._cells.values() for cell in cells))
+        return Plan(self.profile.name, in_order([cell for cells in self._cells.values() for cell in cells]))
+
+
+def in_order(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells, each after those whose outputs it reads, otherwise by name."""
+    layout = Layout(Path())
+    writers = {output.path: cell.name for cell in cells for output in cell.outputs(layout)}
+    graph = {
+        cell.name: [writers[p] for path in cell.inputs(layout) for p in (path, *path.parents) if p in writers]
+        for cell in sorted(cells, key=lambda cell: cell.name)
+    }
+    by_name = {cell.name: cell for cell in cells}
+    return tuple(by_name[name] for name in TopologicalSorter(graph).static_order())
 
 
 def make_plan(profile: Profile, root: Path | None = None, recorded: Mapping[str, str] | None = None) -> Plan:
@@ -111,9 +125,9 @@ def pipeline_texts(plan: Plan, layout: Layout) -> dict[str, str]:
         pipelines.setdefault(cell.pipeline, []).append(cell)
     texts = {cell.file: cell_text(cell) for cell in plan.cells}
     for folder, cells in pipelines.items():
-        up = "/".join([".."] * len(folder.split("/"))) if folder else "."
+        up = "/".join([".."] * len(folder.split("/"))) if folder else ""
         content: dict[str, Any] = {"stages": {cell.stage_name: _stage(cell, layout, up) for cell in cells}}
-        content["params"] = [f"{up}/{cell.file}" for cell in cells]  # so that `dvc params diff` shows them
+        content["params"] = [cell.file.removeprefix(f"{folder}/") for cell in cells]  # so that `dvc params diff` shows them
         if not folder:
             content["plots"] = _PLOTS
         texts["/".join(filter(None, (folder, DVC_FILE)))] = HEADER + _dump(content)
@@ -161,7 +175,7 @@ def read_plan(root: Path) -> Plan:
     files = [path for path in _generated(root) if path.name != DVC_FILE]
     if not files:
         raise UsageError(f"No cells are planned in {root / PIPELINES}. Run `uss plan`.")
-    return Plan("", tuple(read_cell(root, path.relative_to(root).as_posix()) for path in files))
+    return Plan("", in_order([read_cell(root, path.relative_to(root).as_posix()) for path in files]))
 
 
 def read_cell(root: Path, file: str) -> Cell:
