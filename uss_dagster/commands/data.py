@@ -404,7 +404,7 @@ def check(name: str, given: Sequence[str], say: Say) -> Report:
     """The verdict on a dataset, rule by rule."""
     from uss_dagster.commands.parameters import parse_parameters
     from uss_dagster.planning.profiles import find_root
-    from uss_dagster.stages import datasets as stage
+    from uss_dagster.datasets.preparation import checks as stage
 
     try:
         root: Path | None = find_root()

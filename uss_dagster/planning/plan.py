@@ -136,7 +136,8 @@ def pipeline_texts(plan: Plan, layout: Layout) -> dict[str, str]:
 
 def _stage(cell: Cell, layout: Layout, up: str) -> dict[str, Any]:
     """The stage of a cell as dvc.yaml has it. up: from the folder of that file to the project folder."""
-    outs, metrics = [], []
+    outs: list[str | dict[str, dict[str, bool]]] = []
+    metrics: list[str | dict[str, dict[str, bool]]] = []
     for output in cell.outputs(layout):
         path = layout.relative(output.path)
         (metrics if output.metric else outs).append(path if output.push else {path: {"push": False}})
@@ -263,4 +264,5 @@ def _remove_empty_folders(folder: Path) -> None:
 
 
 def _dump(value: object) -> str:
-    return cast("str", yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=160))
+    text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=160)
+    return text
