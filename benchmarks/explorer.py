@@ -101,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, browser(executable) as tab:
         folder = Path(name)
         begin = time.perf_counter()
-        written = explorer.write(folder, [explorer.Shown("d", "i", photo, [], families)], {})
+        written = explorer.write(folder, [explorer.SegmentedImage("d", "i", photo, [], families)], {})
         ours = time.perf_counter() - begin
         weight = sum(p.stat().st_size for p in written[1:])
         tab.open(written[0].as_uri() + f"#c=~photo,{','.join(families)}", width=1920, height=1080)

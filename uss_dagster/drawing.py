@@ -71,13 +71,13 @@ def appearance(regions: Regions) -> np.ndarray:
     opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. The answers for the
     last families (those of one image) are kept, since every drawing of one asks for it.
     """
-    for known, found in _RECENT:
-        if known is regions:
-            return found
-    found = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
-    found.flags.writeable = False
-    _RECENT.append((regions, found))
-    return found
+    for recent, appears in _RECENT:
+        if recent is regions:
+            return appears
+    appears = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+    appears.flags.writeable = False
+    _RECENT.append((regions, appears))
+    return appears
 
 
 def is_tree(regions: Regions) -> bool:
@@ -95,13 +95,24 @@ def flat_cut(regions: Regions, n_regions: int = 8) -> np.ndarray:
 
     A family that cannot be coarsened (flat, without a hierarchy) is shown whole.
     """
-    shown = np.flatnonzero(appearance(regions) <= n_regions)
-    if not is_tree(regions):
-        shown = shown[np.argsort(-regions.area[shown], kind="stable")]
+    return visible_regions(regions, n_regions, is_tree(regions))[regions.atoms]
+
+
+def visible_regions(regions: Regions, n_regions: int, tiled: bool) -> np.ndarray:
+    """Int32 (A,): index of the region shown at each atom in ``flat_cut``, -1 for none. tiled: the result of ``is_tree``."""
+    visible = np.flatnonzero(appearance(regions) <= n_regions)
+    if not tiled:
+        visible = visible[np.argsort(-regions.area[visible], kind="stable")]
     holder = np.full(regions.members.shape[1], -1, np.int32)
-    for region in shown:
+    for region in visible:
         holder[regions.members[region]] = region
-    return holder[regions.atoms]
+    return holder
+
+
+def shared_pixels(regions: Regions) -> np.ndarray:
+    """Float (K, K): the number of pixels that any two regions of a family have in common."""
+    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
+    return (members * regions.atom_area) @ members.T
 
 
 def truth_map(truth: Regions) -> np.ndarray:
@@ -145,17 +156,16 @@ def _open_tree(regions: Regions) -> np.ndarray:
 
 
 def _largest_first(regions: Regions) -> np.ndarray:
-    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
-    shared = (members * regions.atom_area) @ members.T
+    shared = shared_pixels(regions)
     appears = np.full(len(regions), math.inf)
-    chosen: list[int] = []
+    drawn: list[int] = []
     for region in np.argsort(-regions.area, kind="stable").tolist():
         if regions.is_root[region] or not regions.area[region]:
             continue
-        union = regions.area[region] + regions.area[chosen] - shared[region, chosen]
-        if not chosen or (shared[region, chosen] < SAME * union).all():
-            chosen.append(region)
-            appears[region] = len(chosen)
+        union = regions.area[region] + regions.area[drawn] - shared[region, drawn]
+        if not drawn or (shared[region, drawn] < SAME * union).all():
+            drawn.append(region)
+            appears[region] = len(drawn)
     return appears
 
 

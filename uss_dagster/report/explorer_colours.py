@@ -1,6 +1,6 @@
 """Colours of nested regions: a region has one colour at every granularity, and its parts have shades of it.
 
-Belongs here: the palette, and which colour of it each region of a family gets. Does not belong here: painting (``pictures``,
+Belongs here: the palette, and which colour of it each region of a family gets. Does not belong here: painting (``drawing``,
 ``assets/explorer.js``).
 """
 
@@ -27,11 +27,23 @@ def palette() -> list[str]:
 
 
 def assign(nested: Nested, reference: tuple[Nested, np.ndarray] | None = None) -> np.ndarray:
-    """Uint8 (K,): the index into ``palette()`` of each region.
+    """The index into ``palette()`` of each region.
 
-    The regions in view when about eight are (``pictures.flat_cut``) get an anchor each, those of the reference's regions that
-    they resemble most. A region above them has the colour of its largest part, so that opening it changes the colour of the
-    other parts only; what lies below is a shade. reference: an earlier family and its colours.
+    The regions in view when about eight are (``drawing.flat_cut``) get an anchor each, that of the most similar region of the
+    reference. A region above them has the colour of its largest part, so that opening it changes the colour of the other parts only;
+    a region below them has a shade.
+
+    Parameters
+    ----------
+    nested : Nested
+        The family.
+    reference : (Nested, numpy.ndarray), optional
+        An earlier family and its colours.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (K,).
     """
     regions, nest = nested.regions, nested.nest
     k, n_anchors, n_shades = len(regions), len(ANCHORS), len(SHADES)
