@@ -147,7 +147,7 @@ def repository(cells: list[Path], tmp_path: Path, record: Record) -> Path:
 def test_a_version_is_a_leaderboard_that_differs_from_the_one_before(repository: Path) -> None:
     versions = history.versions(repository)
     assert [v.commit.subject for v in versions] == ["step 0 <b>", "step 2 <b>", "step 3 <b>", "step 4 <b>", "not committed"]
-    assert [v.frame is not None for v in versions] == [True, True, False, True, True]
+    assert [v.rows is not None for v in versions] == [True, True, False, True, True]
     assert versions[-1].commit.name == UNCOMMITTED
     assert [v.commit.date for v in versions][:2] == ["2024-05-01", "2024-05-03"]
 
@@ -216,9 +216,9 @@ def test_without_git_cache_or_lock_nothing_is_claimed(tmp_path: Path, cells: lis
 
 def test_a_cache_elsewhere_is_found(repository: Path, tmp_path: Path) -> None:
     (repository / ".dvc" / "cache").rename(tmp_path / "far")
-    assert all(v.frame is None for v in history.versions(repository))
+    assert all(v.rows is None for v in history.versions(repository))
     (repository / ".dvc" / "config").write_text("[core]\n    analytics = false\n[cache]\n    dir = ../../far\n")
-    assert [v.frame is not None for v in history.versions(repository)] == [True, True, False, True, True]
+    assert [v.rows is not None for v in history.versions(repository)] == [True, True, False, True, True]
 
 
 def test_the_page_draws_it(tab: Page, folder: Path, repository: Path) -> None:

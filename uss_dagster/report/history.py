@@ -10,6 +10,7 @@ Belongs here: comparing versions. Does not belong here: reading git and the cach
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import pandas as pd
 
 from uss_dagster.files import write_whole
 from uss_dagster.report.html import packed
-from uss_dagster.report.leaderboard import GROUP, Ranking
+from uss_dagster.report.leaderboard import COLUMNS, GROUP, Ranking, Row, rows_of
 from uss_dagster.report.lock_files import Commit, RecordedStage, cache_folder, cached_file, commits
 
 _SILENT = {
@@ -33,10 +34,10 @@ _HASHES = {"code", "content"}
 
 @dataclass(frozen=True)
 class Version:
-    """A recorded leaderboard. frame: None where the cache does not have it."""
+    """A recorded leaderboard. rows: those of main metrics; None where the cache does not have the table."""
 
     commit: Commit
-    frame: pd.DataFrame | None
+    rows: list[Row] | None
 
 
 class VersionFacts(TypedDict):
@@ -95,7 +96,7 @@ def versions(root: Path) -> list[Version]:
     last = ""
     for commit in commits(root):
         if commit.leaderboard and commit.leaderboard != last:
-            recorded.append(Version(commit, _table(cache, commit.leaderboard)))
+            recorded.append(Version(commit, _rows(cache, commit.leaderboard)))
             last = commit.leaderboard
     return recorded
 
@@ -107,40 +108,33 @@ def compare_versions(recorded: Sequence[Version]) -> History:
     changes: list[Change] = []
     before: Version | None = None
     for number, version in enumerate(recorded):
-        if version.frame is None:
+        if version.rows is None:
             continue
-        titles |= dict(zip(version.frame["entry"], version.frame["title"], strict=True))
-        for row in version.frame[~version.frame["detail"]].to_dict("records"):
-            ranking = Ranking(*(str(row[column]) for column in GROUP))
-            entries = series[ranking]["entries"] if ranking in series else {}
-            entries.setdefault(str(row["entry"]), []).append([number, *(_rounded(row[column]) for column in ("value", "low", "high"))])
-            series[ranking] = Series(
-                dataset=ranking.dataset,
-                metric=ranking.metric,
-                protocol=ranking.protocol,
-                scope=ranking.scope,
-                grid=ranking.grid,
-                title=str(row["metric_title"]),
-                convention=ranking.convention,
-                higher=bool(row["higher_is_better"]),
+        for row in version.rows:
+            titles[row.entry] = row.title
+            entries = series[row.ranking]["entries"] if row.ranking in series else {}
+            entries.setdefault(row.entry, []).append([number, *map(_rounded, (row.value, row.low, row.high))])
+            series[row.ranking] = Series(
+                dataset=row.dataset,
+                metric=row.metric,
+                protocol=row.protocol,
+                scope=row.scope,
+                grid=row.grid,
+                title=row.metric_title,
+                convention=row.ranking.convention,
+                higher=row.higher_is_better,
                 entries=entries,
             )
         if before is not None:
             changes += _changes(number, before, version)
         before = version
-    return {
-        "versions": [
-            VersionFacts(commit=v.commit.name, date=v.commit.date, subject=v.commit.subject, known=v.frame is not None) for v in recorded
-        ],
-        "groups": list(series.values()),
-        "titles": titles,
-        "changes": changes,
-    }
+    facts = [VersionFacts(commit=v.commit.name, date=v.commit.date, subject=v.commit.subject, known=v.rows is not None) for v in recorded]
+    return History(versions=facts, groups=list(series.values()), titles=titles, changes=changes)
 
 
 def _changes(number: int, before: Version, after: Version) -> Iterator[Change]:
     """One for each entry and dataset that is new, gone, moved, or was computed again without moving."""
-    old, new = _values(before.frame), _values(after.frame)
+    old, new = _values(before), _values(after)
     for entry, dataset in sorted({*old, *new}):
         was, now = old.get((entry, dataset)), new.get((entry, dataset))
         why = reasons(before.commit, after.commit, f"data/scores/{entry}/{dataset}") if was is not None and now is not None else []
@@ -149,27 +143,29 @@ def _changes(number: int, before: Version, after: Version) -> Iterator[Change]:
             yield Change(version=number, entry=entry, dataset=dataset, state=state, why=why)
 
 
-def _values(frame: pd.DataFrame | None) -> dict[tuple[str, str], dict[Ranking, float | None]]:
-    """(entry, dataset) → ranking → value, of main metrics."""
+def _values(version: Version) -> dict[tuple[str, str], dict[Ranking, float | None]]:
+    """(entry, dataset) → ranking → value."""
     values: dict[tuple[str, str], dict[Ranking, float | None]] = {}
-    for row in [] if frame is None else frame[~frame["detail"]].to_dict("records"):
-        ranking = Ranking(*(str(row[column]) for column in GROUP))
-        values.setdefault((str(row["entry"]), ranking.dataset), {})[ranking] = _rounded(row["value"])
+    for row in version.rows or []:
+        values.setdefault((row.entry, row.dataset), {})[row.ranking] = _rounded(row.value)
     return values
 
 
 def _rounded(value: float) -> float | None:
-    return None if pd.isna(value) else round(float(value), 6)
+    return None if math.isnan(value) else round(value, 6)
 
 
-def _table(cache: Path, version: str) -> pd.DataFrame | None:
-    """The leaderboard's table of a recorded version, None where the cache lacks it or another program wrote it."""
+def _rows(cache: Path, version: str) -> list[Row] | None:
+    """Rows of main metrics of a recorded table, None where the cache lacks it or another program wrote it."""
     data = cached_file(cache, version, "leaderboard.csv")
     if data is None:
         return None
     # Only empty cells are missing: an entry may well be called "null".
     frame = pd.read_csv(io.BytesIO(data), keep_default_na=False, na_values={c: [""] for c in ("value", "low", "high", "rank")})
-    return frame if {*GROUP, "entry", "title", "value", "low", "high", "detail", "metric_title", "higher_is_better"} <= set(frame) else None
+    if not {*GROUP, "entry", "title", "value", "low", "high", "detail", "metric_title", "higher_is_better"} <= set(frame):
+        return None
+    text = {column: frame[column].astype(str) for column in GROUP}  # a name may look like a number
+    return [row for row in rows_of(frame.assign(**text).reindex(columns=COLUMNS)) if not row.detail]
 
 
 # -- why a number moved -------------------------------------------------------------------------------
