@@ -20,6 +20,7 @@ from uss_dagster.report.leaderboard import Ranking
 from uss_dagster.report.published import PublishedRow
 from uss_dagster.report.site_pictures import Picture
 
+pytestmark = pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # the titles are wider than their figure
 HOSTILE = """</script></title>'"><img src=x onerror="window.HACKED = 1">&{{ 7 * 7 }}"""
 WITH_LINK = f'{HOSTILE} https://example.org/"onmouseover="window.HACKED=1 javascript:alert(1)'
 

@@ -19,6 +19,7 @@ from typing import TypedDict
 import pandas as pd
 
 from uss_dagster.files import write_whole
+from uss_dagster.planning.layout import Layout
 from uss_dagster.report.html import packed
 from uss_dagster.report.leaderboard import COLUMNS, GROUP, Ranking, Row, rows_of
 from uss_dagster.report.lock_files import Commit, RecordedStage, cache_folder, cached_file, commits
@@ -85,7 +86,7 @@ class History(TypedDict):
 def write_history(root: Path) -> History:
     """Write ``reports/history.js`` of a project and return what it says."""
     history = compare_versions(versions(root))
-    write_whole(root / "reports" / "history.js", f"window.USS_HISTORY = {packed(history)};\n")
+    write_whole(Layout(root).reports / "history.js", f"window.USS_HISTORY = {packed(history)};\n")
     return history
 
 
@@ -134,10 +135,11 @@ def compare_versions(recorded: Sequence[Version]) -> History:
 
 def _changes(number: int, before: Version, after: Version) -> Iterator[Change]:
     """One for each entry and dataset that is new, gone, moved, or was computed again without moving."""
-    old, new = _values(before), _values(after)
+    old, new, layout = _values(before), _values(after), Layout(after.commit.root)
     for entry, dataset in sorted({*old, *new}):
         was, now = old.get((entry, dataset)), new.get((entry, dataset))
-        why = reasons(before.commit, after.commit, f"data/scores/{entry}/{dataset}") if was is not None and now is not None else []
+        scores = layout.relative(layout.scores(entry, dataset))
+        why = reasons(before.commit, after.commit, scores) if was is not None and now is not None else []
         state = "gone" if now is None else "new" if was is None else "moved" if was != now else "same"
         if state != "same" or why:
             yield Change(version=number, entry=entry, dataset=dataset, state=state, why=why)
