@@ -10,9 +10,10 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from uss_dagster.commands import curate as command
-from uss_dagster.commands.own_images import Reader
+from uss_dagster.commands.curate import parse_settings
+from uss_dagster.own_images.curate import Request, curate_images
 from uss_dagster.regions import Regions
+from uss_dagster.segmenter import Segmenter
 
 
 def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -37,13 +38,13 @@ def write_pictures(folder: Path, count: int, first: int = 0) -> None:
 def run(
     folder: Path, out: Path, words: list[str] | None = None, preset: str = "train", formats: list[str] | None = None, **other: Any
 ) -> list[str]:
-    """`uss curate` within this process, with a quick method; returns what it said and complained of."""
-    pool, params = command.settings_of(words or [], preset, formats or [])
-    job = command.Job({"scales": 2}, Reader("felzenszwalb", None, 1024), out, pool, params, **other)
-    said: list[str] = []
+    """`uss curate` within this process, with a quick method; returns the lines that it reported."""
+    pool, params = parse_settings(words or [], preset, formats or [])
+    request = Request(Segmenter.of("felzenszwalb", {"scales": 2}, long_side=1024), out, pool, params, **other)
+    lines: list[str] = []
     with patch.dict(os.environ, USS_WORKERS="1"):  # starting workers would take longer than the pictures
-        command.curate_pictures([folder], job, said.append, said.append)
-    return said
+        curate_images([folder], request, lines.append, lines.append)
+    return lines
 
 
 def published(out: Path) -> dict[str, bytes]:

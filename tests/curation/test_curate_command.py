@@ -16,12 +16,17 @@ from projects import BIN
 from pycocotools.coco import COCO
 
 from uss_dagster.artifacts.mask_readers import open_masks
-from uss_dagster.commands import curate as command
+from uss_dagster.commands.curate import parse_settings
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.methods import felzenszwalb
 from uss_dagster.regions import Regions, rle
 
 ALL = ["coco", "splits", "images", "metadata"]
+
+
+def stored_masks(out):
+    """Stored files of masks, with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in (out / ".curate/shards").glob("*/*.masks.parquet")}
 
 
 @pytest.fixture(scope="module")
@@ -158,20 +163,23 @@ def test_again_nothing_is_computed_and_no_byte_changes(made, tmp_path):
     subprocess.run(["cp", "-r", str(made), str(tmp_path / "copy")], check=True)
     here = tmp_path / "copy"
     before = published(here / "out")
-    records = {p: p.stat().st_mtime_ns for p in (here / "out/.curate/records").glob("*/*")}
+    stored = stored_masks(here / "out")
+    assert len(stored) == 12, "all but the broken one"
     with pytest.raises(BadData, match="1 of 13"):
         run(here / "in", here / "out", ["splits=[2, 1, 1]"], formats=ALL, labels=here / "human.json", copy=True)
     assert published(here / "out") == before
-    assert {p: p.stat().st_mtime_ns for p in (here / "out/.curate/records").glob("*/*")} == records
+    assert stored_masks(here / "out") == stored
+    assert not list((here / "out/.curate/work").rglob("*.parquet")), "nothing unfinished stays"
 
-    # A replaced picture is computed, a renamed one is not, and the one that is gone leaves no record.
+    # A replaced picture is computed, a renamed one is not, and of the old one nothing is stored any more.
     Image.fromarray(picture(77)).save(here / "in" / "p00004.png")
     os.rename(here / "in" / "p00005.png", here / "in" / "other.png")
     (here / "in" / "broken.png").unlink()
     said = run(here / "in", here / "out", ["splits=[2, 1, 1]"], labels=here / "human.json")
     assert "computed 1, reused 11; against the previous version: " in said[-2]
     assert "other" in pd.read_parquet(here / "out" / "images.parquet")["image_id"].tolist()
-    assert len(list((here / "out/.curate/records").glob("*/*"))) == len(records)
+    assert len(stored_masks(here / "out")) == len(stored)
+    assert len(set(stored) - set(stored_masks(here / "out"))) == 1
     assert not (here / "out" / "json").exists(), "forms that were not asked for this time go"
 
 
@@ -231,6 +239,8 @@ def test_a_result_that_fails_its_checks_replaces_nothing(tmp_path):
     with pytest.raises(BadData, match=r"The result was refused: there are images: No image is left \(3 empty\)"):
         run(tmp_path / "in", tmp_path / "out", ["min_area=100000"])
     assert published(tmp_path / "out") == before
+    refused = tmp_path / "out/.curate/quarantine/set"
+    assert not json.loads((refused / "validation.json").read_text())["success"]
     with pytest.raises(BadData, match="close to the previous version"):
         run(tmp_path / "in", tmp_path / "out", ["min_area=200", "refuse_drift=true"])
     assert published(tmp_path / "out") == before
@@ -244,9 +254,9 @@ def test_wrong_words(tmp_path):
         (["iou=0"], "expected above 0 to 1"),
     ):
         with pytest.raises(UsageError, match=said.replace("[", r"\[")):
-            command.settings_of(words, "train", [])
+            parse_settings(words, "train", [])
     with pytest.raises(UsageError, match="'tiff'"):
-        command.settings_of([], "train", ["tiff"])
+        parse_settings([], "train", ["tiff"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(UsageError, match="holds files, and `uss curate` did not make them"):
@@ -264,18 +274,19 @@ def test_killed_it_loses_the_pictures_in_flight_only_and_workers_change_no_byte(
     whole = published(tmp_path / "out1")
     assert published(tmp_path / "out4") == whole
     killed = subprocess.Popen([*words, str(tmp_path / "cut")], env={**os.environ, "USS_WORKERS": "1"}, stdout=subprocess.DEVNULL)
-    records = tmp_path / "cut/.curate/records"
+    work = tmp_path / "cut/.curate/work"
     deadline = time.monotonic() + 120
-    while len(list(records.glob("*/[!.]*.parquet"))) < 10:
+    while len(list(work.rglob("[!.]*.looks.parquet"))) < 10:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    finished = {p: p.stat().st_mtime_ns for p in records.glob("*/[!.]*.parquet")}
+    finished = {p.name.partition(".")[0] for p in work.rglob("[!.]*.looks.parquet")}
+    stored = stored_masks(tmp_path / "cut")
     assert 10 <= len(finished) < 40
     done = subprocess.run(
         [*words, str(tmp_path / "cut")], check=True, capture_output=True, text=True, env={**os.environ, "USS_WORKERS": "1"}
     )
     assert f"computed {40 - len(finished)}, reused {len(finished)}" in done.stdout
-    assert all(p.stat().st_mtime_ns == at for p, at in finished.items())
+    assert stored.items() <= stored_masks(tmp_path / "cut").items(), "what was stored is not written again"
     assert published(tmp_path / "cut") == whole

@@ -1,4 +1,5 @@
-"""What the `uss` commands do, one file each; ``cli.py`` only parses words and turns errors into exit codes.
+"""The ``uss`` commands, one file each: its options, and the call of the library. ``cli.py`` only puts them together.
 
-Belongs here: programs for a person at a terminal. Does not belong here: what DVC runs (``stages``), algorithms.
+Belongs here: a function ``register(app)`` a command, and what several commands print or parse alike. A command file imports only light
+modules at its top. Does not belong here: algorithms, and what DVC runs (``stages``).
 """

@@ -1,4 +1,4 @@
-"""What a person says of a method and its backbone on the command line: words → parameters, and the backbone that a method reads."""
+"""The method and backbone of a command line: ``NAME=VALUE`` words become parameters, and both together a segmenter."""
 
 from __future__ import annotations
 
@@ -10,12 +10,23 @@ from typing import Any
 from uss_dagster import registry
 from uss_dagster.backbones.base import Encoder, loaded
 from uss_dagster.errors import UsageError
+from uss_dagster.segmenter import Segmenter
 
 DEFAULT_BACKBONE = "patches"
 
 
 def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
-    """``name=value`` words for a parameter dataclass: 'scale=0.5' → {'scale': 0.5}. Values are YAML, but text stays text where text is meant."""
+    """Values of a parameter dataclass from ``name=value`` words.
+
+    Parameters
+    ----------
+    words
+        Such as 'scale=0.5'. Values are YAML, except where the parameter is text.
+    cls
+        The parameter dataclass, which tells the types.
+    owner
+        Named in messages, such as "method 'kmeans'".
+    """
     import yaml
 
     hints = typing.get_type_hints(cls)
@@ -29,13 +40,13 @@ def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
         except yaml.YAMLError:
             value = text
         hint = hints.get(name)
-        wants_text = hint is str or (typing.get_origin(hint) in (types.UnionType, typing.Union) and str in typing.get_args(hint))
-        values[name] = text if wants_text and not isinstance(value, str | None) else value
+        is_text = hint is str or (typing.get_origin(hint) in (types.UnionType, typing.Union) and str in typing.get_args(hint))
+        values[name] = text if is_text and not isinstance(value, str | None) else value
     return values
 
 
-def encoder_for(method: str, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:
-    """The backbone, loaded and writing the facets that a method reads; None for one that looks at pixels only. What is wrong is said here."""
+def make_encoder(method: str, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:
+    """The backbone with the facets that a method reads, loaded; None for a method that reads pixels only."""
     spec = registry.load("method", method).SPEC
     facets = tuple(dict.fromkeys((*spec.needs, *spec.encodes)))
     if not facets:
@@ -43,19 +54,19 @@ def encoder_for(method: str, backbone: str | None, parameters: Mapping[str, Any]
             raise UsageError(f"Method '{method}' looks at pixels only; leave out --backbone and --backbone-param.")
         return None
     backbone = backbone or DEFAULT_BACKBONE
-    of = registry.load("backbone", backbone).SPEC
-    if missing := [facet for facet in facets if facet not in of.facets]:
-        raise UsageError(f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(of.facets)}). Choose another one.")
+    available = registry.load("backbone", backbone).SPEC.facets
+    if missing := [facet for facet in facets if facet not in available]:
+        raise UsageError(f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(available)}). Choose another one.")
     encoder = Encoder.of(backbone, {"facets": list(facets), **parameters})
     loaded(encoder.kind, encoder.parameters)
     return encoder
 
 
-def asked(
-    method: str, words: list[str] | None, backbone: str | None, backbone_words: list[str] | None
-) -> tuple[dict[str, Any], Encoder | None]:
-    """The parameters of a method and the backbone that it reads, from the words of --param and --backbone-param."""
-    parameters = parse_parameters(words or [], registry.load("method", method).SPEC.params, f"method '{method}'")
+def make_segmenter(
+    method: str, words: list[str] | None, backbone: str | None, backbone_words: list[str] | None, long_side: int = 0
+) -> Segmenter:
+    """The segmenter of the options --method, --param, --backbone, --backbone-param and --long-side."""
+    values = parse_parameters(words or [], registry.load("method", method).SPEC.params, f"method '{method}'")
     source = backbone or DEFAULT_BACKBONE
-    given = parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
-    return parameters, encoder_for(method, backbone, given)
+    backbone_values = parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
+    return Segmenter.of(method, values, make_encoder(method, backbone, backbone_values), long_side)

@@ -27,10 +27,10 @@ import numpy as np
 from PIL import Image
 
 from uss_dagster.artifacts.image_files import decode
-from uss_dagster.commands.own_images import common_folder, pictures, relative_name
 from uss_dagster.commands.prompt import SPLIT, ask, load
 from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError, UssError
+from uss_dagster.own_images.files import common_folder, pictures, relative_name
 from uss_dagster.regions import rle
 
 HOST = "127.0.0.1"

@@ -1,0 +1,58 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _names_of(family: str) -> Callable[[str], list[str]]:
+    """Completes the names of plug-ins in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        from uss_dagster import registry
+
+        return [name for name in registry.names(family) if name.startswith(incomplete)]
+
+    return complete
+
+
+Profile = Annotated[str | None, typer.Option("--profile", "-p", metavar="NAME", help="Use this profile (a file in profiles/) from now on.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, or folders of images.")]
+Method = Annotated[
+    str,
+    typer.Option("--method", "-m", metavar="NAME", help="How regions are found; `uss list` shows all.", autocompletion=_names_of("method")),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        "-b",
+        metavar="NAME",
+        help="Feature source. [default: patches, which needs no weights]",
+        autocompletion=_names_of("backbone"),
+    ),
+]
+MethodParameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the method, as in a profile; can be repeated."),
+]
+BackboneParameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backbone-param",
+        metavar="NAME=VALUE",
+        help="A parameter of the backbone, as checkpoint=FILE; can be repeated.",
+    ),
+]
+LongSide = Annotated[
+    int, typer.Option(min=0, metavar="PIXELS", help="Larger images are segmented at this size; 0 for never. Regions have the full size.")
+]
+
+
+def echo_error(line: str) -> None:
+    """Print a line on standard error."""
+    typer.echo(line, err=True)

@@ -1,0 +1,113 @@
+"""A person's own images: finding the files, naming them, reading them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uss_dagster.artifacts.image_files import decode, find_images
+from uss_dagster.artifacts.shards import worker_count
+from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.report.explorer import FOLDER, PAGE, is_page
+from uss_dagster.segmenter import Segmenter
+
+SIGNATURE = "uss segment"
+"""The PNG text ``Software`` of every overlay: it tells overlays from the images to segment."""
+FEW = 4
+"""Up to this number of images are segmented in this process: starting workers would take longer."""
+
+
+def pictures(paths: list[Path]) -> list[Path]:
+    """The image files named, and those in the folders named except what earlier runs drew, which can lie in the same folders."""
+    named = {path for path in paths if path.is_file()}
+    files = find_images(paths)
+    explorers = {folder for folder in {path.parent for path in files} if folder.name == FOLDER and is_page(folder.parent / PAGE)}
+    own = [path for path in files if path in named or not (path.parent in explorers or is_overlay(path))]
+    if not own:
+        raise UsageError(
+            f"All {len(files)} pictures in {', '.join(map(str, paths))} are overlays that `{SIGNATURE}` drew, or an explorer's; "
+            f"there is nothing to segment."
+        )
+    return own
+
+
+def is_overlay(path: Path) -> bool:
+    """Whether ``uss segment`` drew an image."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path) as image:
+            return bool(image.info.get("Software") == SIGNATURE)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def ids_of(files: list[Path]) -> list[str]:
+    """File stems, with a number where files share one (also when they differ in case only: some disks do not tell 'A' from 'a')."""
+    taken: set[str] = set()
+    ids = []
+    for path in files:
+        stem = os.fsencode(path.stem).decode("utf-8", "replace")
+        image_id, number = stem, 1
+        while unicodedata.normalize("NFC", image_id).casefold() in taken:
+            number += 1
+            image_id = f"{stem}-{number}"
+        taken.add(unicodedata.normalize("NFC", image_id).casefold())
+        ids.append(image_id)
+    return ids
+
+
+def common_folder(files: list[Path]) -> Path:
+    return Path(os.path.commonpath([path.absolute().parent for path in files]))
+
+
+def relative_name(path: Path, folder: Path) -> str:
+    """The path below a folder, with slashes; bytes that are no UTF-8 are replaced."""
+    return os.fsencode(os.path.relpath(path.absolute(), folder)).decode("utf-8", "replace").replace(os.sep, "/")
+
+
+def check_out_folder(out: Path) -> None:
+    """Refuse an output path that is, or lies below, a file."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is a file. Name a folder; it is made if it is not there.")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Uint8 (H, W, 3), RGB; a file that cannot be read raises ``BadData``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadData(f"{path} cannot be read ({error.strerror}).") from None
+    return decode(data, str(path))
+
+
+def process_count(segmenter: Segmenter, images: int) -> int:
+    """Worker processes to use: one for few images, or where the backbone runs on a device."""
+    return 1 if segmenter.on_device or images <= FEW else worker_count(images)
+
+
+@dataclass(frozen=True)
+class ReadableSamples:
+    """Samples of all images that can be read, for ``Segmenter.fit``. named: (id, file) of each image."""
+
+    named: list[tuple[str, Path]]
+    segmenter: Segmenter
+
+    def __len__(self) -> int:
+        return len(self.named)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for image_id, path in self.named:
+            try:
+                image = read_image(path)
+            except BadData:
+                continue  # reported when this image is segmented
+            yield self.segmenter.sample(image_id, image)

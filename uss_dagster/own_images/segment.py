@@ -1,0 +1,119 @@
+"""Any method on a person's own images → overlays, regions.parquet, COCO json, an explorer."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from uss_dagster.artifacts.shards import map_shards
+from uss_dagster.artifacts.tables import regions_to_table
+from uss_dagster.drawing import overlay
+from uss_dagster.errors import BadData, UsageError
+from uss_dagster.own_images import files
+from uss_dagster.own_images.region_files import RegionFiles
+from uss_dagster.report.explorer import PAGE
+from uss_dagster.report.own_images_explorer import check_place, explore
+from uss_dagster.segmenter import Segmenter, at_size
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results go. overlay_regions: how many regions an overlay shows."""
+
+    out: Path
+    overlay_regions: int
+    run: int = field(default_factory=os.getpid)
+    """Process that started the run; part of the names of its unfinished files, whichever process writes them."""
+
+    def remove_unfinished(self) -> None:
+        for partial in self.out.glob(f".{self.run}.*.partial"):
+            partial.unlink(missing_ok=True)
+
+
+def segment_images(
+    paths: list[Path], segmenter: Segmenter, target: Target, report: Callable[[str], None], report_failure: Callable[[str], None]
+) -> None:
+    """Segment images in the order of their ids and report a line for each. An image that cannot be used is left out.
+
+    The tables are written as images finish and renamed into place after the last, so neither memory nor an interrupted run depends on
+    how many there are.
+
+    Raises
+    ------
+    BadData
+        At the end, if an image was left out.
+    """
+    paths = files.pictures(paths)
+    folder, named = files.common_folder(paths), sorted(zip(files.ids_of(paths), paths, strict=True))
+    path_of, count = dict(named), len(named)
+    _check_out(target.out, list(path_of))
+    target.out.mkdir(parents=True, exist_ok=True)
+    work = functools.partial(_segment_one, segmenter=segmenter.fit(files.ReadableSamples(named, segmenter)), target=target)
+    with ExitStack() as stack:
+        stack.callback(target.remove_unfinished)
+        tables = stack.enter_context(RegionFiles(target.out, f".{target.run}"))
+        results = stack.enter_context(closing(map_shards(work, named, workers=files.process_count(segmenter, count))))
+        for number, ((image_id, path), result) in enumerate(zip(named, results, strict=True), start=1):
+            counter = f"{number:{len(str(count))}}/{count}"
+            if isinstance(result, str):
+                report_failure(f"{counter}  left out: {result}")
+            else:
+                tables.add(image_id, files.relative_name(path, folder), result)
+                report(f"{counter}  {target.out / image_id}.png  {result.num_rows} regions")
+    if tables.ids:
+        spec, table = segmenter.spec, target.out / "regions.parquet"
+        share = explore(target.out, table, tables.ids, lambda image_id: files.read_image(path_of[image_id]), spec.name, spec.title)
+        report(f"to explore the regions{share}, open {target.out / PAGE}")
+    if failed := count - len(tables.ids):
+        _raise_failed(failed, count, target.out)
+
+
+def _raise_failed(failed: int, count: int, out: Path) -> None:
+    if failed < count:
+        raise BadData(f"{failed} of {count} pictures could not be used (see above); the others are in {out}.")
+    several = f"None of the {failed} pictures could be used, so nothing was written."
+    raise BadData(several if failed > 1 else "The picture could not be used.")
+
+
+def _segment_one(named: tuple[str, Path], segmenter: Segmenter, target: Target) -> pa.Table | str:
+    """Segment one image and write its overlay; returns the rows of its regions, or why it is left out. Runs in a worker."""
+    image_id, path = named
+    try:
+        image = files.read_image(path)
+    except BadData as error:
+        return str(error)
+    sample = segmenter.sample(image_id, image)
+    regions = segmenter.segment(sample, allow_empty=True)
+    if not len(regions):
+        return f"{path}: method '{segmenter.method}' found no region in it."
+    _write_overlay(target, image_id, overlay(sample.image, regions, n_regions=target.overlay_regions))
+    return regions_to_table(image_id, at_size(regions, image))
+
+
+def _check_out(out: Path, ids: list[str]) -> None:
+    """Refuse a path that is no folder, and one where an overlay would replace an image of other origin."""
+    files.check_out_folder(out)
+    check_place(out)
+    for image_id in ids:
+        path = out / f"{image_id}.png"
+        if path.exists() and not files.is_overlay(path):
+            raise UsageError(
+                f"{path} is there already, and `{files.SIGNATURE}` did not draw it. Choose another folder with --out; nothing was changed."
+            )
+
+
+def _write_overlay(target: Target, image_id: str, rgb: np.ndarray) -> None:
+    note = PngInfo()
+    note.add_text("Software", files.SIGNATURE)
+    partial = target.out / f".{target.run}.{os.getpid()}.partial"
+    Image.fromarray(rgb).save(partial, "PNG", compress_level=6, pnginfo=note)
+    os.replace(partial, target.out / f"{image_id}.png")
