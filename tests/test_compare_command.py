@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from projects import Project
+from projects import SOURCE, Project
 from small_benchmark import image_values, write_cell
 
 from uss_dagster import cli
@@ -162,7 +162,7 @@ def test_other_versions_of_a_dataset_are_not_compared(root: Path, uss_compare: R
 
 def test_outside_a_project_and_before_the_first_run(tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    here = Project(tmp_path / "empty", {"PYTHONPATH": ""})
+    here = Project(tmp_path / "empty", {"PYTHONPATH": str(SOURCE)})
     assert here.uss("compare", "a", "b", code=64).stderr.count("\n") == 1
     for name in ("params.yaml", "dvc.yaml"):
         (here.root / name).touch()

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from disks import fill, mounted
 from PIL import Image
-from projects import Project, tree_hash
+from projects import SOURCE, Project, tree_hash
 from pycocotools.coco import COCO
 
 from uss_dagster import registry
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema
-from uss_dagster.commands.own_images import ids_of
+from uss_dagster.own_images.files import ids_of
 from uss_dagster.commands.parameters import parse_parameters
 
 SPECS = [registry.load("method", name).SPEC for name in registry.names("method")]
@@ -45,7 +45,7 @@ def save(path: Path, picture: np.ndarray | Image.Image, **options: object) -> Pa
 @pytest.fixture
 def here(tmp_path: Path) -> Project:
     """A folder that is no project: `uss segment` needs none."""
-    return Project(tmp_path, {"PYTHONPATH": ""})
+    return Project(tmp_path, {"PYTHONPATH": str(SOURCE)})
 
 
 @pytest.fixture

@@ -1,608 +1,487 @@
-"""The `uss` command: parses words, calls the library, turns errors into one sentence and an exit code.
+"""The ``uss`` command: puts the modules of ``commands`` together, and turns errors into one sentence and an exit code.
 
-Only light modules are imported at the top, so that `uss --help` is instant.
+Only light modules are imported at the top, so that ``uss --help`` and shell completion are fast.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from uss_dagster import __version__
+from uss_dagster.commands.options import Profile
 from uss_dagster.errors import BadData, UsageError, UssError, from_lack_of_memory, from_os_error
 from uss_dagster.runtime import quiet_environment
 
+COMMANDS = {
+    "Your own images": ("segment", "curate", "score"),
+    "A project": ("plan", "repro", "compare", "history", "ui", "spot_check", "stage", "merge_lock"),
+    "Trained models": ("train", "prompt", "export"),
+    "Plug-ins, datasets, this machine": ("list_plugins", "data", "doctor"),
+}
+"""Groups of the help, each with its modules of ``uss_dagster.commands`` in the order shown."""
+
+
+class GroupedHelp(typer.core.TyperGroup):
+    """Lists commands under the headings of ``COMMANDS``."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [command for command in self.commands.values() if not command.hidden]
+        width = max(len(str(command.name)) for command in commands)
+        for heading in COMMANDS:
+            rows = [
+                (f"{command.name:<{width}}", command.get_short_help_str(formatter.width - width - 6))
+                for command in commands
+                if getattr(command, "rich_help_panel", None) == heading
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="uss",
-    help="Find out which unsupervised segmentation method to use, on your images.",
+    cls=GroupedHelp,
+    help="Find out which unsupervised segmentation method to use on your images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data_app, name="data")
-Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Make this profile (a file in profiles/) the active one.")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"uss_dagster {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     pass
 
 
-@app.command()
-def plan(
-    profile: Profile = None,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when the planned files are out of date.")] = False,
-) -> None:
-    """Work out the cells: params.yaml + profiles + code → dvc.yaml and pipelines/."""
-    from uss_dagster.planning import plan as planning
-    from uss_dagster.planning.profiles import find_root
-
-    root = find_root()
-    changes = planning.write_plan(root, profile, check)
-    for line in changes:
-        typer.echo(f"  {line}")
-    if check and changes:
-        raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
-    typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
-
-
-@app.command()
-def repro(
-    targets: Annotated[list[str] | None, typer.Argument(help="Stages such as scores@slic_merge__scenes; all by default.")] = None,
-    profile: Profile = None,
-) -> None:
-    """Plan, then compute what is out of date, and only that."""
-    from uss_dagster.commands import repro as command
-    from uss_dagster.planning import plan as planning
-    from uss_dagster.planning.profiles import find_root
-
-    root = find_root()
-    command.check_tools(root)
-    for line in planning.write_plan(root, profile):
-        typer.echo(f"planned  {line}")
-    raise typer.Exit(command.repro(root, targets or []))
-
-
-@app.command()
-def demo() -> None:
-    """A leaderboard from nothing, without a network.
-
-    Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
-    """
-    from uss_dagster.commands import repro as command
-    from uss_dagster.planning import plan as planning
-    from uss_dagster.planning.profiles import find_root
-
-    root = find_root()
-    command.check_tools(root)
-    planning.write_plan(root, "demo")
-    code = command.repro(root, [])
-    if code == 0:
-        table = root / "reports" / "leaderboard" / "leaderboard.md"
-        page = os.path.relpath(root / "reports" / "site" / "index.html")
-        typer.echo(f"\n{table.read_text(encoding='utf-8').strip()}\n\nOpen {page}")
-    raise typer.Exit(code)
-
-
-@app.command(hidden=True)
-def stage(file: Annotated[str, typer.Argument(help="The cell's parameter file, from the project folder.")]) -> None:
-    """Compute one cell; this is what dvc.yaml calls."""
-    from uss_dagster.planning.profiles import find_root
-    from uss_dagster.run import run_cell
-
-    run_cell(file, find_root())
-
-
-@app.command()
-def segment(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Pictures, or folders of pictures.", show_default=False)],
-    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="How to segment; `uss list` shows all.")] = "contour_merge",
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone", "-b", metavar="NAME", help="Feature source, for methods that need one. [default: patches, which needs no weights]"
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; made if it is not there.")] = Path(
-        "segments"
-    ),
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the method, as in a profile; may be repeated.")
-    ] = None,
-    backbone_param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--backbone-param", metavar="NAME=VALUE", help="A parameter of the backbone, such as checkpoint=FILE; may be repeated."
-        ),
-    ] = None,
-    long_side: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="PIXELS",
-            help="Larger pictures are segmented at this size, and their regions brought back to full size; 0 for never.",
-        ),
-    ] = 1024,
-    regions: Annotated[int, typer.Option(min=1, metavar="N", help="How many regions the overlays show; the tables hold all.")] = 12,
-) -> None:
-    """Segment your own pictures, with any method.
-
-    Writes into the folder, for each picture, an overlay NAME.png (at most --long-side pixels), and for all of them together
-    regions.parquet (every region with its parent) and regions.json (COCO; file_name counts from the folder that holds all pictures).
-    The same pictures and parameters give the same bytes.
-    """
-    from uss_dagster.commands.own_images import Reader
-    from uss_dagster.commands.parameters import asked
-    from uss_dagster.commands.segment import Job, segment_pictures
-
-    parameters, encoder = asked(method, param, backbone, backbone_param)
-    job = Job(parameters, Reader(method, encoder, long_side), out, regions)
-    segment_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
-
-
-@app.command()
-def curate(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Pictures, or folders of pictures.", show_default=False)],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the set; run again into it, only what changed is computed.")
-    ],
-    labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="COCO json of human masks, merged as UnSAM+ does.", show_default=False)
-    ] = None,
-    preset: Annotated[str, typer.Option(metavar="clean|train", help="Few good masks, or as many as help training.")] = "train",
-    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help="What finds masks; `uss list` shows all.")] = "unsam",
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", "-b", metavar="NAME", help="Feature source. [default: patches]", show_default=False)
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the method; may be repeated.")
-    ] = None,
-    backbone_param: Annotated[
-        list[str] | None, typer.Option("--backbone-param", metavar="NAME=VALUE", help="A parameter of the backbone; may be repeated.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A limit of pooling or curation, such as min_area=100; may be repeated."),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format", metavar="coco|splits|images|metadata", help="What to write; may be repeated. [default: coco]", show_default=False
-        ),
-    ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the kept pictures to DIR/data, beside labels.json.")] = False,
-    long_side: Annotated[
-        int, typer.Option(min=0, metavar="PIXELS", help="Larger pictures are segmented at this size; 0 for never.")
-    ] = 1024,
-    title: Annotated[str, typer.Option(metavar="TEXT", help="For the datasheet.")] = "Curated masks",
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the pictures, for the datasheet and the json.")] = "not stated",
-) -> None:
-    """Make a training set of nested masks from your own pictures.
-
-    Masks are found without labels, measured, filtered and nested; near-duplicate pictures are set aside (listed in set_aside.csv) and
-    never lie in two splits. The folder gets labels.json (COCO), masks.parquet, images.parquet, report.html with the checks, and a
-    datasheet. The same pictures and parameters give the same bytes; a killed run goes on where it stopped.
-    """
-    from uss_dagster.commands import curate as command
-    from uss_dagster.commands.own_images import Reader
-    from uss_dagster.commands.parameters import asked
-
-    pool, params = command.settings_of(setting or [], preset, formats or [])
-    parameters, encoder = asked(method, param, backbone, backbone_param)
-    reader = Reader(method, encoder, long_side)
-    job = command.Job(parameters, reader, out, pool, params, labels, copy, title, licence)
-    command.curate_pictures(images, job, typer.echo, lambda line: typer.echo(line, err=True))
-
-
-@app.command()
-def score(
-    pred: Annotated[
-        Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
-    ],
-    gt: Annotated[
-        Path,
-        typer.Option("--gt", metavar="GT", help="Ground truth: any of these, data/datasets/NAME, or a folder of BSDS500 .mat files."),
-    ],
-    metrics: Annotated[
-        str,
-        typer.Option(
-            "--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: all that fit]", show_default=False
-        ),
-    ] = "",
-    classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="FILE", help="Class tree of the ground truth (classes.json).")
-    ] = None,
-    truth: Annotated[
-        str | None,
-        typer.Option(
-            "--truth", metavar="KIND", help="What the ground truth is: classes, annotators or instances. [default: what its format says]"
-        ),
-    ] = None,
-    ignore: Annotated[
-        int | None,
-        typer.Option(metavar="VALUE", help="Value of label PNGs in the ground truth that is not counted. [default: 255 for classes]"),
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(metavar="full|HxW", help="Where pixels are compared; may be repeated. [default: full]", show_default=False),
-    ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Replicates for the 95 % intervals over images; 0 for none.")] = 200,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table too: .csv, .json, .parquet or .md.")
-    ] = None,
-) -> None:
-    """Score masks that were made elsewhere.
-
-    Images are matched by file name without its ending, or by COCO number. An image without a prediction counts as predicting
-    nothing. Areas are those of the masks; the 'area' of COCO annotations is not read. In label PNGs every value is a region; metrics
-    that compare classes over the whole dataset take values of predictions for cluster ids, and must be named with --metrics.
-    """
-    from uss_dagster.artifacts.mask_readers import open_masks
-    from uss_dagster.commands import score as command
-
-    grids = grid or ["full"]
-    command.check_request(grids, bootstrap)
-    command.check_out(out)
-    ground_truth = command.read_truth(gt, truth, classes, ignore)
-    prediction = open_masks(pred)
-    families = command.choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
-    result = command.score_masks(
-        prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True)
-    )
-    for line in command.lines_of(result):
-        typer.echo(line)
-    if out is not None:
-        command.write_result(result, out)
-
-
-@app.command()
-def compare(
-    entry_a: Annotated[str, typer.Argument(metavar="ENTRY_A", show_default=False)],
-    entry_b: Annotated[str, typer.Argument(metavar="ENTRY_B", show_default=False)],
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", "-d", metavar="NAME", help="Only this dataset; may be repeated.")
-    ] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="Only this number; may be repeated.")] = None,
-) -> None:
-    """Compare two entries of this project, with paired intervals.
-
-    Both are scored on the same resampled images, so the interval is that of the difference itself. Where it contains 0, the two
-    cannot be told apart on this dataset.
-    """
-    from uss_dagster.commands import compare as command
-    from uss_dagster.planning.profiles import find_root
-
-    found = command.compare_entries(find_root(), entry_a, entry_b, dataset or [], metric or [])
-    for line in command.lines_of(found, entry_a, entry_b):
-        typer.echo(line)
-
-
-@app.command()
-def history() -> None:
-    """Show how scores moved over recorded leaderboards, and why.
-
-    From dvc.lock in git's history and DVC's cache. Also renews reports/history.js, which the site's history page reads.
-    """
-    from uss_dagster.commands.history import history_lines
-    from uss_dagster.planning.profiles import find_root
-
-    for line in history_lines(find_root()):
-        typer.echo(line)
-
-
-train_app = typer.Typer(no_args_is_help=True, help="Train the small networks of this package.")
-app.add_typer(train_app, name="train")
-
-
-@train_app.command("diffusion")
-def train_diffusion(
-    images: Annotated[str, typer.Option("--images", metavar="FOLDER|scenes", help="Pictures to learn from; 'scenes' draws them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")],
-    count: Annotated[
-        int | None, typer.Option(metavar="N", help="How many pictures. [default: 1600 scenes, or the whole folder]", show_default=False)
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: 2400]", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
-    licence: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: mit for scenes]", show_default=False)
-    ] = None,
-) -> None:
-    """A small diffusion UNet in pixels, for the backbone 'diffusion'.
-
-    The folder gets config.json, scheduler_config.json, float16 safetensors, a model card, the losses as CSV and a checkpoint.
-    """
-    from uss_dagster.commands.train import train_diffusion as command
-
-    command(images, out, count, seed, steps, threads, device, licence, lambda line: typer.echo(line, err=True))
-
-
-@train_app.command("student")
-def train_student(
-    masks: Annotated[
-        Path | None,
-        typer.Option("--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False),
-    ] = None,
-    coco: Annotated[
-        Path | None, typer.Option("--coco", metavar="FILE", help="Or COCO json; its pictures lie in --images.", show_default=False)
-    ] = None,
-    images: Annotated[Path | None, typer.Option("--images", metavar="FOLDER", help="Where the pictures lie.", show_default=False)] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")] = Path(
-        "student"
-    ),
-    size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: the size's own]", show_default=False)
-    ] = None,
-    self_train: Annotated[
-        Path | None,
-        typer.Option(
-            "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
-        ),
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any other setting, such as batch=4; may be repeated.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
-    licence: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False)
-    ] = None,
-) -> None:
-    """A student that learns from masks, for whole pictures and for clicks.
-
-    The folder gets model.safetensors, config.json, the losses as CSV and picture, and a model card. On several GPUs or machines:
-    `torchrun --nproc_per_node 4 -m uss_dagster.cli train student …`.
-    """
-    from uss_dagster.commands.train_student import Request
-    from uss_dagster.commands.train_student import train_student as command
-
-    command(
-        Request(masks, coco, images, out, size, steps, seed, self_train, param or [], threads, device, title, licence),
-        lambda line: typer.echo(line, err=True),
-    )
-
-
-@app.command()
-def prompt(
-    picture: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture that is asked.", show_default=False)] = None,
-    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="A trained student.")] = Path("student"),
-    point: Annotated[
-        list[str] | None,
-        typer.Option("--point", metavar="X,Y", help="Pixels from the upper left corner; may be repeated.", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write the masks: a picture (.png) or COCO (.json).", show_default=False),
-    ] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="A page to click on, on 127.0.0.1 only.")] = False,
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures that the page offers.", show_default=False)
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-) -> None:
-    """Ask a student what is at a point: nested masks with qualities."""
-    if serve:
-        from uss_dagster.commands.prompt_page import serve_pictures
-
-        if point or out:
-            raise UsageError("--serve shows masks on its page; leave out --point and --out.")
-        serve_pictures(model, [given for given in (picture, images) if given], port, device, typer.echo)
-        return
-    from uss_dagster.commands.prompt import prompt as command
-
-    if picture is None or images is not None:
-        raise UsageError("Name one picture to ask, as in `uss prompt IMAGE --point 120,45`; --images goes with --serve.")
-    command(picture, model, point or [], out, device, typer.echo)
-
-
-@app.command()
-def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a trained student.", show_default=False)],
-    onnx: Annotated[Path | None, typer.Option("--onnx", metavar="FILE", help="Where to write the network.", show_default=False)] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", metavar="DIR", help="Where to put weights, config, card and preprocessing.", show_default=False),
-    ] = None,
-) -> None:
-    """A trained student as ONNX or as a plain folder."""
-    from uss_dagster.student.export import export_folder, export_onnx
-    from uss_dagster.student.model import Student
-
-    if onnx is None and folder is None:
-        raise UsageError("Say what to write: --onnx FILE, --folder DIR, or both.")
-    if folder is not None:
-        export_folder(model, folder)
-        typer.echo(f"{folder}: weights, config, card, preprocessing.")
-    if onnx is None:
-        return
-    if onnx.is_dir() or not onnx.absolute().parent.is_dir():
-        raise UsageError(f"--onnx {onnx}: name a file in a folder that is there.")
-    difference = export_onnx(Student.load(model), onnx)
-    typer.echo(f"{onnx}: at most {difference:.1e} from torch.")
-
-
-@app.command()
-def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
-    """Dagster's web page for this project, on 127.0.0.1."""
-    from uss_dagster.commands.ui import serve
-    from uss_dagster.planning.profiles import find_root
-
-    serve(find_root(), port)
-
-
-@data_app.command("list")
-def data_list(
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
-    ] = False,
-) -> None:
-    """Datasets, and which of them are here."""
-    from uss_dagster.commands import data as command
-
-    for line in command.markdown() if markdown else command.listing():
-        typer.echo(line)
-
-
-@data_app.command("get")
-def data_get(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
-    given: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", metavar="PATH", help="Archives you have (one, or a folder of them), or an extracted tree; nothing is fetched."
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ARCHIVE", help="Only this archive of the release; may be repeated.")
-    ] = None,
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Accept the licence that is shown; asked for at a terminal otherwise.")
-    ] = False,
-) -> None:
-    """Fetch datasets, or take them from a disk.
-
-    They go to $USS_MIRROR/NAME, or to data/sources/NAME of the project. Interrupted downloads go on where they stopped, everything is
-    verified, and a dataset is there whole or not at all.
-    """
-    from uss_dagster.commands import data as command
-
-    if given is not None and len(names) > 1:
-        raise UsageError(f"--from gives the files of one dataset, but {len(names)} were named. Run this once for each.")
-
-    def accepted() -> str:
-        if accept_licence:
-            return "with --accept-licence"
-        return "at a terminal" if sys.stdin.isatty() and typer.confirm("Accept this licence?") else ""
-
-    for name in names:
-        command.get(command.Request(name, given, only or (), accepted), typer.echo)
-
-
-@data_app.command("check")
-def data_check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)],
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", metavar="NAME=VALUE", help="A parameter of its source, such as split=val; may be repeated."),
-    ] = None,
-) -> None:
-    """Hold a dataset against its checks.
-
-    The prepared one (data/datasets/NAME) where this project has it, else its source, of which nothing is written.
-    """
-    from uss_dagster.commands import data as command
-
-    report = command.check(name, param or (), typer.echo)
-    if not report.success:
-        raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
-
-
-@data_app.command("licences")
-def data_licences() -> None:
-    """Licences, sources and citations."""
-    from uss_dagster.commands import data as command
-
-    for line in command.licences():
-        typer.echo(line)
-
-
-@app.command(name="spot-check")
-def spot_check(
-    stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="A segments stage, such as segments@slic_merge__scenes.", show_default=False)
-    ],
-    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
-) -> None:
-    """Compute a few images again: same inputs, same bytes?"""
-    from uss_dagster.commands.spot_check import spot_check as compare
-    from uss_dagster.planning.profiles import find_root
-
-    chosen = compare(find_root(), stage, images)
-    typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
-
-
-@app.command("merge-lock")
-def merge_lock(
-    files: Annotated[list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)] = None,
-    install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
-) -> None:
-    """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
-    from uss_dagster.commands import merge_lock as command
-    from uss_dagster.planning.profiles import find_root
-
-    if install:
-        for line in command.install(find_root()):
-            typer.echo(line)
-        return
-    if files is None or len(files) != 4:
-        raise UsageError(
-            f"merge-lock takes four files (base, ours, theirs, path), as git gives them, got {len(files or [])}; or --install."
+# -- commands whose module declares no options yet: one block each ------------------------------------------------
+
+
+def _repro(app: typer.Typer) -> None:
+    @app.command()
+    def repro(
+        targets: Annotated[list[str] | None, typer.Argument(help="Stages such as scores@slic_merge__scenes; all by default.")] = None,
+        profile: Profile = None,
+    ) -> None:
+        """Plan, then compute what is out of date, and only that."""
+        from uss_dagster.commands import repro as command
+        from uss_dagster.planning import plan as planning
+        from uss_dagster.planning.profiles import find_root
+
+        root = find_root()
+        command.check_tools(root)
+        for line in planning.write_plan(root, profile):
+            typer.echo(f"planned  {line}")
+        raise typer.Exit(command.repro(root, targets or []))
+
+    @app.command()
+    def demo() -> None:
+        """A leaderboard from nothing, without a network.
+
+        Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
+        """
+        from uss_dagster.commands import repro as command
+        from uss_dagster.planning import plan as planning
+        from uss_dagster.planning.profiles import find_root
+
+        root = find_root()
+        command.check_tools(root)
+        planning.write_plan(root, "demo")
+        code = command.repro(root, [])
+        if code == 0:
+            table = root / "reports" / "leaderboard" / "leaderboard.md"
+            page = os.path.relpath(root / "reports" / "site" / "index.html")
+            typer.echo(f"\n{table.read_text(encoding='utf-8').strip()}\n\nOpen {page}")
+        raise typer.Exit(code)
+
+
+def _score(app: typer.Typer) -> None:
+    @app.command()
+    def score(
+        pred: Annotated[
+            Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
+        ],
+        gt: Annotated[
+            Path,
+            typer.Option("--gt", metavar="GT", help="Ground truth: any of these, data/datasets/NAME, or a folder of BSDS500 .mat files."),
+        ],
+        metrics: Annotated[
+            str,
+            typer.Option(
+                "--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: all that fit]", show_default=False
+            ),
+        ] = "",
+        classes: Annotated[
+            Path | None, typer.Option("--classes", metavar="FILE", help="Class tree of the ground truth (classes.json).")
+        ] = None,
+        truth: Annotated[
+            str | None,
+            typer.Option(
+                "--truth",
+                metavar="KIND",
+                help="What the ground truth is: classes, annotators or instances. [default: what its format says]",
+            ),
+        ] = None,
+        ignore: Annotated[
+            int | None,
+            typer.Option(metavar="VALUE", help="Value of label PNGs in the ground truth that is not counted. [default: 255 for classes]"),
+        ] = None,
+        grid: Annotated[
+            list[str] | None,
+            typer.Option(metavar="full|HxW", help="Where pixels are compared; may be repeated. [default: full]", show_default=False),
+        ] = None,
+        bootstrap: Annotated[
+            int, typer.Option(min=0, metavar="N", help="Replicates for the 95 % intervals over images; 0 for none.")
+        ] = 200,
+        out: Annotated[
+            Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table too: .csv, .json, .parquet or .md.")
+        ] = None,
+    ) -> None:
+        """Score masks that were made elsewhere.
+
+        Images are matched by file name without its ending, or by COCO number. An image without a prediction counts as predicting
+        nothing. Areas are those of the masks; the 'area' of COCO annotations is not read. In label PNGs every value is a region; metrics
+        that compare classes over the whole dataset take values of predictions for cluster ids, and must be named with --metrics.
+        """
+        from uss_dagster.artifacts.mask_readers import open_masks
+        from uss_dagster.commands import score as command
+
+        grids = grid or ["full"]
+        command.check_request(grids, bootstrap)
+        command.check_out(out)
+        ground_truth = command.read_truth(gt, truth, classes, ignore)
+        prediction = open_masks(pred)
+        families = command.choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
+        result = command.score_masks(
+            prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True)
         )
-    base, ours, theirs, name = files
-    for stage in command.merge_files(Path(base), Path(ours), Path(theirs), name):
-        typer.echo(f"{name}: both branches changed {stage}; run `uss repro` to build it anew.", err=True)
+        for line in command.lines_of(result):
+            typer.echo(line)
+        if out is not None:
+            command.write_result(result, out)
 
 
-@app.command("list")
-def list_plugins() -> None:
-    """Methods, backbones, datasets and metrics that are here."""
-    from uss_dagster import registry
+def _train(app: typer.Typer) -> None:
+    train_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Train the small networks of this package.")
+    app.add_typer(train_app, name="train")
 
-    for family in registry.FAMILIES:
-        typer.echo(f"{registry.FAMILIES[family]}:")
-        for name in registry.names(family):
-            typer.echo(f"  {name:<16} {registry.load(family, name).SPEC.title}")
+    @train_app.command("diffusion")
+    def train_diffusion(
+        images: Annotated[str, typer.Option("--images", metavar="FOLDER|scenes", help="Pictures to learn from; 'scenes' draws them.")],
+        out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")],
+        count: Annotated[
+            int | None, typer.Option(metavar="N", help="How many pictures. [default: 1600 scenes, or the whole folder]", show_default=False)
+        ] = None,
+        steps: Annotated[
+            int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: 2400]", show_default=False)
+        ] = None,
+        seed: Annotated[int, typer.Option(min=0)] = 0,
+        threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
+        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
+        licence: Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: mit for scenes]", show_default=False),
+        ] = None,
+    ) -> None:
+        """A small diffusion UNet in pixels, for the backbone 'diffusion'.
+
+        The folder gets config.json, scheduler_config.json, float16 safetensors, a model card, the losses as CSV and a checkpoint.
+        """
+        from uss_dagster.commands.train import train_diffusion as command
+
+        command(images, out, count, seed, steps, threads, device, licence, lambda line: typer.echo(line, err=True))
+
+    @train_app.command("student")
+    def train_student(
+        masks: Annotated[
+            Path | None,
+            typer.Option(
+                "--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False
+            ),
+        ] = None,
+        coco: Annotated[
+            Path | None, typer.Option("--coco", metavar="FILE", help="Or COCO json; its pictures lie in --images.", show_default=False)
+        ] = None,
+        images: Annotated[
+            Path | None, typer.Option("--images", metavar="FOLDER", help="Where the pictures lie.", show_default=False)
+        ] = None,
+        out: Annotated[
+            Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")
+        ] = Path("student"),
+        size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
+        steps: Annotated[
+            int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: the size's own]", show_default=False)
+        ] = None,
+        self_train: Annotated[
+            Path | None,
+            typer.Option(
+                "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
+            ),
+        ] = None,
+        param: Annotated[
+            list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any other setting, such as batch=4; may be repeated.")
+        ] = None,
+        seed: Annotated[int, typer.Option(min=0)] = 0,
+        threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
+        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+        title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
+        licence: Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False),
+        ] = None,
+    ) -> None:
+        """A student that learns from masks, for whole pictures and for clicks.
+
+        The folder gets model.safetensors, config.json, the losses as CSV and picture, and a model card. On several GPUs or machines:
+        `torchrun --nproc_per_node 4 -m uss_dagster.cli train student …`.
+        """
+        from uss_dagster.commands.train_student import Request
+        from uss_dagster.commands.train_student import train_student as command
+
+        command(
+            Request(masks, coco, images, out, size, steps, seed, self_train, param or [], threads, device, title, licence),
+            lambda line: typer.echo(line, err=True),
+        )
 
 
-@app.command()
-def doctor() -> None:
-    """What this machine has and lacks, and what to do."""
-    from uss_dagster.commands.doctor import findings
-    from uss_dagster.planning.profiles import find_root
+def _prompt(app: typer.Typer) -> None:
+    @app.command()
+    def prompt(
+        picture: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture that is asked.", show_default=False)] = None,
+        model: Annotated[Path, typer.Option("--model", metavar="DIR", help="A trained student.")] = Path("student"),
+        point: Annotated[
+            list[str] | None,
+            typer.Option("--point", metavar="X,Y", help="Pixels from the upper left corner; may be repeated.", show_default=False),
+        ] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option("--out", "-o", metavar="FILE", help="Write the masks: a picture (.png) or COCO (.json).", show_default=False),
+        ] = None,
+        serve: Annotated[bool, typer.Option("--serve", help="A page to click on, on 127.0.0.1 only.")] = False,
+        images: Annotated[
+            Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures that the page offers.", show_default=False)
+        ] = None,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
+        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    ) -> None:
+        """Ask a student what is at a point: nested masks with qualities."""
+        if serve:
+            from uss_dagster.commands.prompt_page import serve_pictures
 
-    try:
-        root: Path | None = find_root()
-    except UsageError:
-        root = None
-    wrong = 0
-    for verdict, what, sentence in findings(root):
-        wrong += verdict == "fix"
-        typer.echo(f"{verdict:<5} {what:<18} {sentence}")
-    if wrong:
-        raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
+            if point or out:
+                raise UsageError("--serve shows masks on its page; leave out --point and --out.")
+            serve_pictures(model, [given for given in (picture, images) if given], port, device, typer.echo)
+            return
+        from uss_dagster.commands.prompt import prompt as command
+
+        if picture is None or images is not None:
+            raise UsageError("Name one picture to ask, as in `uss prompt IMAGE --point 120,45`; --images goes with --serve.")
+        command(picture, model, point or [], out, device, typer.echo)
+
+
+def _ui(app: typer.Typer) -> None:
+    @app.command()
+    def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
+        """Dagster's web page for this project, on 127.0.0.1."""
+        from uss_dagster.commands.ui import serve
+        from uss_dagster.planning.profiles import find_root
+
+        serve(find_root(), port)
+
+
+def _data(app: typer.Typer) -> None:
+    data_app = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(data_app, name="data")
+
+    @data_app.command("list")
+    def data_list(
+        markdown: Annotated[
+            bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
+        ] = False,
+    ) -> None:
+        """Datasets, and which of them are here."""
+        from uss_dagster.commands import data as command
+
+        for line in command.markdown() if markdown else command.listing():
+            typer.echo(line)
+
+    @data_app.command("get")
+    def data_get(
+        names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
+        given: Annotated[
+            Path | None,
+            typer.Option(
+                "--from", metavar="PATH", help="Archives you have (one, or a folder of them), or an extracted tree; nothing is fetched."
+            ),
+        ] = None,
+        only: Annotated[
+            list[str] | None, typer.Option("--only", metavar="ARCHIVE", help="Only this archive of the release; may be repeated.")
+        ] = None,
+        accept_licence: Annotated[
+            bool, typer.Option("--accept-licence", help="Accept the licence that is shown; asked for at a terminal otherwise.")
+        ] = False,
+    ) -> None:
+        """Fetch datasets, or take them from a disk.
+
+        They go to $USS_MIRROR/NAME, or to data/sources/NAME of the project. Interrupted downloads go on where they stopped, everything is
+        verified, and a dataset is there whole or not at all.
+        """
+        from uss_dagster.commands import data as command
+
+        if given is not None and len(names) > 1:
+            raise UsageError(f"--from gives the files of one dataset, but {len(names)} were named. Run this once for each.")
+
+        def accepted() -> str:
+            if accept_licence:
+                return "with --accept-licence"
+            return "at a terminal" if sys.stdin.isatty() and typer.confirm("Accept this licence?") else ""
+
+        for name in names:
+            command.get(command.Request(name, given, only or (), accepted), typer.echo)
+
+    @data_app.command("check")
+    def data_check(
+        name: Annotated[
+            str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)
+        ],
+        param: Annotated[
+            list[str] | None,
+            typer.Option("--param", metavar="NAME=VALUE", help="A parameter of its source, such as split=val; may be repeated."),
+        ] = None,
+    ) -> None:
+        """Hold a dataset against its checks.
+
+        The prepared one (data/datasets/NAME) where this project has it, else its source, of which nothing is written.
+        """
+        from uss_dagster.commands import data as command
+
+        report = command.check(name, param or (), typer.echo)
+        if not report.success:
+            raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
+
+    @data_app.command("licences")
+    def data_licences() -> None:
+        """Licences, sources and citations."""
+        from uss_dagster.commands import data as command
+
+        for line in command.licences():
+            typer.echo(line)
+
+
+def _spot_check(app: typer.Typer) -> None:
+    @app.command(name="spot-check")
+    def spot_check(
+        stage: Annotated[
+            str, typer.Argument(metavar="STAGE", help="A segments stage, such as segments@slic_merge__scenes.", show_default=False)
+        ],
+        images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
+    ) -> None:
+        """Compute a few images again: same inputs, same bytes?"""
+        from uss_dagster.commands.spot_check import spot_check as compare
+        from uss_dagster.planning.profiles import find_root
+
+        chosen = compare(find_root(), stage, images)
+        typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
+
+
+def _merge_lock(app: typer.Typer) -> None:
+    @app.command("merge-lock")
+    def merge_lock(
+        files: Annotated[
+            list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)
+        ] = None,
+        install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
+    ) -> None:
+        """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
+        from uss_dagster.commands import merge_lock as command
+        from uss_dagster.planning.profiles import find_root
+
+        if install:
+            for line in command.install(find_root()):
+                typer.echo(line)
+            return
+        if files is None or len(files) != 4:
+            raise UsageError(
+                f"merge-lock takes four files (base, ours, theirs, path), as git gives them, got {len(files or [])}; or --install."
+            )
+        base, ours, theirs, name = files
+        for stage in command.merge_files(Path(base), Path(ours), Path(theirs), name):
+            typer.echo(f"{name}: both branches changed {stage}; run `uss repro` to build it anew.", err=True)
+
+
+def _doctor(app: typer.Typer) -> None:
+    @app.command()
+    def doctor() -> None:
+        """What this machine has and lacks, and what to do."""
+        from uss_dagster.commands.doctor import findings
+        from uss_dagster.planning.profiles import find_root
+
+        try:
+            root: Path | None = find_root()
+        except UsageError:
+            root = None
+        wrong = 0
+        for verdict, what, sentence in findings(root):
+            wrong += verdict == "fix"
+            typer.echo(f"{verdict:<5} {what:<18} {sentence}")
+        if wrong:
+            raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
+
+
+BLOCKS: dict[str, Callable[[typer.Typer], None]] = {
+    "repro": _repro,
+    "score": _score,
+    "train": _train,
+    "prompt": _prompt,
+    "ui": _ui,
+    "data": _data,
+    "spot_check": _spot_check,
+    "merge_lock": _merge_lock,
+    "doctor": _doctor,
+}
+
+# -- assembly -----------------------------------------------------------------------------------------------------
+
+
+def _register_all() -> None:
+    for heading, modules in COMMANDS.items():
+        commands, groups = len(app.registered_commands), len(app.registered_groups)
+        for name in modules:
+            register = BLOCKS.get(name) or importlib.import_module(f"uss_dagster.commands.{name}").register
+            register(app)
+        for command in app.registered_commands[commands:]:
+            command.rich_help_panel = heading
+        for group in app.registered_groups[groups:]:
+            group.rich_help_panel = heading
+
+
+_register_all()
 
 
 def main() -> None:
-    """Entry point: errors written for a person become one line on standard error, and a line of JSON for a scheduler."""
+    """Entry point: an error that is meant for a person becomes one line on standard error."""
     quiet_environment()
-    # Asked to end, a program unwinds as after Ctrl-C: workers are stopped, half-written files removed.
+    # On SIGTERM the program ends as after Ctrl-C: workers are stopped, half-written files removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    wrong_words: Any = typer.BadParameter.__mro__[1]  # the UsageError of click, which newer versions of typer bring along
-    wrong_words.exit_code = UsageError.exit_code
+    click_usage_error: Any = typer.BadParameter.__mro__[1]  # newer versions of typer have a click of their own
+    click_usage_error.exit_code = UsageError.exit_code
     try:
         app()
     except UssError as error:
@@ -614,21 +493,23 @@ def main() -> None:
         _fail(known)
 
 
-def _fail(error: UssError) -> None:
+def _fail(error: UssError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
-    if "stage" in sys.argv[1:2] and os.environ.get("USS_VERDICT"):  # `uss repro` asks, since DVC keeps the code to itself
-        with contextlib.suppress(OSError):
-            Path(os.environ["USS_VERDICT"]).write_text(str(error.exit_code), encoding="utf-8")
-    if "stage" in sys.argv[1:2] and not sys.stderr.isatty():
-        report = getattr(error, "report", None)
-        print(
-            json.dumps(
-                {"event": "error", "exit_code": error.exit_code, "message": str(error), "report": str(report) if report else None},
-                ensure_ascii=False,
-            ),
-            flush=True,
-        )
+    if sys.argv[1:2] == ["stage"]:
+        _report_to_runner(error)
     raise SystemExit(error.exit_code)
+
+
+def _report_to_runner(error: UssError) -> None:
+    """Tell what runs a stage why it failed: DVC does not pass on the exit code."""
+    from uss_dagster.artifacts.progress import emit
+
+    if file := os.environ.get("USS_VERDICT"):
+        with contextlib.suppress(OSError):
+            Path(file).write_text(str(error.exit_code), encoding="utf-8")
+    if not sys.stderr.isatty():
+        report = getattr(error, "report", None)
+        emit("error", exit_code=error.exit_code, message=str(error), report=str(report) if report else None)
 
 
 if __name__ == "__main__":

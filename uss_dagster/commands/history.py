@@ -1,4 +1,4 @@
-"""``uss history``: how scores moved from one recorded leaderboard to the next; also writes what the site's history page reads."""
+"""``uss history``: how scores changed from one recorded leaderboard to the next."""
 
 from __future__ import annotations
 
@@ -6,34 +6,52 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from uss_dagster.report.history import write_history
+import typer
+
+
+def history() -> None:
+    """Show how scores changed over recorded leaderboards, and why.
+
+    Reads dvc.lock in git's history and DVC's cache. Writes reports/history.js, which the site's history page reads.
+    """
+    from uss_dagster.planning.profiles import find_root
+
+    for line in history_lines(find_root()):
+        typer.echo(line)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(history)
 
 
 def history_lines(root: Path) -> Iterator[str]:
-    """Newest first: each version, and below it what came, went or moved, with what had changed."""
-    said = write_history(root)
-    if not said["versions"]:
+    """Newest version first; below it the entries that were added, removed or changed, with the cause."""
+    from uss_dagster.report.history import write_history
+
+    record = write_history(root)
+    versions = record["versions"]
+    if not versions:
         yield "No commit of this project records a leaderboard yet. Run `uss repro` and commit dvc.lock."
         return
-    lacking = sum(not version["known"] for version in said["versions"])
-    if lacking:
+    missing = sum(not version["known"] for version in versions)
+    if missing:
         yield (
-            f"The numbers of {lacking} of {len(said['versions'])} versions are not in DVC's cache here; "
+            f"The numbers of {missing} of {len(versions)} versions are not in DVC's cache here; "
             "`dvc fetch --all-commits leaderboard` brings those that a remote has."
         )
-    for number, version in reversed(list(enumerate(said["versions"]))):
+    for number, version in reversed(list(enumerate(versions))):
         yield f"{version['commit']}  {version['date']}  {version['subject']}".rstrip()
-        for change in said["changes"]:
+        for change in record["changes"]:
             if change["version"] == number:
-                why = f" ({'; '.join(change['why'])})" if change["why"] else ""
-                yield f"    {change['entry']} on {change['dataset']}: {_words(said, number, change)}{why}"
+                causes = f" ({'; '.join(change['why'])})" if change["why"] else ""
+                yield f"    {change['entry']} on {change['dataset']}: {_description(record, number, change)}{causes}"
 
 
-def _words(said: dict[str, Any], number: int, change: dict[str, Any]) -> str:
-    """What happened to one cell: its first ranking stands for it."""
+def _description(record: dict[str, Any], number: int, change: dict[str, Any]) -> str:
+    """What happened to one entry on one dataset; the first ranking that changed stands for all."""
     if change["state"] != "moved":
         return {"same": "made anew, equal"}.get(change["state"], str(change["state"]))
-    for group in said["groups"]:
+    for group in record["groups"]:
         points = group["entries"].get(change["entry"], []) if group["dataset"] == change["dataset"] else []
         now = next((value for version, value, *_ in points if version == number), None)
         before = [value for version, value, *_ in points if version < number]
