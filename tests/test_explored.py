@@ -14,8 +14,8 @@ from PIL import Image
 
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import regions_to_table
-from uss_dagster.own_images.files import pictures
 from uss_dagster.errors import UsageError
+from uss_dagster.own_images.files import pictures
 from uss_dagster.regions import Regions
 from uss_dagster.report import own_images_explorer as _explored
 from uss_dagster.report.explorer import FOLDER, PAGE

@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 from uss_dagster import registry
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema
-from uss_dagster.own_images.files import ids_of
 from uss_dagster.commands.parameters import parse_parameters
+from uss_dagster.own_images.files import ids_of
 
 SPECS = [registry.load("method", name).SPEC for name in registry.names("method")]
 METHODS = [spec.name for spec in SPECS if not spec.imported and not spec.supervised and spec.model != "needed"]

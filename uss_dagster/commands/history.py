@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from uss_dagster.report.history import Change, History
 
 
 def history() -> None:
@@ -47,14 +50,14 @@ def history_lines(root: Path) -> Iterator[str]:
                 yield f"    {change['entry']} on {change['dataset']}: {_description(record, number, change)}{causes}"
 
 
-def _description(record: dict[str, Any], number: int, change: dict[str, Any]) -> str:
+def _description(history: History, number: int, change: Change) -> str:
     """What happened to one entry on one dataset; the first ranking that changed stands for all."""
     if change["state"] != "moved":
         return {"same": "made anew, equal"}.get(change["state"], str(change["state"]))
-    for group in record["groups"]:
-        points = group["entries"].get(change["entry"], []) if group["dataset"] == change["dataset"] else []
+    for series in history["groups"]:
+        points = series["entries"].get(change["entry"], []) if series["dataset"] == change["dataset"] else []
         now = next((value for version, value, *_ in points if version == number), None)
-        before = [value for version, value, *_ in points if version < number]
-        if now is not None and before and before[-1] is not None and before[-1] != now:
-            return f"{group['title']} {before[-1]:.3f} → {now:.3f}"
+        before = next((value for version, value, *_ in reversed(points) if version is not None and version < number), None)
+        if now is not None and before is not None and before != now:
+            return f"{series['title']} {before:.3f} → {now:.3f}"
     return "moved"
