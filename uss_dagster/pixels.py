@@ -79,3 +79,25 @@ def linear_taps(size: int, cells: int) -> Taps:
     place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     low = np.floor(place).astype(np.int64)
     return [(low, 1 - (place - low)), (np.minimum(low + 1, cells - 1), place - low)]
+
+
+def interpolate(maps: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
+    """Separable weighted sums of the cells of maps (..., h, w), in their precision; integers are interpolated in float64."""
+    kind = maps.dtype if np.issubdtype(maps.dtype, np.floating) else np.float64
+    tall = sum(maps[..., cell, :] * weight.astype(kind)[:, None] for cell, weight in rows)
+    return np.asarray(sum(tall[..., cell] * weight.astype(kind) for cell, weight in columns))
+
+
+def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps (..., h, w) at (..., height, width); see ``linear_taps`` and ``interpolate``."""
+    return interpolate(maps, linear_taps(height, maps.shape[-2]), linear_taps(width, maps.shape[-1]))
+
+
+def nearest_cells(size: int, cells: int) -> np.ndarray:
+    """The cell that the centre of each of ``size`` pixels lies in, int64 (size,)."""
+    return ((np.arange(size) + 0.5) * cells / size).astype(np.int64)
+
+
+def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A label map (h, w) at (height, width), each pixel with the label of the cell that its centre lies in; also to a smaller size."""
+    return np.asarray(labels[nearest_cells(height, labels.shape[0])[:, None], nearest_cells(width, labels.shape[1])])

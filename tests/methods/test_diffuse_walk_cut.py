@@ -137,7 +137,7 @@ def test_every_way_to_pixels(upsample):
 
 def test_one_hot_upsampling_is_the_argmax_of_bilinear_maps():
     from uss_dagster.methods.diffuse_walk_cut import _to_pixels
-    from uss_dagster.refine.upsampling import bilinear
+    from uss_dagster.pixels import bilinear
 
     labels = np.random.default_rng(0).integers(0, 5, (6, 9)).astype(np.int32)
     maps = bilinear((labels == np.arange(5)[:, None, None]).astype(np.float64), 41, 50)

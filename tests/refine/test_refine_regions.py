@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.pixels import nearest
 from uss_dagster.refine.crf import dense_crf
 from uss_dagster.refine.leaves import Refine, _interpolated_norms, prototypes, refine_leaves
-from uss_dagster.refine.upsampling import bicubic, nearest
+from uss_dagster.refine.upsampling import bicubic
 from uss_dagster.regions import Regions
 from uss_dagster.registry import build_params, params_to_dict
 

@@ -57,9 +57,8 @@ def mask_runs(masks: Regions | np.ndarray | Sequence[bytes]) -> tuple[np.ndarray
     Pixels count along columns for codes, along rows for the others; within a mask, runs ascend and do not touch.
     """
     if isinstance(masks, Regions):
-        flat = masks.atoms.ravel()
-        begin = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
-        atom, begin = flat[begin], np.append(begin, flat.size)
+        begin, atom = masks.runs("C")
+        begin = np.append(begin, masks.atoms.size)
         return _gathered([_bounds(held[atom], begin) for held in masks.members])
     if isinstance(masks, np.ndarray):
         if masks.ndim != 3:

@@ -65,11 +65,3 @@ def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
     entries = (np.concatenate(weights), (np.concatenate(regions), np.concatenate(cells)))
     total = sparse.coo_array(entries, shape=(n, h * w)).tocsr() @ grid.reshape(h * w, -1).astype(np.float64)
     return total / np.bincount(region, minlength=n)[:, None]
-
-
-def upsample(grid: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear upsampling of a map (h, w) to (height, width); cell centres align with pixel centres, the border is held."""
-    (y0, wy0), (y1, wy1) = linear_taps(height, grid.shape[0])
-    (x0, wx0), (x1, wx1) = linear_taps(width, grid.shape[1])
-    rows = grid[y0] * wy0[:, None] + grid[y1] * wy1[:, None]
-    return rows[:, x0] * wx0 + rows[:, x1] * wx1

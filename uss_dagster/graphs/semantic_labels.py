@@ -69,26 +69,18 @@ def flat_regions(regions: Regions, level: float | None) -> np.ndarray:
     used = np.bincount(regions.atoms.ravel(), minlength=regions.members.shape[1]) > 0
     chosen = np.unique(cut[0, used])
     chosen = chosen[chosen >= 0].astype(np.int64)
-    shown = _position(regions, chosen)[used]
+    shown = regions.last_holder(chosen)[used]
     return chosen[np.unique(shown[shown >= 0])]
 
 
 def flat_map(regions: Regions, chosen: np.ndarray) -> np.ndarray:
     """Int32 (H, W): which of ``chosen`` (ascending indices) shows at each pixel, as a position in it; -1 for none."""
-    return _position(regions, np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
-
-
-def _position(regions: Regions, chosen: np.ndarray) -> np.ndarray:
-    """For each atom the position in ``chosen`` of the last region that holds it, -1 for none."""
-    if not len(chosen):
-        return np.full(regions.members.shape[1], -1)
-    held = regions.members[chosen]
-    return np.where(held.any(axis=0), len(chosen) - 1 - np.argmax(held[::-1], axis=0), -1)
+    return regions.last_holder(np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
 
 
 def _is_tree(regions: Regions) -> bool:
     """Whether all holders of a pixel lie above the last of them."""
-    last = _position(regions, np.arange(len(regions)))
+    last = regions.last_holder()
     held = last >= 0
     return bool((regions.members.sum(axis=0)[held] == regions.depth[last[held]] + 1).all())
 
@@ -101,7 +93,7 @@ def _lifetimes(regions: Regions) -> tuple[np.ndarray, np.ndarray, int]:
     """
     level = np.where(np.isnan(regions.level), np.inf, regions.level.astype(np.float64))
     above = np.where(regions.parent >= 0, level[regions.parent], np.inf)
-    last = _position(regions, np.arange(len(regions)))[regions.atom_area > 0]
+    last = regions.last_holder()[regions.atom_area > 0]
     own = np.zeros(len(regions), bool)
     own[last[last >= 0]] = True
     enters = ~own & (level < above)

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from uss_dagster.pixels import bilinear, to_lab
+
 LEVELS = 1000
 """Steps of strength that flooding tells apart; finer differences would make regions of rounding errors."""
 SIDE_PER_SIGMA = 225
@@ -36,10 +38,9 @@ def contour_leaves(strength: np.ndarray, sigma: float = 1.0) -> np.ndarray:
     from scipy import ndimage
 
     from uss_dagster.graphs.contours import half_size
-    from uss_dagster.graphs.region_graph import upsample
 
     h, w = strength.shape
-    full = upsample(strength.astype(np.float64), 2 * h, 2 * w)
+    full = bilinear(strength.astype(np.float64), 2 * h, 2 * w)
     return watershed(half_size(ndimage.gaussian_filter(full, sigma)))
 
 
@@ -49,10 +50,9 @@ def colour_leaves(image: np.ndarray) -> np.ndarray:
     The picture is smoothed in proportion to its sides, so that there are a few thousand pieces whatever its size.
     """
     from scipy import ndimage
-    from skimage.color import rgb2lab
 
     sigma = max(1.0, math.sqrt(image.shape[0] * image.shape[1]) / SIDE_PER_SIGMA)
-    lab = rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
+    lab = to_lab(image)
     steps = np.zeros(image.shape[:2], np.float32)
     for c in range(3):
         channel = ndimage.gaussian_filter(lab[..., c], sigma)

@@ -28,8 +28,8 @@ from uss_dagster.methods._objects import (
 )
 from uss_dagster.methods._points import Samples
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import bilinear
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear
 from uss_dagster.regions import Regions
 
 

@@ -21,8 +21,8 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.bipartition import CutTree, Rule, choose_threshold, cut_tree
 from uss_dagster.graphs.walk import coarsen, stationary, transition, vote, walk, walk_graph
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import bilinear, nearest
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear, nearest
 from uss_dagster.regions import Regions
 from uss_dagster.runtime import peak_memory_mb
 

@@ -14,9 +14,10 @@ from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.merging import ward_tree
-from uss_dagster.graphs.region_graph import region_means, upsample
+from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.graphs.superpixels import absorb_small, connected_parts
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import bilinear
 from uss_dagster.regions import Regions
 
 
@@ -63,7 +64,7 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     clusters = kmeans(points, params.k, seed=params.seed, restarts=params.restarts)
     # the distance to a centre, less what all centres share, is affine in the features, so upsampling it upsamples them
     score = (clusters.centres**2).sum(axis=1) - 2 * (points @ clusters.centres.T)
-    cluster = np.argmin([upsample(score[:, c].reshape(grid), height, width) for c in range(score.shape[1])], axis=0)
+    cluster = np.argmin([bilinear(score[:, c].reshape(grid), height, width) for c in range(score.shape[1])], axis=0)
     part = absorb_small(connected_parts(cluster), params.min_area * height * width)
     # a part keeps the cluster that most of it has
     n_parts = int(part.max()) + 1

@@ -37,10 +37,9 @@ from uss_dagster.methods._objects import (
 )
 from uss_dagster.methods._points import Facet, Samples, drawn, per_image, projected, unit_grid
 from uss_dagster.methods.base import MethodSpec
-from uss_dagster.pixels import resize_image
+from uss_dagster.pixels import bilinear, nearest, resize_image
 from uss_dagster.refine.crf import dense_crf
 from uss_dagster.refine.pamr import pamr
-from uss_dagster.refine.upsampling import bilinear, nearest
 from uss_dagster.regions import Regions
 
 

@@ -17,8 +17,8 @@ from uss_dagster.errors import UsageError
 from uss_dagster.graphs.streaming_kmeans import Projection, RowFile, fit_centres, principal
 from uss_dagster.methods._points import Facet, Samples, drawn, per_image, projected, unit_grid
 from uss_dagster.methods.base import MethodSpec
+from uss_dagster.pixels import bilinear
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear
 from uss_dagster.regions import Regions
 
 

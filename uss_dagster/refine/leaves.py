@@ -15,8 +15,9 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.pixels import bilinear, nearest, nearest_cells
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
-from uss_dagster.refine.upsampling import bicubic, bilinear, cubic_taps, guided_labels, nearest, nearest_cells
+from uss_dagster.refine.upsampling import bicubic, cubic_taps, guided_labels
 
 RefineMethod = Literal["none", "crf", "pamr", "guided"]
 

@@ -13,22 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.pixels import Taps, linear_taps
-
-
-def nearest_cells(size: int, cells: int) -> np.ndarray:
-    """The cell that each of ``size`` pixels lies in, int64 (size,)."""
-    return ((np.arange(size) + 0.5) * cells / size).astype(np.int64)
-
-
-def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A label map (h, w) at (height, width), each pixel with the label of the cell that its centre lies in; also downwards."""
-    return labels[nearest_cells(height, labels.shape[0])[:, None], nearest_cells(width, labels.shape[1])]
-
-
-def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Soft maps (..., h, w) at (..., height, width), in the precision of the input."""
-    return interpolate(maps, linear_taps(height, maps.shape[-2]), linear_taps(width, maps.shape[-1]))
+from uss_dagster.pixels import Taps, interpolate
 
 
 def bicubic(maps: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -46,13 +31,6 @@ def cubic_taps(size: int, cells: int) -> Taps:
         near, far = ((a + 2) * t - (a + 3)) * t * t + 1, ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
         taps.append((np.clip(low + step, 0, cells - 1), np.where(t <= 1, near, far)))
     return taps
-
-
-def interpolate(maps: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
-    """Separable weighted sums of the cells of maps (..., h, w)."""
-    kind = maps.dtype if np.issubdtype(maps.dtype, np.floating) else np.float64
-    tall = sum(maps[..., cell, :] * weight.astype(kind)[:, None] for cell, weight in rows)
-    return np.asarray(sum(tall[..., cell] * weight.astype(kind) for cell, weight in columns))
 
 
 def guided_filter(maps: np.ndarray, image: np.ndarray, *, radius: int = 8, eps: float = 1e-4) -> np.ndarray:
