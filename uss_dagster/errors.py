@@ -58,6 +58,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(known)}." if known else " None are known."
 
 
+def check_choice(what: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of the known ones; ``what`` says what it is, as in "graph"."""
+    known = tuple(known)
+    if value not in known:
+        raise UsageError(f"Unknown {what} '{value}'.{did_you_mean(str(value), known)}")
+
+
 def from_os_error(error: OSError) -> UssError | None:
     """The sentence for an operating-system error that a person can act on, or None."""
     where = f" while writing {error.filename}" if error.filename else ""

@@ -66,6 +66,23 @@ def to_lab(image: np.ndarray) -> np.ndarray:
     return rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
 
 
+def numbered_by_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number distinct values 0.. by where they first stand in the flat array.
+
+    Returns
+    -------
+    numbers : ndarray of int64
+        Number of each value, in the shape of ``values``.
+    first : ndarray of int64
+        Flat index of the first entry of each number, ascending.
+    """
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[inverse.reshape(values.shape)], first[order]
+
+
 Taps = list[tuple[np.ndarray, np.ndarray]]
 """For each tap of an interpolation along one axis, the cell of each pixel, int64 (size,), and its weight, float64 (size,)."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, check_choice
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -77,9 +77,8 @@ def knn_affinity(
 
 def _points(features: np.ndarray, distance: str, similarity: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Float64 points whose inner products give the distances, and their squared lengths where the distance is ``l2``."""
-    for name, value, known in (("distance", distance, DISTANCES), ("similarity", similarity, SIMILARITIES)):
-        if value not in known:
-            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
+    check_choice("distance", distance, DISTANCES)
+    check_choice("similarity", similarity, SIMILARITIES)
     points = np.array(features, np.float64)
     if points.ndim != 2 or not len(points):
         raise BadData(f"Features have shape {points.shape}, expected one row for each of one or more items.")

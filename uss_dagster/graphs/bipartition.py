@@ -10,14 +10,15 @@ Pattern Recognition Letters 28, 2007 (why the mean of Ncuts prefers two parts).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.graphs.eigen import floored
+from uss_dagster.errors import UsageError, check_choice
+from uss_dagster.graphs.checks import check_weights
+from uss_dagster.graphs.eigen import floored, positive_peak
 
 Rule = Literal["gap", "mean", "modularity"]
 
@@ -95,18 +96,9 @@ class CutTree:
             keep &= self.depth <= depth
         keep[0] = True
         rank = np.cumsum(keep) - 1
-        tree = CutTree(
-            order=self.order.copy(),
-            start=self.start[keep],
-            stop=self.stop[keep],
-            parent=np.where(self.parent[keep] >= 0, rank[above[keep]], -1).astype(np.int32),
-            depth=self.depth[keep],
-            cost=self.cost[keep],
-            position=self.position[keep],
-            inside=self.inside[keep],
-            volume=self.volume[keep],
-            vector=self.vector,
-        )
+        columns = {name: getattr(self, name)[keep] for name in ("start", "stop", "depth", "cost", "position", "inside", "volume")}
+        columns["parent"] = np.where(self.parent[keep] >= 0, rank[above[keep]], -1).astype(np.int32)
+        tree = replace(self, order=self.order.copy(), **columns)
         for leaf in np.flatnonzero(~tree.is_inner):
             tree.order[tree.start[leaf] : tree.stop[leaf]].sort()
         return tree
@@ -148,7 +140,7 @@ def second_eigenpair(weights: np.ndarray) -> tuple[float, np.ndarray]:
     # 2 is the greatest eigenvalue there can be: the trivial one moves there
     laplacian += 2 * trivial[:, None] * trivial
     laplacian[np.arange(n), np.arange(n)] += 1
-    found = None
+    pair = None
     if n >= _DENSE_BELOW:
         try:
             # the small shift keeps a graph in several parts definite
@@ -164,15 +156,15 @@ def second_eigenpair(weights: np.ndarray) -> tuple[float, np.ndarray]:
             )
             start = np.random.default_rng(0).standard_normal(n)
             values, vectors = eigsh(inverse, 1, which="LA", v0=start, tol=1e-6, ncv=_KRYLOV, maxiter=2)
-            found = float(1 / values[0]) - shift, vectors[:, 0]
+            pair = float(1 / values[0]) - shift, vectors[:, 0]
         except (ArpackError, np.linalg.LinAlgError):
-            found = None
-    if found is None:
+            pass
+    if pair is None:
         values, vectors = linalg.eigh(laplacian, subset_by_index=[0, 0], check_finite=False)
-        found = float(values[0]), vectors[:, 0]
-    vector = found[1] / root
+        pair = float(values[0]), vectors[:, 0]
+    vector = pair[1] / root
     vector /= np.linalg.norm(vector)
-    return max(found[0], 0.0), vector * (1 if vector[np.argmax(np.abs(vector))] > 0 else -1)
+    return max(pair[0], 0.0), positive_peak(vector)
 
 
 def sweep(weights: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,8 +183,8 @@ def sweep(weights: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def best_split(weights: np.ndarray, min_size: int = 1) -> Split | None:
     """The split of least Ncut along the second eigenvector that leaves ``min_size`` items on each side; None where there is none."""
-    found = _best(weights, min_size)
-    return None if found is None else found[0]
+    best = _best(weights, min_size)
+    return None if best is None else best[0]
 
 
 def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most: float = 1.0) -> CutTree:
@@ -201,23 +193,23 @@ def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most
     weights: float (n, n), symmetric, 0 or more, self loops allowed. A node is cut in the graph of its own items, with degrees counted
     inside it. A graph without any structure has a cost of 1 for every split.
     """
-    weights = _checked(weights)
+    weights = check_weights(np.ascontiguousarray(weights, np.float64))
     if min_size < 1 or max_depth < 0:
         raise UsageError(f"cut_tree: min_size {min_size} and max_depth {max_depth}, expected 1 or more and 0 or more.")
     n = len(weights)
     degree = weights.sum(axis=1)
     vector = np.zeros(n)
     order = np.arange(n)
-    nodes: list[tuple[int, int, int, int, float, int, float, float]] = []
+    nodes: list[tuple[float, ...]] = []
     # (parent, first place in the order, items, depth, weights between them); the next in preorder on top
     waiting = [(-1, 0, np.arange(n), 0, weights)]
     while waiting:
         above, start, items, depth, inner = waiting.pop()
         order[start : start + len(items)] = items
-        found = _best(inner, min_size) if depth < max_depth and len(items) >= 2 * min_size else None
-        if found is not None and above < 0:
-            vector = found[1]
-        split = None if found is None or found[0].cost >= most - _COST_ROUNDING else found[0]
+        best = _best(inner, min_size) if depth < max_depth and len(items) >= 2 * min_size else None
+        if best is not None and above < 0:
+            vector = best[1]
+        split = None if best is None or best[0].cost >= most - _COST_ROUNDING else best[0]
         inside, volume = float(inner.sum()), float(degree[items].sum())
         cost, position = (split.cost, split.position) if split else (np.inf, -1)
         nodes.append((above, start, start + len(items), depth, cost, position, inside, volume))
@@ -226,19 +218,12 @@ def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most
             node = len(nodes) - 1
             for side, place in ((second, start + len(first)), (first, start)):
                 waiting.append((node, place, items[side], depth + 1, inner[np.ix_(side, side)]))
-    parent, begin, end, depths, costs, positions, insides, volumes = zip(*nodes, strict=True)
-    return CutTree(
-        order,
-        np.array(begin, np.int64),
-        np.array(end, np.int64),
-        np.array(parent, np.int32),
-        np.array(depths, np.int32),
-        np.array(costs, np.float64),
-        np.array(positions, np.int64),
-        np.array(insides, np.float64),
-        np.array(volumes, np.float64),
-        vector,
-    )
+    kinds: dict[str, type] = {"parent": np.int32, "start": np.int64, "stop": np.int64, "depth": np.int32}
+    kinds |= {"cost": np.float64, "position": np.int64, "inside": np.float64, "volume": np.float64}
+    columns: dict[str, Any] = {
+        name: np.array(values, kind) for (name, kind), values in zip(kinds.items(), zip(*nodes, strict=True), strict=True)
+    }
+    return CutTree(order=order, vector=vector, **columns)
 
 
 def choose_threshold(tree: CutTree, rule: Rule = "gap") -> float:
@@ -251,8 +236,7 @@ def choose_threshold(tree: CutTree, rule: Rule = "gap") -> float:
 
     Of equals the lowest.
     """
-    if rule not in get_args(Rule):
-        raise UsageError(f"Unknown threshold rule '{rule}'.{did_you_mean(str(rule), get_args(Rule))}")
+    check_choice("threshold rule", rule, get_args(Rule))
     made = np.flatnonzero(tree.is_inner)
     made = made[np.argsort(tree.reach[made], kind="stable")]
     marks = np.concatenate([[0.0], np.unique(tree.reach[made]), [1.0]])
@@ -297,14 +281,3 @@ def _best(weights: np.ndarray, min_size: int) -> tuple[Split, np.ndarray] | None
     side = np.ones(n, bool)
     side[order[: best + 1]] = False
     return Split(side if not side[0] else ~side, float(costs[best]), best + 1, value), vector
-
-
-def _checked(weights: np.ndarray) -> np.ndarray:
-    weights = np.ascontiguousarray(weights, np.float64)
-    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
-        raise BadData(f"The graph has shape {weights.shape}, expected one or more rows and as many columns.")
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise BadData("The graph holds weights that are negative or not finite, expected 0 or more.")
-    if np.abs(weights - weights.T).max() > 1e-6 * weights.max():
-        raise BadData("The graph is not symmetric. Use (W + Wᵀ) / 2 if that is what is meant.")
-    return weights

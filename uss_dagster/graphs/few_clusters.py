@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.errors import UsageError
+from uss_dagster.pixels import numbered_by_first
 
 
 def few_clusters(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 10, iterations: int = 50) -> np.ndarray:
@@ -46,8 +47,7 @@ def few_clusters(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 1
         count = held.sum(axis=2)[:, :, None]
         centres[going] = np.where(count > 0, sums / np.maximum(count, 1), centres[going])
     best = labels[int(np.argmin(np.round(inertia + norms.sum(dtype=np.float64), 6)))]
-    _, first, inverse = np.unique(best, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first)).astype(np.int32)[inverse]
+    return numbered_by_first(best)[0].astype(np.int32)
 
 
 def _seeds(points: np.ndarray, norms: np.ndarray, k: int, seed: int, runs: int) -> np.ndarray:

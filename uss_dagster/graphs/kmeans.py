@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.pixels import numbered_by_first
 
 # products of fewer multiplications than this cost nothing in float64
 _SMALL = 2_000_000
@@ -65,11 +66,8 @@ def kmeans(points: np.ndarray, k: int, *, seed: int = 0, restarts: int = 3, iter
         if best is None or inertia < best.inertia:
             best = Clusters(labels, centres, inertia)
     assert best is not None
-    used, first = np.unique(best.labels, return_index=True)
-    order = used[np.argsort(first)]
-    rank = np.zeros(len(best.centres), np.int32)
-    rank[order] = np.arange(len(order))
-    return Clusters(rank[best.labels], best.centres[order] + offset, best.inertia)
+    numbers, first = numbered_by_first(best.labels)
+    return Clusters(numbers.astype(np.int32), best.centres[best.labels[first]] + offset, best.inertia)
 
 
 def _seeds(points: np.ndarray, norms: np.ndarray, k: int, seed: int, runs: int) -> list[np.ndarray]:

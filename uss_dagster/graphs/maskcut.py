@@ -20,7 +20,9 @@ from functools import cached_property
 
 import numpy as np
 
-from uss_dagster.errors import BadData, Unavailable
+from uss_dagster.graphs.checks import check_grid
+from uss_dagster.graphs.eigen import positive_peak
+from uss_dagster.runtime import to_device
 
 SMALLEST_GAP = 1e-3
 """Where the third eigenvalue is nearer to the second, any mixture of their vectors is as good: the cut is arbitrary."""
@@ -119,9 +121,7 @@ def corners(side: np.ndarray) -> int:
 
 def normalised_cut(features: np.ndarray, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> Cut | None:
     """The cut of a map of features (h, w, C); None where the affinity is constant and every cut would be arbitrary."""
-    if features.ndim != 3 or 0 in features.shape[:2] or not np.isfinite(features).all():
-        raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
-    h, w = features.shape[:2]
+    h, w = check_grid(features).shape[:2]
     affinity = BinaryAffinity(features.reshape(h * w, -1), tau, eps, device)
     if affinity.constant:
         return None
@@ -145,23 +145,23 @@ def second_eigenvector(affinity: BinaryAffinity) -> tuple[np.ndarray, np.ndarray
         # deflated to below the spectrum, so that it is never among the largest
         return image - 2 * (first @ vector.ravel()) * first
 
-    found = None
+    pairs = None
     for tolerance in _TOLERANCES if n >= _DENSE_BELOW else ():
         try:
             start = np.random.default_rng(0).standard_normal(n)
             operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
-            found = eigsh(operator, 2, which="LA", v0=start, tol=tolerance, ncv=min(n, 32), maxiter=30)
+            pairs = eigsh(operator, 2, which="LA", v0=start, tol=tolerance, ncv=min(n, 32), maxiter=30)
             break
         except ArpackError:
             continue  # eigenvalues crowd, so that the cut is arbitrary, or nearly
-    if found is None:
-        found = np.linalg.eigh(affinity.dense() * scale * scale[:, None] - 2 * first * first[:, None])
-    order = np.argsort(-found[0], kind="stable")[:2]
+    if pairs is None:
+        pairs = np.linalg.eigh(affinity.dense() * scale * scale[:, None] - 2 * first * first[:, None])
+    order = np.argsort(-pairs[0], kind="stable")[:2]
     values = np.full(3, np.nan)
     values[0] = 0.0
-    values[1 : 1 + len(order)] = np.maximum(1 - found[0][order], 0)
-    vector = scale * found[1][:, order[0]]
-    return values, vector * (1 if vector[np.argmax(np.abs(vector))] > 0 else -1)
+    values[1 : 1 + len(order)] = np.maximum(1 - pairs[0][order], 0)
+    vector = scale * pairs[1][:, order[0]]
+    return values, positive_peak(vector)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def maskcut_rounds(
     From the second on, a mask that overlaps the one before with IoU above ``most_iou`` or has no more than a share of ``min_area`` of the grid
     is refused, and ends the search.
     """
-    found: list[Round] = []
+    accepted: list[Round] = []
     painted = np.zeros(features.shape[:2], bool)
     before = painted
     for _ in range(rounds):
@@ -195,20 +195,20 @@ def maskcut_rounds(
         if cut is None:
             break
         mask = cut.mask
-        if found:
+        if accepted:
             overlap = np.count_nonzero(mask & before) / np.count_nonzero(mask | before)
             if overlap > most_iou or np.count_nonzero(mask) <= min_area * mask.size:
                 break
         before = mask
         if (mask & ~painted).any():
-            found.append(Round(mask & ~painted, cut))
+            accepted.append(Round(mask & ~painted, cut))
         painted = painted | mask
-    return found
+    return accepted
 
 
 def maskcut(features: np.ndarray, rounds: int = 3, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> np.ndarray:
     """Disjoint masks, bool (k, h, w), k ≤ rounds, of a map of features (h, w, C); none where all patches are alike or all unlike."""
-    masks = [found.mask for found in maskcut_rounds(features, rounds, tau, eps, device=device)]
+    masks = [one.mask for one in maskcut_rounds(features, rounds, tau, eps, device=device)]
     return np.stack(masks) if masks else np.zeros((0, *features.shape[:2]), bool)
 
 
@@ -224,11 +224,6 @@ def _packed_above(units: np.ndarray, tau: float) -> np.ndarray:
 
 def _device_product(units: np.ndarray, tau: float, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """B @ vector on a device of torch."""
-    import torch
-
-    try:
-        rows = torch.from_numpy(units).to(device)
-        above = ((rows @ rows.T) > tau).to(torch.float64)
-    except (RuntimeError, AssertionError) as error:
-        raise Unavailable(f"The device '{device}' cannot be used: {str(error).splitlines()[0]} Use device 'cpu'.") from error
-    return lambda vector: (above @ torch.from_numpy(np.ascontiguousarray(vector)).to(device)).cpu().numpy()
+    rows = to_device(units, device)
+    above = ((rows @ rows.T) > tau).double()
+    return lambda vector: (above @ to_device(np.ascontiguousarray(vector), device)).cpu().numpy()

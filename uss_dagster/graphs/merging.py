@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.graphs.region_graph import RegionGraph
+from uss_dagster.pixels import numbered_by_first
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,7 @@ def merged_down(labels: np.ndarray, graph: RegionGraph, area: np.ndarray, most: 
     done = min(len(children), max(n - most, 0))
     for made in range(done - 1, -1, -1):
         into[children[made]] = into[n + made]
-    return renumbered(into[labels])
-
-
-def renumbered(labels: np.ndarray) -> np.ndarray:
-    """The same regions, int64 (H, W), numbered 0.. by first pixel in raster order."""
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse.reshape(labels.shape)]
+    return numbered_by_first(into[labels])[0]
 
 
 def ward_tree(area: np.ndarray, centres: np.ndarray) -> MergeTree:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import check_choice
+from uss_dagster.graphs.checks import check_weights
 from uss_dagster.graphs.eigen import LAPLACIANS, Eigen, floored, smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 
@@ -78,10 +79,11 @@ def recursive_partition(
 
     The eigenvectors' signs are fixed, so the same affinity and seed give the same tree; multiples of an affinity give the same tree.
     """
-    for name, value, known in (("heuristic", heuristic, HEURISTICS), ("Laplacian", laplacian, LAPLACIANS), ("scaling", scaling, SCALINGS)):
-        if value not in known:
-            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
-    weights = _weights(affinity)
+    check_choice("heuristic", heuristic, HEURISTICS)
+    check_choice("Laplacian", laplacian, LAPLACIANS)
+    check_choice("scaling", scaling, SCALINGS)
+    weights = check_weights(np.array(affinity, np.float64))
+    np.fill_diagonal(weights, 0)
     rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, device)
 
     def divide(inner: np.ndarray, items: np.ndarray) -> Division:
@@ -192,21 +194,6 @@ def threshold_split(affinity: np.ndarray, vector: np.ndarray) -> np.ndarray | No
     cut = np.einsum("ij,ij->j", sides, affinity @ (1 - sides))
     score = (cut / floored(out, degree) + cut / floored(degree.sum() - out, degree)) / 2
     return above[:, int(np.argmin(score))].astype(np.int64)
-
-
-def _weights(affinity: np.ndarray) -> np.ndarray:
-    """The affinity checked, float64, its diagonal zeros."""
-    weights = np.array(affinity, np.float64)
-    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
-        raise BadData(f"The affinity has shape {weights.shape}, expected one or more rows and as many columns.")
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise BadData("The affinity holds values that are negative or not finite, expected weights of 0 or more.")
-    for start in range(0, len(weights), _ROWS):
-        rows, columns = weights[start : start + _ROWS], weights[:, start : start + _ROWS].T
-        if np.abs(rows - columns).max() > 1e-6 * weights.max():
-            raise BadData("The affinity is not symmetric. Use (A + Aᵀ) / 2 if that is what is meant.")
-    np.fill_diagonal(weights, 0)
-    return weights
 
 
 def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:

@@ -16,7 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import UsageError
+from uss_dagster.graphs.checks import check_grid
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,16 @@ class MergeRecord:
         """Clusters after so many merges, as ``clusters_at`` gives them."""
         if merges >= self.n - 1:
             return np.zeros(0, np.int64)
-        made = np.arange(self.n + merges)
-        return made[(self.death[: len(made)] >= merges) & (self.size[: len(made)] >= min_patches)]
+        count = self.n + merges
+        return np.flatnonzero((self.death[:count] >= merges) & (self.size[:count] >= min_patches))
 
     def masks(self, clusters: np.ndarray) -> np.ndarray:
         """Bool (k, h, w)."""
         patches, start = self._span
-        found = np.zeros((len(clusters), self.n), bool)
-        for mask, cluster in zip(found, np.asarray(clusters).tolist(), strict=True):
+        masks = np.zeros((len(clusters), self.n), bool)
+        for mask, cluster in zip(masks, np.asarray(clusters).tolist(), strict=True):
             mask[patches[start[cluster] : start[cluster] + self.size[cluster]]] = True
-        return found.reshape(-1, *self.shape)
+        return masks.reshape(-1, *self.shape)
 
 
 def merge_record(features: np.ndarray, least: float = -np.inf) -> MergeRecord:
@@ -103,9 +104,7 @@ def merge_record(features: np.ndarray, least: float = -np.inf) -> MergeRecord:
     """
     from uss_dagster.graphs._patch_kernel import merge_patches
 
-    if features.ndim != 3 or 0 in features.shape[:2] or not np.isfinite(features).all():
-        raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
-    h, w, channels = features.shape
+    h, w, channels = check_grid(features).shape
     # lengths near 1 leave no sum of float32 out of range, and cosines as they are
     scale = float(np.abs(features).max(initial=0.0)) or 1.0
     sums = np.ascontiguousarray(features.reshape(h * w, channels) / scale, np.float32)

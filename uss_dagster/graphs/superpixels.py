@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.graphs.region_graph import region_graph
+from uss_dagster.pixels import numbered_by_first
 
 
 def slic(image: np.ndarray, n: int, compactness: float) -> np.ndarray:
@@ -54,7 +55,4 @@ def absorb_small(labels: np.ndarray, min_area: float) -> np.ndarray:
         into[part] = host
     while not np.array_equal(into, into[into]):
         into = into[into]
-    _, first, merged = np.unique(into[labels], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[merged.reshape(labels.shape)]
+    return numbered_by_first(into[labels])[0]

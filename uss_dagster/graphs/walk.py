@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, check_choice
 from uss_dagster.pixels import linear_taps
 
 GRAPHS = ("cos", "dot", "sym", "rw")
@@ -107,10 +107,9 @@ def aggregate(
             if grid[0] not in weights:
                 raise UsageError(f"No weight is given for the grid of {grid[0]} rows; weights are given for {sorted(weights)}.")
             weight = float(weights[grid[0]])
-        elif weights in ("proportional", "uniform"):
-            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
         else:
-            raise UsageError(f"Unknown weights '{weights}'.{did_you_mean(str(weights), ('proportional', 'uniform'))}")
+            check_choice("weights", weights, ("proportional", "uniform"))
+            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
         if weight < 0:
             raise UsageError(f"The weight of the grid {grid} is {weight}, expected 0 or more.")
         total += np.float32(weight) * to_grid(transition(matrix), grid, target)
@@ -165,9 +164,9 @@ def stationary(step: np.ndarray, iterations: int = 200, tolerance: float = 1e-8)
         return share
     system = transposed - np.eye(len(step))
     system[-1] = 1
-    wanted = np.zeros(len(step))
-    wanted[-1] = 1
-    solved = np.maximum(np.linalg.solve(system, wanted), 0)
+    right_side = np.zeros(len(step))
+    right_side[-1] = 1
+    solved = np.maximum(np.linalg.solve(system, right_side), 0)
     return solved / solved.sum()
 
 
@@ -180,8 +179,7 @@ def walk_graph(power: np.ndarray, graph: str = "cos", *, alpha: float = 10.0, sh
     - ``rw``: (F + Fᵀ) / 2 with the flow F = diag(share) P, times n. share: float (n,), the stationary distribution of the walk; Ncut is then
       the probability of leaving one side plus that of leaving the other. For a doubly stochastic walk it is ``sym``.
     """
-    if graph not in GRAPHS:
-        raise UsageError(f"Unknown graph '{graph}'.{did_you_mean(graph, GRAPHS)}")
+    check_choice("graph", graph, GRAPHS)
     if graph == "sym":
         weights = power.astype(np.float64)
         weights = (weights + weights.T) / 2

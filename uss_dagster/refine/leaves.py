@@ -14,8 +14,8 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.pixels import bilinear, nearest, nearest_cells
+from uss_dagster.errors import BadData, UsageError, check_choice
+from uss_dagster.pixels import bilinear, nearest, nearest_cells, resize_image
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
 from uss_dagster.refine.upsampling import bicubic, cubic_taps, guided_labels
 
@@ -50,8 +50,7 @@ class Refine:
     supervised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(RefineMethod):
-            raise UsageError(f"Unknown refinement '{self.method}'.{did_you_mean(str(self.method), get_args(RefineMethod))}")
+        check_choice("refinement", self.method, get_args(RefineMethod))
         if not 0.5 <= self.certainty <= 1:
             raise UsageError(f"refine: 'certainty' is {self.certainty}, expected 0.5 to 1.")
         if not self.temperature > 0 or self.max_pixels < 1:
@@ -172,11 +171,8 @@ def _interpolated_norms(tokens: np.ndarray, height: int, width: int) -> np.ndarr
 
 def _reduced(image: np.ndarray, max_pixels: int) -> np.ndarray:
     """The image at no more than about ``max_pixels``, by averages."""
-    from PIL import Image
-
     height, width = image.shape[:2]
     if height * width <= max_pixels:
         return image
     share = (max_pixels / (height * width)) ** 0.5
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return resize_image(image, (max(1, round(height * share)), max(1, round(width * share))), area=True)

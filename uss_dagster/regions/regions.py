@@ -14,7 +14,7 @@ from typing import Literal, TypedDict, Unpack
 import numpy as np
 
 from uss_dagster.errors import BadData
-from uss_dagster.pixels import nearest_cells
+from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
 from uss_dagster.regions.coco import Annotation, annotation
 
@@ -384,11 +384,7 @@ def _atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarra
     key = np.zeros(shape[0] * shape[1], np.uint64)
     for mask, word in zip(masks, words, strict=True):
         key[np.flatnonzero(mask)] += word  # touches the mask's own pixels only
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    atoms, first = rank[inverse], first[order]
+    atoms, first = numbered_by_first(key)
     sizes = np.bincount(atoms)
     for mask in masks:
         flat = np.asarray(mask, bool).ravel()
