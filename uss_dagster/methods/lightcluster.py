@@ -38,8 +38,8 @@ from uss_dagster.methods._objects import (
 from uss_dagster.methods._points import Facet, Samples, drawn, per_image, projected, unit_grid
 from uss_dagster.methods.base import MethodSpec
 from uss_dagster.pixels import bilinear, nearest, resize_image
-from uss_dagster.refine.crf import dense_crf
-from uss_dagster.refine.pamr import pamr
+from uss_dagster.refine.crf import Crf, dense_crf
+from uss_dagster.refine.pamr import Pamr, pamr
 from uss_dagster.regions import Regions
 
 
@@ -528,8 +528,10 @@ def pixel_mask(units: np.ndarray, mask: np.ndarray, image: np.ndarray, params: P
     if params.unary == "mask":
         likely = 1 - params.certainty + (2 * params.certainty - 1) * likely
     both = np.stack([1 - likely, likely])
-    run = dense_crf if params.refine == "crf" else pamr
-    after = run(both, picture, iterations=params.iterations)
+    if params.refine == "crf":
+        after = dense_crf(both, picture, Crf(iterations=params.iterations))
+    else:
+        after = pamr(both, picture, Pamr(iterations=params.iterations))
     refined = nearest(after[1] > after[0], height, width)
     return refined if plain.sum() <= params.area_factor * refined.sum() <= params.area_factor**2 * plain.sum() else plain
 

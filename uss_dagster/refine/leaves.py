@@ -9,7 +9,7 @@ leaves and the tokens is looked at: no human labels (``Refine.supervised``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from uss_dagster.errors import BadData, UsageError, check_choice
 from uss_dagster.pixels import bilinear, nearest, nearest_cells, resize_image
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
+from uss_dagster.refine.crf import Crf, mean_field, to_energies
+from uss_dagster.refine.pamr import Pamr, pamr_blocks
 from uss_dagster.refine.upsampling import bicubic, cubic_taps, guided_labels
 
 RefineMethod = Literal["none", "crf", "pamr", "guided"]
@@ -24,25 +26,31 @@ RefineMethod = Literal["none", "crf", "pamr", "guided"]
 
 @dataclass(frozen=True)
 class Refine:
-    """method: what to do; "none" is nearest-neighbour upsampling.
+    """How to refine a leaf map.
 
-    temperature: of the softmax over cosine similarities, where tokens are given. certainty: probability of a pixel's own leaf for the
-    CRF, where they are not. iterations: of the CRF or of PAMR. gauss_*, bilateral_*: see ``crf.dense_crf``. dilations, std_scale: see
-    ``pamr.pamr``. radius, eps: see ``upsampling.guided_filter``. max_pixels: larger images are refined at about this size and the
-    result upsampled, so that memory stays bounded.
+    Parameters
+    ----------
+    method : {"none", "crf", "pamr", "guided"}, default "none"
+        "none" is nearest-neighbour upsampling; for the others see ``crf.py``, ``pamr.py`` and ``upsampling.guided_filter``.
+    temperature : float, default 0.1
+        Of the softmax over cosine similarities, where tokens are given.
+    certainty : float, default 0.7
+        Probability of a pixel's own leaf for the CRF, where no tokens are given; 0.5..1.
+    crf : Crf, optional
+    pamr : Pamr, optional
+    radius : int, default 8
+        Of the guided filter, in pixels.
+    eps : float, default 1e-4
+        Ridge of the guided filter, for colours of 0..1.
+    max_pixels : int, default 400000
+        A larger image is refined at about this size and the result upsampled, so that memory stays bounded.
     """
 
     method: RefineMethod = "none"
     temperature: float = 0.1
     certainty: float = 0.7
-    iterations: int = 10
-    gauss_std: float = 1.0
-    gauss_weight: float = 3.0
-    bilateral_xy: float = 67.0
-    bilateral_rgb: float = 3.0
-    bilateral_weight: float = 4.0
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    std_scale: float = 0.1
+    crf: Crf = field(default_factory=Crf)
+    pamr: Pamr = field(default_factory=Pamr)
     radius: int = 8
     eps: float = 1e-4
     max_pixels: int = 400_000
@@ -102,30 +110,13 @@ def _best_leaf(leaf: np.ndarray, leaves: int, image: np.ndarray, how: Refine, to
     if how.method == "guided":
         return guided_labels(from_blocks(soft, leaves, height, width), image, radius=how.radius, eps=how.eps)
     if how.method == "pamr":
-        from uss_dagster.refine.pamr import pamr_blocks
-
-        return best_label(pamr_blocks(soft, image, dilations=how.dilations, iterations=how.iterations, std_scale=how.std_scale))
-    from uss_dagster.refine.crf import SMALLEST, mean_field
-
+        return best_label(pamr_blocks(soft, image, how.pamr))
     if tokens is None:
         other = (1 - how.certainty) / (leaves - 1)
         soft *= how.certainty - other
         soft += other
-    for block in soft:
-        np.negative(np.log(np.maximum(block, SMALLEST, out=block), out=block), out=block)
-    soft[-1, :, (leaves - 1) % LANES + 1 :] = np.inf
-    return best_label(
-        mean_field(
-            soft,
-            image,
-            iterations=how.iterations,
-            gauss_std=how.gauss_std,
-            gauss_weight=how.gauss_weight,
-            bilateral_xy=how.bilateral_xy,
-            bilateral_rgb=how.bilateral_rgb,
-            bilateral_weight=how.bilateral_weight,
-        )
-    )
+    to_energies(soft, leaves)
+    return best_label(mean_field(soft, image, how.crf))
 
 
 def _soft_from_map(leaf: np.ndarray, leaves: int, height: int, width: int) -> np.ndarray:
