@@ -70,17 +70,17 @@ def merge(
     alive[:n] = True
     children = np.empty((max(n - 1, 0), 2), np.int64)
     heights = np.empty(max(n - 1, 0))
-    border_with = np.full(most, -1, np.int64)  # of the region being made
-    height, made = 0.0, 0
+    border_with = np.full(most, -1, np.int64)  # of the region being count
+    height, count = 0.0, 0
     while queue:
         cost, i, j = heapq.heappop(queue)
         if not (alive[i] and alive[j]):
             continue
         height = max(cost, height)
-        new = n + made
-        children[made, 0], children[made, 1] = i, j
-        heights[made] = height
-        made += 1
+        new = n + count
+        children[count, 0], children[count, 1] = i, j
+        heights[count] = height
+        count += 1
         alive[i] = alive[j] = False
         alive[new] = True
         size[new] = size[i] + size[j]
@@ -98,9 +98,9 @@ def merge(
                     if other in (i, j):
                         gone[e] = True
                     elif border_with[other] >= 0:
-                        kept = border_with[other]
-                        long[kept] += long[e]
-                        total[kept] += total[e]
+                        first = border_with[other]
+                        long[first] += long[e]
+                        total[first] += total[e]
                         gone[e] = True
                     else:
                         border_with[other] = e
@@ -120,17 +120,17 @@ def merge(
             cost = _cost(mean, size, whole, other, new, total[e] / long[e], feature_weight, size_exponent)
             heapq.heappush(queue, (cost, other, new))
             slot = after[slot]
-    return children[:made], heights[:made]
+    return children[:count], heights[:count]
 
 
 @numba.njit(cache=True)
 def meeting_heights(children: np.ndarray, heights: np.ndarray, pairs: np.ndarray, n: int) -> np.ndarray:
     """Height of the lowest region that holds both leaves of each pair; each pair is joined by some merge."""
-    made = len(children)
-    above = np.full(n + made, -1, np.int64)
-    for k in range(made):
+    count = len(children)
+    above = np.full(n + count, -1, np.int64)
+    for k in range(count):
         above[children[k, 0]] = above[children[k, 1]] = n + k
-    found = np.empty(len(pairs))
+    met = np.empty(len(pairs))
     for e in range(len(pairs)):
         i, j = pairs[e]
         while i != j:  # a region above has a greater number
@@ -138,5 +138,5 @@ def meeting_heights(children: np.ndarray, heights: np.ndarray, pairs: np.ndarray
                 i = above[i]
             else:
                 j = above[j]
-        found[e] = heights[i - n]
-    return found
+        met[e] = heights[i - n]
+    return met

@@ -54,10 +54,10 @@ def best_label(blocks: np.ndarray) -> np.ndarray:
     top = blocks[0].max(axis=1)
     best = blocks[0].argmax(axis=1)
     for number, block in enumerate(blocks[1:], start=1):
-        here = block.max(axis=1)
-        better = here > top
+        highest = block.max(axis=1)
+        better = highest > top
         best[better] = block[better].argmax(axis=1) + LANES * number
-        top[better] = here[better]
+        top[better] = highest[better]
     return best
 
 
