@@ -82,12 +82,12 @@ def flat_regions(regions: Regions, level: float | None) -> np.ndarray:
     return indices[np.unique(positions[positions >= 0])]
 
 
-def flat_map(regions: Regions, chosen: np.ndarray) -> np.ndarray:
+def flat_map(regions: Regions, indices: np.ndarray) -> np.ndarray:
     """Which of some regions shows at each pixel, int32 (H, W), as a position in their ascending indices; -1 for none.
 
     A region shows where no later one of them lies on top of it.
     """
-    return regions.last_holder(np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
+    return regions.last_holder(np.asarray(indices, np.int64)).astype(np.int32)[regions.atoms]
 
 
 def _is_tree(regions: Regions) -> bool:

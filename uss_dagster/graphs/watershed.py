@@ -66,9 +66,13 @@ def contour_leaves(strength: np.ndarray, sigma: float = 1.0) -> np.ndarray:
 
 
 def colour_leaves(image: np.ndarray) -> np.ndarray:
-    """Small pieces of even colour, int64 (H, W): watershed regions of the colour steps of an image, uint8 (H, W, 3), at full size.
+    """Small pieces of even colour, int64 (H, W): watershed regions of the colour steps of an image at full size.
 
-    The picture is smoothed in proportion to its sides, so that there are a few thousand pieces whatever its size.
+    The image is smoothed in proportion to its sides, so that there are a few thousand pieces for any size.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
     """
     from scipy import ndimage
 

@@ -1,10 +1,10 @@
-"""The one optional step between a method's leaf map and its regions: pull the leaves' borders to the image's.
+"""The one optional step between the leaf map of a method and its regions: move the borders of the leaves to those of the image.
 
 References: the CRF on leaves follows the hierarchical spectral method (soft leaves from token similarity, DenseCRF constants of
 Krähenbühl & Koltun); see ``crf.py``, ``pamr.py`` and ``upsampling.py`` for the three refinements.
 
-Leaves keep their numbers and a tree above them stays as it is. A leaf may lose all its pixels, none is added. Nothing but the image, the
-leaves and the tokens is looked at: no human labels (``Refine.supervised``).
+Leaves keep their numbers and the tree above them does not change. A leaf may lose all its pixels, none is added. Only the image, the
+leaves and the tokens are used: no human labels (``Refine.supervised``).
 """
 
 from __future__ import annotations
@@ -68,9 +68,15 @@ class Refine:
 def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: np.ndarray | None = None) -> np.ndarray:
     """The leaf map at the size of the image, (H, W), in the type of the one given.
 
-    leaf_map: int (h, w), on a patch grid or at any other size; values are kept. image: uint8 (H, W, 3). tokens: float (h', w', C),
-    from which leaves are made soft: each pixel's cosine similarity to the leaves' mean tokens. Without tokens a pixel belongs to
-    the leaf it lies in, softly where the grid is coarser than the image.
+    Parameters
+    ----------
+    leaf_map : ndarray of int, shape (h, w)
+        On a patch grid or at any other size; values do not change.
+    image : ndarray of uint8, shape (H, W, 3)
+    how : Refine
+    tokens : ndarray of float, shape (h', w', C), optional
+        They make leaves soft: each pixel's cosine similarity to the mean tokens of the leaves. Without tokens a pixel belongs to the leaf
+        it lies in, softly where the grid is coarser than the image.
     """
     if leaf_map.ndim != 2 or 0 in leaf_map.shape or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise UsageError(
@@ -89,7 +95,13 @@ def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: 
 def prototypes(leaf_map: np.ndarray, tokens: np.ndarray, leaves: int) -> np.ndarray:
     """Mean token of each leaf, of length 1, float64 (leaves, C); zero for a leaf without pixels.
 
-    leaf_map: int (h, w), values 0..leaves-1. tokens: float (h', w', C); on another grid, a cell counts by what a leaf has of it.
+    Parameters
+    ----------
+    leaf_map : ndarray of int, shape (h, w)
+        0..leaves-1.
+    tokens : ndarray of float, shape (h', w', C)
+        On another grid a cell counts by the part of it that a leaf covers.
+    leaves : int
     """
     rows, columns = (max(a, b) for a, b in zip(leaf_map.shape, tokens.shape[:2], strict=True))
     h, w, channels = tokens.shape
@@ -155,8 +167,8 @@ def _interpolated_norms(tokens: np.ndarray, height: int, width: int) -> np.ndarr
         for other, weight2 in columns:
             low, gap = np.minimum(one, other), np.abs(one - other)
             for s in np.unique(gap).tolist():
-                here = gap == s
-                squared[:, here] += apart[s][:, low[here]] * (weight * weight2)[here]
+                columns_apart = gap == s
+                squared[:, columns_apart] += apart[s][:, low[columns_apart]] * (weight * weight2)[columns_apart]
     return np.sqrt(np.maximum(squared, 0))
 
 

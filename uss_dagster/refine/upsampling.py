@@ -1,9 +1,7 @@
-"""From a patch grid to pixels: nearest, bilinear and bicubic interpolation, and the guided filter that pulls borders to the image's.
+"""From a patch grid to pixels: bicubic interpolation, and the guided filter that moves borders to those of the image.
 
 References: He, Sun & Tang, "Guided image filtering", PAMI 35, 2013 (colour guide); Keys, "Cubic convolution interpolation for digital
-image processing", IEEE TASSP 29, 1981 (here with a = -0.75).
-
-All of them align cells as areas: pixel p of ``size`` lies at (p + ½)·cells/size - ½ among the cells, and the border is held.
+image processing", IEEE TASSP 29, 1981 (here with a = -0.75). Cells are aligned as in ``pixels.linear_taps``.
 """
 
 from __future__ import annotations
@@ -34,10 +32,19 @@ def cubic_taps(size: int, cells: int) -> Taps:
 
 
 def guided_filter(maps: np.ndarray, image: np.ndarray, *, radius: int = 8, eps: float = 1e-4) -> np.ndarray:
-    """Soft maps (L, H, W) smoothed so that they follow the colours of the image, uint8 (H, W, 3); float64 (L, H, W).
+    """Soft maps smoothed so that they follow the colours of an image, float64 (L, H, W).
 
-    Each window of 2·radius + 1 pixels fits the map as a linear function of the colour (0..1), with ridge ``eps`` on its slope;
-    a pixel takes the mean of the windows over it. Cut at the border, windows hold only pixels that exist.
+    Each window of 2 · radius + 1 pixels fits the map as a linear function of the colour (0..1). A pixel takes the mean of the windows over
+    it. At the border windows hold only pixels that exist.
+
+    Parameters
+    ----------
+    maps : ndarray of float, shape (L, H, W)
+    image : ndarray of uint8, shape (H, W, 3)
+    radius : int, default 8
+        Of a window, in pixels.
+    eps : float, default 1e-4
+        Ridge on the slope of the fit.
     """
     out = np.zeros(maps.shape)
     for label, (rows, columns, part) in enumerate(guided_parts(maps, image, radius, eps)):
