@@ -1,9 +1,9 @@
-"""The hierarchy explorer against one drawn picture for each step of the slider: weight, time to write, time of a step in a browser.
+"""The hierarchy explorer beside one drawn picture for each step of the slider: size, time to write, time of a step in a browser.
 
     python benchmarks/explorer.py [--regions 1000] [--columns 4] [--size 480x640]
 
-Each column is a made-up tree of nested regions (cells of random points, merged at random). The rival is what a gallery would do: a JPEG
-for every column and step, drawn by `report.pictures.overlay` and put into an `<img>`. Needs Chromium and the package websockets.
+Each column is a synthetic tree of nested regions (cells of random points, merged at random). The baseline is a gallery: a JPEG for every
+column and step, drawn by `drawing.overlay` and put into an `<img>`. Needs Chromium and the package websockets.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def tree(rng: np.random.Generator, height: int, width: int, regions: int) -> Reg
     return Regions.from_tree((last - cells).reshape(height, width), np.where(parent < 0, -1, last - parent)[::-1], level=level[::-1])
 
 
-def said(name: str, times: list[float]) -> float:
+def print_times(name: str, times: list[float]) -> float:
     middle, most = float(np.median(times)), float(np.max(times))
     print(f"  {name:<34} median {middle:7.1f} ms, 95 % {float(np.percentile(times, 95)):7.1f} ms, slowest {most:7.1f} ms")
     return middle
@@ -89,19 +89,19 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=1000)
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--size", default="480x640")
-    wanted = parser.parse_args()
-    height, width = map(int, wanted.size.split("x"))
+    options = parser.parse_args()
+    height, width = map(int, options.size.split("x"))
     executable = find_chromium()
     if executable is None:
         sys.exit("There is no Chromium here (Debian: apt-get install chromium).")
     rng = np.random.default_rng(0)
-    families = {f"column{i}": tree(rng, height, width, wanted.regions) for i in range(wanted.columns)}
+    families = {f"column{i}": tree(rng, height, width, options.regions) for i in range(options.columns)}
     photo = np.asarray(Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC))
-    print(f"{wanted.columns} columns of {len(families['column0'])} regions, {height}x{width} pixels")
+    print(f"{options.columns} columns of {len(families['column0'])} regions, {height}x{width} pixels")
     with tempfile.TemporaryDirectory() as name, browser(executable) as tab:
         folder = Path(name)
         begin = time.perf_counter()
-        written = explorer.write(folder, [explorer.Shown("d", "i", photo, [], families)], {})
+        written = explorer.write(folder, [explorer.SegmentedImage("d", "i", photo, [], families)], {})
         ours = time.perf_counter() - begin
         weight = sum(p.stat().st_size for p in written[1:])
         tab.open(written[0].as_uri() + f"#c=~photo,{','.join(families)}", width=1920, height=1080)
@@ -126,17 +126,17 @@ def main() -> None:
 
         tab.send("Performance.enable", timeDomain="threadTicks")
         begin = busy(tab)
-        fast = said("a step of the explorer", steps := tab.ask(STEPS))
+        fast = print_times("a step of the explorer", steps := tab.ask(STEPS))
         print(f"  {'':<34} the page's thread computes {1000 * (busy(tab) - begin) / len(steps):.1f} ms a step, whatever else runs here")
         begin = busy(tab)
-        said("pointing at a region", marks := tab.ask(MARKS))
+        print_times("pointing at a region", marks := tab.ask(MARKS))
         print(f"  {'':<34} the page's thread computes {1000 * (busy(tab) - begin) / len(marks):.1f} ms a region")
         assert tab.complaints == []
         sources = ",".join("[" + ",".join(f"'data:image/jpeg;base64,{base64.b64encode(d).decode()}'" for d in row) + "]" for row in drawn)
         page = folder / "drawing.html"
-        page.write_text(f"<script>window.STEPS = [{sources}]</script>" + f"<img width={1500 // wanted.columns}>" * wanted.columns)
+        page.write_text(f"<script>window.STEPS = [{sources}]</script>" + f"<img width={1500 // options.columns}>" * options.columns)
         tab.open(page.as_uri(), width=1920, height=1080)
-        slow = said("a step of the pictures", tab.ask(SWAPS))
+        slow = print_times("a step of the pictures", tab.ask(SWAPS))
         print(f"  a step of the explorer takes {fast / slow:.2f} times as long as one of pictures that are drawn already")
 
 

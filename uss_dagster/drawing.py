@@ -3,9 +3,9 @@
 Belongs here: turning an image and ``Regions`` into pixels, with NumPy and Pillow only, the same bytes every time. Does not belong
 here: choosing images, writing files, pages (``site``).
 
-Both views rest on one number a region: ``appearance``, how many regions are in view when it first shows as the hierarchy
-is opened from the top. A flat cut of n regions shows those that appear by n; contours are drawn the wider the earlier they appear.
-So trees with levels, trees without, and overlapping families are drawn at comparable granularity.
+Both views use one number a region, ``appearance``: how many regions are in view when it first shows as the hierarchy is opened from the
+top. A flat cut of n regions shows those that appear by n. Contours are wider the earlier they appear. So trees with levels, trees
+without, and overlapping families are drawn at comparable granularity.
 """
 
 from __future__ import annotations
@@ -36,12 +36,18 @@ _RECENT: deque[tuple[Regions, np.ndarray]] = deque(maxlen=24)
 def colours(n: int) -> np.ndarray:
     """Uint8 (n, 3): a palette of even lightness whose neighbours differ in hue; colour i does not depend on n.
 
-    Hues step by the golden angle in OKLCH (B. Ottosson, "A perceptual color space for image processing", 2020).
+    Hues step by the golden angle in OKLCH.
     """
     i = np.arange(n)
-    hue = np.deg2rad(250.0 + i * 137.50776)
-    lightness, chroma = np.array([0.70, 0.62, 0.80])[i % 3], 0.15
-    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    hue, chroma = np.deg2rad(250.0 + i * 137.50776), 0.15
+    return oklab_to_srgb(np.array([0.70, 0.62, 0.80])[i % 3], chroma * np.cos(hue), chroma * np.sin(hue))
+
+
+def oklab_to_srgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Colours of OKLab as uint8 (n, 3); those that no screen has are clipped.
+
+    Reference: B. Ottosson, "A perceptual color space for image processing", 2020.
+    """
     lms = np.stack(
         [
             lightness + 0.3963377774 * a + 0.2158037573 * b,
@@ -65,19 +71,24 @@ def colours(n: int) -> np.ndarray:
 
 
 def appearance(regions: Regions) -> np.ndarray:
-    """Float (K,): the number of regions in view when each region first shows; infinite for those never shown.
+    """The number of regions in view when each region first shows.
 
     A tree is opened from the top, highest ``level`` first (largest region first where levels are missing); all children of the
-    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. The answers for the
-    last families (those of one image) are kept, since every drawing of one asks for it.
+    opened region appear together. An overlapping family shows its masks from largest to smallest, without near-duplicates. Results
+    for the last families are cached, since every drawing of one needs them.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (K,), read-only; infinite for regions that are never shown.
     """
-    for known, found in _RECENT:
-        if known is regions:
-            return found
-    found = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
-    found.flags.writeable = False
-    _RECENT.append((regions, found))
-    return found
+    for recent, appears in _RECENT:
+        if recent is regions:
+            return appears
+    appears = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+    appears.flags.writeable = False
+    _RECENT.append((regions, appears))
+    return appears
 
 
 def is_tree(regions: Regions) -> bool:
@@ -91,17 +102,38 @@ def is_tree(regions: Regions) -> bool:
 
 
 def flat_cut(regions: Regions, n_regions: int = 8) -> np.ndarray:
-    """Int32 (H, W): index of the region shown at each pixel when about ``n_regions`` are in view, -1 for none.
+    """The region shown at each pixel when a few are in view.
 
-    A family that cannot be coarsened (flat, without a hierarchy) is shown whole.
+    Parameters
+    ----------
+    regions : Regions
+        Any family. One without a hierarchy cannot be coarsened and is shown whole.
+    n_regions : int, default 8
+        About how many regions are in view.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 (H, W), index of a region, or -1 for none.
     """
-    shown = np.flatnonzero(appearance(regions) <= n_regions)
-    if not is_tree(regions):
-        shown = shown[np.argsort(-regions.area[shown], kind="stable")]
+    return visible_regions(regions, n_regions, is_tree(regions))[regions.atoms]
+
+
+def visible_regions(regions: Regions, n_regions: int, tiled: bool) -> np.ndarray:
+    """Int32 (A,): index of the region shown at each atom in ``flat_cut``, -1 for none. tiled: the result of ``is_tree``."""
+    visible = np.flatnonzero(appearance(regions) <= n_regions)
+    if not tiled:
+        visible = visible[np.argsort(-regions.area[visible], kind="stable")]
     holder = np.full(regions.members.shape[1], -1, np.int32)
-    for region in shown:
+    for region in visible:
         holder[regions.members[region]] = region
-    return holder[regions.atoms]
+    return holder
+
+
+def shared_pixels(regions: Regions) -> np.ndarray:
+    """Float (K, K): the number of pixels that any two regions of a family have in common."""
+    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
+    return (members * regions.atom_area) @ members.T
 
 
 def truth_map(truth: Regions) -> np.ndarray:
@@ -135,7 +167,7 @@ def _open_tree(regions: Regions) -> np.ndarray:
         _, _, opened = heapq.heappop(queue)
         rest = int(regions.area[opened]) - int(regions.area[children[opened]].sum())
         after = in_view - counted[opened] + sum(counted[c] for c in children[opened]) + (rest >= least)
-        # A split in two shows when the second part is asked for; a wide one when that many are at least as near as the few before.
+        # A split in two appears with its second child; a wider one once the regions after it are as near to n as those before it.
         appears[children[opened]] = 2 if in_view <= 1 else max(math.ceil((in_view + after) / 2), 2)
         in_view = max(in_view, after)
         for child in children[opened]:
@@ -145,17 +177,16 @@ def _open_tree(regions: Regions) -> np.ndarray:
 
 
 def _largest_first(regions: Regions) -> np.ndarray:
-    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
-    shared = (members * regions.atom_area) @ members.T
+    shared = shared_pixels(regions)
     appears = np.full(len(regions), math.inf)
-    chosen: list[int] = []
+    drawn: list[int] = []
     for region in np.argsort(-regions.area, kind="stable").tolist():
         if regions.is_root[region] or not regions.area[region]:
             continue
-        union = regions.area[region] + regions.area[chosen] - shared[region, chosen]
-        if not chosen or (shared[region, chosen] < SAME * union).all():
-            chosen.append(region)
-            appears[region] = len(chosen)
+        union = regions.area[region] + regions.area[drawn] - shared[region, drawn]
+        if not drawn or (shared[region, drawn] < SAME * union).all():
+            drawn.append(region)
+            appears[region] = len(drawn)
     return appears
 
 
@@ -163,18 +194,42 @@ def _largest_first(regions: Regions) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, regions: Regions, n_regions: int = 8, reference: np.ndarray | None = None) -> np.ndarray:
-    """Uint8 (H, W, 3): about ``n_regions`` regions as colours over the photo, with thin contours; grey where there is none.
+    """Regions as colours over the photo, with thin contours; grey where there is no region.
 
-    image: uint8 (H, W, 3); regions of another size are resized to it. reference: a ``colour_map`` whose colours are taken over by
-    the regions that overlap it most, so that one thing has one colour in the pictures of all methods.
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8 (H, W, 3).
+    regions : Regions
+        Any family; one of another size is resized to the image.
+    n_regions : int, default 8
+        About how many regions are in view.
+    reference : numpy.ndarray, optional
+        The ``colour_map`` of another family of the image. A region takes the colour of the one it overlaps most, so that one thing
+        has one colour in the pictures of all methods.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (H, W, 3).
     """
     return paint(image, colour_map(flat_cut(_fitted(regions, image), n_regions), reference))
 
 
 def colour_map(labels: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """Int32 (H, W): a colour index for each region of a label map (-1 stays -1), the largest region first.
+    """A colour index for each region of a label map, the largest region first.
 
-    reference: an earlier colour map. Regions take its indices one to one, best IoU first; the others get indices it does not use.
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        Integers (H, W); -1 stays -1.
+    reference : numpy.ndarray, optional
+        An earlier colour map. Regions take its indices one to one, best IoU first; the others get indices that it does not use.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 (H, W).
     """
     values, inverse, areas = np.unique(labels, return_inverse=True, return_counts=True)
     index = np.full(len(values), -1, np.int32)
@@ -198,11 +253,21 @@ def colour_map(labels: np.ndarray, reference: np.ndarray | None = None) -> np.nd
 
 
 def paint(image: np.ndarray, colour_indices: np.ndarray, strength: float = 0.62) -> np.ndarray:
-    """Uint8 (H, W, 3): a colour map laid over the photo's light and shade, with contours between its regions."""
+    """Uint8 (H, W, 3): a colour map over the photo's light and shade, with contours between its regions.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8 (H, W, 3).
+    colour_indices : numpy.ndarray
+        Integers (H, W), see ``colour_map``.
+    strength : float, default 0.62
+        Share of the colour, from 0 to 1.
+    """
     _check_image(image, colour_indices.shape)
     grey = _grey(image)
     palette = np.concatenate([colours(int(colour_indices.max(initial=-1)) + 1), [[0, 0, 0]]]).astype(np.float32)
-    # Most of the photo's hue goes, so that a colour means a region; its light and shade stay, so that one sees which.
+    # Most of the photo's hue is removed, so that a colour means a region; its light and shade stay, so that the photo can be recognised.
     backdrop = 0.35 * image + 0.65 * grey[..., None]
     painted = (1 - strength) * backdrop + strength * palette[colour_indices]
     canvas = np.where(colour_indices[..., None] >= 0, painted, 60 + 0.55 * grey[..., None])
@@ -246,7 +311,17 @@ def truth_contours(image: np.ndarray, truth: Regions) -> np.ndarray:
 
 
 def montage(images: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None) -> np.ndarray:
-    """Uint8 picture of images side by side, each under its caption; smaller images are centred in their cell."""
+    """Uint8 (H, W, 3): images side by side, each under its caption; smaller images are centred in their cell.
+
+    Parameters
+    ----------
+    images : sequence of numpy.ndarray
+        uint8 (h, w, 3) each.
+    captions : sequence of str
+        One an image; a long one is cut.
+    columns : int, optional
+        Images in a row; up to six by default.
+    """
     if not images or len(images) != len(captions):
         raise BadData(f"A montage takes as many captions as images and at least one, got {len(captions)} and {len(images)}.")
     columns = columns or min(len(images), 6)

@@ -25,6 +25,14 @@ class UsageError(UssError):
     exit_code = 64
 
 
+class ParameterError(UsageError):
+    """A parameter that does not exist, or a value that one cannot take. path: names of its sections and its own; empty where unknown."""
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class BadData(UssError):
     """Something read or produced breaks its contract."""
 

@@ -1,9 +1,10 @@
-"""Writing a small file so that it exists only when whole."""
+"""Small files: writing one so that it exists only when whole, and reading YAML."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
@@ -15,3 +16,10 @@ def write_whole(path: Path, data: bytes | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What a YAML text says, read with libyaml where it is installed: ten times faster."""
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -9,7 +9,7 @@ import pytest
 from devtools import Page, browser, find_chromium
 from small_benchmark import COSTS, build_site, make_cells
 
-from uss_dagster.report import site
+from uss_dagster.report.costs import costs_js
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("site")
     target = home / "reports" / "site"
     build_site(target, make_cells(home))
-    (home / "reports" / "costs.js").write_text(site.costs_js(COSTS), encoding="utf-8")
+    (home / "reports" / "costs.js").write_text(costs_js(COSTS), encoding="utf-8")
     (home / "reports" / "history.js").write_text("", encoding="utf-8")
     return target
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uss_dagster.regions import Regions
-from uss_dagster.report.explorer import Shown
+from uss_dagster.report.explorer import SegmentedImage
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&'\""
 
@@ -71,7 +71,7 @@ def cases(seed: int = 0, height: int = 24, width: int = 32) -> dict[str, Regions
     }
 
 
-def shown() -> Iterator[Shown]:
+def shown() -> Iterator[SegmentedImage]:
     """Two pictures of one dataset and one of another, all families as entries, one with a hostile name."""
     for number, (dataset, image_id) in enumerate((("cats", "a/b"), ("cats", f"c {HOSTILE}"), (f"dogs {HOSTILE}", "d"))):
         height, width = ((48, 64), (64, 48), (48, 64))[number]
@@ -80,4 +80,4 @@ def shown() -> Iterator[Shown]:
         pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
         entries = {f"bad {HOSTILE}" if name == "labels" else name: regions for name, regions in found.items()}
         scores = {"tiling": {"overlap": 0.5, "error": float("nan")}}
-        yield Shown(dataset, image_id, pixels, [("Ground truth", truth)], entries, scores, ("cat", "dog", f"fox {HOSTILE}", "hen"))
+        yield SegmentedImage(dataset, image_id, pixels, [("Ground truth", truth)], entries, scores, ("cat", "dog", f"fox {HOSTILE}", "hen"))

@@ -5,33 +5,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from uss_dagster.regions import Regions
 from uss_dagster.report import leaderboard, site
-from uss_dagster.report.evidence import Evidence, behind
+from uss_dagster.report.costs import Cost
+from uss_dagster.report.evidence import Evidence, EvidenceReader, Gallery, GalleryImage, evidence_reader
+from uss_dagster.report.facts import Check, ClassFacts, DatasetFacts, EntryFacts, MetricFacts, Parameter
+from uss_dagster.report.leaderboard import Ranking
+from uss_dagster.report.published import PublishedRow
 from uss_dagster.report.site_pictures import Picture
 
-ENTRIES: dict[str, dict[str, Any]] = {
-    name: {
-        "title": title,
-        "method": name,
-        "backbone": backbone,
-        "params": {"levels": 3},
-        "supervised": supervised,
-        "reimplementation": True,
-        "paper": "A paper. https://example.org/paper?a=1&b=2.",
-        "licence": "MIT",
-        "summary": "Cuts & merges.",
-        "versions": {"cats": f"code-{name}"},
-        "parameters": [
-            {"name": "levels", "value": 3, "default": 5, "choices": [], "kind": "whole number"},
-            {"name": "<mode>", "value": "a", "default": "a", "choices": ["a", "b"], "kind": "text"},
-        ],
-    }
+ENTRIES = {
+    name: EntryFacts(
+        title=title,
+        method=name,
+        backbone=backbone,
+        params={"levels": 3},
+        supervised=supervised,
+        reimplementation=True,
+        paper="A paper. https://example.org/paper?a=1&b=2.",
+        licence="MIT",
+        summary="Cuts & merges.",
+        versions={"cats": f"code-{name}"},
+        parameters=[Parameter("levels", 3, 5, kind="whole number"), Parameter("<mode>", "a", "a", ["a", "b"], "text")],
+    )
     for name, title, backbone, supervised in [
         ("alpha", "Alpha", "vit", False),
         ("beta", "Beta <script>alert('x')</script> | *b*", None, False),
@@ -39,45 +39,36 @@ ENTRIES: dict[str, dict[str, Any]] = {
         ("labelled", "Labelled", "vit", True),
     ]
 }
-DATASETS: dict[str, dict[str, Any]] = {
-    "cats": {
-        "title": "Cats",
-        "images": 40,
-        "regions": 123,
-        "licence": "CC0",
-        "citation": "Cat et al. & <others>.",
-        "truth": "classes",
-        "version": "data-cats",
-        "validation": {
-            "checks": [
-                {"check": "there are images", "success": True, "message": ""},
-                {"check": "x < y", "success": True, "message": "1 & 2"},
-            ]
-        },
-        "classes": [
-            {"name": "all", "parent": -1, "kind": "inner", "share": 1.0, "images": 40},
-            {"name": "cat <b>", "parent": 0, "kind": "inner", "share": 0.25, "images": 30},
-            {"name": "ear", "parent": 1, "kind": "foreground", "share": 0.05, "images": 20},
-            {"name": "sky", "parent": 0, "kind": "background", "share": 0.75, "images": 40},
+DATASETS = {
+    "cats": DatasetFacts(
+        title="Cats",
+        images=40,
+        regions=123,
+        licence="CC0",
+        citation="Cat et al. & <others>.",
+        truth="classes",
+        version="data-cats",
+        checks=[Check("there are images", True), Check("x < y", True, "1 & 2")],
+        classes=[
+            ClassFacts("all", -1, "inner", 1.0, 40),
+            ClassFacts("cat <b>", 0, "inner", 0.25, 30),
+            ClassFacts("ear", 1, "foreground", 0.05, 20),
+            ClassFacts("sky", 0, "background", 0.75, 40),
         ],
-    },
-    "dogs": {"title": "Dogs", "images": 40, "licence": "CC0", "citation": "Dog et al.", "truth": "annotators"},
+    ),
+    "dogs": DatasetFacts(title="Dogs", images=40, licence="CC0", citation="Dog et al.", truth="annotators"),
 }
-METRICS: dict[str, dict[str, Any]] = {
-    "overlap": {"title": "Overlap", "protocol": "strict", "higher_is_better": True, "oracle": False},
-    "error": {"title": "Error", "protocol": "bits", "higher_is_better": False, "oracle": False},
-    "ceiling": {"title": "Ceiling", "protocol": "strict", "higher_is_better": True, "oracle": True},
+METRICS = {
+    "overlap": MetricFacts("Overlap", "strict"),
+    "error": MetricFacts("Error", "bits", higher_is_better=False),
+    "ceiling": MetricFacts("Ceiling", "strict", oracle=True),
 }
-
-
-COSTS: dict[str, dict[str, dict[str, Any]]] = {
-    "alpha": {"cats": {"seconds_per_image": 2.5, "peak_memory_mb": 900.0, "device": "cpu </script>", "images": 40}},
-    "beta": {"cats": {"seconds_per_image": 0.25, "peak_memory_mb": float("nan"), "device": "cpu", "images": 40}},
-}
+COSTS = [Cost("alpha", "cats", 2.5, 900.0, "cpu </script>", 40), Cost("beta", "cats", 0.25, float("nan"), "cpu", 40)]
 PUBLISHED = [
-    {"title": "Paper <b>A</b>", "setting": "all images", "source": "A & B, 2020", "supervised": True, "values": {"overlap": 0.987}},
-    {"title": "Paper B", "setting": "some", "source": "C, 2021", "supervised": False, "values": {"error": 1.25, "unplanned": 3.0}},
+    PublishedRow("Paper <b>A</b>", "all images", "A & B, 2020", True, {"overlap": 0.987}),
+    PublishedRow("Paper B", "some", "C, 2021", False, {"error": 1.25, "unplanned": 3.0}),
 ]
+WITH_PUBLISHED = {**DATASETS, "cats": dataclasses.replace(DATASETS["cats"], published=PUBLISHED)}
 
 
 def image_values(entry: str, metric: str, n: int = 40) -> np.ndarray:
@@ -111,7 +102,7 @@ def make_cells(folder: Path) -> list[Path]:
     """All entries on cats; alpha and beta on dogs, where beta's error is undefined and its overlap is of another protocol."""
     folders = []
     for entry in ENTRIES:
-        values = {(m, str(METRICS[m]["protocol"])): image_values(entry, m) for m in METRICS if (entry, m) != ("gamma", "ceiling")}
+        values = {(m, METRICS[m].protocol): image_values(entry, m) for m in METRICS if (entry, m) != ("gamma", "ceiling")}
         folders.append(write_cell(folder / "scores", entry, "cats", values))
     alpha = {("overlap", "strict"): image_values("alpha", "overlap"), ("error", "bits"): image_values("alpha", "error")}
     beta = {("overlap", "loose"): image_values("beta", "overlap") + 0.4, ("error", "bits"): np.full(40, np.nan)}
@@ -129,16 +120,14 @@ def pictures() -> Iterator[Picture]:
         yield Picture("cats", name, image, Regions.from_label_map(labels), found, sample=number < 2)
 
 
-def evidence(cells: Iterable[Path]) -> Any:
-    """What lies behind the rows, with alpha's gallery as its manifest would have it."""
-    read = behind({name: [c for c in cells if c.name == name] for name in DATASETS})
-    chosen = [["best", "i1", 0.9], ["median", "a/b <script>", 0.5], ["worst", "i2", 0.1]]
-    way = {"metric": "overlap", "protocol": "strict", "scope": "image", "grid": "full"}
+def evidence(cells: Iterable[Path]) -> EvidenceReader:
+    """Details of the scores, with alpha's gallery as its manifest would have it."""
+    read = evidence_reader({name: [c for c in cells if c.name == name] for name in DATASETS})
+    images = [GalleryImage("best", "i1", 0.9), GalleryImage("median", "a/b <script>", 0.5), GalleryImage("worst", "i2", 0.1)]
 
     def of(dataset: str) -> Evidence:
-        found = read(dataset)
-        gallery = {"alpha": {**way, "images": chosen}} if dataset == "cats" else {}
-        return dataclasses.replace(found, gallery=gallery, skipped={"alpha": ["i7 <i>"]})
+        galleries = {"alpha": Gallery(Ranking("cats", "overlap", "strict", "image", "full"), images)} if dataset == "cats" else {}
+        return dataclasses.replace(read(dataset), galleries=galleries, skipped={"alpha": ["i7 <i>"]})
 
     return of
 
@@ -146,5 +135,4 @@ def evidence(cells: Iterable[Path]) -> Any:
 def build_site(target: Path, cells: list[Path]) -> Path:
     """The site of the small benchmark, with published figures for cats."""
     frame = leaderboard.build(cells, ENTRIES, DATASETS, METRICS)
-    datasets = {name: facts | ({"published": PUBLISHED} if name == "cats" else {}) for name, facts in DATASETS.items()}
-    return site.build(target, frame, ENTRIES, datasets, METRICS, pictures(), evidence(cells))
+    return site.build(target, frame, ENTRIES, WITH_PUBLISHED, METRICS, pictures(), evidence(cells))

@@ -19,6 +19,7 @@ from uss_dagster.regions import Regions
 from uss_dagster.report import explorer
 from uss_dagster.report import explorer_codes as code
 from uss_dagster.report import explorer_colours as colour
+from uss_dagster.report.html import asset
 
 
 def read_numbers(text: str) -> list[int]:
@@ -95,7 +96,8 @@ def test_the_best_match_is_that_of_brute_force() -> None:
     found = cases(3)
     truths = [found["labels"], found["forest"]]
     for regions in (found["pool"], found["nested_pool"]):
-        coded = code.family(code.Nested.of(regions), regions.shape, truths)["truth"]
+        coded = code.encode(code.Nested.of(regions), regions.shape, truths).truth
+        assert coded is not None
         which, where, iou = (read_numbers(coded[name]) for name in ("family", "region", "iou"))
         for region, mask in enumerate(regions.masks()):
             best = 0.0
@@ -191,17 +193,23 @@ def test_same_inputs_same_bytes_and_names_are_harmless(tmp_path: Path) -> None:
     assert index["titles"]["tiling"] == f"Tiling {HOSTILE}"
 
 
-def test_a_frame_may_be_given_and_nothing_may_be_shown(tmp_path: Path) -> None:
-    explorer.write(tmp_path, [], {}, lambda title, body: f"{title}|{body}")
-    text = (tmp_path / "explorer.html").read_text(encoding="utf-8")
-    assert text.startswith("Hierarchy explorer|<style>")
+def test_a_page_of_its_own_needs_no_other_file_and_one_in_the_site_has_its_frame(tmp_path: Path) -> None:
+    own, in_site = (explorer.write(tmp_path, [], {}, in_site=flag)[0].read_text(encoding="utf-8") for flag in (False, True))
+    assert "<title>Hierarchy explorer</title>" in own
+    assert "<nav" not in own
+    assert '<link rel="stylesheet"' not in own
+    assert asset("page.css").strip() in own
+    assert '<a href="explorer.html" aria-current="page">' in in_site
+    assert 'href="assets/page.css"' in in_site
+    for page in (own, in_site):
+        assert page.count(asset("explorer.js").strip()) == 1, "nothing in a script is escaped"
 
 
 def test_large_pictures_are_shrunk_but_areas_and_matches_are_not(tmp_path: Path) -> None:
     truth = Regions.from_label_map(np.arange(2).repeat(700).reshape(1, -1).repeat(4, 0))
     masks = np.zeros((2, 4, 1400), bool)
     masks[0, :, :701], masks[1, 0, 3] = True, True
-    one = explorer.Shown("d", "i", np.zeros((4, 1400, 3), np.uint8), [("Ground truth", truth)], {"e": Regions.from_masks(masks)})
+    one = explorer.SegmentedImage("d", "i", np.zeros((4, 1400, 3), np.uint8), [("Ground truth", truth)], {"e": Regions.from_masks(masks)})
     written = explorer.write(tmp_path, [one], {})
     found = json.loads(written[2].read_text(encoding="utf-8").split("] = ", 1)[1].removesuffix(";\n"))[1]
     assert read_numbers(found["area"]) == [2804, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_the_script_sees_the_same_pixels(tab: Page, page: Path, seed: int) -> No
         opened(tab, page)
     found = cases(seed, *((24, 32), (31, 17), (5, 40), (24, 33))[seed])
     for name, regions in found.items():
-        coded = json.dumps({**code.family(code.Nested.of(regions), regions.shape), "id": "", "title": "", "colour": ""})
+        coded = json.dumps({**asdict(code.encode(code.Nested.of(regions), regions.shape)), "id": "", "title": "", "colour": ""})
         height, width = regions.shape
         counts = [1, 2, 3, 5, 8, 13, 1000]
         drawn = tab.ask(
@@ -98,7 +99,7 @@ def test_the_script_finds_the_same_matches(tab: Page, page: Path) -> None:
         opened(tab, page)
     found = cases(7)
     both = found["nested_pool"], found["forest"]
-    coded = [json.dumps({**code.family(code.Nested.of(r), r.shape), "id": "", "title": "", "colour": ""}) for r in both]
+    coded = [json.dumps({**asdict(code.encode(code.Nested.of(r), r.shape)), "id": "", "title": "", "colour": ""}) for r in both]
     made = ", ".join(f"new USS.Family({c}, 24, 32)" for c in coded)
     best = tab.ask(f"(() => {{ const [a, b] = [{made}]; return a.area.map((_, r) => [a.match(r, b).iou, a.match(r, b).region]); }})()")
     shared = intersections(*both)
@@ -349,7 +350,7 @@ def test_the_page_fits_its_window(tab: Page, page: Path, width: int, scheme: str
 @pytest.mark.slow
 def test_a_step_with_a_thousand_regions_takes_less_than_50_ms(tab: Page, tmp_path: Path) -> None:
     regions = tiling(np.random.default_rng(0), 480, 640, 500)
-    one = explorer.Shown("d", "i", np.zeros((480, 640, 3), np.uint8), [("Ground truth", regions)], dict.fromkeys("abc", regions))
+    one = explorer.SegmentedImage("d", "i", np.zeros((480, 640, 3), np.uint8), [("Ground truth", regions)], dict.fromkeys("abc", regions))
     opened(tab, explorer.write(tmp_path, [one], {})[0])
     assert tab.ask("USS.explorer.families().get('a').k") == 999
     tab.send("Performance.enable", timeDomain="threadTicks")

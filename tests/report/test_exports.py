@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
 
 import pandas as pd
 import pytest
-from small_benchmark import DATASETS, ENTRIES, METRICS, make_cells
+from small_benchmark import DATASETS, ENTRIES, METRICS, PUBLISHED, WITH_PUBLISHED, make_cells
 
 from uss_dagster import registry
-from uss_dagster.report import exports as _exports
 from uss_dagster.report import leaderboard
+from uss_dagster.report.exports import as_json, bibliography
+from uss_dagster.report.leaderboard import rows_of
 from uss_dagster.report.leaderboard_plot import dataset_figures
-from uss_dagster.report.references import _table, bibtex, keys_of
+from uss_dagster.report.references import bibtex, keys_of, references
+from uss_dagster.report.text_tables import to_latex
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +27,18 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_json_and_csv_hold_every_number(frame: pd.DataFrame) -> None:
-    published = {"cats": [{"title": "Paper", "values": {"overlap": 0.9}}]}
-    told = json.loads(_exports.as_json(frame, DATASETS, published))
+    exported = json.loads(as_json(rows_of(frame), WITH_PUBLISHED))
     rows = list(csv.DictReader(io.StringIO(leaderboard.to_csv(frame))))
-    assert len(told["rows"]) == len(rows) == len(frame)
-    assert [r["entry"] for r in told["rows"]] == [r["entry"] for r in rows]
-    assert sum(r["value"] is None for r in told["rows"]) == 1, "beta's error on dogs is undefined"
-    assert told["published_not_measured"] == published
-    assert all("Paper" not in str(r) for r in told["rows"])
+    assert len(exported["rows"]) == len(rows) == len(frame)
+    assert [r["entry"] for r in exported["rows"]] == [r["entry"] for r in rows]
+    assert sum(r["value"] is None for r in exported["rows"]) == 1, "beta's error on dogs is undefined"
+    assert exported["published_not_measured"] == {"cats": [dataclasses.asdict(work) for work in PUBLISHED]}
+    assert all("Paper" not in str(r) for r in exported["rows"])
 
 
 def test_latex_is_balanced_escaped_and_cites_what_the_bibliography_has(frame: pd.DataFrame) -> None:
     cats = frame[frame["dataset"] == "cats"]
-    text = _exports.to_latex(cats, "Cats & 50% <dogs>_x", ENTRIES, DATASETS)
+    text = to_latex(rows_of(cats), ENTRIES, {"cats": dataclasses.replace(DATASETS["cats"], title="Cats & 50% <dogs>_x")})
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert text.count("{") == text.count("}")
     assert r"Cats \& 50\% \textless{}dogs\textgreater{}\_x" in text
@@ -45,7 +47,7 @@ def test_latex_is_balanced_escaped_and_cites_what_the_bibliography_has(frame: pd
     assert text.count(r"\textbf{") == 3, "the best of each column"
     assert r"uses labels" in text
     assert "protocol strict, matched within each image" in text
-    bib = _exports.bibliography(frame, ENTRIES, DATASETS, METRICS)
+    bib = bibliography(rows_of(frame), ENTRIES, DATASETS, METRICS)
     cited = {key for keys in re.findall(r"\\cite\{([^}]*)\}", text) for key in keys.split(",")}
     assert cited <= set(re.findall(r"^@\w+\{([^,]+),", bib, re.MULTILINE))
     assert cited
@@ -55,12 +57,12 @@ def test_latex_is_balanced_escaped_and_cites_what_the_bibliography_has(frame: pd
 def test_many_metrics_make_several_tables(frame: pd.DataFrame) -> None:
     cats = frame[frame["dataset"] == "cats"]
     wide = pd.concat([cats.assign(metric=cats["metric"] + str(i)) for i in range(3)], ignore_index=True)
-    text = _exports.to_latex(wide, "Cats", ENTRIES, DATASETS)
+    text = to_latex(rows_of(wide), ENTRIES, DATASETS)
     assert text.count(r"\begin{tabular}") == 2
 
 
 def test_every_plugin_is_cited_and_every_work_is_used() -> None:
-    table = _table()
+    table = references()
     used = set()
     for family, attribute in (("method", "paper"), ("dataset", "citation"), ("metric", "paper")):
         for name in registry.names(family):
@@ -84,8 +86,8 @@ def test_a_plugin_of_ones_own_is_cited_by_what_it_says() -> None:
 def test_figures_hold_no_date(frame: pd.DataFrame) -> None:
     """That their bytes repeat is seen where the whole site is built twice."""
     cats = frame[frame["dataset"] == "cats"]
-    made = dataset_figures(cats, "Cats $x$")
-    assert set(made) == {"svg", "png"}
-    assert made["png"].startswith(b"\x89PNG")
-    assert b"<dc:date>" not in made["svg"]
-    assert dataset_figures(cats.iloc[:0], "None") == {}
+    figures = dataset_figures(rows_of(cats), "Cats $x$")
+    assert set(figures) == {"svg", "png"}
+    assert figures["png"].startswith(b"\x89PNG")
+    assert b"<dc:date>" not in figures["svg"]
+    assert dataset_figures([], "None") == {}

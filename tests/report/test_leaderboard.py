@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from small_benchmark import DATASETS, ENTRIES, METRICS, image_values, write_cell
 
 from uss_dagster.errors import BadData
 from uss_dagster.report import leaderboard
+from uss_dagster.report.text_tables import to_markdown
 
 
 @pytest.fixture
@@ -66,13 +68,13 @@ def test_scopes_and_grids_are_ranked_apart_too(cells: list[Path]) -> None:
     coarse = frame[frame["grid"] == "60x60"]
     assert len(coarse)
     assert (coarse["rank"] == 1).all(), "alone on its grid"
-    assert "on a grid of 60x60" in leaderboard.to_markdown(frame)
-    assert "matched within the whole dataset" in leaderboard.to_markdown(frame)
+    assert "on a grid of 60x60" in to_markdown(leaderboard.rows_of(frame), DATASETS)
+    assert "matched within the whole dataset" in to_markdown(leaderboard.rows_of(frame), DATASETS)
 
 
 def test_what_is_detail_stays_in_the_files(cells: list[Path]) -> None:
-    frame = leaderboard.build(cells, ENTRIES, DATASETS, {**METRICS, "ceiling": METRICS["ceiling"] | {"detail": True}})
-    assert "Ceiling" not in leaderboard.to_markdown(frame)
+    frame = leaderboard.build(cells, ENTRIES, DATASETS, {**METRICS, "ceiling": dataclasses.replace(METRICS["ceiling"], detail=True)})
+    assert "Ceiling" not in to_markdown(leaderboard.rows_of(frame), DATASETS)
     assert (frame["metric"] == "ceiling").any()
 
 
@@ -102,7 +104,7 @@ def test_same_scores_same_bytes_in_any_order(cells: list[Path], tmp_path: Path) 
 
 
 def test_markdown_has_a_table_a_dataset(frame: pd.DataFrame) -> None:
-    text = leaderboard.to_markdown(frame)
+    text = to_markdown(leaderboard.rows_of(frame), DATASETS)
     cats, dogs = text.split("## dogs")
     row = next(line for line in cats.splitlines() if line.startswith("| Gamma"))
     assert row.split(" | ")[-1] == "– |", "gamma has no ceiling"
@@ -125,7 +127,7 @@ def test_scores_without_replicates_have_no_intervals(tmp_path: Path) -> None:
     values = {("overlap", "strict"): image_values("alpha", "overlap")}
     frame = leaderboard.build([write_cell(tmp_path, "alpha", "cats", values, replicates=0)], ENTRIES, DATASETS, METRICS)
     assert frame[["low", "high"]].isna().all(axis=None)
-    assert "±" not in leaderboard.to_markdown(frame).split("## cats")[1]
+    assert "±" not in to_markdown(leaderboard.rows_of(frame), DATASETS).split("## cats")[1]
 
 
 def test_what_is_wrong_with_scores_is_said(cells: list[Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from devtools import Page
 from small_benchmark import COSTS, DATASETS, ENTRIES, METRICS, build_site, image_values, make_cells
 
 from uss_dagster.report import leaderboard, site
+from uss_dagster.report.costs import costs_js, costs_table
 
 BETA = "beta"
 
@@ -87,7 +88,7 @@ def test_what_is_data_is_escaped_everywhere(folder: Path) -> None:
 
 def test_a_methods_page_says_how_to_repeat_it_and_where_it_fails(folder: Path) -> None:
     page = read(folder / "methods" / "alpha.html")
-    assert "uss repro scores@alpha__cats" in page
+    assert "uss repro scores/alpha/cats" in page
     assert "uss segment PICTURES --method alpha --backbone vit --param levels=3" in page
     assert "Best, median and worst of 40 images by Overlap" in page
     values = image_values("alpha", "overlap")
@@ -144,13 +145,13 @@ def test_no_scores_no_pictures(tmp_path: Path) -> None:
 
 
 def test_costs_are_plain_data() -> None:
-    text = site.costs_js(COSTS)
+    text = costs_js(COSTS)
     assert "</script>" not in text
     facts = json.loads(text.removeprefix("window.USS_COSTS = ").removesuffix(";\n"))
     assert facts["beta"]["cats"]["peak_memory_mb"] is None
     assert facts["alpha"]["cats"]["device"] == "cpu </script>"
-    assert site.costs_js({}) == "window.USS_COSTS = {};\n"
-    assert site.costs_table(COSTS).splitlines()[2] == "beta,cats,0.25,,cpu,40"
+    assert costs_js([]) == "window.USS_COSTS = {};\n"
+    assert costs_table(COSTS).splitlines()[2] == "beta,cats,0.25,,cpu,40"
 
 
 # -- in a browser ---------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def test_why_a_row_differs_is_what_compare_says_and_how_to_repeat_it(tab: Page, 
     assert "Worse, at 95 % confidence." in text
     worse = int((image_values("beta", "overlap") < image_values(best, "overlap")).sum())
     assert f"worse on {worse} of 40 images" in text
-    assert "uss repro scores@beta__cats" in text
+    assert "uss repro scores/beta/cats" in text
     assert tab.ask("document.querySelectorAll('.strip circle').length") == 40
     tab.ask("document.querySelector('.explained .copy').click()")
     copied = "new Promise(done => setTimeout(() => done(document.querySelector('.explained .copy').textContent), 60))"

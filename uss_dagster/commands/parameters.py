@@ -14,12 +14,20 @@ from uss_dagster.errors import UsageError
 DEFAULT_BACKBONE = "patches"
 
 
-def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
-    """``name=value`` words for a parameter dataclass: 'scale=0.5' → {'scale': 0.5}. Values are YAML, but text stays text where text is meant."""
+def parse_parameters(words: list[str], cls: type, owner: str) -> registry.Values:
+    """``name=value`` words for a parameter dataclass, as a mapping for ``registry.build_params``.
+
+    Values are YAML, but text stays text where text is meant. A parameter of a section has a dotted name.
+
+    Examples
+    --------
+    >>> parse_parameters(["seed=1", "refine.kind=guided"], Params, "method 'unsam'")  # doctest: +SKIP
+    {'seed': 1, 'refine': {'kind': 'guided'}}
+    """
     import yaml
 
-    hints = typing.get_type_hints(cls)
-    values = {}
+    hints = registry.flat_types(cls)
+    values: registry.Values = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
@@ -29,9 +37,11 @@ def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
         except yaml.YAMLError:
             value = text
         hint = hints.get(name)
+        if clash := next((other for other in values if f"{other}.".startswith(f"{name}.") != f"{name}.".startswith(f"{other}.")), None):
+            raise UsageError(f"{owner}: '{name}' and '{clash}' are given; give the section as a whole, or its parameters one by one.")
         wants_text = hint is str or (typing.get_origin(hint) in (types.UnionType, typing.Union) and str in typing.get_args(hint))
         values[name] = text if wants_text and not isinstance(value, str | None) else value
-    return values
+    return registry.nested_params(values)
 
 
 def encoder_for(method: str, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:

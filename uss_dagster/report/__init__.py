@@ -1,4 +1,4 @@
-"""What people look at: leaderboard tables, pictures of regions, the static site.
+"""The leaderboard as tables, figures and a static site; the hierarchy explorer; the history of scores.
 
-Belongs here: ranking, intervals, tables, plots, pages. Does not belong here: computing scores or segments.
+Belongs here: ranking, intervals, tables, plots, pages. Does not belong here: computing scores or segments, drawing regions (``drawing``).
 """

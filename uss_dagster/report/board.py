@@ -1,138 +1,127 @@
 """The leaderboard page's data: small scripts, one a dataset, and one a ranking with what paired comparisons need.
 
-Belongs here: turning the leaderboard's table into what ``assets/leaderboard.js`` draws. Nothing of a dataset is read before it is
-chosen, and nothing of a pair of entries before it is asked for, so the first page stays light however many cells there are.
+Belongs here: turning the leaderboard's rows into what ``assets/leaderboard.js`` draws. The page loads a dataset's script when the
+dataset is chosen, and a ranking's when two entries are compared, so it stays light however many cells there are.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.report.evidence import Evidence
-from uss_dagster.report.html import script, slug, title_of
-from uss_dagster.report.leaderboard import GROUP, Facts, convention
-from uss_dagster.report.site_pictures import Drawn, as_data
+from uss_dagster.report.facts import Datasets, Entries, title_of
+from uss_dagster.report.html import dataset_page, entry_page, script, slug
+from uss_dagster.report.leaderboard import Ranking, Row, by_ranking
+from uss_dagster.report.published import PublishedRow
+from uss_dagster.report.site_pictures import Drawn
 
 MOST_IMAGES = 1000
-"""Images of a dataset whose own scores the page knows; of more, so many evenly spaced ones."""
+"""Images of a dataset whose own scores the page gets; of more, so many evenly spaced ones."""
 
 
-def facts_script(frame: pd.DataFrame, entries: Facts, datasets: Facts, shown: Sequence[str]) -> str:
-    """What every page knows: entries and datasets with the addresses of their pages. shown: the datasets, in order."""
-    used = set(frame["entry"])
-    listed = [
+def facts_script(entries: Entries, datasets: Datasets) -> str:
+    """Facts of the entries and datasets on the leaderboard, in order, with the addresses of their pages."""
+    of_entries = [
         {
             "id": name,
             "title": title_of(entries, name),
-            "method": str(facts.get("method") or ""),
-            "backbone": str(facts.get("backbone") or ""),
-            "supervised": bool(facts.get("supervised")),
-            "again": bool(facts.get("reimplementation")),
-            "page": f"methods/{slug(name)}.html",
+            "method": facts.method,
+            "backbone": facts.backbone or "",
+            "supervised": facts.supervised,
+            "again": facts.reimplementation,
+            "page": entry_page(name),
         }
         for name, facts in entries.items()
-        if name in used
     ]
-    about = [
+    of_datasets = [
         {
             "id": name,
             "title": title_of(datasets, name),
-            "images": datasets[name].get("images"),
-            "page": f"datasets/{slug(name)}.html",
-            "board": board_name(name),
+            "images": facts.images,
+            "page": dataset_page(name),
+            "board": board_path(name),
         }
-        for name in shown
+        for name, facts in datasets.items()
     ]
-    return script("facts", {"entries": listed, "datasets": about})
+    return script("facts", {"entries": of_entries, "datasets": of_datasets})
 
 
-def board_name(dataset: str) -> str:
+def board_path(dataset: str) -> str:
     """Path of a dataset's rankings from the site's folder."""
     return f"data/board-{slug(dataset)}.js"
 
 
-def board_script(dataset: str, frame: pd.DataFrame, evidence: Evidence, images: Sequence[Drawn], published: list[dict[str, Any]]) -> str:
+def board_script(
+    dataset: str, rows: Sequence[Row], evidence: Evidence, images: Sequence[Drawn], published: Sequence[PublishedRow] = ()
+) -> str:
     """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, tied with the best]."""
     groups = []
-    for number, (key, group) in enumerate(grouped(frame)):
-        first = group.iloc[0]
+    for number, (ranking, group) in enumerate(by_ranking(rows).items()):
+        first = group[0]
         groups.append(
             {
-                "metric": key[1],
-                "title": str(first["metric_title"]),
-                "protocol": key[2],
-                "grid": key[4],
-                "convention": convention(first),
-                "higher": bool(first["higher_is_better"]),
-                "oracle": bool(first["oracle"]),
-                "detail": bool(first["detail"]),
-                "pairs": pairs_name(dataset, number) if _has_pairs(evidence, key) else None,
-                "rows": [_row(row) for row in group.itertuples()],
+                "metric": ranking.metric,
+                "title": first.metric_title,
+                "protocol": ranking.protocol,
+                "grid": ranking.grid,
+                "convention": ranking.convention,
+                "higher": first.higher_is_better,
+                "oracle": first.oracle,
+                "detail": first.detail,
+                "pairs": _pairs_path(dataset, number) if _has_pairs(evidence, ranking) else None,
+                "rows": [
+                    [row.entry, *map(_rounded, (row.value, row.low, row.high)), row.n, row.rank, int(row.tied_with_best)] for row in group
+                ],
             }
         )
+    pictures = [
+        {
+            "id": image.image_id,
+            "size": [image.height, image.width],
+            "photo": image.photo.flat,
+            "truth": image.truth and tuple(image.truth),
+            "entries": {entry: tuple(files) for entry, files in image.entries.items()},
+        }
+        for image in images
+        if image.sample
+    ]
     explored = {image.image_id: sorted(image.entries) for image in images}
-    facts = {"groups": groups, "published": published, "pictures": [as_data(i) for i in images if i.sample], "explored": explored}
-    return _of("boards", dataset, facts)
+    works = [dataclasses.asdict(work) for work in published]
+    return script("boards", {"groups": groups, "published": works, "pictures": pictures, "explored": explored}, dataset)
 
 
-def pairs_scripts(dataset: str, frame: pd.DataFrame, evidence: Evidence) -> Iterator[tuple[str, str]]:
+def pairs_scripts(dataset: str, rows: Sequence[Row], evidence: Evidence) -> Iterator[tuple[str, str]]:
     """(path, text) for each ranking: replicates and scores of single images, as little-endian float32 in base64."""
-    for number, (key, group) in enumerate(grouped(frame)):
-        if not _has_pairs(evidence, key):
+    for number, (ranking, group) in enumerate(by_ranking(rows).items()):
+        if not _has_pairs(evidence, ranking):
             continue
-        used = list(group["entry"])
-        replicates = evidence.replicates.get(key, pd.DataFrame())
-        single = evidence.images.get(key, pd.DataFrame())
+        single = evidence.images.get(ranking, pd.DataFrame())
         ids = evenly_spaced(sorted(map(str, single.index)), MOST_IMAGES)
-        values = single.loc[ids] if ids else single
-        yield (
-            pairs_name(dataset, number),
-            _of(
-                "pairs",
-                pairs_name(dataset, number),
-                {
-                    "of": len(single),
-                    "images": ids,
-                    "replicates": {e: _packed(replicates[e]) for e in used if e in replicates},
-                    "values": {e: _packed(values[e]) for e in used if e in values},
-                },
-            ),
-        )
+        tables = {"replicates": evidence.replicates.get(ranking, pd.DataFrame()), "values": single.loc[ids] if ids else single}
+        columns = {name: {row.entry: _floats(table[row.entry]) for row in group if row.entry in table} for name, table in tables.items()}
+        path = _pairs_path(dataset, number)
+        yield path, script("pairs", {"of": len(single), "images": ids, **columns}, path)
 
 
-def pairs_name(dataset: str, number: int) -> str:
+def _pairs_path(dataset: str, number: int) -> str:
     """Path of what paired comparisons of one ranking need."""
     return f"data/pairs-{slug(dataset)}-{number}.js"
 
 
-def grouped(frame: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The rankings of a dataset in the leaderboard's order."""
-    return [(tuple(map(str, key)), group) for key, group in frame.groupby(GROUP, sort=False)]  # type: ignore[arg-type]
+def _has_pairs(evidence: Evidence, ranking: Ranking) -> bool:
+    return ranking in evidence.replicates or ranking in evidence.images
 
 
-def _has_pairs(evidence: Evidence, key: tuple[str, ...]) -> bool:
-    return key in evidence.replicates or key in evidence.images
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 7)
 
 
-def _row(row: Any) -> list[Any]:
-    number = [None if math.isnan(v) else round(float(v), 7) for v in (row.value, row.low, row.high)]
-    ranked = number[0] is not None
-    return [row.entry, *number, int(row.n), int(row.rank) if ranked else None, int(bool(row.tied_with_best))]
-
-
-def _packed(column: pd.Series) -> str:
+def _floats(column: pd.Series) -> str:
     return base64.b64encode(np.ascontiguousarray(column.to_numpy(float), "<f4").tobytes()).decode()
-
-
-def _of(name: str, key: str, value: Mapping[str, Any]) -> str:
-    """A script that puts a value under one key of a table of ``window.USS``."""
-    from uss_dagster.report.html import packed
-
-    return f"((window.USS = window.USS || {{}}).{name} = window.USS.{name} || {{}})[{packed(key)}] = {packed(value)};\n"

@@ -14,17 +14,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from uss_dagster.report.leaderboard import GROUP, paired_difference, read_cells
+from uss_dagster.report.leaderboard import GROUP, Ranking, paired_difference, ranking_of, read_cells
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number of two entries. group: values of ``GROUP``. low, high: 95 % interval of the difference, NaN without replicates.
+    """One number of two entries.
 
-    images: on how many both have a score; each value is over its entry's own images, which differ where ``alike`` is false.
+    Parameters
+    ----------
+    group : Ranking
+        What the number is of.
+    first, second : float
+        The number of each entry, over its own images.
+    low, high : float
+        95 % interval of the difference; NaN without replicates.
+    images : int
+        On how many images both have a score.
+    alike : bool
+        Whether both have a score on the same images.
     """
 
-    group: tuple[str, ...]
+    group: Ranking
     first: float
     second: float
     low: float
@@ -49,30 +60,37 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, family_of: Mapping[str, str]) -> list[Comparison]:
-    """All numbers that two scores folders of one dataset share, in order of ``GROUP``. family_of: metric → its family."""
+    """All numbers that two scores folders of one dataset share, in order of ``Ranking``.
+
+    Parameters
+    ----------
+    first, second : Path
+        Folders that the scores stage wrote.
+    family_of : mapping of str to str
+        Metric to its family.
+    """
     scores, replicates = read_cells([first, second])
     entries = [folder.parent.name for folder in (first, second)]
-    ids = [_image_ids(folder) for folder in (first, second)]
+    images = [_image_ids(folder) for folder in (first, second)]
     skipped = [_skipped(folder) for folder in (first, second)]
     comparisons = []
     for key, group in scores.groupby(GROUP, sort=True):
+        ranking = ranking_of(key)
         rows = {row["entry"]: row for _, row in group.iterrows()}
         if set(rows) != set(entries):
             continue
         mine, theirs = (rows[entry] for entry in entries)
-        name = tuple(str(part) for part in key)  # type: ignore[union-attr]
-        known = [images.get(name[1:]) for images in ids]
-        if known[0] is not None and known[1] is not None:
-            images, alike = len(known[0] & known[1]), known[0] == known[1]
+        single = [of_entry.get(ranking[1:]) for of_entry in images]
+        if single[0] is not None and single[1] is not None:
+            common, alike = len(single[0] & single[1]), single[0] == single[1]
         else:  # a number that single images do not have: all images but those that either entry has no score for
-            family = family_of.get(name[1], "")
+            family = family_of.get(ranking.metric, "")
             out = [per_family.get(family, frozenset()) for per_family in skipped]
-            images, alike = int(mine["n"]) - len(out[1] - out[0]), out[0] == out[1] and mine["n"] == theirs["n"]
-        sampled = replicates.get(key)  # type: ignore[call-overload]
+            common, alike = int(mine["n"]) - len(out[1] - out[0]), out[0] == out[1] and mine["n"] == theirs["n"]
         low, high = np.nan, np.nan
-        if sampled is not None and all(entry in sampled for entry in entries):
-            low, high = paired_difference(*(sampled[entry].to_numpy() for entry in entries))
-        comparisons.append(Comparison(name, float(mine["value"]), float(theirs["value"]), low, high, images, bool(alike)))
+        if ranking in replicates and set(entries) <= set(replicates[ranking]):
+            low, high = paired_difference(*(replicates[ranking][entry].to_numpy() for entry in entries))
+        comparisons.append(Comparison(ranking, float(mine["value"]), float(theirs["value"]), low, high, common, bool(alike)))
     return comparisons
 
 
@@ -84,6 +102,6 @@ def _image_ids(folder: Path) -> dict[tuple[str, ...], frozenset[str]]:
 
 
 def _skipped(folder: Path) -> dict[str, frozenset[str]]:
-    """Metric family → the images that it has no score for, as the scores stage noted."""
-    noted: Mapping[str, Sequence[str]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("skipped", {})
-    return {family: frozenset(images) for family, images in noted.items()}
+    """Metric family → the images that it has no score for, as the scores stage recorded."""
+    recorded: Mapping[str, Sequence[str]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("skipped", {})
+    return {family: frozenset(images) for family, images in recorded.items()}

@@ -1,21 +1,22 @@
-"""One page a dataset: counts, the class tree with areas, what validation said, samples, licence and citation.
+"""One page a dataset: counts, the class tree with areas, its validation, samples, licence and citation.
 
-Belongs here: everything about one dataset that its artefact tells. Does not belong here: reading it (the site stage does).
+Belongs here: everything about one dataset that its artefact tells. Does not belong here: reading the artefact (``dataset_facts``).
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
-import pandas as pd
-
-from uss_dagster.report import site_pictures as _pictures
-from uss_dagster.report.html import Html, command, definitions, escaped, frame_page, join, linked, table, tag, title_of
-from uss_dagster.report.leaderboard import Facts, entry_order
-from uss_dagster.report.site_pictures import Drawn
+from uss_dagster.report.explorer import link
+from uss_dagster.report.facts import ClassFacts, Datasets, Entries, title_of
+from uss_dagster.report.html import dataset_page, link_parts, render_page
+from uss_dagster.report.leaderboard import Row, entry_order
+from uss_dagster.report.references import keys_of
+from uss_dagster.report.site_pictures import BANDS, N_REGIONS, Drawn, colour_guide
 
 TRUTHS = {
     "classes": "a tree of labelled regions an image",
@@ -23,95 +24,70 @@ TRUTHS = {
     "instances": "masks of objects, with classes",
     "none": "none",
 }
-UP = "../"
 
 
-def dataset_page(name: str, datasets: Facts, entries: Facts, frame: pd.DataFrame, images: Sequence[Drawn], cites: Sequence[str]) -> str:
-    """The page of one dataset. frame: its rows of the leaderboard. cites: keys in ``references.bib``."""
+class SampleRow(NamedTuple):
+    """An entry among the samples. remark: what stands below its title."""
+
+    entry: str
+    title: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class ClassNode:
+    """A class and its children. width: of its bar in per cent; the largest class but the root has a full one."""
+
+    facts: ClassFacts
+    width: float
+    children: Sequence[ClassNode]
+
+
+def render_dataset_page(name: str, datasets: Datasets, entries: Entries, rows: Sequence[Row], images: Sequence[Drawn]) -> str:
+    """The page of one dataset. rows: its rows of the leaderboard."""
     facts = datasets[name]
-    stated = {
-        "Images": f"{facts['images']:,}" if facts.get("images") else None,
-        "By split": ", ".join(f"{k} {v:,}" for k, v in (facts.get("splits") or {}).items()),
-        "Regions of ground truth": f"{facts['regions']:,}" if facts.get("regions") else None,
-        "Ground truth": TRUTHS.get(str(facts.get("truth")), facts.get("truth")),
-        "Licence": facts.get("licence") or "not stated",
-        "Cite": linked(facts.get("citation")),
-        "Cite as": Html(
-            ", ".join(f"<code>{escaped(c)}</code>" for c in cites) + f' in <a href="{UP}exports/references.bib">references.bib</a>'
-        )
-        if cites
-        else None,
-        "Home": linked(facts.get("homepage")),
-        "Data version": Html(f"<code>{escaped(str(facts['version'])[:16])}</code>") if facts.get("version") else None,
-    }
-    body = [
-        tag("h1", title_of(datasets, name)),
-        definitions(stated),
-        tag("p", tag("a", "Its leaderboard", href=f"{UP}index.html#d={quote(name, safe='')}")),
-        command("uss repro " + shlex.quote(f"datasets@{name}")),
-        *_samples(name, entries, frame, images),
-        *_classes(facts.get("classes") or []),
-        *_validation(facts.get("validation") or {}),
-    ]
-    return frame_page(title_of(datasets, name), tag("div", join(Html(b) for b in body), class_="article"), UP)
+    samples = [image for image in images if image.sample]
+    return render_page(
+        "dataset.html.j2",
+        title_of(datasets, name),
+        dataset_page(name),
+        facts=facts,
+        truth=TRUTHS.get(facts.truth, facts.truth),
+        citation=link_parts(facts.citation),
+        keys=keys_of("dataset", facts.kind or name, facts.citation),
+        homepage=link_parts(facts.homepage),
+        rankings=f"index.html#d={quote(name, safe='')}",
+        command=f"uss repro {shlex.quote(f'datasets/{name}')}",
+        samples=samples,
+        sample_rows=_sample_rows(entries, rows, samples),
+        guide=colour_guide(samples),
+        bands=BANDS,
+        n_regions=N_REGIONS,
+        explorer_link=lambda image, entry: link(name, image.image_id, [entry]),
+        tree=_class_tree(facts.classes),
+        leaves=len(facts.classes) - len({c.parent for c in facts.classes if c.parent >= 0}),
+        passed=sum(check.success for check in facts.checks),
+    )
 
 
-def _samples(name: str, entries: Facts, frame: pd.DataFrame, images: Sequence[Drawn]) -> list[Html]:
-    shown = [i for i in images if i.sample]
-    if not shown:
-        return []
-    drawn = {e for i in shown for e in i.entries}
-    order = entry_order(frame)
-    rows = []
+def _sample_rows(entries: Entries, rows: Sequence[Row], samples: Sequence[Drawn]) -> list[SampleRow]:
+    """Entries that some sample shows, in the leaderboard's order, each with its first score."""
+    drawn = {entry for image in samples for entry in image.entries}
+    order = entry_order(rows)
+    sample_rows = []
     for entry in [*(e for e in order if e in drawn), *sorted(drawn - set(order))]:
-        score = frame[(frame["entry"] == entry) & frame["value"].notna()].head(1)
-        said = [str(entries[entry].get("backbone") or ""), *(f"{r.metric_title} {r.value:.3f}" for r in score.itertuples())]
-        rows.append((entry, title_of(entries, entry), " · ".join(s for s in said if s)))
-    rule = f"The {len(shown)} images are evenly spaced in the sorted image ids; nobody picked them. Numbers are over the whole dataset."
-    return [tag("h2", "Samples"), tag("p", rule, class_="facts"), _pictures.samples(shown, rows, name, UP)]
+        scores = [f"{row.metric_title} {row.value:.3f}" for row in rows if row.entry == entry and row.rank is not None]
+        remark = " · ".join(word for word in (entries[entry].backbone, *scores[:1]) if word)
+        sample_rows.append(SampleRow(entry, title_of(entries, entry), remark))
+    return sample_rows
 
 
-def _classes(classes: Sequence[Mapping[str, Any]]) -> list[Html]:
-    """The class tree as nested lists; a bar is as long as the class's share of all pixels."""
-    if not classes:
-        return []
-    children: dict[int, list[int]] = {}
-    for node, about in enumerate(classes):
-        children.setdefault(about["parent"], []).append(node)
-    widest = max((c["share"] for c in classes[1:]), default=0) or 1
-
-    def line(node: int) -> Html:
-        about = classes[node]
-        kind = "" if about["kind"] in ("inner", "foreground") else f' <span class="chip kind">{escaped(about["kind"])}</span>'
-        share = f'<i class="share"><i style="width:{min(about["share"] / widest, 1):.1%}"></i></i>'
-        images = f"{about['images']} image{'' if about['images'] == 1 else 's'}" if about["images"] else "in no image"
-        numbers = f'<span class="numbers">{about["share"]:.2%} · {images}</span>'
-        return Html(f'<span class="class"><span>{escaped(about["name"])}{kind}</span>{share}{numbers}</span>')
-
-    def branch(node: int, depth: int) -> Html:
-        below = children.get(node, [])
-        if not below:
-            return Html(f"<li>{line(node)}</li>")
-        inner = join((branch(c, depth + 1) for c in below), "")
-        return Html(f"<li><details{' open' if depth < 1 else ''}><summary>{line(node)}</summary><ul>{inner}</ul></details></li>")
-
-    leaves = len(classes) - sum(1 for node in range(len(classes)) if node in children)
-    text = f"{leaves} classes without children. Share: of all pixels of the dataset; a class holds what is below it."
-    return [
-        tag("h2", "Classes"),
-        tag("p", text, class_="facts"),
-        Html(f'<ul class="tree">{join((branch(n, 0) for n in children[-1]), "")}</ul>'),
-    ]
-
-
-def _validation(report: Mapping[str, Any]) -> list[Html]:
-    checks = report.get("checks") or []
-    if not checks:
-        return []
-    passed = sum(bool(c["success"]) for c in checks)
-    remarks = [[c["check"], c["message"]] for c in checks if c["message"]]
-    parts = [tag("h2", "Validation"), tag("p", f"{passed} of {len(checks)} checks passed before this dataset was published.")]
-    if remarks:
-        parts.append(table(["What", "Found"], remarks, "What validation found"))
-    every = join(tag("li", f"{'passed' if c['success'] else 'failed'}: {c['check']}") for c in checks)
-    return [*parts, Html(f"<details><summary>All checks</summary><ul>{every}</ul></details>")]
+def _class_tree(classes: Sequence[ClassFacts]) -> list[ClassNode]:
+    """The roots of the class tree."""
+    widest = max((facts.share for facts in classes[1:]), default=0) or 1
+    children: dict[int, list[ClassNode]] = {}
+    for number in reversed(range(len(classes))):  # children come after their parent
+        facts = classes[number]
+        node = ClassNode(facts, min(100 * facts.share / widest, 100), children.get(number, [])[::-1])
+        children.setdefault(facts.parent, []).append(node)
+    return children.get(-1, [])[::-1]

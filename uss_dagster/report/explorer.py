@@ -1,7 +1,7 @@
 """The hierarchy explorer: pictures, their ground truth and the regions of any entries side by side, from coarse to fine.
 
 Belongs here: turning a stream of segmented pictures into ``explorer.html`` and the small files that it reads. Does not belong here:
-how regions are coded (``_explorer_code``) and coloured (``_explorer_colour``), choosing pictures, other pages.
+how regions are coded (``explorer_codes``) and coloured (``explorer_colours``), choosing pictures, other pages.
 
 The page opens from disk, without a server or a network: each picture's data is a script of its own, loaded when it is asked for.
 A link to a view of it is ``explorer.html#d=<dataset>&i=<image>&e=<entry>,<entry>&g=<regions in view>``, each part percent-encoded
@@ -10,21 +10,19 @@ and each optional (see ``link``).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from string import Template
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from uss_dagster.drawing import shrunk
 from uss_dagster.regions import Regions
-from uss_dagster.report import explorer_codes as code
-from uss_dagster.report import explorer_colours as colour
-from uss_dagster.report.html import asset
+from uss_dagster.report.explorer_codes import Nested, compact, encode, encode_numbers
+from uss_dagster.report.explorer_colours import SHADES, assign, palette
+from uss_dagster.report.html import asset, packed, render_page
+from uss_dagster.report.html import write as write_text
 from uss_dagster.report.jpeg import save_jpeg
 
 TITLE = "Hierarchy explorer"
@@ -34,12 +32,25 @@ PAGE, FOLDER = "explorer.html", "explorer"
 
 
 @dataclass(frozen=True)
-class Shown:
+class SegmentedImage:
     """One picture and everything that cuts it into regions.
 
-    pixels: uint8 (H, W, 3), of the regions' size. truths: (title, regions) of each ground truth, see ``truths_of``. regions: entry → its regions, in the
-    order of the columns. scores: entry → metric → its score on this picture. classes: names of the ground truth's labels. size: the
-    picture's own (height, width), where pixels and regions are reduced already.
+    Parameters
+    ----------
+    dataset, image_id : str
+        Names.
+    pixels : numpy.ndarray
+        uint8 (H, W, 3), of the regions' size.
+    truths : sequence of (str, Regions)
+        Title and regions of each ground truth, see ``truths_of``.
+    regions : mapping of str to Regions
+        Entry to its regions, in the order of the columns.
+    scores : mapping, optional
+        Entry to metric to its score on this picture.
+    classes : sequence of str
+        Names of the ground truth's labels.
+    size : (int, int), optional
+        The picture's own (height, width), where pixels and regions are reduced already.
     """
 
     dataset: str
@@ -52,42 +63,46 @@ class Shown:
     size: tuple[int, int] | None = None
 
 
-def write(folder: Path, shown: Iterable[Shown], titles: Mapping[str, str], page: Callable[[str, str], str] | None = None) -> list[Path]:
-    """Write ``explorer.html`` and ``explorer/`` into a folder, one picture after the other; returns the paths written.
+def write(folder: Path, images: Iterable[SegmentedImage], titles: Mapping[str, str], in_site: bool = False) -> list[Path]:
+    """Write ``explorer.html`` and ``explorer/`` into a folder, one picture after the other.
 
-    titles: of datasets, entries and metrics, by their names; a name without one is its own title. page: (title, body) → the HTML
-    of a page around it, which must bring the style sheet ``assets/page.css``; None for a page of its own.
+    Parameters
+    ----------
+    folder : Path
+        The site's folder, or any that exists.
+    images : iterable of SegmentedImage
+        The pictures, in the order of the page.
+    titles : mapping of str to str
+        Titles of datasets, entries and metrics; a name without one is its own title.
+    in_site : bool, default False
+        Whether the page has the site's frame, which needs the site's style sheet, or is complete without other pages.
+
+    Returns
+    -------
+    list of Path
+        The files, the page first.
     """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    images: list[dict[str, Any]] = []
-    for number, one in enumerate(shown):
-        stem = f"{number:04d}"
-        height, width = shrunk_size(one.pixels.shape[:2])
-        photo, data = folder / FOLDER / f"{stem}.jpg", folder / FOLDER / f"{stem}.js"
-        save_jpeg(photo, shrunk(one.pixels, LONGEST), 86)
-        columns = _columns(one, (height, width), titles)
-        _put(data, f"(window.USS = window.USS || {{}})[{_json('picture-' + stem)}] = {_json(columns)};\n")
+    listed: list[dict[str, object]] = []
+    names: list[str] = []
+    for number, image in enumerate(images):
+        stem = f"{FOLDER}/{number:04d}"
+        key = f"picture-{number:04d}"
+        height, width = shrunk_size(image.pixels.shape[:2])
+        photo = folder / f"{stem}.jpg"
+        save_jpeg(photo, shrunk(image.pixels, LONGEST), 86)
+        columns = _columns(image, (height, width), titles)
+        data = write_text(folder, f"{stem}.js", f"(window.USS = window.USS || {{}})[{packed(key)}] = {packed(columns)};\n")
         written += [photo, data]
-        images.append(
-            {
-                "dataset": one.dataset,
-                "id": one.image_id,
-                "file": f"{FOLDER}/{stem}",
-                "key": f"picture-{stem}",
-                "size": [height, width],
-                "full": list(one.size or one.pixels.shape[:2]),
-                "columns": [c["id"] for c in columns],
-            }
-        )
-    names = [n for i in images for n in (i["dataset"], *(c for c in i["columns"] if not c.startswith("~")))]
-    index = {"images": images, "palette": colour.palette(), "shades": len(colour.SHADES), "titles": {n: titles.get(n, n) for n in names}}
-    body = Template(asset("explorer.html")).substitute(
-        css=asset("explorer.css").strip(), js=asset("explorer.js").strip(), index=_json(index)
-    )
-    place = folder / PAGE
-    _put(place, (page or _own_page)(TITLE, body))
-    return [place, *written]
+        ids = [column["id"] for column in columns]
+        names += [image.dataset, *image.regions]
+        sizes = {"size": [height, width], "full": list(image.size or image.pixels.shape[:2])}
+        listed.append({"dataset": image.dataset, "id": image.image_id, "file": stem, "key": key, "columns": ids, **sizes})
+    index = {"images": listed, "palette": palette(), "shades": len(SHADES), "titles": {name: titles.get(name, name) for name in names}}
+    assets = {"css": asset("explorer.css").strip(), "js": asset("explorer.js").strip(), "page_css": asset("page.css").strip()}
+    page = render_page("explorer.html.j2", TITLE, PAGE, in_site=in_site, index=packed(index), **assets)
+    return [write_text(folder, PAGE, page), *written]
 
 
 def is_page(path: Path) -> bool:
@@ -108,7 +123,7 @@ def link(dataset: str, image_id: str = "", entries: Iterable[str] = (), granular
 def truths_of(truth: Regions | None) -> list[tuple[str, Regions]]:
     """Ground truth as columns: one, or one an annotator where several drew the picture (told apart by ``source``).
 
-    The annotator with the median number of regions comes first, as in ``pictures.truth_map``.
+    The annotator with the median number of regions comes first, as in ``drawing.truth_map``.
     """
     if truth is None or not len(truth):
         return []
@@ -118,44 +133,37 @@ def truths_of(truth: Regions | None) -> list[tuple[str, Regions]]:
     source = np.asarray(truth.source)
     median = sorted(people, key=lambda person: (truth.source.count(person), person))[(len(people) - 1) // 2]
     people.sort(key=lambda person: (person != median, person))
-    return [(f"Ground truth, {person}", code.compact(truth.select(source == person))) for person in people]
+    return [(f"Ground truth, {person}", compact(truth.select(source == person))) for person in people]
 
 
 def shrunk_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(height, width) of ``pictures.shrunk`` at ``LONGEST``."""
+    """(height, width) of ``drawing.shrunk`` at ``LONGEST``."""
     scale = min(1.0, LONGEST / max(shape[:2]))
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _columns(one: Shown, shape: tuple[int, int], titles: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What the script is told of one picture: a list of families, the ground truths first."""
-    columns: list[dict[str, Any]] = []
-    truths = [regions for _, regions in one.truths]
-    named = [(f"~truth{i or ''}", title, regions) for i, (title, regions) in enumerate(one.truths)]
-    named += [(entry, titles.get(entry, entry), regions) for entry, regions in one.regions.items()]
-    reference: tuple[code.Nested, np.ndarray] | None = None
-    for name, title, regions in named:
-        nested = code.Nested.of(regions)
-        colours = colour.assign(nested, reference)
+def _columns(image: SegmentedImage, shape: tuple[int, int], titles: Mapping[str, str]) -> list[dict[str, object]]:
+    """One object a family for the script, the ground truths first. shape: (height, width) of what is drawn."""
+    truths = [regions for _, regions in image.truths]
+    families = [(f"~truth{number or ''}", title, regions) for number, (title, regions) in enumerate(image.truths)]
+    families += [(entry, titles.get(entry, entry), regions) for entry, regions in image.regions.items()]
+    reference: tuple[Nested, np.ndarray] | None = None
+    columns: list[dict[str, object]] = []
+    for name, title, regions in families:
+        nested = Nested.of(regions)
+        colours = assign(nested, reference)
         if reference is None and len(regions):
             reference = nested, colours
         is_truth = name.startswith("~")
-        coded = code.family(nested, shape, () if is_truth else truths, one.classes if is_truth else ())
-        scores = {} if is_truth or one.scores is None else one.scores.get(name, {})
-        coded |= {"id": name, "title": title, "colour": code.encode_numbers(colours.tolist())}
-        coded["scores"] = [[titles.get(m, m), round(float(v), 6)] for m, v in scores.items() if np.isfinite(v)]
-        columns.append(coded)
+        coded = encode(nested, shape, names=image.classes) if is_truth else encode(nested, shape, truths)
+        scores = {} if is_truth else (image.scores or {}).get(name, {})
+        columns.append(
+            {
+                **asdict(coded),
+                "id": name,
+                "title": title,
+                "colour": encode_numbers(colours.tolist()),
+                "scores": [[titles.get(metric, metric), round(float(v), 6)] for metric, v in scores.items() if np.isfinite(v)],
+            }
+        )
     return columns
-
-
-def _own_page(title: str, body: str) -> str:
-    return Template(asset("explorer_page.html")).substitute(title=title, css=asset("page.css").strip(), body=body)
-
-
-def _json(value: Any) -> str:
-    """JSON that may stand in a script of a page."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

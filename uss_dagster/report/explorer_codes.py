@@ -1,7 +1,7 @@
-"""Families of regions as a few short texts that a script decodes: a map of atoms, which regions hold each, and what is known of them.
+"""Families of regions as short texts that a script decodes: a map of atoms, which regions hold each, and facts about each region.
 
 Belongs here: the code, and what the explorer needs that ``Regions`` does not hold (which region lies in which, when each appears,
-what resembles it in the ground truth). Does not belong here: files and pages (``explorer``). ``assets/explorer.js`` reads what is
+its best match in the ground truth). Does not belong here: files and pages (``explorer``). ``assets/explorer.js`` decodes what is
 written here; a test compares the two pixel by pixel.
 
 Maps, row by row, are runs of two kinds in turn: as many pixels as are equal to the one above, then one run of another value.
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,9 +31,19 @@ LEFT, ABOVE_RIGHT, OTHER = 0, 1, 2
 class Nested:
     """Regions, and how they are opened from coarse to fine.
 
-    appears: of ``drawing.appearance``. nest: int32 (K,), the region that each lies in, or -1. tiled: of ``drawing.is_tree``.
-    kind: where the nesting is from. "tree": the method says so. "held": it says nothing of overlapping regions, see ``HELD``.
-    "flat": there are no two levels.
+    Parameters
+    ----------
+    regions : Regions
+        The family.
+    appears : numpy.ndarray
+        (K,), see ``drawing.appearance``.
+    nest : numpy.ndarray
+        int32 (K,), the region that each lies in, or -1.
+    tiled : bool
+        See ``drawing.is_tree``.
+    kind : str
+        Where the nesting is from. "tree": the method says so. "held": the regions overlap and the method says nothing, see ``HELD``.
+        "flat": there are no two levels.
     """
 
     regions: Regions
@@ -45,68 +54,126 @@ class Nested:
 
     @classmethod
     def of(cls, regions: Regions) -> Nested:
+        """The nesting of any family."""
         tiled, appears = drawing.is_tree(regions), drawing.appearance(regions)
         if (regions.parent >= 0).any():
             return cls(regions, appears, regions.parent, tiled, "tree")
-        return cls(regions, appears, regions.parent if tiled else _held(regions), tiled, "flat" if tiled else "held")
+        return cls(regions, appears, regions.parent if tiled else _holders(regions), tiled, "flat" if tiled else "held")
 
     def in_view(self, n: int) -> list[int]:
         """The regions that are seen in ``drawing.flat_cut`` of n, the largest part in sight first."""
-        shown = np.flatnonzero(self.appears <= n)
-        if not self.tiled:
-            shown = shown[np.argsort(-self.regions.area[shown], kind="stable")]
-        holder = np.full(self.regions.members.shape[1], -1, np.int64)
-        for region in shown:
-            holder[self.regions.members[region]] = region
+        holder = drawing.visible_regions(self.regions, n, self.tiled)
         seen = np.bincount(holder + 1, weights=self.regions.atom_area, minlength=len(self.regions) + 1)[1:]
         order = np.lexsort((np.arange(len(seen)), -seen))
         return [int(r) for r in order if seen[r] > 0]
 
 
-def _held(regions: Regions) -> np.ndarray:
-    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
-    shared = (members * regions.atom_area) @ members.T
-    area = regions.area
+def _holders(regions: Regions) -> np.ndarray:
+    """Int32 (K,): the smallest larger region that holds at least ``HELD`` of each region, or -1."""
+    shared, area = drawing.shared_pixels(regions), regions.area
     holds = (shared >= HELD * area[:, None]) & (area > area[:, None]) & (area[:, None] > 0)
     smallest = np.where(holds, area, np.iinfo(np.int64).max).argmin(axis=1)
     return np.where(holds.any(axis=1), smallest, -1).astype(np.int32)
 
 
-def family(nested: Nested, shape: tuple[int, int], truths: Sequence[Regions] = (), names: Sequence[str] = ()) -> dict[str, Any]:
-    """What the script is told of one family, drawn on a grid of ``shape`` (height, width). Areas and IoU are those of the full size.
+@dataclass(frozen=True)
+class CodedRegions:
+    """One family of regions, coded for the script. Codes are those of ``encode_numbers`` where nothing else is said.
 
-    truths: for each region the best of all of their regions is noted (none of the whole image), with its IoU in thousandths.
-    names: of labels.
+    Parameters
+    ----------
+    k : int
+        Number of regions.
+    grid : sequence of int
+        (height, width) of the full size.
+    map : str
+        Atom of each pixel, see ``encode_map``.
+    atoms : str
+        For each atom the number of regions that hold it, and the steps between them. Where ``parent`` is not empty, only the
+        smallest of nested regions are listed.
+    parent : str
+        Parent of each region plus 1; empty where regions do not hold their parts, or have none.
+    nest : str
+        Region that each lies in plus 1, see ``Nested``.
+    nesting : str
+        See ``Nested.kind``.
+    appears : str
+        See ``drawing.appearance``; 0 for never.
+    area : str
+        Pixels of each region.
+    level, score : str, float or None
+        Base64 of float32, least byte first; one number where all are equal, None where all are NaN.
+    label : str
+        Label of each region plus 1; empty where none has one.
+    names : mapping of str to str
+        Label to its name.
+    source : str
+        Index of each region's source in ``sources``; empty where all are the same.
+    sources : sequence of str
+        What regions come from.
+    truth : mapping of str to str, optional
+        For each region the best region of the ground truth: ``family`` and ``region`` (counted from 1, 0 for none), and ``iou`` in
+        thousandths.
+    """
+
+    k: int
+    grid: Sequence[int]
+    map: str
+    atoms: str
+    parent: str
+    nest: str
+    nesting: str
+    appears: str
+    area: str
+    level: str | float | None
+    score: str | float | None
+    label: str
+    names: Mapping[str, str]
+    source: str
+    sources: Sequence[str]
+    truth: Mapping[str, str] | None
+
+
+def encode(nested: Nested, shape: tuple[int, int], truths: Sequence[Regions] = (), names: Sequence[str] = ()) -> CodedRegions:
+    """Code one family.
+
+    Parameters
+    ----------
+    nested : Nested
+        The family, at full size. Areas and IoU are those of this size.
+    shape : (int, int)
+        (height, width) of the grid that it is drawn on.
+    truths : sequence of Regions
+        Families of the ground truth. For each region the best of all their regions is noted, but none of the whole image.
+    names : sequence of str
+        Names of labels.
     """
     regions = nested.regions
-    drawn = regions if regions.shape == shape else regions.resized(*shape)
-    atoms, members = _merged(drawn)
-    above = regions.parent
-    held = np.zeros_like(members)
-    np.logical_or.at(held, above[above >= 0], members[above >= 0])
-    closed = not (held & ~members).any()  # each region holds its parts, as it should; then the smallest regions say all
-    listed = members & ~held if closed else members
-    source, sources = _indexed(regions.source)
-    found: dict[str, Any] = {
-        "k": len(regions),
-        "grid": list(regions.shape),
-        "map": encode_map(atoms),
-        "atoms": encode_numbers(n for column in listed.T for n in _gaps(np.flatnonzero(column).tolist())),
-        "parent": encode_numbers((above + 1).tolist()) if closed and (above >= 0).any() else "",
-        "nest": encode_numbers((nested.nest + 1).tolist()),
-        "nesting": nested.kind,
-        "appears": encode_numbers(int(a) if math.isfinite(a) else 0 for a in nested.appears),
-        "area": encode_numbers(regions.area.tolist()),
-        "level": _floats(regions.level),
-        "score": _floats(regions.score),
-        "label": encode_numbers((regions.label + 1).tolist()) if (regions.label >= 0).any() else "",
-        "names": {str(i): names[i] for i in sorted(set(regions.label.tolist())) if 0 <= i < len(names)},
-        "source": encode_numbers(source) if len(sources) > 1 else "",
-        "sources": sources,
-    }
-    if truths:
-        found["truth"] = _best(regions, truths)
-    return found
+    atoms, members = _merged(regions if regions.shape == shape else regions.resized(*shape))
+    parent = regions.parent
+    in_children = np.zeros_like(members)
+    np.logical_or.at(in_children, parent[parent >= 0], members[parent >= 0])
+    is_closed = not (in_children & ~members).any()  # each region holds its children, so the smallest regions say all
+    listed = members & ~in_children if is_closed else members
+    sources = sorted(set(regions.source))
+    return CodedRegions(
+        k=len(regions),
+        grid=list(regions.shape),
+        map=encode_map(atoms),
+        atoms=encode_numbers(n for column in listed.T for n in _gaps(np.flatnonzero(column).tolist())),
+        parent=encode_numbers((parent + 1).tolist()) if is_closed and (parent >= 0).any() else "",
+        nest=encode_numbers((nested.nest + 1).tolist()),
+        nesting=nested.kind,
+        appears=encode_numbers(int(n) if math.isfinite(n) else 0 for n in nested.appears),
+        area=encode_numbers(regions.area.tolist()),
+        level=_floats(regions.level),
+        score=_floats(regions.score),
+        label=encode_numbers((regions.label + 1).tolist()) if (regions.label >= 0).any() else "",
+        names={str(label): names[label] for label in sorted(set(regions.label.tolist())) if 0 <= label < len(names)},
+        source=encode_numbers(sources.index(source) for source in regions.source) if len(sources) > 1 else "",
+        sources=sources,
+        truth=_best_matches(regions, truths) if truths else None,
+    )
 
 
 def compact(regions: Regions) -> Regions:
@@ -154,7 +221,7 @@ def encode_numbers(values: Iterable[int]) -> str:
 
 
 def _merged(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-    """(atom map, members) with only the atoms that are there, one for each combination of regions, numbered as they come row by row."""
+    """(atom map, members) with one atom for each combination of regions that occurs, numbered as they come row by row."""
     packed = np.packbits(regions.members, axis=0).T if len(regions) else np.zeros((regions.members.shape[1], 1), np.uint8)
     _, kind = np.unique(packed, axis=0, return_inverse=True)
     labels = kind.reshape(-1)[regions.atoms]
@@ -166,15 +233,9 @@ def _merged(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     return atoms, regions.members[:, regions.atoms.ravel()[first[order]]]
 
 
-def _gaps(held: list[int]) -> list[int]:
+def _gaps(numbers: list[int]) -> list[int]:
     """A sorted list as its length and its steps."""
-    return [len(held), *(b - a for a, b in zip([0, *held], held, strict=False))]
-
-
-def _indexed(words: Sequence[str]) -> tuple[list[int], list[str]]:
-    distinct = sorted(set(words))
-    place = {word: i for i, word in enumerate(distinct)}
-    return [place[word] for word in words], distinct
+    return [len(numbers), *(b - a for a, b in zip([0, *numbers], numbers, strict=False))]
 
 
 def _floats(values: np.ndarray) -> str | float | None:
@@ -186,19 +247,19 @@ def _floats(values: np.ndarray) -> str | float | None:
     return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
 
 
-def _best(regions: Regions, truths: Sequence[Regions]) -> dict[str, str]:
+def _best_matches(regions: Regions, truths: Sequence[Regions]) -> dict[str, str]:
     """For each region the family and the region of the truths with the highest IoU (the first of equals), counted from 1; 0 for none."""
     k = len(regions)
-    best, which, where = np.zeros(k), np.zeros(k, np.int64), np.zeros(k, np.int64)
+    best, best_family, best_region = np.zeros(k), np.zeros(k, np.int64), np.zeros(k, np.int64)
     for number, truth in enumerate(truths, 1):
-        kept = np.flatnonzero(~truth.is_root)
-        if not len(kept) or not k:
+        candidates = np.flatnonzero(~truth.is_root)
+        if not len(candidates) or not k:
             continue
-        shared = intersections(regions, truth)[:, kept]
-        iou = shared / np.maximum(regions.area[:, None] + truth.area[kept] - shared, 1)
-        place = iou.argmax(axis=1)
-        value = iou[np.arange(k), place]
+        shared = intersections(regions, truth)[:, candidates]
+        iou = shared / np.maximum(regions.area[:, None] + truth.area[candidates] - shared, 1)
+        match = iou.argmax(axis=1)
+        value = iou[np.arange(k), match]
         better = value > best
-        best[better], which[better], where[better] = value[better], number, kept[place[better]] + 1
-    thousandths = np.floor(1000 * best + 0.5).astype(np.int64)
-    return {"family": encode_numbers(which.tolist()), "region": encode_numbers(where.tolist()), "iou": encode_numbers(thousandths.tolist())}
+        best[better], best_family[better], best_region[better] = value[better], number, candidates[match[better]] + 1
+    columns = {"family": best_family, "region": best_region, "iou": np.floor(1000 * best + 0.5).astype(np.int64)}
+    return {name: encode_numbers(column.tolist()) for name, column in columns.items()}

@@ -1,6 +1,6 @@
 """Colours of nested regions: a region has one colour at every granularity, and its parts have shades of it.
 
-Belongs here: the palette, and which colour of it each region of a family gets. Does not belong here: painting (``pictures``,
+Belongs here: the palette, and which colour of it each region of a family gets. Does not belong here: painting (``drawing``,
 ``assets/explorer.js``).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from uss_dagster.drawing import oklab_to_srgb
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import joint_histogram
 from uss_dagster.report.explorer_codes import Nested
@@ -27,11 +28,23 @@ def palette() -> list[str]:
 
 
 def assign(nested: Nested, reference: tuple[Nested, np.ndarray] | None = None) -> np.ndarray:
-    """Uint8 (K,): the index into ``palette()`` of each region.
+    """The index into ``palette()`` of each region.
 
-    The regions in view when about eight are (``pictures.flat_cut``) get an anchor each, those of the reference's regions that
-    they resemble most. A region above them has the colour of its largest part, so that opening it changes the colour of the
-    other parts only; what lies below is a shade. reference: an earlier family and its colours.
+    The regions in view when about eight are (``drawing.flat_cut``) get an anchor each, that of the most similar region of the
+    reference. A region above them has the colour of its largest part, so that opening it changes the colour of the other parts only;
+    a region below them has a shade.
+
+    Parameters
+    ----------
+    nested : Nested
+        The family.
+    reference : (Nested, numpy.ndarray), optional
+        An earlier family and its colours.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (K,).
     """
     regions, nest = nested.regions, nested.nest
     k, n_anchors, n_shades = len(regions), len(ANCHORS), len(SHADES)
@@ -88,15 +101,13 @@ def _pairs(regions: Regions, view: list[int], reference: Nested, anchors: np.nda
 
 
 def _shaded(colour: str, lighter: float, turned: float) -> str:
-    """A colour moved in OKLCH (B. Ottosson, "A perceptual color space for image processing", 2020)."""
+    """A colour with its lightness and its hue (radians) changed in OKLCH."""
     srgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     lightness, a, b = _TO_LAB @ np.cbrt(_TO_LMS @ linear)
     chroma, hue = np.hypot(a, b), np.arctan2(b, a) + turned
-    moved = np.array([np.clip(lightness + lighter, 0.2, 0.95), chroma * np.cos(hue), chroma * np.sin(hue)])
-    linear = np.clip(np.linalg.inv(_TO_LMS) @ (np.linalg.inv(_TO_LAB) @ moved) ** 3, 0, 1)
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return "#" + "".join(f"{round(255 * float(v)):02x}" for v in srgb)
+    moved = np.clip(lightness + lighter, 0.2, 0.95), chroma * np.cos(hue), chroma * np.sin(hue)
+    return "#" + oklab_to_srgb(*(np.array([part]) for part in moved)).tobytes().hex()
 
 
 _TO_LMS = np.array(

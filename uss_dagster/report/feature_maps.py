@@ -11,38 +11,65 @@ from PIL import Image
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.drawing import montage, shrunk
+from uss_dagster.planning.layout import Layout
 
 FACETS = ("tokens", "keys")
-SHOWN = 4
+SAMPLES = 4
 LONGEST = 240
 
 
 def features_picture(root: Path, backbone: str, dataset: str) -> bytes | None:
-    """A JPEG: evenly spaced pictures of a dataset, and below each its features; None where the backbone writes no map of vectors.
+    """A JPEG of evenly spaced images of a dataset, and below each its features.
 
-    The components are those of the pictures shown, all together, so that one colour means one thing in all of them.
+    The components are those of the images in the picture, all together, so that one colour means one thing in all of them.
+
+    Parameters
+    ----------
+    root : Path
+        The project.
+    backbone, dataset : str
+        Names.
+
+    Returns
+    -------
+    bytes or None
+        None where the backbone writes no map of vectors.
     """
-    images = Images(root / "data" / "datasets" / dataset / "images")
-    shards = FeatureShards(root / "data" / "features" / backbone / dataset)
-    shown = evenly_spaced(images.ids, SHOWN)
+    layout = Layout(root)
+    images = Images(layout.images(dataset))
+    shards = FeatureShards(layout.features(backbone, dataset))
+    ids = evenly_spaced(images.ids, SAMPLES)
     maps = []
-    for image_id in shown:
+    for image_id in ids:
         tensors = shards.tensors(image_id)
         facet = next((name for name in FACETS if name in tensors), None)
         if facet is None:
             return None
         maps.append(np.asarray(tensors[facet], np.float32))
-    pictures = [shrunk(images.pixels(image_id), LONGEST) for image_id in shown]
-    coloured = [_enlarged(found, picture.shape[:2]) for found, picture in zip(principal_colours(maps), pictures, strict=True)]
+    pictures = [shrunk(images.pixels(image_id), LONGEST) for image_id in ids]
+    coloured = [_enlarged(colours, picture.shape[:2]) for colours, picture in zip(principal_colours(maps), pictures, strict=True)]
     target = io.BytesIO()
-    drawn = montage([*pictures, *coloured], [*shown, *("features" for _ in shown)], columns=len(shown))
-    Image.fromarray(drawn).save(target, "JPEG", quality=88)  # a fifth of a PNG, and it is kept in Dagster's event log
+    drawn = montage([*pictures, *coloured], [*ids, *("features" for _ in ids)], columns=len(ids))
+    Image.fromarray(drawn).save(target, "JPEG", quality=88)  # a fifth of a PNG's size; Dagster's event log stores it
     return target.getvalue()
 
 
 def principal_colours(maps: list[np.ndarray]) -> list[np.ndarray]:
-    """Maps of h×w×C (h and w may differ) → h×w×3, uint8: the first three principal components of all together, each stretched between
-    its 1st and 99th percentile. Components' signs are fixed by their largest weight; missing ones (C < 3) are mid-grey."""
+    """The first three principal components of feature maps as red, green and blue.
+
+    Each component is stretched between its 1st and 99th percentile, over all maps. Its sign is that of its largest weight; missing
+    components (C < 3) are mid-grey.
+
+    Parameters
+    ----------
+    maps : list of numpy.ndarray
+        (h, w, C); h and w may differ.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        uint8 (h, w, 3).
+    """
     rows = np.concatenate([one.reshape(-1, one.shape[-1]) for one in maps]).astype(np.float64)
     rows -= rows.mean(axis=0)
     _, vectors = np.linalg.eigh(rows.T @ rows)
@@ -59,5 +86,5 @@ def principal_colours(maps: list[np.ndarray]) -> list[np.ndarray]:
 
 def _enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Each cell as a block of equal pixels: features are shown at their own resolution."""
-    rows, columns = (np.arange(wanted) * have // wanted for wanted, have in zip(shape, small.shape[:2], strict=True))
+    rows, columns = (np.arange(size) * cells // size for size, cells in zip(shape, small.shape[:2], strict=True))
     return small[rows][:, columns]

@@ -1,104 +1,246 @@
 """The leaderboard: one row per dataset, metric, protocol and entry, with intervals, ranks and ties.
 
-Belongs here: reading the scores of cells, intervals from their bootstrap replicates, ranks, ties, and the table as Parquet, CSV
-and Markdown. Does not belong here: computing scores (``metrics``), drawing the page (``site``), and what a run cost (timings
+Belongs here: reading the scores of cells, intervals from their bootstrap replicates, ranks, ties, and the table on disk. Does not
+belong here: computing scores (``scoring``), the text of tables (``text_tables``), pages (``site``), and what a run cost (timings
 differ between machines, and this table is byte-equal on all of them).
 
-Numbers of different protocols, scopes of matching or evaluation grids are never ranked together: see ``GROUP``.
+Numbers of different protocols, scopes of matching or evaluation grids are never ranked together: see ``Ranking``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from uss_dagster.errors import BadData, did_you_mean
+from uss_dagster.report.facts import Datasets, Entries, Metrics
 
-GROUP = ["dataset", "metric", "protocol", "scope", "grid"]
-"""What is ranked together: numbers that differ in any of these are not comparable."""
-COLUMNS = [
-    *(*GROUP, "entry", "value", "low", "high", "n", "rank", "tied_with_best"),
-    *(
-        "title",
-        "method",
-        "backbone",
-        "supervised",
-        "reimplementation",
-        "metric_title",
-        "higher_is_better",
-        "oracle",
-        "detail",
-        "segments_version",
-        "data_version",
-    ),
-]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CONFIDENCE = 0.95
 
-Facts = Mapping[str, Mapping[str, Any]]
-Published = Mapping[str, list[dict[str, Any]]]
+
+class Ranking(NamedTuple):
+    """What is ranked together: numbers that differ in any of these are not comparable.
+
+    Parameters
+    ----------
+    dataset, metric : str
+        Their names.
+    protocol : str
+        The convention that the number follows.
+    scope : str
+        What regions are matched within: one 'image' or the whole 'dataset'.
+    grid : str
+        Size of the evaluation, 'full' for the image's own.
+    """
+
+    dataset: str
+    metric: str
+    protocol: str
+    scope: str
+    grid: str
+
+    @property
+    def convention(self) -> str:
+        """How the number was made, in words."""
+        within = "each image" if self.scope == "image" else "the whole dataset"
+        return f"protocol {self.protocol}, matched within {within}" + ("" if self.grid == "full" else f", on a grid of {self.grid}")
 
 
-def build(scores_dirs: Iterable[Path | str], entries: Facts, datasets: Facts, metrics: Facts) -> pd.DataFrame:
+GROUP = list(Ranking._fields)
+"""Columns of the table that make up a ``Ranking``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the leaderboard: a number of an entry, and what tables print beside it.
+
+    Parameters
+    ----------
+    value, low, high : float
+        The number and its 95 % interval; NaN where undefined.
+    n : int
+        Number of images.
+    rank : int or None
+        1 for the best; None where the value is undefined.
+    tied_with_best : bool
+        Whether the interval of the paired difference to the best contains 0.
+    segments_version, data_version : str
+        Content hashes of what the number was computed from.
+    """
+
+    dataset: str
+    metric: str
+    protocol: str
+    scope: str
+    grid: str
+    entry: str
+    value: float
+    low: float
+    high: float
+    n: int
+    rank: int | None
+    tied_with_best: bool
+    title: str
+    method: str
+    backbone: str
+    supervised: bool
+    reimplementation: bool
+    metric_title: str
+    higher_is_better: bool
+    oracle: bool
+    detail: bool
+    segments_version: str
+    data_version: str
+
+    @property
+    def ranking(self) -> Ranking:
+        """What the row is ranked within."""
+        return Ranking(self.dataset, self.metric, self.protocol, self.scope, self.grid)
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval, NaN where there is none."""
+        return half_width(self.low, self.high)
+
+    @property
+    def text(self) -> str:
+        """'value ± half the interval', 'n/a' where undefined."""
+        if math.isnan(self.value):
+            return "n/a"
+        return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" ± {self.half_width:.3f}")
+
+
+COLUMNS = [field.name for field in dataclasses.fields(Row)]
+_DTYPES = {
+    field.name: {"str": "str", "float": "float64", "int": "int64", "int | None": "Int64", "bool": "bool"}[str(field.type)]
+    for field in dataclasses.fields(Row)
+}
+
+
+def build(scores_dirs: Iterable[Path | str], entries: Entries, datasets: Datasets, metrics: Metrics) -> pd.DataFrame:
     """The leaderboard from the scores folders of all cells.
 
-    Rows follow the order of ``datasets`` and ``metrics``, then protocol, scope and grid, then the rank. ``low`` and ``high`` are the
-    2.5 and 97.5 percentiles of the bootstrap replicates. ``tied_with_best``: the same interval of the replicates' *differences* to the
-    best contains 0; the differences are paired, since all entries of a dataset share the resampled images.
+    Parameters
+    ----------
+    scores_dirs : iterable of path
+        Folders that the scores stage wrote, in any order.
+    entries, datasets, metrics : mapping
+        Facts by name, of at least those that the scores name.
 
-    ``entries[name]["versions"]``, where given, maps a dataset to the content hash of the entry's segments on it, and
-    ``datasets[name]["version"]`` is the content hash of the dataset: the columns ``segments_version`` and ``data_version``.
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of ``Row``. Rows follow the order of ``datasets`` and ``metrics``, then protocol, scope and grid, then the rank.
+        ``low`` and ``high`` are the 2.5 and 97.5 percentiles of the bootstrap replicates. Ties come from paired differences, since all
+        entries of a dataset share the resampled images.
+
+    Raises
+    ------
+    BadData
+        If a folder is incomplete, or names an entry, a dataset or a metric without facts.
     """
     scores, replicates = read_cells(scores_dirs)
-    _check_known(scores, entries, datasets, metrics)
-    groups = [
-        _rank_group(group, replicates.get(key), bool(metrics[key[1]]["higher_is_better"]))  # type: ignore[index]
-        for key, group in scores.groupby(GROUP, sort=True)
-    ]
+    for column, facts in (("entry", entries), ("dataset", datasets), ("metric", metrics)):
+        for name in sorted(set(scores[column]) - set(facts)):
+            raise BadData(f"The scores speak of {column} '{name}', which the profile does not know.{did_you_mean(name, facts)}")
+    groups = []
+    for key, group in scores.groupby(GROUP, sort=True):
+        ranking = ranking_of(key)
+        groups.append(_rank_group(group, replicates.get(ranking), metrics[ranking.metric].higher_is_better))
     frame = pd.concat(groups, ignore_index=True) if groups else scores.assign(low=np.nan, high=np.nan, rank=0, tied_with_best=False)
 
-    frame["title"] = [str(entries[e].get("title") or e) for e in frame["entry"]]
-    frame["method"] = [str(entries[e].get("method", "")) for e in frame["entry"]]
-    frame["backbone"] = [str(entries[e].get("backbone") or "") for e in frame["entry"]]
+    of_entry = [entries[name] for name in frame["entry"]]
+    frame["title"] = [facts.title or name for facts, name in zip(of_entry, frame["entry"], strict=True)]
+    for column in ("method", "backbone"):
+        frame[column] = [getattr(facts, column) or "" for facts in of_entry]
     for column in ("supervised", "reimplementation"):
-        frame[column] = [bool(entries[e].get(column, False)) for e in frame["entry"]]
-    frame["metric_title"] = [str(metrics[m]["title"]) for m in frame["metric"]]
+        frame[column] = [getattr(facts, column) for facts in of_entry]
+    of_metric = [metrics[name] for name in frame["metric"]]
+    frame["metric_title"] = [facts.title for facts in of_metric]
     for column in ("higher_is_better", "oracle", "detail"):
-        frame[column] = [bool(metrics[m].get(column, False)) for m in frame["metric"]]
-    pairs = zip(frame["entry"], frame["dataset"], strict=True)
-    frame["segments_version"] = [str((entries[e].get("versions") or {}).get(d, "")) for e, d in pairs]
-    frame["data_version"] = [str(datasets[d].get("version", "")) for d in frame["dataset"]]
+        frame[column] = [getattr(facts, column) for facts in of_metric]
+    frame["segments_version"] = [facts.versions.get(d, "") for facts, d in zip(of_entry, frame["dataset"], strict=True)]
+    frame["data_version"] = [datasets[name].version for name in frame["dataset"]]
 
-    place = {name: i for i, name in enumerate(datasets)}, {name: i for i, name in enumerate(metrics)}
     order = pd.DataFrame(
         {
-            "dataset": frame["dataset"].map(place[0]),
-            "metric": frame["metric"].map(place[1]),
-            **{column: frame[column] for column in ("protocol", "scope", "grid")},
+            "dataset": frame["dataset"].map({name: i for i, name in enumerate(datasets)}),
+            "metric": frame["metric"].map({name: i for i, name in enumerate(metrics)}),
+            **{column: frame[column] for column in ("protocol", "scope", "grid", "entry")},
             "rank": frame["rank"].fillna(2**31),
-            "entry": frame["entry"],
         }
     ).sort_values([*GROUP, "rank", "entry"], kind="stable")
-    return frame.loc[order.index, COLUMNS].reset_index(drop=True).astype(_dtypes())
+    return frame.loc[order.index, COLUMNS].reset_index(drop=True).astype(_DTYPES)
 
 
-def write(frame: pd.DataFrame, target_dir: Path | str, published: Published | None = None) -> None:
-    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frame gives the same bytes. published: see ``to_markdown``."""
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """The table's rows, in its order."""
+    rank = frame["rank"].astype(object)
+    table = frame[COLUMNS].assign(rank=rank.where(rank.notna(), None))
+    return [Row(*values) for values in table.itertuples(index=False, name=None)]
+
+
+def by_ranking(rows: Iterable[Row]) -> dict[Ranking, list[Row]]:
+    """Rows that are ranked together, rankings in the order of their first row."""
+    groups: dict[Ranking, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.ranking, []).append(row)
+    return groups
+
+
+def without_details(rows: list[Row]) -> list[Row]:
+    """The rows of main metrics; all rows where there are only details."""
+    return [row for row in rows if not row.detail] or rows
+
+
+def entry_order(rows: Iterable[Row]) -> list[str]:
+    """Entries of one dataset by their rank in its first metric; those without one follow by name."""
+    groups = by_ranking(rows)
+    first = [row.entry for row in next(iter(groups.values()), [])]
+    return first + sorted({row.entry for group in groups.values() for row in group} - set(first))
+
+
+def half_width(low: float, high: float) -> float:
+    """Half the width of an interval, for ``value ± half``."""
+    return (high - low) / 2
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None = None) -> None:
+    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frame gives the same bytes.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The result of ``build``.
+    target_dir : path
+        The folder, made where missing.
+    datasets : mapping, optional
+        Facts of the datasets; their published figures stand in the Markdown, in a table of their own.
+    """
     import pyarrow as pa
 
     from uss_dagster.artifacts.tables import write_table
+    from uss_dagster.report.text_tables import to_markdown
 
     target = Path(target_dir)
     target.mkdir(parents=True, exist_ok=True)
     schema = _schema()
     write_table(target / "leaderboard.parquet", pa.Table.from_pandas(frame[COLUMNS], schema=schema, preserve_index=False), schema)
     (target / "leaderboard.csv").write_text(to_csv(frame), encoding="utf-8", newline="\n")
-    (target / "leaderboard.md").write_text(to_markdown(frame, published), encoding="utf-8", newline="\n")
+    (target / "leaderboard.md").write_text(to_markdown(rows_of(frame), datasets or {}), encoding="utf-8", newline="\n")
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -113,84 +255,11 @@ def read(folder: Path | str) -> pd.DataFrame:
     return read_table(Path(folder) / "leaderboard.parquet", _schema()).to_pandas()
 
 
-def to_markdown(frame: pd.DataFrame, published: Published | None = None) -> str:
-    """One table a dataset: entries as rows in the order of the first metric's ranks, metrics as columns.
+def _schema() -> pa.Schema:
+    import pyarrow as pa
 
-    published: dataset → rows of ``report.published``, shown in a table of their own, which ranks nothing.
-    """
-    parts = ["# Leaderboard\n"]
-    if frame.empty:
-        return parts[0] + "\nNo scores yet.\n"
-    parts.append(
-        "Value ± half the width of its 95 % bootstrap interval over images. **Bold**: best. ≈: tied with the best, the interval of the "
-        "paired difference contains 0. –: not run. n/a: run, but undefined on these images. ↑ higher is better, ↓ lower is better.\n"
-    )
-    for dataset in frame["dataset"].unique():
-        here = frame[frame["dataset"] == dataset]
-        shown = here[~here["detail"]] if not here["detail"].all() else here
-        columns = list(shown[GROUP].drop_duplicates().itertuples(index=False, name=None))
-        cells = {tuple(getattr(row, c) for c in (*GROUP, "entry")): row for row in here.itertuples()}
-        heads, notes = [], []
-        for number, column in enumerate(columns, 1):
-            group = here[here[GROUP].eq(list(column)).all(axis=1)]
-            first = group.iloc[0]
-            heads.append(f"{_plain(first['metric_title'])} {'↑' if first['higher_is_better'] else '↓'} [{number}]")
-            images = "–".join(str(n) for n in sorted({int(group["n"].min()), int(group["n"].max())}))
-            oracle = " Oracle: the ground truth picks the regions, an upper bound." if first["oracle"] else ""
-            notes.append(f"{number}. {_plain(first['metric_title'])}: {_plain(convention(first))}, {images} images.{oracle}")
-        parts.append(f"## {_plain(dataset)}\n")
-        parts.append("| Entry | Backbone | " + " | ".join(heads) + " |\n| --- | --- |" + " ---: |" * len(columns))
-        for entry in entry_order(here):
-            row = here[here["entry"] == entry].iloc[0]
-            values = [_cell_text(cells.get((*column, entry))) for column in columns]
-            name = _plain(row["title"]) + (" (uses labels)" if row["supervised"] else "")
-            parts[-1] += f"\n| {name} | {_plain(row['backbone']) or '–'} | " + " | ".join(values) + " |"
-        parts[-1] += "\n"
-        parts.append("\n".join(notes) + "\n")
-        if rows := (published or {}).get(dataset):
-            parts.append(_published_table(here, rows))
-    return "\n".join(parts)
-
-
-def published_columns(frame: pd.DataFrame, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Metric → title of what published rows have a value of, in the leaderboard's order."""
-    known = {m for row in rows for m in row["values"]}
-    titles = frame.drop_duplicates("metric").set_index("metric")["metric_title"]
-    return {str(metric): str(title) for metric, title in titles.items() if metric in known}
-
-
-def _published_table(frame: pd.DataFrame, rows: list[dict[str, Any]]) -> str:
-    columns = published_columns(frame, rows)
-    lines = [
-        "Published figures, **not measured here**: other images, sizes or post-processing may lie behind them, so they rank nothing.\n",
-        "| Published | " + " | ".join(map(_plain, columns.values())) + " | Source |",
-        "| --- |" + " ---: |" * len(columns) + " --- |",
-    ]
-    for row in rows:
-        values = [f"{row['values'][m]:.3f}" if m in row["values"] else "–" for m in columns]
-        title = _plain(row["title"]) + (" (uses labels)" if row["supervised"] else "")
-        lines.append(f"| *{title}* | " + " | ".join(values) + f" | {_plain(row['source'])}; {_plain(row['setting'])} |")
-    return "\n".join(lines) + "\n"
-
-
-def entry_order(frame: pd.DataFrame) -> list[str]:
-    """Entries of one dataset by their rank in its first metric; those without one follow by name."""
-    if frame.empty:
-        return []
-    first = frame.iloc[0]
-    leading = frame[frame[GROUP].eq(first[GROUP].tolist()).all(axis=1)]["entry"].tolist()
-    return leading + sorted(set(frame["entry"]) - set(leading))
-
-
-def convention(row: Any) -> str:
-    """How a number was made, in words: protocol, what was matched within, and the grid where it is not the image's own."""
-    grid = "" if row["grid"] == "full" else f", on a grid of {row['grid']}"
-    return f"protocol {row['protocol']}, matched within {'each image' if row['scope'] == 'image' else 'the whole dataset'}{grid}"
-
-
-def half_width(low: float, high: float) -> float:
-    """Half the width of an interval, for ``value ± half``."""
-    return (high - low) / 2
+    kinds = {"str": pa.string(), "float64": pa.float64(), "bool": pa.bool_(), "int64": pa.int64(), "Int64": pa.int64()}
+    return pa.schema([(name, kinds[dtype]) for name, dtype in _DTYPES.items()])
 
 
 # -- intervals, ranks, ties ---------------------------------------------------------------------------
@@ -212,7 +281,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
 
 
 def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_better: bool) -> pd.DataFrame:
-    """Intervals, ranks and ties of the entries of one ``GROUP``. replicates: replicate × entry."""
+    """Intervals, ranks and ties of the entries of one ``Ranking``. replicates: replicate × entry."""
     group = group.sort_values("entry").reset_index(drop=True)
     resampled = replicates if replicates is not None else pd.DataFrame()
     bounds = [interval(resampled[e].to_numpy()) if e in resampled else (math.nan, math.nan) for e in group["entry"]]
@@ -230,11 +299,11 @@ def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_
     return group
 
 
-# -- reading and checking -----------------------------------------------------------------------------
+# -- reading scores -----------------------------------------------------------------------------------
 
 
-def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, dict[tuple[Any, ...], pd.DataFrame]]:
-    """Whole-dataset scores of all cells, and per ``GROUP`` a table replicate × entry."""
+def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, Mapping[Ranking, pd.DataFrame]]:
+    """Whole-dataset scores of all cells, and for each ranking its replicates as a table replicate × entry."""
     keys = [*GROUP, "entry"]
     scores = [pd.DataFrame({**{k: pd.Series(dtype="str") for k in keys}, "value": pd.Series(dtype=float), "n": pd.Series(dtype="int64")})]
     replicates = []
@@ -251,48 +320,17 @@ def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, dict[tu
         raise BadData(
             f"Two whole-dataset scores for {' / '.join(double.iloc[0][keys])}; a cell has one value per metric, protocol, scope and grid."
         )
-    if not replicates:
-        return frame, {}
-    grouped = pd.concat(replicates, ignore_index=True).groupby(GROUP, sort=True)
-    return frame, {key: g.pivot(index="replicate", columns="entry", values="value") for key, g in grouped}  # type: ignore[misc]
+    return frame, pivoted(replicates, "replicate")
 
 
-def _check_known(scores: pd.DataFrame, entries: Facts, datasets: Facts, metrics: Facts) -> None:
-    for column, known in (("entry", entries), ("dataset", datasets), ("metric", metrics)):
-        for name in sorted(set(scores[column]) - set(known)):
-            raise BadData(f"The scores speak of {column} '{name}', which the profile does not know.{did_you_mean(name, known)}")
+def pivoted(tables: list[pd.DataFrame], index: str) -> dict[Ranking, pd.DataFrame]:
+    """For each ranking the values of several cells as one table: a column of the cells × entry. index: that column."""
+    if not tables:
+        return {}
+    groups = pd.concat(tables, ignore_index=True).groupby(GROUP, sort=True)
+    return {ranking_of(key): group.pivot(index=index, columns="entry", values="value") for key, group in groups}
 
 
-# -- text and types -----------------------------------------------------------------------------------
-
-
-def _cell_text(row: Any) -> str:
-    if row is None:
-        return "–"
-    if math.isnan(row.value):
-        return "n/a"
-    text = f"{row.value:.3f}"
-    if not math.isnan(row.low):
-        text += f" ± {half_width(row.low, row.high):.3f}"
-    if row.rank == 1:
-        return f"**{text}**"
-    return f"{text} ≈" if row.tied_with_best else text
-
-
-def _plain(text: str) -> str:
-    """Text that stands in a Markdown table cell as itself."""
-    return re.sub(r"([\\|*_`<>\[\]#])", r"\\\1", " ".join(str(text).split()))
-
-
-def _dtypes() -> dict[str, str]:
-    text = ("title", "method", "backbone", "metric_title", "segments_version", "data_version", "entry", *GROUP)
-    flags = ("supervised", "reimplementation", "higher_is_better", "oracle", "detail", "tied_with_best")
-    return {**dict.fromkeys(text, "str"), **dict.fromkeys(flags, "bool"), "n": "int64", "rank": "Int64"}
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    kinds = {"str": pa.string(), "bool": pa.bool_(), "int64": pa.int64(), "Int64": pa.int64()}
-    types = {**dict.fromkeys(("value", "low", "high"), pa.float64()), **{name: kinds[kind] for name, kind in _dtypes().items()}}
-    return pa.schema([(name, types[name]) for name in COLUMNS])
+def ranking_of(key: object) -> Ranking:
+    """The ranking that a group of ``groupby(GROUP)`` is named by."""
+    return Ranking(*map(str, key))  # type: ignore[call-overload]

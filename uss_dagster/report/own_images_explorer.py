@@ -1,7 +1,7 @@
 """A person's own pictures in the hierarchy explorer.
 
 Belongs here: which of them it shows, and reading their regions at the size it draws. Does not belong here: the explorer
-(``report.explorer``).
+(``explorer``).
 """
 
 from __future__ import annotations
@@ -21,27 +21,43 @@ from uss_dagster.artifacts.tables import regions_from_table
 from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError
 from uss_dagster.regions import Regions, rle
-from uss_dagster.report.explorer import FOLDER, PAGE, Shown, is_page, shrunk_size, write
+from uss_dagster.report.explorer import FOLDER, PAGE, SegmentedImage, is_page, shrunk_size, write
 
 MOST = 48
 """Pictures shown; of more, these many evenly spaced in their ids."""
 
 
 def explore(folder: Path, table: Path, ids: Collection[str], pixels: Callable[[str], np.ndarray], name: str, title: str) -> str:
-    """Write ``explorer.html`` and ``explorer/`` into a folder, in place only when whole; returns of how many pictures, if not of all.
+    """Write ``explorer.html`` and ``explorer/`` into a folder, in place only when whole.
 
-    table: the rows of regions of pictures with these ids. pixels: of a picture by its id. name, title: of what found the regions.
+    Parameters
+    ----------
+    folder : Path
+        Where the table lies.
+    table : Path
+        Parquet file with the regions of all pictures.
+    ids : collection of str
+        The pictures.
+    pixels : callable
+        Picture to its pixels, uint8 (H, W, 3).
+    name, title : str
+        Of what made the regions.
+
+    Returns
+    -------
+    str
+        Of how many pictures, in words, if not of all; else empty.
     """
-    shown = evenly_spaced(sorted(ids), MOST)
+    sample = evenly_spaced(sorted(ids), MOST)
     partial = folder / f".{os.getpid()}.explorer.partial"
     try:
-        write(partial, _shown(table, shown, pixels, name), {name: title})
-        os.replace(partial / PAGE, folder / PAGE)  # the page first: by it the folder is known for what it is
+        write(partial, _segmented_images(table, sample, pixels, name), {name: title})
+        os.replace(partial / PAGE, folder / PAGE)  # the page first: by it the folder is recognised as an explorer's
         remove(folder / FOLDER)
         os.replace(partial / FOLDER, folder / FOLDER)
     finally:
         remove(partial)
-    return f" of {len(shown)} of the {len(ids)} pictures" if len(shown) < len(ids) else ""
+    return f" of {len(sample)} of the {len(ids)} pictures" if len(sample) < len(ids) else ""
 
 
 def check_place(out: Path) -> None:
@@ -53,13 +69,13 @@ def check_place(out: Path) -> None:
             )
 
 
-def _shown(table: Path, shown: list[str], pixels: Callable[[str], np.ndarray], name: str) -> Iterator[Shown]:
-    for image_id in shown:  # one by one: the masks of a large picture may take as much memory as all the rest
+def _segmented_images(table: Path, ids: list[str], pixels: Callable[[str], np.ndarray], name: str) -> Iterator[SegmentedImage]:
+    for image_id in ids:  # one by one: the masks of a large picture may take as much memory as all the rest
         rows = pq.read_table(table, columns=REGIONS.names, filters=[("image_id", "==", image_id)])
         image = pixels(image_id)
         shape = shrunk_size(image.shape)
         small = shrunk(image, max(shape))
-        yield Shown("Pictures", image_id, small, [], {name: reduced(rows, shape)}, size=(image.shape[0], image.shape[1]))
+        yield SegmentedImage("Pictures", image_id, small, [], {name: reduced(rows, shape)}, size=(image.shape[0], image.shape[1]))
 
 
 def reduced(rows: pa.Table, shape: tuple[int, int]) -> Regions:

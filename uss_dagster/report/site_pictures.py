@@ -1,22 +1,23 @@
-"""Pictures of the site: one image with its segmentations drawn into files, and the rows that show them.
+"""Pictures of the site: one image and its segmentations, drawn into files.
 
-Belongs here: files of pictures, their alternative texts, the switch between two drawings. Does not belong here: how regions become
-pixels (``pictures``), and choosing the images, which the stages do by rule.
+Belongs here: the files of pictures and what pages say of them. Does not belong here: how regions become pixels (``drawing``), and
+choosing the images, which the stages do by rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from uss_dagster import drawing
+from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.tables import iterate_regions
 from uss_dagster.regions import Regions
-from uss_dagster.report.explorer import link
-from uss_dagster.report.html import Html, escaped, fill, join, slug, tag
+from uss_dagster.report.html import slug
 from uss_dagster.report.jpeg import save_jpeg
 
 N_REGIONS = 8
@@ -27,8 +28,21 @@ LONGEST = 480
 
 @dataclass(frozen=True)
 class Picture:
-    """One image and what was found in it. pixels: uint8 (H, W, 3). regions: entry → regions. sample: one of those that are shown for
-    every entry; else it stands in the gallery of those entries whose regions it has."""
+    """One image and its segmentations.
+
+    Parameters
+    ----------
+    dataset, image_id : str
+        Names.
+    pixels : numpy.ndarray
+        uint8 (H, W, 3).
+    truth : Regions or None
+        Ground truth.
+    regions : mapping of str to Regions
+        Entry to its regions.
+    sample : bool
+        Whether it is shown for every entry; else it stands in the gallery of those entries whose regions it has.
+    """
 
     dataset: str
     image_id: str
@@ -38,119 +52,98 @@ class Picture:
     sample: bool = True
 
 
+class Files(NamedTuple):
+    """Paths from the site's folder: a flat cut, and the boundaries of the whole hierarchy (empty for a photo)."""
+
+    flat: str
+    lines: str = ""
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """Files of one picture, as paths from the site's folder; pairs are (flat, lines). size: (height, width)."""
+    """Files of one picture, and its size in them."""
 
     image_id: str
-    size: tuple[int, int]
-    photo: str
-    truth: tuple[str, str] | None
-    entries: Mapping[str, tuple[str, str]]
+    height: int
+    width: int
+    photo: Files
+    truth: Files | None
+    entries: Mapping[str, Files]
     sample: bool
-    number: int = field(default=0)
+
+    @property
+    def aspect(self) -> str:
+        """Width by height: columns as wide as their images make all pictures of a row equally high."""
+        return f"{self.width / self.height:.3f}"
+
+
+class Band(NamedTuple):
+    """A kind of boundary in the picture of a hierarchy: colour (CSS), width in pixels, and what it means."""
+
+    colour: str
+    width: int
+    words: str
+
+
+BANDS = [
+    Band(f"rgb{colour}", width, words.format(limit))
+    for words, (limit, width, colour) in zip(("within the first {} regions", "{}", "{}", "more"), drawing.BANDS, strict=True)
+]
+
+
+def read_pictures(dataset: str, images: Path, truth: Path, scores: Iterable[Path]) -> Iterator[Picture]:
+    """The samples and galleries that the scores stage stored, image by image with the regions of all entries that have it.
+
+    Parameters
+    ----------
+    dataset : str
+        Name.
+    images, truth : Path
+        Folders of the dataset's artefact.
+    scores : iterable of Path
+        Scores folders of its cells.
+    """
+    by_image: dict[str, dict[str, Regions]] = {}
+    samples: set[str] = set()
+    for folder in sorted(scores):
+        for name in ("samples.parquet", "gallery.parquet"):
+            for image_id, regions in iterate_regions([folder / name]):
+                by_image.setdefault(image_id, {})[folder.parent.name] = regions
+                samples |= {image_id} if name == "samples.parquet" else set()
+    source = Images(images)
+    truths = dict(iterate_regions([truth / "regions.parquet"], set(by_image)))
+    for image_id in sorted(by_image, key=lambda i: (i not in samples, i)):  # those of all entries first
+        yield Picture(dataset, image_id, source.pixels(image_id), truths.get(image_id), by_image[image_id], image_id in samples)
 
 
 def draw_picture(target: Path, number: int, picture: Picture) -> Drawn:
-    """Draw one image and all its segmentations into files."""
+    """Draw one image and all its segmentations into files below the site's folder; ``number`` is in their names."""
     folder = Path("pictures") / slug(picture.dataset)
     (target / folder).mkdir(parents=True, exist_ok=True)
     small = drawing.shrunk(picture.pixels, LONGEST)
     height, width = small.shape[:2]
 
-    def save(what: str, image: np.ndarray) -> str:
-        path = folder / f"{number:03d}-{what}.jpg"
+    def save(name: str, image: np.ndarray) -> str:
+        path = folder / f"{number:03d}-{name}.jpg"
         save_jpeg(target / path, image, 84)
         return path.as_posix()
 
-    photo, truth, reference = save("photo", small), None, None
+    photo, truth, reference = Files(save("photo", small)), None, None
     if picture.truth is not None:
         regions = picture.truth.resized(height, width)
         reference = drawing.colour_map(drawing.truth_map(regions))
-        truth = save("truth-flat", drawing.paint(small, reference)), save("truth-lines", drawing.truth_contours(small, regions))
-    entries: dict[str, tuple[str, str]] = {}
+        painted, lines = drawing.paint(small, reference), drawing.truth_contours(small, regions)
+        truth = Files(save("truth-flat", painted), save("truth-lines", lines))
+    entries: dict[str, Files] = {}
     for entry in sorted(picture.regions):
         regions = picture.regions[entry].resized(height, width)
         flat = drawing.colour_map(drawing.flat_cut(regions, N_REGIONS), reference)
         reference = flat if reference is None else reference
-        entries[entry] = (
-            save(f"{slug(entry)}-flat", drawing.paint(small, flat)),
-            save(f"{slug(entry)}-lines", drawing.contours(small, regions)),
-        )
-    return Drawn(picture.image_id, (height, width), photo, truth, entries, picture.sample, number)
+        painted, lines = drawing.paint(small, flat), drawing.contours(small, regions)
+        entries[entry] = Files(save(f"{slug(entry)}-flat", painted), save(f"{slug(entry)}-lines", lines))
+    return Drawn(picture.image_id, height, width, photo, truth, entries, picture.sample)
 
 
-def switch(name: str, images: Sequence[Drawn]) -> Html:
-    """The choice between the two drawings, and what their colours mean."""
-    words = ["within the first {} regions", "{}", "{}", "more"]
-    bands = (
-        f'<i class="swatch" style="border-color:rgb{colour};border-top-width:{width}px"></i>{word.format(limit)}'
-        for word, (limit, width, colour) in zip(words, drawing.BANDS, strict=True)
-    )
-    guide = "ground truth" if any(i.truth for i in images) else "first entry by name"
-    return fill("views.html", name=name, n_regions=N_REGIONS, guide=guide, bands=Html(", ".join(bands)))
-
-
-def samples(images: Sequence[Drawn], rows: Sequence[tuple[str, str, str]], dataset: str, up: str) -> Html:
-    """Photos, ground truth and entries below each other. rows: (entry, title, what to say below it)."""
-    lines = [_row("Photo", "", [(i, (i.photo, "")) for i in images], up, captions=True)]
-    if any(i.truth for i in images):
-        lines.append(_row("Ground truth", "", [(i, i.truth) for i in images], up))
-    for entry, title, below in rows:
-        links = [up + link(dataset, i.image_id, [entry]) if entry in i.entries else None for i in images]
-        lines.append(_row(title, below, [(i, i.entries.get(entry)) for i in images], up, links=links))
-    columns = Html(" ".join(_column(i) for i in images))
-    return fill("pictures.html", switch=switch("samples", images), columns=columns, rows=join(lines))
-
-
-def gallery(dataset: str, entry: str, title: str, chosen: Sequence[tuple[str, float, Drawn]], metric: str, up: str) -> Html:
-    """The images that an entry does best, middling and worst on: photo, ground truth, its regions. chosen: (place, score, image)."""
-    parts = []
-    for place, value, image in chosen:
-        cells = [(f"Photo {image.image_id}", (image.photo, "")), ("Ground truth", image.truth), (title, image.entries[entry])]
-        shown = [(name, pair) for name, pair in cells if pair]
-        figures = [_figure(image, pair, f"{name}, image {image.image_id}", up, caption=name) for name, pair in shown]
-        opened = tag("a", "Open in the explorer", href=up + link(dataset, image.image_id, [entry]))
-        said = Html(f"<b>{escaped(place)}</b> <span>{escaped(metric)} {value:.3f}</span> <span>{opened}</span>")
-        parts.append(Html(f'<div class="gallery-row"><p>{said}</p><div class="triple">{join(figures, "")}</div></div>'))
-    return fill("gallery.html", switch=switch(f"gallery-{slug(dataset)}", [i for _, _, i in chosen]), rows=join(parts))
-
-
-def _row(
-    title: str,
-    below: str,
-    cells: Sequence[tuple[Drawn, tuple[str, str] | None]],
-    up: str,
-    captions: bool = False,
-    links: Sequence[str | None] = (),
-) -> Html:
-    head = tag("h3", Html(f'{escaped(title)}<span class="sub">{escaped(below)}</span>'))
-    parts = [head]
-    for number, (image, paths) in enumerate(cells):
-        if paths is None:
-            parts.append(Html('<figure><div class="none">–</div></figure>'))
-            continue
-        alt = f"{title}, image {image.image_id}"
-        parts.append(_figure(image, paths, alt, up, image.image_id if captions else "", links[number] if links else None))
-    return Html(f'<div class="picture-row">{join(parts, "")}</div>')
-
-
-def _figure(image: Drawn, paths: tuple[str, str], alt: str, up: str, caption: str = "", address: str | None = None) -> Html:
-    height, width = image.size
-    views = f' data-flat="{up}{paths[0]}" data-lines="{up}{paths[1]}"' if paths[1] else ""
-    picture = Html(f'<img src="{up}{paths[0]}"{views} width="{width}" height="{height}" loading="lazy" alt="{escaped(alt)}">')
-    if address:
-        picture = tag("a", picture, href=address)
-    below = tag("figcaption", caption) if caption else ""
-    return Html(f"<figure>{picture}{below}</figure>")
-
-
-def _column(image: Drawn) -> str:
-    """As wide as the image is, so that all pictures of a row are equally high."""
-    share = image.size[1] / image.size[0]
-    return f"minmax(calc(var(--share) * {share:.3f}), {share:.3f}fr)"
-
-
-def as_data(image: Drawn) -> dict[str, Any]:
-    """For the pages that scripts build."""
-    return {"id": image.image_id, "size": list(image.size), "photo": image.photo, "truth": image.truth, "entries": dict(image.entries)}
+def colour_guide(images: Iterable[Drawn]) -> str:
+    """What the colours of some pictures follow, in words."""
+    return "ground truth" if any(image.truth for image in images) else "first entry by name"

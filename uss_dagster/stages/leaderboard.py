@@ -15,6 +15,7 @@ from uss_dagster.planning.entries import sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.report import leaderboard
+from uss_dagster.report.facts import DatasetFacts, EntryFacts, MetricFacts
 from uss_dagster.report.published import published_rows
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.scores import Scores
@@ -71,17 +72,22 @@ class Leaderboard(Cell):
         folders = {f"{entry}/{dataset}": layout.scores(entry, dataset) for entry, dataset in self.scores}
         versions = {name: content_id(folder) for name, folder in folders.items()}
         staging = Staging(layout.private, self.name, [self.to_plain(), versions])
-        entries: dict[str, dict[str, Any]] = {name: {**facts, "versions": {}} for name, facts in self.entries.items()}
-        datasets = {name: dict(facts) for name, facts in self.datasets.items()}
+        segments: dict[str, dict[str, str]] = {name: {} for name in self.entries}
+        truths: dict[str, str] = {}
         scored = 0
         for folder in folders.values():
             manifest = read_manifest(folder)
-            entries[manifest["entry"]]["versions"][manifest["dataset"]] = manifest["segments"][:16]
-            datasets[manifest["dataset"]]["version"] = manifest["truth"][:16]
+            segments[manifest["entry"]][manifest["dataset"]] = manifest["segments"][:16]
+            truths[manifest["dataset"]] = manifest["truth"][:16]
             scored += manifest["counts"]["scored"]
-        frame = leaderboard.build(list(folders.values()), entries, datasets, self.metrics)
-        published = {name: list(published_rows(facts["kind"], self.metrics)) for name, facts in self.datasets.items()}
-        leaderboard.write(frame, staging.folder, published)
+        entries = {name: EntryFacts(**facts, versions=segments[name]) for name, facts in self.entries.items()}
+        datasets = {
+            name: DatasetFacts(**facts, version=truths.get(name, ""), published=published_rows(facts["kind"], self.metrics))
+            for name, facts in self.datasets.items()
+        }
+        metrics = {name: MetricFacts(**facts) for name, facts in self.metrics.items()}
+        frame = leaderboard.build(list(folders.values()), entries, datasets, metrics)
+        leaderboard.write(frame, staging.folder, datasets)
         report = Report(self.name)
         ranked = {f"{entry}/{dataset}" for entry, dataset in zip(frame["entry"], frame["dataset"], strict=True)}
         missing = sorted(folders.keys() - ranked)
@@ -101,12 +107,13 @@ class Leaderboard(Cell):
 
 def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
-    default = registry.params_to_dict(spec.params())
+    default = registry.flat_params(spec.params())
+    changed = {name: value for name, value in registry.flat_params(cell.method.params).items() if value != default[name]}
     return {
         "title": cell.title,
         "method": cell.method.name,
         "backbone": cell.backbone,
-        "params": {name: value for name, value in cell.method.params.items() if value != default[name]},
+        "params": registry.nested_params(changed),
         "supervised": spec.supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
         "reimplementation": spec.reimplementation,
         "paper": spec.paper,

@@ -242,7 +242,7 @@
     const first = board().pictures[0];
     const links = [make("a", { href: me.page }, "Everything about this entry")];
     if (first && first.entries[row.entry]) links.push(make("a", { href: explorer(first.id, [row.entry, ...(other && first.entries[other.entry] ? [other.entry] : [])]) }, other ? "Both in the explorer" : "In the explorer"));
-    parts.push(make("h3", {}, "Reproduce this row"), commandBox(`uss repro ${quoted(`scores@${row.entry}__${state.dataset}`)}`), make("p", { class: "links" }, ...links));
+    parts.push(make("h3", {}, "Reproduce this row"), commandBox(`uss repro ${quoted(`scores/${row.entry}/${state.dataset}`)}`), make("p", { class: "links" }, ...links));
     return make("tr", { class: "detail" }, make("td", { colspan: String(columns()) }, make("div", { class: "explained" }, ...parts)));
   };
   // Narrow windows show costs below the names, in fewer columns.

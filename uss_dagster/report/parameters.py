@@ -1,0 +1,45 @@
+"""The parameters of a method as the pages list them: value, default, and what else each can be."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+
+from uss_dagster import registry
+from uss_dagster.report.facts import Parameter
+
+
+def parameters_of(method: str, params: Mapping[str, object]) -> list[Parameter]:
+    """Every parameter of a method.
+
+    Parameters
+    ----------
+    method : str
+        Name of the plug-in.
+    params : mapping
+        Values that differ from the defaults; those of a section are a mapping of their own.
+    """
+    cls = registry.load("method", method).SPEC.params
+    default = registry.flat_params(cls())
+    values = default | registry.flat_params(params)
+    return [Parameter(name, values[name], default[name], _choices(hint), _kind(hint)) for name, hint in registry.flat_types(cls).items()]
+
+
+def _choices(hint: object) -> list[object]:
+    """All values of a type, if they are few."""
+    if hint is bool:
+        return [False, True]
+    parts = (hint, *typing.get_args(hint))
+    options: list[object] = [option for part in parts if typing.get_origin(part) is typing.Literal for option in typing.get_args(part)]
+    return [*options, None] if options and type(None) in parts else options
+
+
+def _kind(hint: object) -> str:
+    """A type in words that a person who writes a profile knows."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(_kind(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"list of {_kind(typing.get_args(hint)[0])}"
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
+    return names[hint] if isinstance(hint, type) and hint in names else getattr(hint, "__name__", str(hint))
