@@ -21,9 +21,9 @@ quiet_environment()
 
 import numpy as np  # noqa: E402
 
+from uss_dagster.pixels import bilinear, nearest  # noqa: E402
 from uss_dagster.refine._lanes import thread_count  # noqa: E402
 from uss_dagster.refine.crf import dense_crf  # noqa: E402
-from uss_dagster.refine.upsampling import bilinear, nearest  # noqa: E402
 
 
 def picture(path: Path | None, height: int, width: int) -> np.ndarray:

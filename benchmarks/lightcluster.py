@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from uss_dagster.runtime import quiet_environment
 
@@ -38,8 +38,6 @@ from uss_dagster.metrics import semantic  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
 from uss_dagster.regions import ClassTree, Regions  # noqa: E402
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND  # noqa: E402
-
-Level = Literal["consistency", "dataset", "category", "image"]
 
 
 @dataclass(frozen=True)
@@ -101,29 +99,39 @@ def load(backbone: str, parameters: dict[str, Any], images: int, voc: bool) -> P
     return Pictures(samples, truths, int(np.count_nonzero(np.asarray(tree.kind) == FOREGROUND)))
 
 
+def changed(params: Params, **values: object) -> Params:
+    """Other parameters, by dotted names with ``__`` in the place of the dot."""
+    flat = registry.flat_params(params) | {name.replace("__", "."): value for name, value in values.items()}
+    return registry.build_params(Params, registry.nested_params(flat), "lightcluster")
+
+
 def settings(base: Params) -> Iterator[tuple[str, str, Params]]:
     """(part of the table, name of the row, parameters)."""
-    level: Level
-    for level in ("image", "category", "dataset", "consistency"):
-        yield "levels", f"{level} level alone" if level != "consistency" else "consistency of the three", replace(base, mask_from=level)
-    yield "levels", "consistency, voted once more", replace(base, iterate=1)
-    for level in ("image", "category", "dataset", "consistency"):
-        yield "categories", f"at least 20 images, {level}", replace(base, mask_from=level, min_group_images=20)
-    yield "categories", "at least 20 images, consistency, voted once more", replace(base, iterate=1, min_group_images=20)
+    levels = ("image", "category", "dataset", "consistency")
+    for level in levels:
+        name = f"{level} level alone" if level != "consistency" else "consistency of the three"
+        yield "levels", name, changed(base, agreement__mask_from=level)
+    yield "levels", "consistency, voted once more", changed(base, agreement__iterate=1)
+    twenty = changed(base, categories__min_images=20)
+    for level in levels:
+        yield "categories", f"at least 20 images, {level}", changed(twenty, agreement__mask_from=level)
+    yield "categories", "at least 20 images, consistency, voted once more", changed(twenty, agreement__iterate=1)
     for k in (2, 3, 4):
-        for level in ("category", "dataset", "consistency"):
-            yield "clusters", f"K = {k}, {level}", replace(base, k_dataset=k, k_category=k, mask_from=level)
+        clusters = changed(base, clusters__k_dataset=k, clusters__k_category=k)
+        for level in levels[1:]:
+            yield "clusters", f"K = {k}, {level}", changed(clusters, agreement__mask_from=level)
     for facet in ("keys", "tokens"):
-        yield "facets", f"masks from {facet}, classes from class tokens", replace(base, facet=facet)
-        yield "facets", f"masks and classes from {facet} of patches", replace(base, facet=facet, classes_from="patch_tokens")
+        from_facet = changed(base, patches__facet=facet)
+        yield "facets", f"masks from {facet}, classes from class tokens", from_facet
+        yield "facets", f"masks and classes from {facet} of patches", changed(from_facet, classes__source="patch_tokens")
     for rule in ("border", "cls_attn", "both"):
-        yield "rules", f"foreground by {rule}", replace(base, foreground=rule)
-    yield "rules", "vote image by image", replace(base, fg_vote="per_image")
-    yield "rules", "one object an image", replace(base, regions="whole")
-    yield "rules", "spectral classes", replace(base, class_clustering="spectral")
-    yield "rules", "mask in place of likeness", replace(base, unary="mask")
+        yield "rules", f"foreground by {rule}", changed(base, foreground__rule=rule)
+    yield "rules", "vote image by image", changed(base, foreground__vote="per_image")
+    yield "rules", "one object an image", changed(base, objects__regions="whole")
+    yield "rules", "spectral classes", changed(base, classes__clustering="spectral")
+    yield "rules", "mask in place of likeness", changed(base, mask__unary="mask")
     for refine in ("none", "pamr", "crf"):
-        yield "refinement", refine, replace(base, refine=refine)
+        yield "refinement", refine, changed(base, mask__refine=refine)
 
 
 def run(pictures: Pictures, params: Params) -> tuple[dict[str, float], Counter[str]]:
@@ -194,12 +202,14 @@ def main() -> None:
 
     begun = time.perf_counter()
     pictures = load(asked.backbone, asked.parameters, asked.voc or asked.images, bool(asked.voc))
-    base = Params(classes=pictures.classes, min_group_images=asked.min_group, refine="none", crop=asked.crop)
+    base = changed(
+        Params(), classes__count=pictures.classes, categories__min_images=asked.min_group, mask__refine="none", objects__crop=asked.crop
+    )
     known: dict[tuple[Params, int], Any] = {}
     where = "VOC 2012 val" if asked.voc else "scenes"
     print(f"{len(pictures.samples)} images of {where}, backbone {asked.backbone}, {pictures.classes} object classes, {asked.seeds} seeds;")
     print(
-        f"not refined unless said; groups of fewer than {base.min_group_images} images are merged, crops of {base.crop} pixels. In percent.\n"
+        f"not refined unless said; groups of fewer than {base.categories.min_images} images are merged, crops of {base.objects.crop} pixels. In percent.\n"
     )
     for part in asked.only.split(","):
         rows = [(name, params) for group, name, params in settings(base) if group == part]

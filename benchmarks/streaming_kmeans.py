@@ -160,8 +160,9 @@ def method(folder: Path, images: int) -> None:
     from collections import Counter
 
     from uss_dagster.methods import lightcluster
+    from uss_dagster.registry import build_params
 
-    params = lightcluster.Params(refine="none")
+    params = build_params(lightcluster.Params, {"mask": {"refine": "none"}}, "lightcluster")
     lightcluster.fit(MadeUp(folder, 8), params)  # compiled loops are loaded once a process
     samples = MadeUp(folder, images)
     marks = [time.process_time()]

@@ -99,7 +99,7 @@ class Pools:
 
         encoder = Encoder.of("patches", {"facets": ["keys", "tokens"]})
         method = registry.load("method", "unsam")
-        params = registry.build_params(method.SPEC.params, {"trees": 3, "most_leaves": 400, "most": 400}, "unsam")
+        params = registry.build_params(method.SPEC.params, {"leaves": {"trees": 3, "most": 400}, "pool": {"most": 400}}, "unsam")
         for scene in self.scenes.values():
             path = self.folder / f"{scene.image_id}.parquet"
             if not path.exists():

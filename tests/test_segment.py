@@ -205,7 +205,10 @@ WRONG = {
         ["a.png", "-m", "slic_merge", "--param", "superpixels=many"],
         "method 'slic_merge': parameter 'superpixels' is 'many', expected int.",
     ),
-    "impossible value": (["a.png", "-m", "slic_merge", "--param", "superpixels=0"], "slic_merge: 0 superpixels"),
+    "impossible value": (
+        ["a.png", "-m", "slic_merge", "--param", "superpixels=0"],
+        "method 'slic_merge': superpixels is 0, expected 1 or more.",
+    ),
     "no equals sign": (["a.png", "--param", "superpixels"], "a parameter is written name=value, got 'superpixels'."),
     "backbone parameter": (
         ["a.png", "-m", "slic_merge", "--backbone-param", "strid=2"],

@@ -25,6 +25,14 @@ class UsageError(UssError):
     exit_code = 64
 
 
+class ParameterError(UsageError):
+    """A parameter that does not exist, or a value that one cannot take. path: names of its sections and its own; empty where unknown."""
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class BadData(UssError):
     """Something read or produced breaks its contract."""
 
@@ -56,6 +64,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Known: {', '.join(known)}." if known else " None are known."
+
+
+def check_choice(what: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of the known ones; ``what`` says what it is, as in "graph"."""
+    known = tuple(known)
+    if value not in known:
+        raise UsageError(f"Unknown {what} '{value}'.{did_you_mean(str(value), known)}")
 
 
 def from_os_error(error: OSError) -> UssError | None:

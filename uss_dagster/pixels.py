@@ -66,6 +66,23 @@ def to_lab(image: np.ndarray) -> np.ndarray:
     return rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
 
 
+def numbered_by_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number distinct values 0.. by where they first stand in the flat array.
+
+    Returns
+    -------
+    numbers : ndarray of int64
+        Number of each value, in the shape of ``values``.
+    first : ndarray of int64
+        Flat index of the first entry of each number, ascending.
+    """
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[inverse.reshape(values.shape)], first[order]
+
+
 Taps = list[tuple[np.ndarray, np.ndarray]]
 """For each tap of an interpolation along one axis, the cell of each pixel, int64 (size,), and its weight, float64 (size,)."""
 
@@ -79,3 +96,25 @@ def linear_taps(size: int, cells: int) -> Taps:
     place = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     low = np.floor(place).astype(np.int64)
     return [(low, 1 - (place - low)), (np.minimum(low + 1, cells - 1), place - low)]
+
+
+def interpolate(maps: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
+    """Separable weighted sums of the cells of maps (..., h, w), in their precision; integers are interpolated in float64."""
+    kind = maps.dtype if np.issubdtype(maps.dtype, np.floating) else np.float64
+    tall = sum(maps[..., cell, :] * weight.astype(kind)[:, None] for cell, weight in rows)
+    return np.asarray(sum(tall[..., cell] * weight.astype(kind) for cell, weight in columns))
+
+
+def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps (..., h, w) at (..., height, width); see ``linear_taps`` and ``interpolate``."""
+    return interpolate(maps, linear_taps(height, maps.shape[-2]), linear_taps(width, maps.shape[-1]))
+
+
+def nearest_cells(size: int, cells: int) -> np.ndarray:
+    """The cell that the centre of each of ``size`` pixels lies in, int64 (size,)."""
+    return ((np.arange(size) + 0.5) * cells / size).astype(np.int64)
+
+
+def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A label map (h, w) at (height, width), each pixel with the label of the cell that its centre lies in; also to a smaller size."""
+    return np.asarray(labels[nearest_cells(height, labels.shape[0])[:, None], nearest_cells(width, labels.shape[1])])

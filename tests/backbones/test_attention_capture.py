@@ -241,7 +241,7 @@ def test_output_is_the_same_to_the_last_bit(unet: Any) -> None:
 def test_processors_are_back_whatever_happens(unet: Any) -> None:
     from diffusers.models.attention_processor import AttnProcessor
 
-    from uss_dagster.backbones.unet.attention_capture import Recorder, self_attention_layers, watching
+    from uss_dagster.backbones.unet.attention_capture import Recorder, observed, self_attention_layers
 
     special = AttnProcessor()
     layer = self_attention_layers(unet)[2]
@@ -254,10 +254,10 @@ def test_processors_are_back_whatever_happens(unet: Any) -> None:
         def fail(attn: Any, hidden: Any, output: Any) -> None:
             raise RuntimeError("in the middle of a pass")
 
-        with watching(unet, fail):
+        with observed(unet, fail):
             assert unet.attn_processors != before
         assert unet.attn_processors == before
-        with pytest.raises(RuntimeError, match="in the middle"), watching(unet, fail):
+        with pytest.raises(RuntimeError, match="in the middle"), observed(unet, fail):
             run(unet)
         assert unet.attn_processors == before
 
@@ -275,7 +275,7 @@ def test_processors_are_back_whatever_happens(unet: Any) -> None:
         default_of_last = last.get_processor()
         last.set_processor = refuse
         try:
-            with pytest.raises(RuntimeError, match="no other"), watching(unet, fail):
+            with pytest.raises(RuntimeError, match="no other"), observed(unet, fail):
                 pass
         finally:
             del last.set_processor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uss_dagster.graphs.region_graph import region_graph, region_means, upsample
+from uss_dagster.graphs.region_graph import region_graph, region_means
+from uss_dagster.pixels import bilinear
 
 
 def pixel_pairs(labels: np.ndarray, strength: np.ndarray) -> dict[tuple[int, int], list[float]]:
@@ -42,7 +43,7 @@ def test_region_means_are_means_of_the_upsampled_grid(grid: tuple[int, int]) -> 
     rng = np.random.default_rng(0)
     labels = np.arange(12 * 17).reshape(12, 17) % 6
     features = rng.normal(size=(*grid, 3))
-    full = np.stack([upsample(features[..., c], 12, 17) for c in range(3)], axis=-1)
+    full = np.stack([bilinear(features[..., c], 12, 17) for c in range(3)], axis=-1)
     expected = [full[labels == i].mean(axis=0) for i in range(6)]
     np.testing.assert_allclose(region_means(labels, 6, features), expected, atol=1e-12)
 
@@ -53,4 +54,4 @@ def test_upsample_aligns_cell_centres(size: tuple[int, int]) -> None:
     y, x = ((np.arange(n) + 0.5) / n for n in size)
     rows = np.stack([np.interp(y * 5 - 0.5, np.arange(5), column) for column in grid.T], axis=1)
     expected = np.stack([np.interp(x * 7 - 0.5, np.arange(7), row) for row in rows])
-    np.testing.assert_allclose(upsample(grid, *size), expected, atol=1e-12)
+    np.testing.assert_allclose(bilinear(grid, *size), expected, atol=1e-12)

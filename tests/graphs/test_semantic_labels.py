@@ -74,7 +74,7 @@ def test_the_flat_map_is_the_cut(seed: int, level: float | None) -> None:
     assert atom[regions.atoms].tolist() == flat.tolist()
 
 
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=4), st.floats(0.5, 14))
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=4), st.floats(0.5, 14).map(lambda value: round(value, 3)))
 @settings(max_examples=60, deadline=None)
 def test_the_chosen_level_is_the_best_of_all(chosen: list[int], wanted: float) -> None:
     trees = [tree(seed) for seed in chosen]

@@ -1,4 +1,4 @@
-"""The watershed against scikit-image's minima and a plain heap, and what its leaves promise."""
+"""The watershed against the definition of minima and a plain heap, and what its leaves promise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uss_dagster.graphs._watershed_kernel import flood, regional_minima
+from uss_dagster.graphs._watershed_kernel import flood
 from uss_dagster.graphs.superpixels import connected_parts
-from uss_dagster.graphs.watershed import LEVELS, colour_leaves, contour_leaves, watershed
+from uss_dagster.graphs.watershed import LEVELS, colour_leaves, contour_leaves, regional_minima, watershed
 
 
 def random_levels(seed: int, height: int, width: int, highest: int) -> np.ndarray:
@@ -34,20 +34,47 @@ def flooded_by_heap(levels: np.ndarray, markers: np.ndarray) -> np.ndarray:
     return labels
 
 
+def minima_by_search(levels: np.ndarray) -> np.ndarray:
+    """Markers by their definition: plateaus without a lower neighbour, one marker for each 4-connected part."""
+    height, width = levels.shape
+
+    def part(start: tuple[int, int], steps: list[tuple[int, int]], inside: np.ndarray) -> set[tuple[int, int]]:
+        part, stack = {start}, [start]
+        while stack:
+            y, x = stack.pop()
+            for v, u in ((y + dy, x + dx) for dy, dx in steps):
+                if 0 <= v < height and 0 <= u < width and inside[v, u] and (v, u) not in part:
+                    part.add((v, u))
+                    stack.append((v, u))
+        return part
+
+    eight = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    padded = np.pad(levels, 1, constant_values=levels.max() + 1)
+    lowest = np.ones(levels.shape, bool)
+    for pixel in np.ndindex(levels.shape):
+        plateau = part(pixel, eight, levels == levels[pixel])
+        lowest[pixel] = all(padded[y : y + 3, x : x + 3].min() >= levels[pixel] for y, x in plateau)
+    markers = np.zeros(levels.shape, np.int32)
+    for pixel in np.ndindex(levels.shape):
+        if lowest[pixel] and not markers[pixel]:
+            markers[tuple(np.array(sorted(part(pixel, [(-1, 0), (0, -1), (0, 1), (1, 0)], lowest))).T)] = markers.max() + 1
+    return markers
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**20), st.integers(1, 10), st.integers(1, 10), st.sampled_from([0, 1, 3, 40]))
+def test_minima_are_plateaus_without_a_lower_neighbour(seed: int, height: int, width: int, highest: int) -> None:
+    levels = random_levels(seed, height, width, highest)
+    markers = regional_minima(levels)
+    assert markers.dtype == np.int32
+    np.testing.assert_array_equal(markers, minima_by_search(levels))
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**20), st.integers(1, 24), st.integers(1, 24), st.sampled_from([0, 1, 3, 40]))
-def test_minima_and_flooding(seed: int, height: int, width: int, highest: int) -> None:
-    from skimage.measure import label
-    from skimage.morphology import local_minima
-
+def test_flooding(seed: int, height: int, width: int, highest: int) -> None:
     levels = random_levels(seed, height, width, highest)
-    markers, number = regional_minima(levels)
-    lowest = local_minima(levels, connectivity=2, allow_borders=True)
-    if not lowest.any():  # scikit-image: a constant image has no minimum; here it is one
-        lowest[:] = True
-    expected = label(lowest, connectivity=1)
-    np.testing.assert_array_equal(markers, expected)
-    assert number == expected.max()
+    markers = regional_minima(levels)
     flooded = markers.copy()
     flood(levels, flooded, highest)
     np.testing.assert_array_equal(flooded, flooded_by_heap(levels, markers))

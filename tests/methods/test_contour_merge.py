@@ -16,6 +16,7 @@ from uss_dagster.methods import contour_merge
 from uss_dagster.metrics import covering
 from uss_dagster.metrics.base import Accumulator, Truth
 from uss_dagster.metrics.covering import tree_covering
+from uss_dagster.pixels import shrink_long_side
 from uss_dagster.regions import ClassTree, Regions
 
 PRESETS = tuple(contour_merge.PRESETS)
@@ -68,8 +69,8 @@ def test_a_large_image_is_reduced_and_keeps_its_edges() -> None:
     assert len(regions) < 2 * 600
     truth = Truth("classes", Regions.from_label_map(labels, use_labels=True), ClassTree.from_nested(dict.fromkeys("abcd", "foreground")))
     assert tree_covering(truth, regions).iou.min() > 0.95
-    assert contour_merge.reduced(image, 480).shape == (360, 480, 3)
-    assert contour_merge.reduced(image[:640, :640], 480).shape == (640, 640, 3), "up to 4/3 of long_side nothing changes"
+    assert shrink_long_side(image, 480).shape == (360, 480, 3)
+    assert shrink_long_side(image[:640, :640], 480).shape == (640, 640, 3), "up to 4/3 of long_side nothing changes"
 
 
 @pytest.mark.parametrize(("reduced", "full"), [((7, 10), (7, 10)), ((6, 8), (61, 80)), ((1, 1), (1, 1)), ((48, 64), (480, 641))])
@@ -140,9 +141,9 @@ def test_same_bytes_on_any_number_of_threads() -> None:
         ({"preset": "r2"}, "preset"),
         ({"colour_radii": (3, 6)}, "equally many"),
         ({"colour_radii": (), "texture_radii": ()}, "1 or more"),
-        ({"orientations": 0}, "0 orientations"),
-        ({"textons": 300}, "300 textons"),
-        ({"most_leaves": 0}, "most_leaves 0"),
+        ({"orientations": 0}, "orientations is 0"),
+        ({"textons": 300}, "textons is 300"),
+        ({"most_leaves": 0}, "most_leaves is 0"),
     ],
 )
 def test_bad_parameters_are_refused(values: dict[str, object], words: str) -> None:
@@ -152,8 +153,8 @@ def test_bad_parameters_are_refused(values: dict[str, object], words: str) -> No
 
 def test_a_preset_gives_way_to_what_is_given() -> None:
     params = registry.build_params(contour_merge.Params, {"preset": "r0_fast", "orientations": 6}, "contour_merge")
-    assert params.of_preset("orientations") == 6
-    assert params.of_preset("colour_radii") == (3.0, 12.0)
+    assert params.cues.orientations == 6
+    assert params.cues.colour_radii == (3.0, 12.0)
 
 
 def test_images_of_another_kind_are_refused() -> None:

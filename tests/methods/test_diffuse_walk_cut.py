@@ -137,7 +137,7 @@ def test_every_way_to_pixels(upsample):
 
 def test_one_hot_upsampling_is_the_argmax_of_bilinear_maps():
     from uss_dagster.methods.diffuse_walk_cut import _to_pixels
-    from uss_dagster.refine.upsampling import bilinear
+    from uss_dagster.pixels import bilinear
 
     labels = np.random.default_rng(0).integers(0, 5, (6, 9)).astype(np.int32)
     maps = bilinear((labels == np.arange(5)[:, None, None]).astype(np.float64), 41, 50)
@@ -288,15 +288,15 @@ def test_bad_input_is_refused_in_one_sentence():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"k": 0}, "k 0"),
-        ({"grid": 100}, "grid 100"),
-        ({"alpha": 0.0}, "alpha 0"),
+        ({"k": 0}, "k is 0"),
+        ({"grid": 100}, "grid is 100"),
+        ({"alpha": 0.0}, "alpha is 0"),
         ({"tau": 1.5}, "tau is 1.5"),
         ({"tau": 0.9, "most": 0.8}, "0 to 0.8"),
         ({"tau": "gapp"}, "tau"),
         ({"graph": "cosine"}, "graph"),
-        ({"min_share": 1.0}, "min_share 1"),
-        ({"most": 1.2}, "most 1.2"),
+        ({"min_share": 1.0}, "min_share is 1"),
+        ({"most": 1.2}, "most is 1.2"),
     ],
 )
 def test_parameters_are_checked(values, words):

@@ -231,7 +231,8 @@ def test_bad_tokens_are_refused() -> None:
 
 def test_parameters_are_checked() -> None:
     for bad in ({"kover": 0}, {"max_kways": 1}, {"levels": -1}, {"min_points": 0}, {"sigma": 0.0}, {"temperature": -1.0}):
-        with pytest.raises(UsageError, match="hierarchy_agnostic"):
+        ((name, value),) = bad.items()
+        with pytest.raises(UsageError, match=f"^{name} is {value}, expected "):
             Params(**bad)
 
 

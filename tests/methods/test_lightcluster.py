@@ -20,16 +20,36 @@ from uss_dagster import registry
 from uss_dagster.backbones.base import Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.graphs.streaming_kmeans import RowFile
+from uss_dagster.methods import _lightcluster_masks as masks
 from uss_dagster.methods import comus_lite, lightcluster, lightcluster_oracle, token_kmeans
-from uss_dagster.methods._objects import ObjectRule, crop_of, fit_classes, object_masks, spectral_classes
+from uss_dagster.methods._lightcluster_masks import consistency, denoised, image_foreground, pixel_mask, pooled_vote, soft_mask
+from uss_dagster.methods._lightcluster_params import Agreement
+from uss_dagster.methods._objects import ClassRule, ObjectRule, cluster_vectors, crop_of, object_masks, spectral_classes
 from uss_dagster.methods._points import drawn, unit_grid
-from uss_dagster.methods.lightcluster import Params, consistency, denoised, merge_small, pixel_mask, pooled_vote, soft_mask
+from uss_dagster.methods.lightcluster import Params, merge_small
 from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth
 from uss_dagster.regions import ClassTree, Regions
 
 COLOURS = np.array([[200, 40, 40], [40, 190, 60], [50, 60, 210]], np.uint8)
-PLAIN = Params(refine="none", classes=3, groups=1, min_group_images=1, min_patches=2, crop=16)
+PLAIN = registry.build_params(
+    Params,
+    {
+        "mask": {"refine": "none"},
+        "classes": {"count": 3},
+        "categories": {"count": 1, "min_images": 1},
+        "agreement": {"min_patches": 2},
+        "objects": {"crop": 16},
+    },
+    "lightcluster",
+)
+
+
+def changed(params: Params, **values: object) -> Params:
+    """Other parameters, by dotted names with ``__`` in the place of the dot."""
+    flat = registry.flat_params(params) | {name.replace("__", "."): value for name, value in values.items()}
+    return registry.build_params(Params, registry.nested_params(flat), "lightcluster")
 
 
 def encode(pictures: list[np.ndarray]) -> list[Features]:
@@ -81,13 +101,21 @@ def truth_of(sample: Sample, kind: int, classes: ClassTree) -> Truth:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"pca": 4}, {"fg_vote": "per_image"}, {"iterate": 1}, {"class_clustering": "spectral"}, {"mirror": True}]
+    "values",
+    [
+        {},
+        {"patches__pca": 4},
+        {"foreground__vote": "per_image"},
+        {"agreement__iterate": 1},
+        {"classes__clustering": "spectral"},
+        {"objects__mirror": True},
+    ],
 )
-def test_objects_and_classes_of_made_up_keys_are_found(changed: dict[str, object]) -> None:
+def test_objects_and_classes_of_made_up_keys_are_found(values: dict[str, object]) -> None:
     samples = dataset()
     classes = ClassTree.from_nested({"red": "foreground", "green": "foreground", "blue": "foreground", "ground": "background"})
     meter = semantic.accumulator()
-    for number, (sample, regions) in enumerate(zip(samples, run(samples, replace(PLAIN, **changed)), strict=True)):
+    for number, (sample, regions) in enumerate(zip(samples, run(samples, changed(PLAIN, **values)), strict=True)):
         found, wanted = mask_of(regions), object_of(sample)
         assert (found & wanted).sum() / (found | wanted).sum() > 0.95
         assert set(regions.source) == {"agree"}
@@ -104,23 +132,23 @@ def test_objects_and_classes_of_made_up_keys_are_found(changed: dict[str, object
 @pytest.mark.parametrize("level", ["dataset", "category", "image"])
 def test_each_level_alone(level: str) -> None:
     samples = dataset(4)
-    for sample, regions in zip(samples, run(samples, replace(PLAIN, mask_from=level)), strict=True):  # type: ignore[arg-type]
+    for sample, regions in zip(samples, run(samples, changed(PLAIN, agreement__mask_from=level)), strict=True):
         assert (mask_of(regions) != object_of(sample)).mean() < 0.03
         assert set(regions.source) == {f"{level} level"}
 
 
 def test_a_few_images_that_are_wrong_about_themselves_do_not_flip_a_cluster() -> None:
     samples = [picture(number, number % 3, invert=number in (1, 5)) for number in range(8)]
-    params = replace(PLAIN, foreground="cls_attn")
-    own = run(samples, replace(params, mask_from="image"))
+    params = changed(PLAIN, foreground__rule="cls_attn")
+    own = run(samples, changed(params, agreement__mask_from="image"))
     assert (mask_of(own[1]) != object_of(samples[1])).mean() > 0.9
-    for sample, regions in zip(samples, run(samples, replace(params, mask_from="dataset")), strict=True):
+    for sample, regions in zip(samples, run(samples, changed(params, agreement__mask_from="dataset")), strict=True):
         assert (mask_of(regions) != object_of(sample)).mean() < 0.03
 
 
 def test_parts_come_from_patches_of_the_foreground() -> None:
     samples = dataset(4)
-    state = lightcluster.fit(samples, params := replace(PLAIN, classes_from="patch_tokens", classes=2))
+    state = lightcluster.fit(samples, params := changed(PLAIN, classes__source="patch_tokens", classes__count=2))
     assert state.parts is not None
     assert len(state.parts) == 2
     for sample in samples:
@@ -207,14 +235,14 @@ NONE = np.zeros_like(RING)
 def test_branches_of_the_agreement(
     dataset_mask: np.ndarray, category: np.ndarray, image: np.ndarray, weak: bool, expected: np.ndarray, branch: str
 ) -> None:
-    found, taken = consistency(dataset_mask, category, image, weak, Params())
+    found, taken = consistency(dataset_mask, category, image, weak, Agreement())
     assert taken == branch
     assert found.tolist() == expected.tolist()
 
 
 def test_what_denoising_leaves_nothing_of_falls_back_to_the_largest_part() -> None:
     two = grid("##......", "##......", "........", "#.......", "........")
-    found, branch = consistency(two, two, two, False, Params(min_patches=5))
+    found, branch = consistency(two, two, two, False, Agreement(min_patches=5))
     assert branch == "largest"
     assert found.tolist() == grid("##......", "##......", "........", "........", "........").tolist()
 
@@ -224,10 +252,10 @@ def test_denoising_removes_islands_that_the_image_itself_does_not_know() -> None
     image = grid("#####....", "#####....", "....#....", ".........", ".........", "#......##")
     wanted = grid("#####....", "#####....", "#####....", ".........", "#####....", "#####....")
     # the upper right four are unknown to the image, the dot is too small, the lower right three are two thirds in it but too small
-    assert denoised(mask, image, Params()).tolist() == wanted.tolist()
-    assert denoised(mask, image, Params(min_patches=2))[5, 6:].all()
+    assert denoised(mask, image, Agreement()).tolist() == wanted.tolist()
+    assert denoised(mask, image, Agreement(min_patches=2))[5, 6:].all()
     # an island that is most of the mask stays whatever the image says
-    assert denoised(RIGHT, NONE, Params()).tolist() == RIGHT.tolist()
+    assert denoised(RIGHT, NONE, Agreement()).tolist() == RIGHT.tolist()
 
 
 def test_small_groups_join_the_nearest() -> None:
@@ -243,23 +271,24 @@ def test_the_image_is_judged_by_its_border_where_border_and_attention_disagree()
     units, _ = unit_grid(sample, "keys")
     own = object_of(sample)[::4, ::4]
     for rule, expected in (("both", own), ("border", own), ("cls_attn", ~own)):
-        mask, weak = lightcluster.image_foreground(units, sample.features["cls_attention"], replace(PLAIN, foreground=rule))  # type: ignore[arg-type]
+        foreground = replace(PLAIN.foreground, rule=rule)  # type: ignore[arg-type]
+        mask, weak = image_foreground(units, sample.features["cls_attention"], PLAIN.clusters, foreground)
         assert mask.tolist() == expected.tolist()
         assert not weak
     tiny = picture(0, 0, noise=0.01, box=(slice(5, 6), slice(5, 6)))
-    assert lightcluster.image_foreground(unit_grid(tiny, "keys")[0], tiny.features["cls_attention"], PLAIN)[1]
+    assert image_foreground(unit_grid(tiny, "keys")[0], tiny.features["cls_attention"], PLAIN.clusters, PLAIN.foreground)[1]
 
 
 def test_a_refinement_that_changes_the_area_out_of_all_proportion_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = picture(0, 0)
     units, own = unit_grid(sample, "keys")[0], object_of(sample)[::4, ::4]
-    plain = pixel_mask(units, own, sample.image, PLAIN)
-    with_crf = replace(PLAIN, refine="crf")
+    plain = pixel_mask(units, own, sample.image, PLAIN.mask)
+    with_crf = replace(PLAIN.mask, refine="crf")
     assert pixel_mask(units, own, sample.image, with_crf).tolist() == object_of(sample).tolist()
     for share, used in ((0.0, False), (0.05, False), (0.5, True), (1.0, False)):
         made_up = np.zeros(own.shape, bool).repeat(4, 0).repeat(4, 1)
         made_up.ravel()[: int(share * made_up.size if share in (0, 1) else share * plain.sum())] = True
-        monkeypatch.setattr(lightcluster, "dense_crf", lambda both, image, iterations, m=made_up: np.stack([~m, m]).astype(np.float32))
+        monkeypatch.setattr(masks, "dense_crf", lambda both, image, iterations, m=made_up: np.stack([~m, m]).astype(np.float32))
         assert pixel_mask(units, own, sample.image, with_crf).tolist() == (made_up if used else plain).tolist()
     for mask in (np.zeros_like(own), np.ones_like(own)):
         assert pixel_mask(units, mask, sample.image, with_crf).all() == mask.all()
@@ -357,22 +386,23 @@ def test_a_dataset_of_weak_images_has_no_foreground() -> None:
 
 def test_fewer_regions_than_classes_and_a_category_of_three_images() -> None:
     samples = [picture(number, 0 if number < 3 else 1) for number in range(9)]
-    params = replace(PLAIN, classes=50, groups=2, min_group_images=3)
+    params = changed(PLAIN, classes__count=50, categories__count=2, categories__min_images=3)
     state = lightcluster.fit(samples, params)
     assert len(state.category) == 2
     assert len({state.groups.of(sample) for sample in samples}) == 2
     labels = [int(lightcluster.segment(sample, params, state).label.max()) for sample in samples]
     assert 0 <= min(labels) <= max(labels) < 9
-    assert len(lightcluster.fit(samples, replace(params, min_group_images=4)).category) == 1
-    assert fit_classes(lightcluster.RowFile(), 5) is None
+    assert len(lightcluster.fit(samples, changed(params, categories__min_images=4)).category) == 1
+    assert cluster_vectors(RowFile(), ClassRule(5)) is None
 
 
 def test_wrong_parameters_are_refused() -> None:
-    for values, said in (({"k_image": 0}, "'k_image' is 0"), ({"agree_iou": 2.0}, "'agree_iou' is 2.0"), ({"crop": 2}, "crops of 2")):
-        with pytest.raises(UsageError, match=said):
-            Params(**values)  # type: ignore[arg-type]
+    for name, value in (("clusters.k_image", 0), ("agreement.agree_iou", 2.0), ("objects.crop", 2)):
+        with pytest.raises(UsageError, match=f"^lightcluster: {name} is {value}, expected ") as caught:
+            registry.build_params(Params, registry.nested_params({name: value}), "lightcluster")
+        assert caught.value.path == tuple(name.split("."))
     with pytest.raises(UsageError, match="which is not unsupervised"):
-        lightcluster.fit(dataset(2), Params(category_source="oracle"))
+        lightcluster.fit(dataset(2), changed(PLAIN, categories__source="oracle"))
     with pytest.raises(UsageError, match="class tokens of their pictures"):
         lightcluster.fit([replace(sample, encode=None) for sample in dataset(3)], PLAIN)
 
@@ -383,8 +413,8 @@ def test_wrong_parameters_are_refused() -> None:
 def test_the_oracle_is_marked_and_groups_by_the_file(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("image_id,category\n" + "".join(f"image{n:03d},{'cat' if n < 3 else 'car'}\n" for n in range(9)), encoding="utf-8")
-    settings_of = {name: getattr(PLAIN, name) for name in ("refine", "classes", "min_patches", "crop")}
-    params = lightcluster_oracle.Params(image_labels=str(path), **settings_of)
+    sections = {name: getattr(PLAIN, name) for name in ("mask", "classes", "agreement", "objects")}
+    params = lightcluster_oracle.Params(image_labels=str(path), **sections)
     samples = dataset()
     state = lightcluster_oracle.fit(samples, params)
     assert lightcluster_oracle.SPEC.supervised
@@ -404,6 +434,10 @@ def test_the_oracle_is_marked_and_groups_by_the_file(tmp_path: Path) -> None:
         lightcluster_oracle.read_categories(path)
     with pytest.raises(UsageError, match="Without labels"):
         lightcluster_oracle.fit(samples, lightcluster_oracle.Params())
+    with pytest.raises(UsageError, match=r"categories.source is 'cls_kmeans', expected 'oracle'"):
+        lightcluster_oracle.Params(categories=PLAIN.categories)
+    kept = registry.build_params(lightcluster_oracle.Params, {"categories": {"count": 2}}, "lightcluster_oracle").categories
+    assert (kept.source, kept.count) == ("oracle", 2)
 
 
 @pytest.mark.parametrize("changed", [{}, {"pca": 4}, {"refine": "guided"}])

@@ -13,6 +13,7 @@ from uss_dagster.backbones.base import Encoder
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.methods import _unsam_leaves, _unsam_patches, student, unsam
+from uss_dagster.methods._unsam_params import Pool
 from uss_dagster.regions import Regions
 
 
@@ -91,10 +92,9 @@ def test_unsam_divided_by_a_student(graph, monkeypatch):
         "graph": graph,
         "divide": "student",
         "model": str(small_student()),
-        "trees": 0,
-        "confidence": 0.3,
-        "crop": 64,
-        "min_patches": 1,
+        "leaves": {"trees": 0},
+        "pool": {"confidence": 0.3},
+        "merge": {"crop": 64, "min_patches": 1},
     }
     params = registry.build_params(unsam.Params, values, "unsam")
     state = unsam.fit([sample], params)
@@ -123,7 +123,7 @@ def test_unsam_divided_by_a_student(graph, monkeypatch):
 
 def test_a_student_that_was_never_told_is_asked_for_real():
     image, _ = drawn(3, 72, 96)
-    params = unsam.Params(divide="student", model=str(small_student()), confidence=0.0)
+    params = unsam.Params(divide="student", model=str(small_student()), pool=Pool(confidence=0.0))
     found = unsam.student_masks(image, params)
     assert found.shape == (72, 96)
     assert not found.is_root.any()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from uss_dagster import registry
 from uss_dagster.backbones import patches
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
@@ -18,6 +19,7 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import merge_record
 from uss_dagster.methods import _unsam_patches as on_patches
 from uss_dagster.methods import unsam
+from uss_dagster.methods._unsam_params import Cuts, LeafTrees, Merge, Refinement
 from uss_dagster.methods._unsam_patches import lying_inside, resize_mask
 from uss_dagster.regions import Regions
 
@@ -133,7 +135,7 @@ def test_conquer_composition_is_the_release() -> None:
 @pytest.mark.parametrize("refine", ["none", "guided"])
 def test_patches_find_objects_and_their_parts(refine: Any) -> None:
     image, kind = picture()
-    params = unsam.Params(thetas=(0.95, 0.8, 0.6, 0.4), refine=refine)
+    params = unsam.Params(merge=Merge(thetas=(0.95, 0.8, 0.6, 0.4)), refine=Refinement(refine))
     regions = unsam.segment(deep_sample(image), params)
     check_pool(regions, kind.shape)
     for number in (1, 2, 3):
@@ -158,11 +160,11 @@ def test_large_images_are_also_cut_in_tiles() -> None:
         seen.extend(crop.shape for crop in images)
         return [features["keys"] for features in by_colour(images)]
 
-    found = on_patches.divide(image, encode([image])[0], encode, cells=20)
+    found = on_patches.divide(image, encode([image])[0], encode, Cuts(cells=20))
     assert seen[1:] == [(400, 400, 3)] * 4
     assert found
     seen.clear()
-    on_patches.divide(image, encode([image])[0], encode, cells=20, tiles=False)
+    on_patches.divide(image, encode([image])[0], encode, Cuts(cells=20, tiles=False))
     assert len(seen) == 1
 
 
@@ -186,14 +188,14 @@ def test_fit_calibrates_comparable_tokens_only_and_its_state_is_used() -> None:
     assert state is not None
     assert len(state.thetas) == 6
     check_pool(unsam.segment(deep_sample(), unsam.Params(), state), (96, 128))
-    assert unsam.fit([deep_sample()], unsam.Params(thetas=THETAS)) is None
+    assert unsam.fit([deep_sample()], unsam.Params(merge=Merge(thetas=THETAS))) is None
     assert unsam.fit([deep_sample()], unsam.Params(graph="local")) is None
     image = picture()[0][:32, :32]
     assert unsam.fit([embedded_sample(image)], unsam.Params()) is None
     with pytest.raises(UsageError, match="nothing was fitted"):
         unsam.segment(deep_sample(), unsam.Params())
     with pytest.raises(UsageError, match="without its backbone"):
-        unsam.segment(Sample("drawn", deep_sample().image, deep_sample().features), unsam.Params(thetas=THETAS))
+        unsam.segment(Sample("drawn", deep_sample().image, deep_sample().features), unsam.Params(merge=Merge(thetas=THETAS)))
 
 
 # -- leaves ---------------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ def test_masks_of_a_large_image_have_its_size_and_no_more_memory_than_needed() -
     image = np.repeat(np.repeat(picture()[0], 8, axis=0), 8, axis=1)
     sample = embedded_sample(image)
     tracemalloc.start()
-    regions = unsam.segment(sample, unsam.Params(most_leaves=200, trees=1, depth=2))
+    regions = unsam.segment(sample, unsam.Params(leaves=LeafTrees(most=200, trees=1, depth=2)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert regions.shape == (768, 1024)
@@ -242,7 +244,7 @@ def test_masks_of_a_large_image_have_its_size_and_no_more_memory_than_needed() -
 def test_one_colour_leaves_the_image_alone(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 77, np.uint8)
     for sample in (embedded_sample(image), Sample("plain", image, Features({"keys": np.ones((2, 3, 4))}, "made up", True), by_colour)):
-        regions = unsam.segment(sample, unsam.Params(thetas=THETAS))
+        regions = unsam.segment(sample, unsam.Params(merge=Merge(thetas=THETAS)))
         assert regions.is_root.tolist() == [True]
 
 
@@ -251,26 +253,27 @@ def test_tiny_images_with_some_colour_are_divided_or_not() -> None:
     for shape in ((2, 2), (1, 9), (7, 5)):
         image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         check_pool(unsam.segment(embedded_sample(image), unsam.Params()), shape)
-        check_pool(unsam.segment(embedded_sample(image), unsam.Params(refine="guided")), shape)
+        check_pool(unsam.segment(embedded_sample(image), unsam.Params(refine=Refinement("guided"))), shape)
 
 
 def test_features_without_any_structure_leave_the_image_alone() -> None:
     image = np.random.default_rng(2).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     sample = Sample("noise", image, Features({"keys": np.ones((10, 8, 4))}, "made up", True), by_colour)
-    assert len(unsam.segment(sample, unsam.Params(thetas=THETAS))) == 1
+    assert len(unsam.segment(sample, unsam.Params(merge=Merge(thetas=THETAS)))) == 1
 
 
 def test_refused_parameters_and_features() -> None:
     for wrong, message in (
-        ({"thetas": (0.1, 0.5)}, "each below the one before"),
-        ({"thetas": ()}, "one or more"),
-        ({"clusters": (2.0, 8.0)}, "falling"),
-        ({"rounds": 0}, "rounds is 0"),
-        ({"trees": 99}, "trees 99"),
+        ({"merge": {"thetas": (0.1, 0.5)}}, "merge.thetas is .* each below the one before"),
+        ({"merge": {"thetas": ()}}, "one or more"),
+        ({"merge": {"clusters": (2.0, 8.0)}}, "falling"),
+        ({"cuts": {"rounds": 0}}, "cuts.rounds is 0"),
+        ({"leaves": {"trees": 99}}, "leaves.trees is 99, expected 0 to 6"),
+        ({"divide": "student"}, "a model goes with divide=student"),
     ):
         with pytest.raises(UsageError, match=message):
-            unsam.Params(**wrong)  # type: ignore[arg-type]
+            registry.build_params(unsam.Params, wrong, "unsam")
     image = picture()[0]
     broken = Sample("broken", image, Features({"keys": np.full((4, 4, 2), np.nan)}, "made up", True), by_colour)
     with pytest.raises(BadData, match="no grid of finite features"):
-        unsam.segment(broken, unsam.Params(thetas=THETAS))
+        unsam.segment(broken, unsam.Params(merge=Merge(thetas=THETAS)))

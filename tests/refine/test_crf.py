@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.refine import lattice
 from uss_dagster.refine._lanes import best_label, from_blocks, to_blocks
-from uss_dagster.refine.crf import dense_crf
+from uss_dagster.refine.crf import Crf, dense_crf
 
 
 def scene(height: int, width: int, labels: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,14 +94,14 @@ def test_against_quadratic_mean_field_on_photographs() -> None:
 def test_smoothness_alone_is_exact(std: float, size: tuple[int, int]) -> None:
     """Only taps beyond four deviations are left out."""
     image, p = scene(*size, 5, 10, seed=1)
-    ours = dense_crf(p, image, gauss_std=std, bilateral_weight=0, iterations=5)
+    ours = dense_crf(p, image, Crf(gauss_std=std, bilateral_weight=0, iterations=5))
     exact = quadratic(p, image, gauss_std=std, weight=0, iterations=5)
     np.testing.assert_allclose(ours, exact, atol=3e-4)
 
 
 def test_bilateral_alone_and_other_constants() -> None:
     image, p = scene(24, 20, 4, 8.0, seed=3)
-    ours = dense_crf(p, image, gauss_weight=0, bilateral_xy=50, bilateral_rgb=13, bilateral_weight=10)
+    ours = dense_crf(p, image, Crf(gauss_weight=0, bilateral_xy=50, bilateral_rgb=13, bilateral_weight=10))
     exact = quadratic(p, image, gauss_weight=0, xy=50, rgb=13, weight=10)
     assert (ours.argmax(axis=0) == exact.argmax(axis=0)).mean() >= 0.98
     assert np.abs(ours - exact).mean() < 0.02
@@ -173,8 +173,8 @@ def test_one_colour_leaves_smoothing_and_a_global_vote() -> None:
 
 def test_no_iterations_and_no_weight_return_the_probabilities() -> None:
     image, p = scene(9, 11, 6, 5, seed=0)
-    np.testing.assert_allclose(dense_crf(p, image, iterations=0), p, atol=1e-6)
-    np.testing.assert_allclose(dense_crf(p, image, gauss_weight=0, bilateral_weight=0), p, atol=1e-6)
+    np.testing.assert_allclose(dense_crf(p, image, Crf(iterations=0)), p, atol=1e-6)
+    np.testing.assert_allclose(dense_crf(p, image, Crf(gauss_weight=0, bilateral_weight=0)), p, atol=1e-6)
 
 
 def test_certain_and_impossible_labels_and_unnormalised_energies() -> None:
@@ -209,11 +209,11 @@ def test_broken_requests_are_refused() -> None:
     with pytest.raises(UsageError, match="expected a uint8 image"):
         dense_crf(p, image / 255)
     with pytest.raises(UsageError, match="standard deviations"):
-        dense_crf(p, image, bilateral_rgb=0)
+        dense_crf(p, image, Crf(bilateral_rgb=0))
     with pytest.raises(UsageError, match="weights"):
-        dense_crf(p, image, bilateral_weight=-1)
+        dense_crf(p, image, Crf(bilateral_weight=-1))
     with pytest.raises(UsageError, match="use larger deviations"):
-        dense_crf(p, image, bilateral_rgb=1e-5)
+        dense_crf(p, image, Crf(bilateral_rgb=1e-5))
 
 
 PROGRAM = """
@@ -246,9 +246,9 @@ def test_two_hundred_labels_need_no_more_room_for_the_filters() -> None:
     extra = []
     for labels in (8, 200):
         p = np.random.default_rng(0).random((labels, 60, 80), np.float32) + 0.01
-        dense_crf(p, image, iterations=1, threads=1)
+        dense_crf(p, image, Crf(iterations=1), threads=1)
         tracemalloc.start()
-        q = dense_crf(p, image, iterations=1, threads=1)
+        q = dense_crf(p, image, Crf(iterations=1), threads=1)
         extra.append(tracemalloc.get_traced_memory()[1] - 3 * q.nbytes)
         tracemalloc.stop()
         assert q.shape == p.shape

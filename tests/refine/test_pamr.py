@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.refine.pamr import pamr
+from uss_dagster.refine.pamr import Pamr, pamr
 
 
 def loops(p: np.ndarray, image: np.ndarray, dilations: tuple[int, ...], iterations: int, std_scale: float = 0.1) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_against_loops(size: tuple[int, int], labels: int, dilations: tuple[int,
     rng = np.random.default_rng(labels)
     image, p = rng.integers(0, 256, (*size, 3), dtype=np.uint8), rng.random((labels, *size))
     for scale in (0.1, 1.0):
-        ours = pamr(p, image, dilations=dilations, iterations=4, std_scale=scale)
+        ours = pamr(p, image, Pamr(dilations=dilations, iterations=4, std_scale=scale))
         np.testing.assert_allclose(ours, loops(p, image, dilations, 4, scale), atol=2e-5)
 
 
@@ -58,7 +58,7 @@ def test_sums_are_kept_and_a_ragged_border_snaps_to_the_edge() -> None:
 def test_one_colour_is_a_plain_average() -> None:
     p = np.zeros((2, 5, 5))
     p[0], p[1, 2, 2] = 1, 8
-    refined = pamr(p, np.full((5, 5, 3), 9, np.uint8), dilations=(1,), iterations=1)
+    refined = pamr(p, np.full((5, 5, 3), 9, np.uint8), Pamr(dilations=(1,), iterations=1))
     expected = np.zeros((5, 5))
     expected[1:4, 1:4] = 1
     expected[2, 2] = 0
@@ -84,6 +84,6 @@ def test_broken_requests_are_refused() -> None:
     with pytest.raises(UsageError, match="of the maps' size"):
         pamr(p, image[:3])
     with pytest.raises(UsageError, match="dilations"):
-        pamr(p, image, dilations=())
+        pamr(p, image, Pamr(dilations=()))
     with pytest.raises(UsageError, match="shape"):
         pamr(p[0], image)

@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.refine.crf import dense_crf
+from uss_dagster.pixels import nearest
+from uss_dagster.refine.crf import Crf, dense_crf
 from uss_dagster.refine.leaves import Refine, _interpolated_norms, prototypes, refine_leaves
-from uss_dagster.refine.upsampling import bicubic, nearest
+from uss_dagster.refine.pamr import Pamr
+from uss_dagster.refine.upsampling import bicubic
 from uss_dagster.regions import Regions
 from uss_dagster.registry import build_params, params_to_dict
 
@@ -64,7 +66,7 @@ def test_leaf_numbers_and_type_are_kept_and_the_tree_stands(method: str) -> None
 def test_degenerate_images_and_grids(method: str, size: tuple[int, int], grid: tuple[int, int]) -> None:
     """More leaves than pixels, one leaf, one colour, strips, grids finer than the image."""
     rng = np.random.default_rng(0)
-    how = Refine(method, dilations=(1, 2))  # type: ignore[arg-type]
+    how = Refine(method, pamr=Pamr(dilations=(1, 2)))  # type: ignore[arg-type]
     for image in (np.full((*size, 3), 7, np.uint8), rng.integers(0, 256, (*size, 3), dtype=np.uint8)):
         for leaf in (np.zeros(grid, int), np.arange(grid[0] * grid[1]).reshape(grid) % 60):
             for tokens in (None, rng.normal(size=(*grid, 4)), np.zeros((2, 3, 4))):
@@ -115,7 +117,7 @@ def test_a_large_image_is_refined_at_a_bounded_size() -> None:
 
 
 def test_parameters_go_through_yaml() -> None:
-    how = Refine("crf", dilations=(1, 3), gauss_std=2.0)
+    how = Refine("crf", crf=Crf(gauss_std=2.0), pamr=Pamr(dilations=(1, 3)))
     text = yaml.safe_dump(params_to_dict(how))
     assert build_params(Refine, yaml.safe_load(text), "refine") == how
     assert Refine.supervised is False

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.graphs.region_graph import upsample
-from uss_dagster.refine.upsampling import bicubic, bilinear, guided_filter, guided_labels, nearest
+from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.pixels import bilinear, nearest
+from uss_dagster.refine.upsampling import bicubic, guided_filter, guided_labels
 from uss_dagster.regions import Regions
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -36,7 +37,8 @@ def test_interpolation_is_that_of_the_region_graph_and_of_torch(grid: tuple[int,
 
     maps = np.random.default_rng(0).normal(size=(3, *grid))
     given_maps = torch.from_numpy(maps)[None]
-    np.testing.assert_allclose(bilinear(maps, *size), [upsample(m, *size) for m in maps], atol=1e-12)
+    pixel = np.arange(size[0] * size[1]).reshape(size)
+    np.testing.assert_allclose(bilinear(maps, *size).reshape(3, -1).T, region_means(pixel, pixel.size, maps.transpose(1, 2, 0)), atol=1e-12)
     for ours, mode in ((bilinear, "bilinear"), (bicubic, "bicubic")):
         theirs = torch.nn.functional.interpolate(given_maps, size=size, mode=mode, align_corners=False)[0].numpy()
         np.testing.assert_allclose(ours(maps, *size), theirs, atol=1e-10)

@@ -1,22 +1,25 @@
-"""What backbones that run a network share: where it runs, and images of any sizes grouped into passes that fit the memory.
-
-Apart from ``_support`` so that the embedded backbone, which runs no network, does not depend on it.
-"""
+"""What backbones that run a network share: images of any sizes are grouped into passes that fit the memory of the device."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from uss_dagster.errors import UsageError
 from uss_dagster.pixels import check_image, resize_image
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Facets = dict[str, np.ndarray]
+"""Name → float32 array of one image."""
+
 
 class BatchedExtractor:
-    """Groups images of one size into passes; ``input_size`` and ``_forward`` are the network's own.
+    """Groups images of one size into passes. A subclass defines ``input_size`` and ``_forward``.
 
     The kernel a matrix product gets, and so its last bits, can depend on the batch size and, on a CPU, on a row's place in it. On a CPU
     images therefore go one by one (8 to 30 % slower than eight at once, measured with ViT-S/16 on two cores). On a GPU a group is
@@ -25,18 +28,18 @@ class BatchedExtractor:
     """
 
     advice: ClassVar[str]
-    """What to change where one image does not fit the memory."""
+    """What to change if one image does not fit the memory."""
 
     def __init__(self, device: Any, batch: int) -> None:
         self.device = device
         self.batch = 1 if device.type == "cpu" else batch
 
-    def __call__(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def __call__(self, images: list[np.ndarray]) -> list[Facets]:
         """One dict of float32 facets an image, in the order given."""
         sizes: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
             sizes.setdefault(self.input_size(*check_image(image).shape[:2]), []).append(i)
-        results: list[dict[str, np.ndarray]] = [{} for _ in images]
+        results: list[Facets] = [{} for _ in images]
         for size, members in sizes.items():
             resized = [resize_image(images[i], size) for i in members]
             for i, facets in zip(members, self._batches(resized), strict=True):
@@ -47,19 +50,19 @@ class BatchedExtractor:
         """The size (height, width) an image is resized to."""
         raise NotImplementedError
 
-    def _forward(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Facets of a uint8 batch (B, H, W, 3) of that size."""
+    def _forward(self, images: np.ndarray) -> dict[str, Tensor]:
+        """Facets of a uint8 batch (B, H, W, 3) of that size, tensors (B, …)."""
         raise NotImplementedError
 
-    def _checked(self, image: np.ndarray, facets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The facets of one image, or better ones."""
+    def _checked(self, image: np.ndarray, facets: Facets) -> Facets:
+        """The facets of one image; a subclass may compute them again if they are not finite."""
         return facets
 
-    def _make_do(self) -> str | None:
-        """Ask for less memory still, for the rest of the run, where a batch of one does not fit: with what, or None where that is all."""
+    def _save_memory(self) -> str | None:
+        """Use less memory for the rest of the run if a batch of one does not fit. Says how, or None if nothing more can be saved."""
         return None
 
-    def _batches(self, images: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, images: list[np.ndarray]) -> Iterator[Facets]:
         """Facets of images of one size, ``batch`` at a time, fewer when the GPU's memory does not hold them."""
         start = 0
         while start < len(images):
@@ -69,30 +72,31 @@ class BatchedExtractor:
             if facets is None:
                 continue
             start += len(part)
-            for image, found in zip(part, facets, strict=False):
-                yield self._checked(image, found)
+            for image, one in zip(part, facets, strict=False):
+                yield self._checked(image, one)
 
-    def _attempt(self, images: list[np.ndarray]) -> list[dict[str, np.ndarray]] | None:
-        """Facets of one batch, or None where the GPU's memory did not hold it and less will be asked for next time."""
+    def _attempt(self, images: list[np.ndarray]) -> list[Facets] | None:
+        """Facets of one batch, or None if it did not fit the GPU's memory; the next attempt then uses less."""
         import torch
 
         try:
-            return self._forward(np.stack(images))
+            arrays = {name: tensor.cpu().numpy() for name, tensor in self._forward(np.stack(images)).items()}
+            return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
         except torch.OutOfMemoryError:
             pass
-        self._ask_for_less(images[0].shape[:2])  # outside the except clause, whose traceback keeps the tensors alive
+        self._use_less_memory(images[0].shape[:2])  # outside the except clause, whose traceback keeps the tensors alive
         return None
 
-    def _ask_for_less(self, size: tuple[int, ...]) -> None:
+    def _use_less_memory(self, size: tuple[int, ...]) -> None:
         import torch
 
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.batch > 1:
             self.batch //= 2
-            less: str | None = f"batch {self.batch}"
+            change: str | None = f"batch {self.batch}"
         else:
-            less = self._make_do()
-        if less is None:
+            change = self._save_memory()
+        if change is None:
             raise UsageError(f"One image of {size[0]}×{size[1]} pixels does not fit the memory of {self.device}. {self.advice}")
-        print(f"the memory of {self.device} is too small: going on with {less}", file=sys.stderr)
+        print(f"the memory of {self.device} is too small: going on with {change}", file=sys.stderr)

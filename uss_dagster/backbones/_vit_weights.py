@@ -30,9 +30,9 @@ def load_weights(model: Any, path: Path) -> None:
             state = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
             break
     patch = state.get("patch_embed.proj.weight")
-    want = model.patch_embed.proj.weight.shape
-    if patch is not None and patch.shape != want:
-        raise BadData(_misfit(path, [f"patch_embed.proj.weight is {tuple(patch.shape)}, the model's is {tuple(want)}"]))
+    expected_shape = model.patch_embed.proj.weight.shape
+    if patch is not None and patch.shape != expected_shape:
+        raise BadData(_misfit(path, [f"patch_embed.proj.weight is {tuple(patch.shape)}, the model's is {tuple(expected_shape)}"]))
     try:
         state = checkpoint_filter_fn(state, model)
     except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
@@ -51,8 +51,6 @@ def load_weights(model: Any, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _misfit(path: Path, faults: list[str], shown: int = 3) -> str:
-    more = f" and {len(faults) - shown} more" if len(faults) > shown else ""
-    return (
-        f"checkpoint '{path}' does not fit this model: {'; '.join(faults[:shown])}{more}. Choose the 'model' these weights were made for."
-    )
+def _misfit(path: Path, faults: list[str], most: int = 3) -> str:
+    more = f" and {len(faults) - most} more" if len(faults) > most else ""
+    return f"checkpoint '{path}' does not fit this model: {'; '.join(faults[:most])}{more}. Choose the 'model' these weights were made for."

@@ -1,4 +1,4 @@
-"""What every backbone shares: its spec, the facets it may write, and how a method reads them back."""
+"""What every backbone shares: its spec, the facets it may write, and how a method reads them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uss_dagster import registry
 from uss_dagster.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 FACETS = ("tokens", "keys", "cls", "cls_attention", "attention")
 """tokens, keys: (h, w, C). cls: (C,). cls_attention: (h, w), sums to 1. attention: (n, n) row-stochastic, n = h·w,
@@ -20,7 +23,26 @@ either dense or, for a local graph, as the pair of tensors ``attention.index`` (
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone is and which facets it can write."""
+    """What a backbone is and which facets it can write.
+
+    Parameters
+    ----------
+    name : str
+        Name in profiles, that of its module.
+    title : str
+        Name in reports.
+    params : type
+        Dataclass of its parameters.
+    facets : tuple of str
+        Facets that it can write, of ``FACETS``.
+    licence, paper : str
+        Of the weights; what to cite.
+    device : bool, default False
+        It runs a network on a device: one process serves all images, in the Dagster pool ``gpu``. Otherwise images are spread over
+        processes.
+    comparable : bool, default False
+        Tokens of different images lie in one space, so that regions can be grouped over a dataset by them.
+    """
 
     name: str
     title: str
@@ -29,9 +51,7 @@ class BackboneSpec:
     licence: str
     paper: str
     device: bool = False
-    """It runs a network on a device: one process for all images, in the pool `gpu`. Otherwise images are spread over processes."""
     comparable: bool = False
-    """Tokens of different images lie in one space, so that regions can be grouped over a dataset by them."""
 
 
 def check_facets(spec: BackboneSpec, facets: Sequence[str]) -> frozenset[str]:
@@ -68,7 +88,7 @@ class Features:
             )
         return np.asarray(self._tensors[facet], np.float32)
 
-    def sparse_attention(self):  # type: ignore[no-untyped-def]
+    def sparse_attention(self) -> sparse.csr_array:
         """Attention as a ``scipy.sparse.csr_array`` (n, n), rows summing to 1."""
         from scipy import sparse
 
@@ -85,10 +105,16 @@ class Features:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone as a function of pictures, for methods that also encode pieces of an image or changed copies of it.
+    """A backbone as a function of images, for methods that also encode parts or modified copies of an image.
 
-    It holds names and values only, so it pickles; each process loads the backbone once, when first asked. parameters: the backbone's own,
-    as JSON with sorted keys.
+    It holds only names and values, so it pickles. Each process loads the backbone once, at its first use.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the backbone.
+    parameters : str, default "{}"
+        Its parameters, as JSON with sorted keys.
     """
 
     kind: str
@@ -102,7 +128,7 @@ class Encoder:
     def __call__(self, images: list[np.ndarray]) -> list[Features]:
         """Features of uint8 (H, W, 3) RGB images of any sizes, in the order given, float32."""
         spec = registry.load("backbone", self.kind).SPEC
-        return [Features(found, f"backbone '{self.kind}'", spec.comparable) for found in loaded(self.kind, self.parameters)(images)]
+        return [Features(facets, f"backbone '{self.kind}'", spec.comparable) for facets in loaded(self.kind, self.parameters)(images)]
 
 
 @functools.lru_cache(maxsize=2)

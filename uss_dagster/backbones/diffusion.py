@@ -4,7 +4,7 @@ embedded one, which comes with this package and needs no download.
 An image is brought to the space the UNet works in (the mean of the VAE's posterior, times its scaling factor; or, without a VAE,
 pixels in [-1, 1], folded p×p into channels where the UNet takes 3·p² of them), noised, and passed through the UNet with the empty
 prompt and no guidance. Its self-attention layers are found as they run and read through diffusers' processor interface
-(``_attention_capture``). Facets, on a grid of h by w cells that tiles the image, n = h·w:
+(``unet.attention_capture``). Facets, on a grid of h by w cells that tiles the image, n = h·w:
 
 - attention (n, n): mean over heads, layers and steps a resolution, lumped or upsampled to the grid, then a weighted mean over
   resolutions; float32, rows summing to 1. The matrix of Diffuse–Walk–Cut.
@@ -30,31 +30,65 @@ import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._batches import BatchedExtractor, Facets
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Params:
     """Parameters of ``diffusion``.
 
-    model: 'embedded', a name of ``MODELS``, or ``hub:<owner>/<name>``. checkpoint: a local folder in diffusers' layout instead (a pipeline, or one UNet),
-    safetensors only. revision: the hub commit. variant: 'fp16' takes the half-size weights. facets: which to write.
-    extraction (None: 'single', for the embedded model 'clean'), timestep (None: 100 for 'single', 300 for 'clean', and 100 there for the
-    embedded model; of 1000), schedule_steps, n_steps, seed: see the module.
-    image_size: short side in pixels, None for the size the UNet was trained at. shape: 'square' squeezes the image into a square (bounded
-    cost), 'aspect' keeps its proportions. grid: cells on the short side; the nearest scale of the UNet is taken (64, 32, 16, 8 at 512 pixels).
-    weights: of the resolutions in ``attention``; 'proportional' to their side. tokens_from, layer: which tokens; a layer counts in running
-    order as in a list, None is the last on the way down at the grid's resolution.
-    conditioning: 'empty' is the text encoder on the empty prompt, 'zeros' one zero vector, for UNets trained without text.
-    batch: images a pass on a GPU, where they share a size. precision: of the UNet.
+    Parameters
+    ----------
+    model : str, default "sd14"
+        "embedded", a name of ``MODELS``, or ``hub:<owner>/<name>``.
+    checkpoint : str or None, default None
+        A local folder in the layout of diffusers instead: a pipeline, or one UNet, with .safetensors files only.
+    revision : str or None, default None
+        Commit of the hub's repository.
+    variant : {"fp16"} or None, default None
+        "fp16" takes the weights of half the size.
+    facets : tuple of str, default ("attention", "tokens")
+        Facets to write; see the module.
+    extraction : {"single", "clean", "ddim"} or None, default None
+        Which calls of the UNet are read; see the module. None is "clean" for the embedded model and "single" for others.
+    timestep : int or None, default None
+        Noise level, of 1000. None is 100 for "single", 300 for "clean", and 100 for "clean" with the embedded model.
+    schedule_steps : int, default 50
+        Steps of the full schedule of "ddim".
+    n_steps : int, default 10
+        Steps of it that are taken, fewer than ``schedule_steps``.
+    seed : int, default 42
+        Of the noise of "single".
+    image_size : int or None, default None
+        Short side of the input, in pixels. None is the size that the UNet was trained at.
+    shape : {"square", "aspect"}, default "square"
+        "square" squeezes the image into a square, which bounds the cost; "aspect" keeps its proportions.
+    grid : int, default 32
+        Cells on the short side. The nearest scale of the UNet is taken (64, 32, 16 or 8 at 512 pixels).
+    weights : {"proportional", "uniform"}, default "proportional"
+        Of the resolutions in ``attention``; "proportional" to their side.
+    tokens_from : {"outputs", "keys"}, default "outputs"
+        What the facet ``tokens`` holds.
+    layer : int or None, default None
+        Self-attention layer of tokens and keys, counted in running order as in a list. None is the last one on the way down at the
+        resolution of the grid.
+    conditioning : {"empty", "zeros"}, default "empty"
+        "empty" is the text encoder's answer to the empty prompt, "zeros" one zero vector, for UNets trained without text.
+    batch : int, default 4
+        Images of one size in a pass on a GPU. On a CPU it is always 1.
+    precision : {"float32", "bfloat16", "float16"}, default "float32"
+        Of the UNet.
     """
 
     model: str = "sd14"
@@ -117,7 +151,7 @@ EMBEDDED_SHA256 = {
     "scheduler_config.json": "00d492b99a2cc66f96ffe3df954c476b3c4dceff454118e44e8cd7dda6312ff5",
     "diffusion_pytorch_model.safetensors": "05e748366a4f959a705f56234b715e437caee41de71201e7bb8679e173b332b5",
 }
-_SAID_TIMESTEP = {"single": 100, "clean": 300, "ddim": 0}
+_DEFAULT_TIMESTEP = {"single": 100, "clean": 300, "ddim": 0}
 _EMBEDDED_TIMESTEP = 100
 
 
@@ -134,8 +168,8 @@ def _settled(params: Params) -> Params:
     """The parameters with what is None by default filled in."""
     embedded = params.model == "embedded" and params.checkpoint is None
     extraction = params.extraction or ("clean" if embedded else "single")
-    said = _EMBEDDED_TIMESTEP if embedded and extraction == "clean" else _SAID_TIMESTEP[extraction]
-    return replace(params, extraction=extraction, timestep=said if params.timestep is None else params.timestep)
+    timestep = _EMBEDDED_TIMESTEP if embedded and extraction == "clean" else _DEFAULT_TIMESTEP[extraction]
+    return replace(params, extraction=extraction, timestep=timestep if params.timestep is None else params.timestep)
 
 
 def _folder(params: Params) -> Path:
@@ -155,12 +189,12 @@ def _embedded_folder(folder: Path) -> Path:
     """The folder, once its files are known to be those that this code was tested with: their hashes are part of its fingerprint."""
     for name, expected in EMBEDDED_SHA256.items():
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         except FileNotFoundError:
             raise BadData(f"The embedded diffusion model lacks '{folder / name}'. Install the package again.") from None
-        if found != expected:
+        if actual != expected:
             raise BadData(
-                f"'{folder / name}' is not the file of this version of the package (sha256 {found[:12]}…, expected {expected[:12]}…). Install the "
+                f"'{folder / name}' is not the file of this version of the package (sha256 {actual[:12]}…, expected {expected[:12]}…). Install the "
                 f"package again; a model of your own goes by 'checkpoint'."
             )
     return folder
@@ -215,13 +249,13 @@ class Extractor(BatchedExtractor):
         """The scale of the UNet (rows, columns) whose short side is nearest ``grid``, in ratio, for an input of ``size`` pixels."""
         from uss_dagster.backbones.unet.attention_capture import scales
 
-        known = scales((size[0] // self.model.cell, size[1] // self.model.cell), self.blocks)
-        return min(known, key=lambda scale: abs(math.log2(min(scale) / self.params.grid)))
+        sizes = scales((size[0] // self.model.cell, size[1] // self.model.cell), self.blocks)
+        return min(sizes, key=lambda scale: abs(math.log2(min(scale) / self.params.grid)))
 
-    def _checked(self, image: np.ndarray, facets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _checked(self, image: np.ndarray, facets: Facets) -> Facets:
         return facets if _finite(facets) else self._again_in_float32(image)
 
-    def _make_do(self) -> str | None:
+    def _save_memory(self) -> str | None:
         from uss_dagster.backbones.unet.attention_capture import SMALLEST_BLOCK
 
         if self.block_bytes <= SMALLEST_BLOCK:
@@ -229,7 +263,7 @@ class Extractor(BatchedExtractor):
         self.block_bytes = max(SMALLEST_BLOCK, self.block_bytes // 4)
         return f"blocks of {self.block_bytes // 1024} KiB"
 
-    def _again_in_float32(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def _again_in_float32(self, image: np.ndarray) -> Facets:
         """One image with the UNet in float32, after which it is what it was: going up and back down changes no weight."""
         import torch
 
@@ -242,9 +276,8 @@ class Extractor(BatchedExtractor):
                 while facets is None:
                     facets = self._attempt([image])
             finally:
-                torch.nn.Module.to(
-                    self.model.unet, self.dtype
-                )  # diffusers' own warns about modules kept in float32, of which there are none
+                # diffusers' own method warns about modules kept in float32, of which there are none
+                torch.nn.Module.to(self.model.unet, self.dtype)
                 self.batch = batch
             if _finite(facets[0]):
                 return facets[0]
@@ -253,7 +286,7 @@ class Extractor(BatchedExtractor):
             f"not belong to its configuration. Copy or download the model again."
         )
 
-    def _forward(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def _forward(self, images: np.ndarray) -> dict[str, Tensor]:
         """Facets of a uint8 batch (B, H, W, 3) whose sides fit the UNet."""
         import torch
 
@@ -276,15 +309,12 @@ class Extractor(BatchedExtractor):
                 latent = clean if self.params.extraction == "clean" else self._noised(clean)
                 with recorder.recording():
                     self._predict(latent, self.timestep, (height, width))
-            found: dict[str, Any] = {}
-            if "attention" in self.facets:
-                found["attention"] = recorder.attention(self.params.weights)
-            if "tokens" in self.facets:
-                found["tokens"] = recorder.keys() if self.params.tokens_from == "keys" else recorder.tokens()
-            if "keys" in self.facets:
-                found["keys"] = recorder.keys()
-            arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
-        return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
+            facets = {
+                "attention": lambda: recorder.attention(self.params.weights),
+                "tokens": lambda: recorder.keys() if self.params.tokens_from == "keys" else recorder.tokens(),
+                "keys": recorder.keys,
+            }
+            return {name: facets[name]() for name in SPEC.facets if name in self.facets}
 
     def _encode(self, images: np.ndarray) -> Any:
         """The clean input of the UNet (B, C, h, w) in float32."""
@@ -315,16 +345,16 @@ class Extractor(BatchedExtractor):
         import torch
 
         unet = self.model.unet
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         if type(unet).__name__ == "UNet2DConditionModel":
             arguments["encoder_hidden_states"] = None
             if self.model.text is not None:
                 arguments["encoder_hidden_states"] = self.model.text.to(latent.device, unet.dtype).expand(len(latent), -1, -1)
         if self.model.pooled is not None:
-            told = torch.tensor([[*size, 0, 0, *size]], device=latent.device, dtype=unet.dtype)  # original size, crop, target size
+            sizes = torch.tensor([[*size, 0, 0, *size]], device=latent.device, dtype=unet.dtype)  # original size, crop, target size
             arguments["added_cond_kwargs"] = {
                 "text_embeds": self.model.pooled.to(latent.device, unet.dtype).expand(len(latent), -1),
-                "time_ids": told.expand(len(latent), -1),
+                "time_ids": sizes.expand(len(latent), -1),
             }
         output = unet(latent.to(unet.dtype), timestep, **arguments).sample
         return output[:, : latent.shape[1]].float()  # a UNet that also learnt its variance gives twice the channels
@@ -361,5 +391,5 @@ class Extractor(BatchedExtractor):
         return math.sqrt(self._alpha(then)) * start + math.sqrt(1 - self._alpha(then)) * eps
 
 
-def _finite(facets: dict[str, np.ndarray]) -> bool:
+def _finite(facets: Facets) -> bool:
     return all(bool(np.isfinite(array).all()) for array in facets.values())

@@ -42,9 +42,23 @@ from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 class Params:
     """Parameters of ``patches``.
 
-    facets: which to write. stride: cell size in pixels. dictionary: whether tokens carry the dictionary. long_side: see the module,
-    None for never resizing. seed: of the dictionary's patches and first centres. radius (cells), temperature: of ``attention``; seen on
-    seven photographs, at 0.1 a cell keeps nearly all weight to itself and at 0.5 the walk leaks through edges.
+    Parameters
+    ----------
+    facets : tuple of str, default ("tokens", "keys", "cls", "cls_attention")
+        Facets to write; see the module.
+    stride : int, default 4
+        Size of a cell, in pixels.
+    dictionary : bool, default True
+        Append the code of the patch dictionary to the tokens (50 channels instead of 18).
+    long_side : int or None, default 480
+        A larger image is reduced to this long side, in pixels, see ``pixels.shrink_long_side``. None never reduces.
+    seed : int, default 0
+        Of the patches that the dictionary is learnt on, and of its first centres.
+    radius : int, default 2
+        Reach of ``attention``, in cells.
+    temperature : float, default 0.2
+        Of ``attention``. On seven photographs a cell kept nearly all weight to itself at 0.1, and the walk leaked through edges
+        at 0.5.
     """
 
     facets: tuple[str, ...] = ("tokens", "keys", "cls", "cls_attention")
@@ -97,23 +111,23 @@ def _facets(image: np.ndarray, params: Params, facets: frozenset[str]) -> dict[s
     # the image's vector alone, of which methods ask many crops, needs no whitening
     z = _to_grid(whiten(bank), h, w) if facets != {"cls"} else np.zeros((h, w, 0), np.float32)
 
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     if "tokens" in facets:
         parts = [z]
         if params.dictionary:
             parts = [0.8 * z, 0.6 * _to_grid(dictionary_features(lab, params.seed), h, w)]
-        found["tokens"] = np.concatenate(parts, axis=2)
+        arrays["tokens"] = np.concatenate(parts, axis=2)
     if "keys" in facets:
         length = np.linalg.norm(z, axis=2, keepdims=True)
-        found["keys"] = 3 * z / np.maximum(length, 1e-6)
+        arrays["keys"] = 3 * z / np.maximum(length, 1e-6)
     if "cls" in facets:
-        found["cls"] = image_vector(bank, _to_grid(lab, h, w))
+        arrays["cls"] = image_vector(bank, _to_grid(lab, h, w))
     if "cls_attention" in facets:
-        found["cls_attention"] = border_contrast(z)
+        arrays["cls_attention"] = border_contrast(z)
     if "attention" in facets:
         index, weight = local_walk(z, edge_strength(lab), params.radius, params.temperature)
-        found["attention.index"], found["attention.weight"] = index, weight
-    return {name: np.ascontiguousarray(a, dtype=np.int32 if name.endswith(".index") else np.float32) for name, a in found.items()}
+        arrays["attention.index"], arrays["attention.weight"] = index, weight
+    return {name: np.ascontiguousarray(a, dtype=np.int32 if name.endswith(".index") else np.float32) for name, a in arrays.items()}
 
 
 def whiten(features: np.ndarray, ridge: float = 0.05) -> np.ndarray:
@@ -282,9 +296,9 @@ def local_walk(z: np.ndarray, edge: np.ndarray, radius: int = 2, temperature: fl
         barrier = _strongest_between(edge, rows[near], columns[near], (down, right), cell)
         cost = 0.3 * np.linalg.norm(z[near] - z[far], axis=2) + barrier
         value = np.exp(-cost / temperature)
-        for here, there, position in ((near, far, slot), (far, near, span**2 - 1 - slot)):
-            index[*here, position] = own[there]
-            weight[*here, position] = value
+        for cells, neighbours, position in ((near, far, slot), (far, near, span**2 - 1 - slot)):
+            index[*cells, position] = own[neighbours]
+            weight[*cells, position] = value
     weight /= weight.sum(axis=2, keepdims=True)
     return index.reshape(h * w, -1), weight.reshape(h * w, -1)
 

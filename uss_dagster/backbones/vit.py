@@ -18,9 +18,10 @@ The bytes of an image's facets do not depend on its neighbours in a batch: see `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,15 +30,35 @@ from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Params:
     """Parameters of ``vit``.
 
-    model: a name of ``MODELS`` or ``timm:<name>``. facets: which to write. checkpoint: a local .safetensors, or 'random' (drawn from
-    ``seed``, for tests and dry runs: scores of random weights mean nothing), or None for the hub. revision: the hub commit.
-    image_size: the short side in pixels, None for the image's own. batch: images a forward pass on a GPU, where they share a size.
-    precision: 'bfloat16' runs under autocast; facets come out as float32 either way. layer: block, counted as in a list.
+    Parameters
+    ----------
+    model : str, default "dino_vits16"
+        A name of ``MODELS``, or ``timm:<name>``.
+    facets : tuple of str, default ("tokens", "keys", "cls", "cls_attention")
+        Facets to write; see the module.
+    checkpoint : str or None, default None
+        A local .safetensors file, or "random" for weights drawn from ``seed`` (for tests and dry runs: scores of random weights mean
+        nothing). None takes the weights of the hub.
+    revision : str or None, default None
+        Commit of the hub's repository.
+    image_size : int or None, default None
+        Short side of the input, in pixels. None keeps the size of the image.
+    batch : int, default 8
+        Images of one size in a forward pass on a GPU. On a CPU it is always 1.
+    precision : {"float32", "bfloat16"}, default "float32"
+        "bfloat16" runs under autocast; facets are float32 either way.
+    layer : int, default -1
+        Block that facets are read from, counted as in a list.
+    seed : int, default 0
+        Of random weights.
     """
 
     model: str = "dino_vits16"
@@ -82,7 +103,7 @@ class _Source:
 
     timm: str
     revision: str | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     hub: bool = True
 
@@ -231,7 +252,7 @@ class Extractor(BatchedExtractor):
     def _keep(self, module: Any, inputs: Any, output: Any) -> None:
         self._qkv = output
 
-    def _forward(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def _forward(self, images: np.ndarray) -> dict[str, Tensor]:
         """Facets of a uint8 batch (B, H, W, 3) whose sides are multiples of the patch."""
         import torch
 
@@ -243,7 +264,7 @@ class Extractor(BatchedExtractor):
             pixels = pixels.sub_(self.mean).div_(self.std)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
                 output = self.model.forward_features(pixels).float()
-            batch: dict[str, Any] = {}
+            batch: dict[str, Tensor] = {}
             if "tokens" in self.facets:
                 batch["tokens"] = output[:, prefix:].unflatten(1, (h, w))
             if "cls" in self.facets:
@@ -251,17 +272,16 @@ class Extractor(BatchedExtractor):
             if self._qkv is not None:
                 batch |= self._attention_facets(h, w)
                 self._qkv = None
-            arrays = {name: tensor.cpu().numpy() for name, tensor in batch.items()}
-        return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
+        return batch
 
-    def _attention_facets(self, h: int, w: int) -> dict[str, Any]:
+    def _attention_facets(self, h: int, w: int) -> dict[str, Tensor]:
         """keys, cls_attention and attention from the kept output of the qkv layer (B, prefix + n, 3·heads·d)."""
         import torch
 
         layer, prefix = self.model.blocks[-1].attn, self.model.num_prefix_tokens
         qkv = self._qkv.float().unflatten(2, (3, layer.num_heads, layer.head_dim))
         keys = layer.k_norm(qkv[:, :, 1])  # (B, N, heads, d)
-        facets: dict[str, Any] = {}
+        facets: dict[str, Tensor] = {}
         if "keys" in self.facets:
             facets["keys"] = keys[:, prefix:].flatten(2).unflatten(1, (h, w))
         if not self.facets & {"cls_attention", "attention"}:
@@ -269,7 +289,7 @@ class Extractor(BatchedExtractor):
 
         queries = layer.q_norm(qkv[:, :, 0]) * layer.scale
         has_class = self.model.cls_token is not None
-        dense = None
+        dense: Any = None
         if "attention" in self.facets or not has_class:
             dense = torch.stack([self._patch_attention(q, k, prefix) for q, k in zip(queries, keys, strict=True)])
         if "attention" in self.facets:

@@ -15,22 +15,27 @@ from uss_dagster.segmenter import Segmenter
 DEFAULT_BACKBONE = "patches"
 
 
-def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
+def parse_parameters(words: list[str], cls: type, owner: str) -> registry.Values:
     """Values of a parameter dataclass from ``name=value`` words.
 
     Parameters
     ----------
     words
-        Such as 'scale=0.5'. Values are YAML, except where the parameter is text.
+        Such as 'scale=0.5'. Values are YAML, except where the parameter is text. A parameter of a section has a dotted name.
     cls
         The parameter dataclass, which tells the types.
     owner
         Named in messages, such as "method 'kmeans'".
+
+    Examples
+    --------
+    >>> parse_parameters(["seed=1", "refine.kind=guided"], Params, "method 'unsam'")  # doctest: +SKIP
+    {'seed': 1, 'refine': {'kind': 'guided'}}
     """
     import yaml
 
-    hints = typing.get_type_hints(cls)
-    values = {}
+    hints = registry.flat_types(cls)
+    values: registry.Values = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
@@ -40,9 +45,11 @@ def parse_parameters(words: list[str], cls: type, owner: str) -> dict[str, Any]:
         except yaml.YAMLError:
             value = text
         hint = hints.get(name)
+        if clash := next((other for other in values if f"{other}.".startswith(f"{name}.") != f"{name}.".startswith(f"{other}.")), None):
+            raise UsageError(f"{owner}: '{name}' and '{clash}' are given; give the section as a whole, or its parameters one by one.")
         is_text = hint is str or (typing.get_origin(hint) in (types.UnionType, typing.Union) and str in typing.get_args(hint))
         values[name] = text if is_text and not isinstance(value, str | None) else value
-    return values
+    return registry.nested_params(values)
 
 
 def make_encoder(method: str, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:

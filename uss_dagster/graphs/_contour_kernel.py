@@ -41,9 +41,9 @@ def add_difference(table: np.ndarray, first: np.ndarray, last: np.ndarray, wide:
         top1, middle1, bottom1 = top[right : right + n], middle[right : right + n], bottom[right : right + n]
         target = out[y, a : a + n]
         for x in range(n):
-            here = middle1[x] - middle0[x]
-            p = here - (top1[x] - top0[x])
-            q = (bottom1[x] - bottom0[x]) - here
+            both = middle1[x] - middle0[x]
+            p = both - (top1[x] - top0[x])
+            q = (bottom1[x] - bottom0[x]) - both
             difference, total = np.float32(p - q), np.float32(max(p + q, 1))
             target[x] += factor * (difference * difference / total)
 

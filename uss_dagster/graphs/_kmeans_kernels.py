@@ -19,12 +19,12 @@ def draw(nearest: np.ndarray, uniforms: np.ndarray, candidates: np.ndarray) -> b
     if last < 0:
         return False
     for t in range(len(uniforms)):
-        wanted = uniforms[t] * total
+        target = uniforms[t] * total
         cumulated = 0.0
         candidates[t] = last
         for i in range(last):
             cumulated += nearest[i]
-            if cumulated > wanted:
+            if cumulated > target:
                 candidates[t] = i
                 break
     return True

@@ -2,45 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numba
 import numpy as np
-
-
-@numba.njit(cache=True)
-def _before(costs: np.ndarray, pairs: np.ndarray, p: int, q: int) -> bool:
-    """Heap entry p goes before entry q: by cost, then by the lower region, then by the higher."""
-    if costs[p] != costs[q]:
-        return bool(costs[p] < costs[q])
-    if pairs[p, 0] != pairs[q, 0]:
-        return bool(pairs[p, 0] < pairs[q, 0])
-    return bool(pairs[p, 1] < pairs[q, 1])
-
-
-@numba.njit(cache=True)
-def _swap(costs: np.ndarray, pairs: np.ndarray, p: int, q: int) -> None:
-    costs[p], costs[q] = costs[q], costs[p]
-    for side in range(2):
-        pairs[p, side], pairs[q, side] = pairs[q, side], pairs[p, side]
-
-
-@numba.njit(cache=True)
-def _rise(costs: np.ndarray, pairs: np.ndarray, p: int) -> None:
-    while p > 0 and _before(costs, pairs, p, (p - 1) // 2):
-        _swap(costs, pairs, p, (p - 1) // 2)
-        p = (p - 1) // 2
-
-
-@numba.njit(cache=True)
-def _sink(costs: np.ndarray, pairs: np.ndarray, p: int, count: int) -> None:
-    while True:
-        least = p
-        for child in range(2 * p + 1, min(2 * p + 3, count)):
-            if _before(costs, pairs, child, least):
-                least = child
-        if least == p:
-            return
-        _swap(costs, pairs, p, least)
-        p = least
 
 
 @numba.njit(cache=True)
@@ -95,35 +60,27 @@ def merge(
                 after[tail[region]] = slot
             tail[region] = slot
 
-    room = max(2 * edges, 16)
-    costs = np.empty(room)
-    queue = np.empty((room, 2), np.int64)
-    count = edges
-    for e in range(edges):
-        costs[e] = _cost(mean, size, whole, ends[e, 0], ends[e, 1], total[e] / long[e], feature_weight, size_exponent)
-        queue[e] = ends[e]
-    for p in range(count // 2 - 1, -1, -1):
-        _sink(costs, queue, p, count)
+    queue = [
+        (_cost(mean, size, whole, ends[e, 0], ends[e, 1], total[e] / long[e], feature_weight, size_exponent), ends[e, 0], ends[e, 1])
+        for e in range(edges)
+    ]
+    heapq.heapify(queue)
 
     alive = np.zeros(most, np.bool_)
     alive[:n] = True
     children = np.empty((max(n - 1, 0), 2), np.int64)
     heights = np.empty(max(n - 1, 0))
-    border_with = np.full(most, -1, np.int64)  # of the region being made
-    height, made = 0.0, 0
-    while count > 0:
-        cost, i, j = costs[0], queue[0, 0], queue[0, 1]
-        count -= 1
-        costs[0] = costs[count]
-        queue[0] = queue[count]
-        _sink(costs, queue, 0, count)
+    border_with = np.full(most, -1, np.int64)  # of the region being count
+    height, count = 0.0, 0
+    while queue:
+        cost, i, j = heapq.heappop(queue)
         if not (alive[i] and alive[j]):
             continue
         height = max(cost, height)
-        new = n + made
-        children[made, 0], children[made, 1] = i, j
-        heights[made] = height
-        made += 1
+        new = n + count
+        children[count, 0], children[count, 1] = i, j
+        heights[count] = height
+        count += 1
         alive[i] = alive[j] = False
         alive[new] = True
         size[new] = size[i] + size[j]
@@ -141,9 +98,9 @@ def merge(
                     if other in (i, j):
                         gone[e] = True
                     elif border_with[other] >= 0:
-                        kept = border_with[other]
-                        long[kept] += long[e]
-                        total[kept] += total[e]
+                        first = border_with[other]
+                        long[first] += long[e]
+                        total[first] += total[e]
                         gone[e] = True
                     else:
                         border_with[other] = e
@@ -160,28 +117,20 @@ def merge(
             e = slot // 2
             other = ends[e, 1 - slot % 2]
             border_with[other] = -1
-            if count == room:
-                room *= 2
-                more_costs, more_queue = np.empty(room), np.empty((room, 2), np.int64)
-                more_costs[:count] = costs
-                more_queue[:count] = queue
-                costs, queue = more_costs, more_queue
-            costs[count] = _cost(mean, size, whole, other, new, total[e] / long[e], feature_weight, size_exponent)
-            queue[count, 0], queue[count, 1] = other, new
-            _rise(costs, queue, count)
-            count += 1
+            cost = _cost(mean, size, whole, other, new, total[e] / long[e], feature_weight, size_exponent)
+            heapq.heappush(queue, (cost, other, new))
             slot = after[slot]
-    return children[:made], heights[:made]
+    return children[:count], heights[:count]
 
 
 @numba.njit(cache=True)
 def meeting_heights(children: np.ndarray, heights: np.ndarray, pairs: np.ndarray, n: int) -> np.ndarray:
     """Height of the lowest region that holds both leaves of each pair; each pair is joined by some merge."""
-    made = len(children)
-    above = np.full(n + made, -1, np.int64)
-    for k in range(made):
+    count = len(children)
+    above = np.full(n + count, -1, np.int64)
+    for k in range(count):
         above[children[k, 0]] = above[children[k, 1]] = n + k
-    found = np.empty(len(pairs))
+    met = np.empty(len(pairs))
     for e in range(len(pairs)):
         i, j = pairs[e]
         while i != j:  # a region above has a greater number
@@ -189,5 +138,5 @@ def meeting_heights(children: np.ndarray, heights: np.ndarray, pairs: np.ndarray
                 i = above[i]
             else:
                 j = above[j]
-        found[e] = heights[i - n]
-    return found
+        met[e] = heights[i - n]
+    return met

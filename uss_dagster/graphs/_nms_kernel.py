@@ -24,14 +24,14 @@ def shared_pixels(runs: np.ndarray, first: int, after_first: int, second: int, a
 
 @numba.njit(cache=True)
 def suppress(runs: np.ndarray, start: np.ndarray, area: np.ndarray, span: np.ndarray, order: np.ndarray, limit: float) -> np.ndarray:
-    """Bool (K,): masks that no kept mask earlier in ``order`` covers with IoU > ``limit``.
+    """Bool (K,): masks that no stays mask earlier in ``order`` covers with IoU > ``limit``.
 
     start: int64 (K + 1,), slices of the runs. span: int64 (K, 2), first and last pixel + 1 of each mask.
 
     Kept masks are held in lists by area, in steps of a factor of 1 / limit, so that a mask looks at three lists only.
     """
     n = len(area)
-    kept = np.zeros(n, np.bool_)
+    stays = np.zeros(n, np.bool_)
     step = np.log(1 / limit) if 0 < limit < 1 else np.inf
     largest = 1
     for mask in range(n):
@@ -54,25 +54,25 @@ def suppress(runs: np.ndarray, start: np.ndarray, area: np.ndarray, span: np.nda
                     free = not shared > limit * (size + area[other] - shared)
                 other = following[other]
         if free:
-            kept[mask] = True
+            stays[mask] = True
             following[mask] = head[own]
             head[own] = mask
-    return kept
+    return stays
 
 
 @numba.njit(cache=True)
 def suppress_window(runs: np.ndarray, start: np.ndarray, area: np.ndarray, order: np.ndarray, limit: float, window: int) -> np.ndarray:
-    """Bool (K,): the same where a kept mask is compared with the next ``window`` - 1 masks in ``order`` only."""
+    """Bool (K,): the same where a stays mask is compared with the next ``window`` - 1 masks in ``order`` only."""
     n = len(area)
-    kept = np.ones(n, np.bool_)
+    stays = np.ones(n, np.bool_)
     for place in range(n):
         mask = order[place]
-        if not kept[mask]:
+        if not stays[mask]:
             continue
         for later in range(place + 1, min(place + window, n)):
             other = order[later]
-            if kept[other]:
+            if stays[other]:
                 shared = shared_pixels(runs, start[mask], start[mask + 1], start[other], start[other + 1])
                 if shared > limit * (area[mask] + area[other] - shared):
-                    kept[other] = False
-    return kept
+                    stays[other] = False
+    return stays

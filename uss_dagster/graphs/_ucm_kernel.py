@@ -45,7 +45,7 @@ def joins(ucm2, base, walls):
             leaf_map[y, x] = node[cell]
     left, right, height = np.empty(n - 1, np.int32), np.empty(n - 1, np.int32), np.empty(n - 1)
     flooded = flat <= base
-    made = 0
+    count = 0
     for cell in walls:
         flooded[cell] = True
         y, x = cell // w, cell % w
@@ -56,14 +56,14 @@ def joins(ucm2, base, walls):
                 a, b = _find(root, cell), _find(root, ny * w + nx)
                 if a == b:
                     continue
-                kept = max(node[a], node[b])
+                node_of_both = max(node[a], node[b])
                 if min(node[a], node[b]) >= 0:
-                    left[made], right[made], height[made] = node[a], node[b], flat[cell]
-                    kept = n + made
-                    made += 1
+                    left[count], right[count], height[count] = node[a], node[b], flat[cell]
+                    node_of_both = n + count
+                    count += 1
                 # the wall cell's component goes into its neighbour's, never the large one under a lone cell
                 root[a] = b
-                node[b] = kept
+                node[b] = node_of_both
     return leaf_map, left, right, height
 
 
@@ -96,16 +96,16 @@ def tree_of_joins(left, right, height, base):
         count += same[node] == node
     new_parent, new_height = np.full(count, -1, np.int32), np.full(count, base)
     leaf, place = np.empty(n, np.int32), np.empty(nodes, np.int32)
-    node, made = nodes - 1, 0
+    node, place_of_next = nodes - 1, 0
     while node >= 0:
-        place[node] = made
+        place[node] = place_of_next
         if above[node] >= 0:
-            new_parent[made] = place[same[above[node]]]
+            new_parent[place_of_next] = place[same[above[node]]]
         if node < n:
-            leaf[node] = made
+            leaf[node] = place_of_next
         else:
-            new_height[made] = height[node - n]
-        made += 1
+            new_height[place_of_next] = height[node - n]
+        place_of_next += 1
         step = child[node]
         while step < 0 and node >= 0:
             step = sibling[node]

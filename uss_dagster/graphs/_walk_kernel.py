@@ -44,19 +44,19 @@ def vote(labels: np.ndarray, rows: np.ndarray, below: np.ndarray, columns: np.nd
     (W,), the weight of the second.
     """
     out = np.empty((rows.shape[1], columns.shape[1]), np.int32)
-    found = np.empty(4, np.int32)
+    label_at = np.empty(4, np.int32)
     weight = np.empty(4)
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             for corner in range(4):
                 down, across = corner // 2, corner % 2
-                found[corner] = labels[rows[down, y], columns[across, x]]
+                label_at[corner] = labels[rows[down, y], columns[across, x]]
                 weight[corner] = (below[y] if down else 1 - below[y]) * (right[x] if across else 1 - right[x])
             best, most = np.int32(-1), -1.0
             for corner in range(4):
-                label, sum_ = found[corner], 0.0
+                label, sum_ = label_at[corner], 0.0
                 for other in range(4):
-                    if found[other] == label:
+                    if label_at[other] == label:
                         sum_ += weight[other]
                 if sum_ > most + 1e-12 or (sum_ > most - 1e-12 and label < best):
                     best, most = label, sum_

@@ -1,59 +1,9 @@
-"""The compiled loops of the watershed: regional minima and flooding with one first-in, first-out queue a level."""
+"""The compiled loop of the watershed: flooding with one first-in, first-out queue for each level."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
-
-
-@numba.njit(cache=True)
-def regional_minima(levels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Markers int32 (H, W), 0 for none and 1.. in raster order, and their number.
-
-    A plateau is an 8-connected set of pixels of one level; it is a minimum where no 8-neighbour is lower. The 4-connected parts of
-    minima get a marker each. levels: int (H, W).
-    """
-    h, w = levels.shape
-    seen = np.zeros((h, w), np.bool_)
-    lowest = np.zeros((h, w), np.bool_)
-    stack = np.empty(h * w, np.int64)
-    for begin in range(h * w):
-        if seen[begin // w, begin % w]:
-            continue
-        level = levels[begin // w, begin % w]
-        stack[0], count, done = begin, 1, 0
-        seen[begin // w, begin % w] = True
-        minimum = True
-        while done < count:  # the stack keeps the whole plateau
-            y, x = stack[done] // w, stack[done] % w
-            done += 1
-            for v in range(max(y - 1, 0), min(y + 2, h)):
-                for u in range(max(x - 1, 0), min(x + 2, w)):
-                    if levels[v, u] < level:
-                        minimum = False
-                    elif levels[v, u] == level and not seen[v, u]:
-                        seen[v, u] = True
-                        stack[count] = v * w + u
-                        count += 1
-        for k in range(count):
-            lowest[stack[k] // w, stack[k] % w] = minimum
-    markers = np.zeros((h, w), np.int32)
-    number = 0
-    for begin in range(h * w):
-        if not lowest[begin // w, begin % w] or markers[begin // w, begin % w]:
-            continue
-        number += 1
-        markers[begin // w, begin % w] = number
-        stack[0], count = begin, 1
-        while count:
-            count -= 1
-            y, x = stack[count] // w, stack[count] % w
-            for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
-                if 0 <= v < h and 0 <= u < w and lowest[v, u] and not markers[v, u]:
-                    markers[v, u] = number
-                    stack[count] = v * w + u
-                    count += 1
-    return markers, number
 
 
 @numba.njit(cache=True)

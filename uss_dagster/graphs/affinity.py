@@ -1,7 +1,7 @@
-"""How alike the items of one image are: dense or nearest-neighbour affinities, and the whitening that makes Mahalanobis distances.
+"""Affinities between the items of one image, dense or between nearest neighbours, and whitening for Mahalanobis distances.
 
-The affinity of the hierarchy-agnostic method (Rossetti & Pirri, NeurIPS 2024) is the default: cosine distances d, and
-A = 1 - (d - min d) / (max d - min d), so that the least alike pair of an image has exactly 0.
+The defaults are the affinity of the hierarchy-agnostic method (Rossetti & Pirri, NeurIPS 2024): cosine distances d, and
+A = 1 - (d - min d) / (max d - min d), so that the least similar pair of an image has exactly 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, check_choice
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -25,10 +25,19 @@ _ROWS = 512
 def dense_affinity(
     features: np.ndarray, *, distance: str = "cosine", similarity: str = "minmax", sigma: float = 1.0, threshold: float = 0.0
 ) -> np.ndarray:
-    """Affinities of features (n, C), float64 (n, n), symmetric, with a diagonal of zeros.
+    """Affinities of items, float64 (n, n), symmetric, with a diagonal of zeros. Only one matrix of this size is held.
 
-    distance: ``cosine`` (1 - the inner product of unit vectors) or ``l2``. similarity: ``minmax`` over the whole matrix of distances, or
-    ``exp``, which is exp(-d / (2 sigma²)). Affinities below ``threshold`` become 0. Only one matrix of this size is ever held.
+    Parameters
+    ----------
+    features : ndarray of float, shape (n, C)
+    distance : {"cosine", "l2"}, default "cosine"
+        "cosine" is 1 - the inner product of unit vectors.
+    similarity : {"minmax", "exp"}, default "minmax"
+        "minmax" rescales over the whole matrix of distances d; "exp" is exp(-d / (2 sigma²)).
+    sigma : float, default 1
+        Scale of "exp", in units of the distance.
+    threshold : float, default 0
+        Affinities below it become 0.
     """
     points, squares = _points(features, distance, similarity)
     affinity = points @ points.T
@@ -48,9 +57,16 @@ def dense_affinity(
 def knn_affinity(
     features: np.ndarray, neighbours: int, *, distance: str = "cosine", similarity: str = "minmax", sigma: float = 1.0
 ) -> sparse.csr_array:
-    """The entries of ``dense_affinity`` between items of which one is among the nearest ``neighbours`` of the other: sparse (n, n).
+    """The entries of ``dense_affinity`` between items one of which is among the nearest neighbours of the other, sparse (n, n).
 
-    No matrix (n, n) is held. Of neighbours equally near any may be taken, the same at every call.
+    No matrix (n, n) is held. Of neighbours at equal distance any may be taken, the same at every call.
+
+    Parameters
+    ----------
+    features, distance, similarity, sigma
+        As for ``dense_affinity``.
+    neighbours : int
+        Neighbours of each item, 1..n-1.
     """
     from scipy import sparse
 
@@ -77,9 +93,8 @@ def knn_affinity(
 
 def _points(features: np.ndarray, distance: str, similarity: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Float64 points whose inner products give the distances, and their squared lengths where the distance is ``l2``."""
-    for name, value, known in (("distance", distance, DISTANCES), ("similarity", similarity, SIMILARITIES)):
-        if value not in known:
-            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
+    check_choice("distance", distance, DISTANCES)
+    check_choice("similarity", similarity, SIMILARITIES)
     points = np.array(features, np.float64)
     if points.ndim != 2 or not len(points):
         raise BadData(f"Features have shape {points.shape}, expected one row for each of one or more items.")
@@ -118,10 +133,10 @@ def _to_similarities(distances: np.ndarray, similarity: str, low: float, high: f
 
 @dataclass
 class Covariance:
-    """Mean and covariance of many feature vectors, gathered image by image in float64, and joined across workers.
+    """Mean and covariance of many feature vectors in float64, accumulated image by image and merged across workers.
 
     Updates follow Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983: deviations from the mean are summed,
-    which loses nothing where the mean is large. Workers' parts are to be joined in a fixed order if bytes must agree.
+    which loses no precision where the mean is large. Merge the parts of workers in a fixed order for equal bytes.
     """
 
     count: int = 0
@@ -129,7 +144,7 @@ class Covariance:
     scatter: np.ndarray | None = None
 
     def update(self, features: np.ndarray) -> None:
-        """Add feature vectors, (…, C)."""
+        """Add feature vectors (…, C)."""
         rows = np.asarray(features, np.float64).reshape(-1, np.shape(features)[-1])
         if not np.isfinite(rows).all():
             raise BadData("Features hold values that are not finite. Extract them again, or leave these images out.")
@@ -139,7 +154,7 @@ class Covariance:
             self.merge(Covariance(len(rows), mean, rows.T @ rows))
 
     def merge(self, other: Covariance) -> None:
-        """Add what another has gathered."""
+        """Add the vectors of another accumulator."""
         if other.mean is None or other.scatter is None:
             return
         if self.mean is None or self.scatter is None:

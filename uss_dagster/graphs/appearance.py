@@ -43,15 +43,23 @@ def bank_features(lab: np.ndarray) -> np.ndarray:
 
 
 def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
-    """Means and deviations of the unwhitened filter bank (36), the square root of a soft 4×4×4 Lab histogram (64), and the place (3).
+    """Colour, texture and place of each region, float64 (n, 103).
 
-    image: uint8 (H, W, 3). flat: int (H, W), regions 0..n-1, each present, or -1 for none. Returns float64 (n, 103): the first two parts
-    of length 1 before they are joined and again together; the place is the height of the centre, its distance from the middle column,
-    and the square root of the area, as shares of the image. A large image is reduced as the backbone does; a region too small to be seen
-    then is described by the pixel nearest to its first.
+    Means and deviations of the unwhitened filter bank (36), the square root of a soft 4×4×4 Lab histogram (64), and the place (3): the
+    first two parts of length 1 before they are joined and again together; the place is the height of the centre, its distance from the
+    middle column, and the square root of the area, as shares of the image. A large image is reduced as the backbone does. A region that
+    vanishes then is described by the pixel nearest to its first.
 
     On 40 drawn scenes the place raised the Hungarian mIoU of 66 labels from about 13 to 17 % for true regions and from 9 to 11 %
     for merged superpixels; weighting regions by area lowered both.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    flat : ndarray of int, shape (H, W)
+        Region of each pixel, 0..n-1, each present, or -1 for none.
+    n : int
+        Number of regions.
     """
     from scipy import sparse
 

@@ -1,7 +1,8 @@
 """Boundary strength of a colour image from differences of local histograms.
 
-At every pixel and orientation two boxes are laid side by side, and the histograms of lightness, colour and texture inside them are
-compared; a boundary is where they differ in some orientation. Boxes come from integral images on rotated grids, whose counts are integers.
+At every pixel and orientation two boxes lie side by side, and the histograms of lightness, colour and texture inside them are compared.
+A boundary is where they differ in some orientation. Boxes come from integral images on rotated grids, whose counts are integers. The
+loops are compiled; ``benchmarks/contour_merge.py`` times whole segmentations with them beside scikit-image's Felzenszwalb.
 
 References: Martin, Fowlkes & Malik, "Learning to detect natural image boundaries using local brightness, color, and texture cues", TPAMI
 26(5), 2004; Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011; Malik et al., "Contour and
@@ -27,9 +28,20 @@ TEXTON_ORIENTATIONS = 6
 
 
 def histogram_planes(lab: np.ndarray, *, textons: int = 24, seed: int = 0) -> np.ndarray:
-    """Counts of each half-size pixel in the bins of L, a, b and texture, uint8 (48 + textons, h, w); each of the four sums to about 255.
+    """Counts of each half-size pixel in the bins of L, a, b and texture; each of the four sums to about 255.
 
-    lab: float32 (H, W, 3), L in 0..100; h = ceil(H / 2), w = ceil(W / 2).
+    Parameters
+    ----------
+    lab : ndarray of float32, shape (H, W, 3)
+        L in 0..100.
+    textons : int, default 24
+        Clusters of filter responses.
+    seed : int, default 0
+        Of these clusters.
+
+    Returns
+    -------
+    ndarray of uint8, shape (48 + textons, ceil(H / 2), ceil(W / 2))
     """
     half = half_size(lab)
     planes = [_soft_bins(half[:, :, c], *COLOUR_RANGES[c]) for c in range(3)]
@@ -50,11 +62,24 @@ def contour_strength(
     other_weight: float = 4.5,
     bias: float = -4.1,
 ) -> np.ndarray:
-    """Boundary strength in 0..1 at half size, float32 (h, w), from the planes (b, h, w) of ``histogram_planes``.
+    """Boundary strength at half size, 0..1, float32 (h, w).
 
-    Radii are in pixels of the full-size image, one a scale; a box reaches half the radius of half-size pixels from the boundary and is
-    1.7 times as long along it. At each orientation the strength is ``bias`` plus the chi-squared differences 0..1 of L, a, b and texture,
-    weighted and averaged over the scales; the greatest over the orientations goes through a sigmoid.
+    At each orientation the strength is ``bias`` plus the weighted chi-squared differences, 0..1, of L, a, b and texture, averaged over
+    the scales. The greatest over the orientations goes through a sigmoid.
+
+    Parameters
+    ----------
+    planes : ndarray of uint8, shape (b, h, w)
+        Of ``histogram_planes``.
+    orientations : int, default 8
+    colour_radii, texture_radii : sequence of float, default (3, 6, 12) and (5, 10, 20)
+        One radius a scale, in pixels of the full-size image. A box reaches half the radius of half-size pixels from the boundary and is
+        1.7 times as long along it.
+    lightness_weight : float, default 6
+        Weight of L.
+    other_weight : float, default 4.5
+        Weight of each of a, b and texture.
+    bias : float, default -4.1
     """
     height, width = planes.shape[1:]
     scales = len(colour_radii)
@@ -165,23 +190,23 @@ def texture_responses(lightness: np.ndarray) -> np.ndarray:
     filters = texture_filters()
     margin = max(len(taps) for taps in filters) // 2
     padded = np.pad(lightness, margin, mode="symmetric")
-    found = np.empty((len(filters) + len(TEXTON_SCALES), height, width), np.float32)
-    for taps, out in zip(filters, found, strict=False):
+    responses = np.empty((len(filters) + len(TEXTON_SCALES), height, width), np.float32)
+    for taps, out in zip(filters, responses, strict=False):
         correlate(padded, taps, margin, out)
-    for sigma, out in zip(TEXTON_SCALES, found[len(filters) :], strict=True):
+    for sigma, out in zip(TEXTON_SCALES, responses[len(filters) :], strict=True):
         np.subtract(ndimage.gaussian_filter(lightness, sigma), ndimage.gaussian_filter(lightness, 1.6 * sigma), out=out)
-    for channel in found:
+    for channel in responses:
         deviation = channel.std(dtype=np.float64)
         channel *= np.float32(1 / deviation if deviation > 1e-6 else 0)
-    length = np.sqrt(np.einsum("cyx,cyx->yx", found, found))
-    usual = np.float32(0.9 * np.sqrt(len(found)))
-    found *= np.log1p(length / usual) / np.maximum(length, np.float32(1e-6))
-    return found
+    length = np.sqrt(np.einsum("cyx,cyx->yx", responses, responses))
+    usual = np.float32(0.9 * np.sqrt(len(responses)))
+    responses *= np.log1p(length / usual) / np.maximum(length, np.float32(1e-6))
+    return responses
 
 
 def texture_filters() -> list[np.ndarray]:
     """30 oriented filters (k, k), float32: second derivatives of an elongated Gaussian at three scales, first ones at the two finer."""
-    found = []
+    filters = []
     for sigma in TEXTON_SCALES:
         reach = int(3 * sigma)
         y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -193,5 +218,5 @@ def texture_filters() -> list[np.ndarray]:
             kinds = [even - even.mean()]
             if sigma in ODD_SCALES:
                 kinds.append(-envelope * u / sigma**2)
-            found += [(kind / np.abs(kind).sum()).astype(np.float32) for kind in kinds]
-    return found
+            filters += [(kind / np.abs(kind).sum()).astype(np.float32) for kind in kinds]
+    return filters

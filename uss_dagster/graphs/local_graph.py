@@ -1,8 +1,8 @@
-"""A graph that joins only regions that touch, with weights that know the edges of the image, and the heights of trees above it.
+"""A graph that joins only regions that touch, weighted by the edges of the image, and the heights of trees over it.
 
-For hand-made features: they cannot tell that two remote patches of one colour are different things, so a dense affinity joins what
-should stay apart. Its nodes are the watershed regions of a contour map, and a weight is large where the common border is long, the
-features are alike and no boundary lies between.
+It is meant for hand-made features, which cannot tell two distant patches of one colour apart: a dense affinity would join them. The
+nodes are watershed regions of a contour map. A weight is large where the common border is long, the features are similar and no
+boundary lies between.
 
 References: Shi & Malik, "Normalized cuts and image segmentation", TPAMI 22(8), 2000; Arbeláez et al., "Contour detection and
 hierarchical image segmentation", TPAMI 33(5), 2011.
@@ -28,7 +28,18 @@ HEIGHT_POWER = 0.5
 
 @dataclass(frozen=True)
 class LocalGraph:
-    """leaves: int64 (h, w), regions 0..n-1 of a half-size image. graph: which touch. area: int64 (n,), pixels of each. features: float64 (n, C)."""
+    """Touching regions of one image.
+
+    Parameters
+    ----------
+    leaves : ndarray of int64, shape (h, w)
+        Region of each pixel of the half-size image, 0..n-1.
+    graph : RegionGraph
+        Which regions touch.
+    area : ndarray of int64, shape (n,)
+        Pixels of each.
+    features : ndarray of float64, shape (n, C)
+    """
 
     leaves: np.ndarray
     graph: RegionGraph
@@ -37,9 +48,17 @@ class LocalGraph:
 
 
 def local_graph(strength: np.ndarray, tokens: np.ndarray, *, most_leaves: int = 600, smoothing: float = 1.0) -> LocalGraph:
-    """The leaves of a contour map, float (h, w) at half size, with the mean of tokens, float (h', w', C), in each.
+    """The leaves of a contour map with their mean tokens.
 
-    smoothing: sigma in full-size pixels before the watershed. More leaves than ``most_leaves`` are merged by boundary strength alone.
+    Parameters
+    ----------
+    strength : ndarray of float, shape (h, w)
+        Boundary strength at half size.
+    tokens : ndarray of float, shape (h', w', C)
+    most_leaves : int, default 600
+        More leaves are merged down to this number by boundary strength alone.
+    smoothing : float, default 1
+        Standard deviation of a Gaussian before the watershed, in full-size pixels.
     """
     leaves = contour_leaves(strength, smoothing)
     if int(leaves.max()) >= most_leaves:
@@ -68,14 +87,21 @@ def contrast_heights(
 ) -> np.ndarray:
     """Heights of the nodes of any tree over the leaves, float64 (m,): 0 at its leaves, never lower than a child's.
 
-    The contrast of two children of a node that touch is what ``merge_tree`` would pay for joining them::
+    The contrast of two touching children of a node is the cost that ``merge_tree`` would have for joining them::
 
         (feature_weight · |z_u - z_v| + b_uv) · (n_u n_v / ((n_u + n_v) N)) ^ size_exponent
 
-    A node's height is the mean over the pairs of its children, weighted by the length of their borders, or the greatest height below it
-    where that is more. All are then divided by the root's to the power ``HEIGHT_POWER``.
+    The height of a node is the mean over the pairs of its children, weighted by the length of their borders, or the greatest height
+    below it if that is more. All are then divided by that of the root to the power ``HEIGHT_POWER``.
 
-    labels: int (n,), the tree leaf of each leaf of the graph. parent: int (m,), in preorder, -1 for the root.
+    Parameters
+    ----------
+    local : LocalGraph
+    labels : ndarray of int, shape (n,)
+        Leaf of the tree for each leaf of the graph.
+    parent : ndarray of int, shape (m,)
+        In preorder, -1 for the root.
+    feature_weight, size_exponent : float, default 0.3 and 0.2
     """
     m = len(parent)
     area, sums = np.bincount(labels, local.area, m), np.zeros((m, local.features.shape[1]))

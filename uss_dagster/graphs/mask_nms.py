@@ -1,11 +1,11 @@
-"""Suppression of masks that nearly repeat another: exact, over any number of masks, along their runs.
+"""Suppression of masks that nearly repeat another: exact, for any number of masks, on their runs.
 
-Exact duplicates go first, by hash. The rest is greedy: in order of priority, a mask stays unless one that stayed before it
-overlaps it with IoU above the limit. Two masks can only do so when the smaller has more than that share of the larger's pixels, so
-most pairs are never compared; the others are intersected run by run.
+Exact duplicates are removed first, by hash. The rest is greedy: in order of priority a mask is kept unless a kept one overlaps it with
+IoU above the limit. Two masks can only do so if the smaller has more than that share of the larger's pixels, so most pairs are never
+compared. The others are intersected run by run.
 
-``window`` reproduces the release of UnSAM (Wang et al., NeurIPS 2024), where a mask is compared with the next ``window`` - 1 in order
-only, and six copies of one mask leave two.
+With ``window`` the result is that of UnSAM's release (Wang et al., NeurIPS 2024), where a mask is compared only with the next
+``window`` - 1 in order, and six copies of one mask leave two.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from uss_dagster.regions import Regions, rle
 def mask_nms(
     masks: Regions | np.ndarray | Sequence[bytes], priority: np.ndarray, iou: float = 0.9, window: int | None = None
 ) -> np.ndarray:
-    """Indices of the masks that stay, int64, by falling priority; of equal ones the first given goes first.
+    """Indices of the masks that are kept, int64, by falling priority; of equal ones the first comes first.
 
-    masks: ``Regions``, bool (K, H, W), or COCO codes of one image. priority: (K,). iou: masks are dropped above it, so that at 1
-    only exact duplicates are. window: see the module; with it duplicates beyond the window stay.
+    Parameters
+    ----------
+    masks : Regions, or ndarray of bool, shape (K, H, W), or sequence of bytes
+        Codes are COCO run-length codes of one image.
+    priority : ndarray of float, shape (K,)
+    iou : float, default 0.9
+        Masks that overlap a kept one by more are dropped; at 1 only exact duplicates are.
+    window : int, optional
+        See the module; duplicates further apart than the window are kept.
     """
     priority = np.asarray(priority, np.float64)
     if len(priority) != len(masks):
@@ -42,8 +49,7 @@ def mask_nms(
     area = total[start[1:]] - total[start[:-1]]
     order = np.argsort(-priority, kind="stable")
     if window is not None:
-        kept = kernel.suppress_window(runs, start, area, order, float(iou), int(window))
-        return order[kept[order]]
+        return order[kernel.suppress_window(runs, start, area, order, float(iou), int(window))[order]]
     order = _each_once(runs, start, order)
     some = start[1:] > start[:-1]
     span = np.zeros((len(area), 2), np.int64)
@@ -57,9 +63,8 @@ def mask_runs(masks: Regions | np.ndarray | Sequence[bytes]) -> tuple[np.ndarray
     Pixels count along columns for codes, along rows for the others; within a mask, runs ascend and do not touch.
     """
     if isinstance(masks, Regions):
-        flat = masks.atoms.ravel()
-        begin = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
-        atom, begin = flat[begin], np.append(begin, flat.size)
+        begin, atom = masks.runs("C")
+        begin = np.append(begin, masks.atoms.size)
         return _gathered([_bounds(held[atom], begin) for held in masks.members])
     if isinstance(masks, np.ndarray):
         if masks.ndim != 3:

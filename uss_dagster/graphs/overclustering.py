@@ -28,10 +28,22 @@ def over_cluster(
     solver: str = "auto",
     device: str = "cpu",
 ) -> np.ndarray:
-    """Part of each of the n items of an affinity, dense or sparse: int32 (n,), parts numbered from 0 without a gap.
+    """The part of each of the n items of an affinity, int32 (n,), 0.. without a gap.
 
-    k-means on the ``parts`` first eigenvectors of the Laplacian, the constant-like first included, scaled row by row. There are never
-    more parts than items, and fewer where rows coincide.
+    k-means on the first eigenvectors of the Laplacian, the constant-like first included, scaled row by row. There are never more parts
+    than items, and fewer if rows coincide.
+
+    Parameters
+    ----------
+    affinity : ndarray or scipy sparse array, shape (n, n)
+    parts : int, default 200
+        Number of parts and of eigenvectors.
+    laplacian, solver, device
+        See ``eigen.smallest_eigenpairs``.
+    scaling : str, default "unit"
+        See ``partition.scaled``.
+    restarts, iterations, tolerance, seed
+        See ``kmeans.kmeans``.
     """
     n = affinity.shape[0]
     parts = min(parts, n)
@@ -42,7 +54,7 @@ def over_cluster(
 
 
 def part_graph(affinity: Any, labels: np.ndarray) -> np.ndarray:
-    """W = Zᵀ A Z without its diagonal, float64 (m, m), Z the items' membership of parts: sums of affinity, so large parts weigh more."""
+    """Zᵀ A Z without its diagonal, float64 (m, m), Z the membership of items in parts: sums of affinity, so large parts weigh more."""
     from scipy import sparse
 
     n = affinity.shape[0]

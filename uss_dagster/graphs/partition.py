@@ -1,7 +1,7 @@
 """Recursive spectral partition of a graph into a tree of nested groups, stopped by normalised cut and by a perturbation bound.
 
 At each node the graph is read as a perturbation of one whose k groups are disjoint cliques. k is where the spectrum of the Laplacian has
-its widest gap, and the split is trusted only while the perturbation is small against this gap (Davis & Kahan 1970).
+its widest gap. The split is trusted only while the perturbation is small against this gap (Davis & Kahan 1970).
 
 Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation: parsing semantic image structure", NeurIPS 2024. Normalised
 cuts: Shi & Malik, TPAMI 22(8), 2000.
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import check_choice
+from uss_dagster.graphs.checks import check_weights
 from uss_dagster.graphs.eigen import LAPLACIANS, Eigen, floored, smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 
@@ -26,10 +27,18 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class Partition:
-    """A tree over n items in preorder, node 0 the root; an inner node has two or more children, and every leaf has items.
+    """A tree over n items in preorder, node 0 the root. An inner node has two or more children, and every leaf has items.
 
-    labels: int32 (n,), leaf of each item. parent: int32 (m,), -1 for the root. ncut: float64 (m,), each node's cut against its
-    siblings over its association with all of its parent, 0 for the root. stop: why a leaf was not split, "" for inner nodes.
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (n,)
+        Leaf of each item.
+    parent : ndarray of int32, shape (m,)
+        -1 for the root.
+    ncut : ndarray of float64, shape (m,)
+        Cut of each node against its siblings over its association with all of its parent, 0 for the root.
+    stop : tuple of str, length m
+        Why a leaf was not split, "" for inner nodes.
     """
 
     labels: np.ndarray
@@ -69,19 +78,40 @@ def recursive_partition(
     solver: str = "auto",
     device: str = "cpu",
 ) -> Partition:
-    """Split the items of a symmetric, non-negative affinity (n, n) again and again; its diagonal is not looked at.
+    """Split the items of an affinity recursively.
 
-    levels: greatest depth below the root. max_kways: eigenpairs looked at, so at most ``max_kways`` - 1 groups a split. min_points: a node
-    of no more items is a leaf. mncut_th: a split whose mean normalised cut is not below this is tried with fewer groups, then given up.
-    max_perturb: largest trusted ``perturbation_bound``. heuristic: ``maxgap``, or ``fiedler`` for two groups always. scaling: of the rows
-    of eigenvectors before k-means, see ``scaled``. eig_stab_th: cut off eigenvectors whose histogram is flatter than this; None: keep all.
+    The signs of eigenvectors are fixed, so the same affinity and seed give the same tree, as do multiples of the affinity.
 
-    The eigenvectors' signs are fixed, so the same affinity and seed give the same tree; multiples of an affinity give the same tree.
+    Parameters
+    ----------
+    affinity : ndarray of float, shape (n, n)
+        Symmetric, 0 or more; its diagonal is ignored.
+    levels : int, default 9
+        Greatest depth below the root.
+    max_kways : int, default 10
+        Eigenpairs that are computed, so at most ``max_kways`` - 1 groups a split.
+    min_points : int, default 1
+        A node of no more items is a leaf.
+    mncut_th : float, default 0.8
+        A split with a mean normalised cut of this or more is tried with fewer groups, then given up.
+    max_perturb : float, default 50
+        Largest trusted ``perturbation_bound``.
+    heuristic : {"maxgap", "fiedler"}, default "maxgap"
+        "fiedler" always makes two groups.
+    laplacian, solver, device
+        See ``eigen.smallest_eigenpairs``.
+    scaling : {"unit", "minmax", "standard", "none"}, default "unit"
+        Of eigenvectors before k-means, see ``scaled``.
+    eig_stab_th : float or None, default None
+        Drop eigenvectors from the first one on whose histogram is flatter than this. None keeps all.
+    seed : int, default 1234
+        Of k-means.
     """
-    for name, value, known in (("heuristic", heuristic, HEURISTICS), ("Laplacian", laplacian, LAPLACIANS), ("scaling", scaling, SCALINGS)):
-        if value not in known:
-            raise UsageError(f"Unknown {name} '{value}'.{did_you_mean(value, known)}")
-    weights = _weights(affinity)
+    check_choice("heuristic", heuristic, HEURISTICS)
+    check_choice("Laplacian", laplacian, LAPLACIANS)
+    check_choice("scaling", scaling, SCALINGS)
+    weights = check_weights(np.array(affinity, np.float64))
+    np.fill_diagonal(weights, 0)
     rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, device)
 
     def divide(inner: np.ndarray, items: np.ndarray) -> Division:
@@ -96,9 +126,14 @@ Division = tuple[np.ndarray, np.ndarray] | str
 
 
 def grown(weights: np.ndarray, levels: int, divide: Callable[[np.ndarray, np.ndarray], Division]) -> Partition:
-    """The tree of a graph, float (n, n), that divides again and again, down to a depth of ``levels``.
+    """The tree of a graph, float (n, n), that is divided recursively down to a depth of ``levels``.
 
-    divide: of the weights between a node's items, and these items, ascending.
+    Parameters
+    ----------
+    weights : ndarray of float, shape (n, n)
+    levels : int
+    divide : callable
+        (weights between the items of a node, these items, ascending) → ``Division``.
     """
     labels = np.zeros(len(weights), np.int32)
     parent: list[int] = []
@@ -125,27 +160,31 @@ def grown(weights: np.ndarray, levels: int, divide: Callable[[np.ndarray, np.nda
 
 
 def normalised_cuts(affinity: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """cut(c) / assoc(c) of each group of items, float64 (k,): the weight that leaves it over all weight at its items.
-
-    groups: int (n,), 0..k-1. A group without weight has 0.
-    """
+    """cut(c) / assoc(c) of each group of items, float64 (k,), 0 for a group without weight. groups: int (n,), 0..k-1."""
     degree = affinity.sum(axis=1)
     member = groups[:, None] == np.arange(groups.max(initial=-1) + 1)
     return _cut_shares(affinity, degree, member.astype(np.float64))
 
 
 def _cut_shares(affinity: np.ndarray, degree: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """For each column of a 0/1 matrix (n, t): cut over association of the items it marks. Cuts are summed, not subtracted from the
-    association, so that no weight across means exactly 0.
+    """Cut over association of the items that each column of a 0/1 matrix (n, t) marks.
+
+    Cuts are summed, not subtracted from the association, so that no weight across means exactly 0.
     """
     across = np.einsum("ij,ij->j", member, affinity @ (1 - member))
     return across / floored(degree @ member, degree)
 
 
 def perturbation_bound(affinity: np.ndarray, groups: np.ndarray, gap: float, laplacian: str = "symmetrical") -> float:
-    """|L - L*| / gap in the Frobenius norm, L* the Laplacian of disjoint cliques on the groups; 0 where both are 0.
+    """|L - L*| / gap in the Frobenius norm, L* the Laplacian of disjoint cliques on the groups; 0 if both are 0.
 
-    groups: int (n,). gap: distance of the eigenvalue that ends the first k to the next.
+    Parameters
+    ----------
+    affinity : ndarray of float, shape (n, n)
+    groups : ndarray of int, shape (n,)
+    gap : float
+        Distance from the eigenvalue that ends the first k to the next.
+    laplacian : str, default "symmetrical"
     """
     n = len(affinity)
     same_degree = (np.bincount(groups)[groups] - 1).astype(np.float64)
@@ -175,10 +214,10 @@ def scaled(vectors: np.ndarray, how: str = "unit") -> np.ndarray:
 
 
 def threshold_split(affinity: np.ndarray, vector: np.ndarray) -> np.ndarray | None:
-    """Two groups, int (n,), 1 where the vector (n,) exceeds the best of twelve thresholds; None where it is constant.
+    """Two groups, int (n,), 1 where a vector (n,) exceeds the best of twelve thresholds; None if it is constant.
 
-    Thresholds: ten evenly spaced from the minimum, the maximum left out, then 0, then the mean. The best has the least mean of both
-    sides' normalised cuts, the first of equals.
+    Thresholds: ten evenly spaced from the minimum, without the maximum, then 0, then the mean. The best has the least mean of the
+    normalised cuts of both sides, the first of equals.
     """
     low, high = vector.min(), vector.max()
     if high - low <= _TINY * max(abs(low), abs(high)):
@@ -192,21 +231,6 @@ def threshold_split(affinity: np.ndarray, vector: np.ndarray) -> np.ndarray | No
     cut = np.einsum("ij,ij->j", sides, affinity @ (1 - sides))
     score = (cut / floored(out, degree) + cut / floored(degree.sum() - out, degree)) / 2
     return above[:, int(np.argmin(score))].astype(np.int64)
-
-
-def _weights(affinity: np.ndarray) -> np.ndarray:
-    """The affinity checked, float64, its diagonal zeros."""
-    weights = np.array(affinity, np.float64)
-    if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
-        raise BadData(f"The affinity has shape {weights.shape}, expected one or more rows and as many columns.")
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise BadData("The affinity holds values that are negative or not finite, expected weights of 0 or more.")
-    for start in range(0, len(weights), _ROWS):
-        rows, columns = weights[start : start + _ROWS], weights[:, start : start + _ROWS].T
-        if np.abs(rows - columns).max() > 1e-6 * weights.max():
-            raise BadData("The affinity is not symmetric. Use (A + Aᵀ) / 2 if that is what is meant.")
-    np.fill_diagonal(weights, 0)
-    return weights
 
 
 def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
@@ -226,13 +250,13 @@ def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
         return None, "no eigenvectors"
     # gaps[i - 1] is between eigenvalues i and i + 1; the first of them says only whether the graph is connected
     gaps = np.diff(pairs.values)
-    wanted = 2 if rules.heuristic == "fiedler" else 2 + int(np.argmax(gaps[1:]))
-    k = _stable(pairs.vectors[:, :wanted], rules)
+    count = 2 if rules.heuristic == "fiedler" else 2 + int(np.argmax(gaps[1:]))
+    k = _stable(pairs.vectors[:, :count], rules)
     if k < 2:
         return None, "unstable eigenvectors"
     vectors = pairs.vectors[:, :k]
     groups = _grouped(weights, vectors, k, rules)
-    trusted = k == 2 or groups is None or perturbation_bound(weights, groups, gaps[wanted - 1], rules.laplacian) <= rules.max_perturb
+    trusted = k == 2 or groups is None or perturbation_bound(weights, groups, gaps[count - 1], rules.laplacian) <= rules.max_perturb
     if not trusted:
         return None, "perturbation"
     while groups is None or normalised_cuts(weights, groups).mean() >= rules.mncut_th:

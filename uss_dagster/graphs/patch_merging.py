@@ -1,8 +1,9 @@
-"""Iterative merging of the patches of a grid by cosine similarity, kept as a record that answers any thresholds.
+"""Iterative merging of the patches of a grid by cosine similarity, recorded so that it answers any threshold.
 
-Each patch begins as a cluster. The two adjacent clusters whose mean features have the greatest cosine join, again and again, until one
-is left. The clusters at a threshold are those that stand when for the first time no pair reaches it, so they are unions of the
-clusters at any higher threshold.
+Each patch begins as a cluster. The two adjacent clusters whose mean features have the greatest cosine merge, again and again, until one
+is left. The clusters at a threshold are those that exist when for the first time no pair reaches it, so they are unions of the
+clusters at any higher threshold. The loop is compiled: ``benchmarks/patch_merging.py`` measured a 32×32×768 crop 11 to 28 times faster
+than scanning all edges again, with the same masks.
 
 Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024 (the conquer stage of UnSAM); the merging follows SOHES,
 Cao et al., ICLR 2024.
@@ -16,16 +17,24 @@ from functools import cached_property
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import UsageError
+from uss_dagster.graphs.checks import check_grid
 
 
 @dataclass(frozen=True)
 class MergeRecord:
-    """The merges of a grid of h × w patches, n = h·w, m of them.
+    """The m merges of a grid of h × w patches, n = h·w.
 
-    children: int64 (m, 2), clusters joined, the lower first; patches are 0..n-1 in raster order and merge k makes cluster n + k.
-    weight: float64 (m,), the cosine at which they joined. It need not fall: means change. least: no pair that is left reaches this
-    cosine, so that only thresholds from here on can be answered; m is n - 1 where it is -inf.
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the grid.
+    children : ndarray of int64, shape (m, 2)
+        Clusters that merge, the lower first. Patches are 0..n-1 in raster order, and merge k makes cluster n + k.
+    weight : ndarray of float64, shape (m,)
+        Cosine at which they merged. It need not fall: means change.
+    least : float, default -inf
+        No pair that is left reaches this cosine, so that only thresholds from here on can be answered. m is n - 1 if it is -inf.
     """
 
     shape: tuple[int, int]
@@ -67,45 +76,41 @@ class MergeRecord:
         return patches, start
 
     def merges_at(self, theta: float) -> int:
-        """How many merges are made before, for the first time, no pair of clusters reaches the threshold; equal counts as reached."""
+        """Number of merges before, for the first time, no pair of clusters reaches the threshold; equality counts as reached."""
         if theta < self.least:
             raise UsageError(f"The merges were recorded down to a cosine of {self.least}, {theta} was asked; record them further.")
         below = np.flatnonzero(self.weight < theta)
         return int(below[0]) if len(below) else len(self.weight)
 
     def clusters_at(self, theta: float, min_patches: int = 4) -> np.ndarray:
-        """Clusters at a threshold with so many patches, int64 (k,), ascending; none where everything has become one."""
+        """Clusters of at least ``min_patches`` patches at a threshold, int64 (k,), ascending; none if all patches have become one."""
         return self.standing(self.merges_at(theta), min_patches)
 
     def standing(self, merges: int, min_patches: int = 1) -> np.ndarray:
-        """Clusters after so many merges, as ``clusters_at`` gives them."""
+        """Clusters after a number of merges, as ``clusters_at`` gives them."""
         if merges >= self.n - 1:
             return np.zeros(0, np.int64)
-        made = np.arange(self.n + merges)
-        return made[(self.death[: len(made)] >= merges) & (self.size[: len(made)] >= min_patches)]
+        count = self.n + merges
+        return np.flatnonzero((self.death[:count] >= merges) & (self.size[:count] >= min_patches))
 
     def masks(self, clusters: np.ndarray) -> np.ndarray:
         """Bool (k, h, w)."""
         patches, start = self._span
-        found = np.zeros((len(clusters), self.n), bool)
-        for mask, cluster in zip(found, np.asarray(clusters).tolist(), strict=True):
+        masks = np.zeros((len(clusters), self.n), bool)
+        for mask, cluster in zip(masks, np.asarray(clusters).tolist(), strict=True):
             mask[patches[start[cluster] : start[cluster] + self.size[cluster]]] = True
-        return found.reshape(-1, *self.shape)
+        return masks.reshape(-1, *self.shape)
 
 
 def merge_record(features: np.ndarray, least: float = -np.inf) -> MergeRecord:
-    """The merges of a map of features (h, w, C), by 4-adjacency, as long as a pair has the cosine ``least``.
+    """The merges of features (h, w, C), by 4-adjacency, as long as a pair reaches the cosine ``least``.
 
-    Sums are kept in float32; a cluster of zeros has cosine 0 with any other.
-
-    Of equal cosines the older border goes first: at the start each patch has one to its left, then one above; those that a merge changes
-    are new.
+    Sums are float32; a cluster of zeros has cosine 0 with any other. Of equal cosines the older border comes first: at the start each
+    patch has one to its left, then one above; those that a merge changes are new.
     """
     from uss_dagster.graphs._patch_kernel import merge_patches
 
-    if features.ndim != 3 or 0 in features.shape[:2] or not np.isfinite(features).all():
-        raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
-    h, w, channels = features.shape
+    h, w, channels = check_grid(features).shape
     # lengths near 1 leave no sum of float32 out of range, and cosines as they are
     scale = float(np.abs(features).max(initial=0.0)) or 1.0
     sums = np.ascontiguousarray(features.reshape(h * w, channels) / scale, np.float32)

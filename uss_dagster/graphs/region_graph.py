@@ -1,4 +1,4 @@
-"""Region adjacency: which regions of a label map touch, how long their border is, how strong, and what they hold on average."""
+"""Region adjacency: which regions of a label map touch, the length and strength of their borders, and mean features of regions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from uss_dagster.pixels import linear_taps
 class RegionGraph:
     """Adjacent regions of a label map.
 
-    pairs: int64 (E, 2), i < j, in ascending order. length: float64 (E,), 4-neighbour pixel pairs across the border.
-    strength: float64 (E,), mean boundary strength over these pixel pairs, 0 where none was given.
+    Parameters
+    ----------
+    pairs : ndarray of int64, shape (E, 2)
+        i < j, in ascending order.
+    length : ndarray of float64, shape (E,)
+        4-neighbour pixel pairs across the border.
+    strength : ndarray of float64, shape (E,)
+        Mean boundary strength over these pixel pairs, 0 if unknown.
     """
 
     pairs: np.ndarray
@@ -23,10 +29,15 @@ class RegionGraph:
 
 
 def region_graph(labels: np.ndarray, strength: np.ndarray | None = None) -> RegionGraph:
-    """The adjacency of a label map, int (H, W) ≥ 0.
+    """The adjacency of a label map.
 
-    strength: float (H, W), boundary strength of each pixel; a pixel pair counts the stronger of its two pixels, so that a
-    thin ridge counts in full on whichever side of the border it lies.
+    Parameters
+    ----------
+    labels : ndarray of int, shape (H, W)
+        0 or more.
+    strength : ndarray of float, shape (H, W), optional
+        Boundary strength of each pixel. A pixel pair counts the stronger of its two pixels, so that a thin ridge counts in full on
+        whichever side of the border it lies.
     """
     n = int(labels.max(initial=-1)) + 1
     keys, weights = [], []
@@ -44,10 +55,18 @@ def region_graph(labels: np.ndarray, strength: np.ndarray | None = None) -> Regi
 
 
 def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
-    """Mean over each region of a feature grid upsampled bilinearly to the label map, float64 (n, C).
+    """Mean over each region of a feature grid interpolated bilinearly at the label map, float64 (n, C).
 
-    labels: int (H, W), values 0..n-1, each present. grid: float (h, w, C); with (h, w) = (H, W) the plain mean. The upsampled
-    features are never made: a region's mean is a weighted sum of grid cells, and only these weights are computed.
+    The interpolated features are never formed: the mean of a region is a weighted sum of grid cells, and only the weights are computed.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (H, W)
+        0..n-1, each present.
+    n : int
+        Number of regions.
+    grid : ndarray of float, shape (h, w, C)
+        With (h, w) = (H, W) the result is the plain mean.
     """
     from scipy import sparse
 
@@ -65,11 +84,3 @@ def region_means(labels: np.ndarray, n: int, grid: np.ndarray) -> np.ndarray:
     entries = (np.concatenate(weights), (np.concatenate(regions), np.concatenate(cells)))
     total = sparse.coo_array(entries, shape=(n, h * w)).tocsr() @ grid.reshape(h * w, -1).astype(np.float64)
     return total / np.bincount(region, minlength=n)[:, None]
-
-
-def upsample(grid: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear upsampling of a map (h, w) to (height, width); cell centres align with pixel centres, the border is held."""
-    (y0, wy0), (y1, wy1) = linear_taps(height, grid.shape[0])
-    (x0, wx0), (x1, wx1) = linear_taps(width, grid.shape[1])
-    rows = grid[y0] * wy0[:, None] + grid[y1] * wy1[:, None]
-    return rows[:, x0] * wx0 + rows[:, x1] * wx1

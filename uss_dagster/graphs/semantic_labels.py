@@ -1,10 +1,10 @@
-"""Labels that mean the same over a dataset, for regions found image by image: cut every tree alike, describe, cluster.
+"""Labels that mean the same over a dataset, for regions that were computed image by image.
 
-A tree has no dataset-wide ids of its own. Each image's tree is cut once into a flat segmentation, at one level that all images share;
-each of its regions gets a vector that can be compared between images; and k-means over the dataset turns these into labels.
+Every image's tree is cut once into a flat segmentation, at one level that all images share. Each of its regions gets a vector that can be
+compared between images. k-means over the dataset turns the vectors into labels.
 
-Memory does not grow with the number of images, and neither their order nor the number of workers matters: what is kept of an image
-depends on its id and its regions alone.
+Memory does not grow with the number of images. The result does not depend on their order or on the number of workers: what is sampled
+of an image depends on its id and its regions alone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,14 @@ _LEVEL_BITS = 10
 
 
 def choose_level(predictions: Iterable[Regions], regions_per_image: float = 16) -> float | None:
-    """The level at which ``flat_regions`` gives about this many regions an image, on average over all; the finer of two as near.
+    """The level at which ``flat_regions`` gives about so many regions an image on average; the finer of two that are equally near.
 
-    None where some image has no levels, or regions that share pixels without one line of descent: then the deepest regions serve.
+    None if some image has no levels, or regions that overlap without being nested: then the deepest regions are used.
+
+    Parameters
+    ----------
+    predictions : iterable of Regions
+    regions_per_image : float, default 16
     """
     change: dict[float, int] = {}
     images = finest = 0
@@ -47,48 +52,47 @@ def choose_level(predictions: Iterable[Regions], regions_per_image: float = 16) 
         images += 1
     if not images:
         return None
-    wanted = regions_per_image * images
+    target = regions_per_image * images
     count = finest
     # levels are float32: the next one below all of them is the finest cut
-    best, nearest = float(np.nextafter(lowest, np.float32(-np.inf))), abs(count - wanted)
+    best, nearest = float(np.nextafter(lowest, np.float32(-np.inf))), abs(count - target)
     for level in sorted(change):
         count += change[level]
-        if abs(count - wanted) < nearest:
-            best, nearest = level, abs(count - wanted)
+        if abs(count - target) < nearest:
+            best, nearest = level, abs(count - target)
     return best
 
 
 def flat_regions(regions: Regions, level: float | None) -> np.ndarray:
-    """Indices of the regions that tile the image in its cut at this level, int64, ascending; None: of the deepest regions.
+    """Indices of the regions in the cut of an image, int64, ascending. Their pixels are given by ``flat_map``.
 
-    The pixels of each are those of ``flat_map``: a region is shown only where no later one of them lies on top of it.
+    Parameters
+    ----------
+    regions : Regions
+    level : float or None
+        None takes the deepest regions.
     """
     # The cut of a picture with one pixel an atom is that of the image.
     small = Regions(np.arange(regions.members.shape[1])[None], regions.members, regions.parent, level=regions.level)
     cut = small.deepest() if level is None else small.cut(level)
     used = np.bincount(regions.atoms.ravel(), minlength=regions.members.shape[1]) > 0
-    chosen = np.unique(cut[0, used])
-    chosen = chosen[chosen >= 0].astype(np.int64)
-    shown = _position(regions, chosen)[used]
-    return chosen[np.unique(shown[shown >= 0])]
+    indices = np.unique(cut[0, used])
+    indices = indices[indices >= 0].astype(np.int64)
+    positions = regions.last_holder(indices)[used]
+    return indices[np.unique(positions[positions >= 0])]
 
 
-def flat_map(regions: Regions, chosen: np.ndarray) -> np.ndarray:
-    """Int32 (H, W): which of ``chosen`` (ascending indices) shows at each pixel, as a position in it; -1 for none."""
-    return _position(regions, np.asarray(chosen, np.int64)).astype(np.int32)[regions.atoms]
+def flat_map(regions: Regions, indices: np.ndarray) -> np.ndarray:
+    """Which of some regions shows at each pixel, int32 (H, W), as a position in their ascending indices; -1 for none.
 
-
-def _position(regions: Regions, chosen: np.ndarray) -> np.ndarray:
-    """For each atom the position in ``chosen`` of the last region that holds it, -1 for none."""
-    if not len(chosen):
-        return np.full(regions.members.shape[1], -1)
-    held = regions.members[chosen]
-    return np.where(held.any(axis=0), len(chosen) - 1 - np.argmax(held[::-1], axis=0), -1)
+    A region shows where no later one of them lies on top of it.
+    """
+    return regions.last_holder(np.asarray(indices, np.int64)).astype(np.int32)[regions.atoms]
 
 
 def _is_tree(regions: Regions) -> bool:
     """Whether all holders of a pixel lie above the last of them."""
-    last = _position(regions, np.arange(len(regions)))
+    last = regions.last_holder()
     held = last >= 0
     return bool((regions.members.sum(axis=0)[held] == regions.depth[last[held]] + 1).all())
 
@@ -101,7 +105,7 @@ def _lifetimes(regions: Regions) -> tuple[np.ndarray, np.ndarray, int]:
     """
     level = np.where(np.isnan(regions.level), np.inf, regions.level.astype(np.float64))
     above = np.where(regions.parent >= 0, level[regions.parent], np.inf)
-    last = _position(regions, np.arange(len(regions)))[regions.atom_area > 0]
+    last = regions.last_holder()[regions.atom_area > 0]
     own = np.zeros(len(regions), bool)
     own[last[last >= 0]] = True
     enters = ~own & (level < above)
@@ -119,9 +123,15 @@ def _rounded_up(levels: np.ndarray) -> np.ndarray:
 
 
 def mean_tokens(tokens: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
-    """Direction of the mean token of each of n regions, float64 (n, C), length 1: for backbones whose tokens compare between images.
+    """Direction of the mean token of each of n regions, float64 (n, C), length 1, for backbones whose tokens compare between images.
 
-    tokens: float (h, w, C), each brought to length 1 first. flat: int (H, W), 0..n-1, each present, or -1 for none.
+    Parameters
+    ----------
+    tokens : ndarray of float, shape (h, w, C)
+        Each is scaled to length 1 first.
+    flat : ndarray of int, shape (H, W)
+        0..n-1, each present, or -1 for none.
+    n : int
     """
     directions = _unit(tokens.astype(np.float64))
     return _unit(region_means(flat.astype(np.int64) + 1, n + 1, directions)[1:] if (flat < 0).any() else region_means(flat, n, directions))
@@ -137,16 +147,25 @@ class LabelModel:
     def fit(
         cls, described: Iterable[tuple[str, np.ndarray]], k: int, *, seed: int = 0, sample: int = 50_000, restarts: int = 3
     ) -> LabelModel:
-        """k-means on the vectors of all images, or on a random ``sample`` of them where they are more.
+        """k-means on the vectors of all images, or on a random sample of them.
 
-        described: (image id, float (n, C)) in any order. Which vectors are sampled depends on ids and the seed alone.
+        Parameters
+        ----------
+        described : iterable of (str, ndarray of float, shape (n, C))
+            Image id and vectors of its regions, in any order.
+        k : int
+            Number of clusters.
+        seed : int, default 0
+        sample : int, default 50000
+            Greatest number of vectors. Which are sampled depends on image ids and the seed alone.
+        restarts : int, default 3
         """
         if k < 1 or sample < k:
             raise UsageError(f"LabelModel.fit got k = {k} and a sample of {sample} vectors, expected 1 ≤ k ≤ sample.")
-        kept = _Sample(sample, seed)
+        vectors_of_all = _Sample(sample, seed)
         for image_id, vectors in described:
-            kept.add(image_id, vectors)
-        return cls(kmeans(kept.vectors(), k, seed=seed, restarts=restarts).centres)
+            vectors_of_all.add(image_id, vectors)
+        return cls(kmeans(vectors_of_all.vectors(), k, seed=seed, restarts=restarts).centres)
 
     def assign(self, vectors: np.ndarray) -> np.ndarray:
         """Label of each vector (n, C), its nearest centre: int32 (n,)."""

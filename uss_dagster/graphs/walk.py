@@ -1,5 +1,5 @@
-"""Attention as a random walk between the cells of a grid: one transition matrix from several resolutions, its powers, its stationary
-distribution, and the symmetric graphs that can be made of it.
+"""Attention as a random walk between the cells of a grid: a transition matrix from several resolutions, its powers, its stationary
+distribution, and symmetric graphs of it.
 
 A row of softmax attention is a probability distribution over cells, so the matrix is that of a Markov chain and its powers are walks of
 several steps.
@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, check_choice
 from uss_dagster.pixels import linear_taps
 
 GRAPHS = ("cos", "dot", "sym", "rw")
 LEAST = 1e-8
-"""No weight of a graph is below it, so that graphs are connected. Graphs are scaled so that a node's degree is about 1 or more."""
+"""Least weight of a graph, so that graphs are connected. Graphs are scaled so that the degree of a node is about 1 or more."""
 
 Grid = tuple[int, int]
 
@@ -46,8 +46,15 @@ def blocks_of(grid: Grid, target: Grid) -> np.ndarray:
 def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
     """The chain lumped into the blocks of a coarser grid: columns of a block summed, rows averaged; rows still sum to 1.
 
-    This is the chain of blocks for a walker that is anywhere in a block with equal probability, and exact where all cells of a block have
-    the same transitions to the blocks. matrix: (n, n), dense or sparse, n = h·w; the result is of the same kind.
+    This is the chain of blocks for a walker that is anywhere in a block with equal probability. It is exact if all cells of a block have
+    the same transitions to the blocks.
+
+    Parameters
+    ----------
+    matrix : ndarray or scipy sparse array, shape (n, n)
+        n = h · w; the result is of the same kind.
+    grid, target : (int, int)
+        Rows and columns; the target is not finer.
     """
     from scipy import sparse
 
@@ -66,7 +73,7 @@ def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
 
 
 def refine_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The chain on a finer grid: the map of each row upsampled bilinearly and rescaled to sum to 1; each cell has the row of the one it is in."""
+    """The chain on a finer grid: each row as a map interpolated bilinearly and rescaled to sum to 1; a cell has the row of the cell it lies in."""
     from scipy import sparse
 
     _check_grid(matrix.shape, grid)
@@ -86,7 +93,7 @@ def refine_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
 
 
 def to_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The chain on any other grid: coarsened along the sides that are longer, then refined along those that are shorter."""
+    """The chain on any other grid: coarsened along the longer sides, then refined along the shorter ones."""
     between = min(grid[0], target[0]), min(grid[1], target[1])
     return refine_grid(coarsen(matrix, grid, between), between, target)
 
@@ -96,10 +103,15 @@ def aggregate(
     target: Grid,
     weights: Literal["proportional", "uniform"] | Mapping[int, float] = "proportional",
 ) -> np.ndarray:
-    """One transition matrix, float32 (n, n) on the target grid: the weighted mean of those of several resolutions.
+    """The weighted mean of transition matrices of several resolutions, float32 (n, n) on the target grid.
 
-    maps: a grid (h, w) and its matrix (h·w, h·w) each. weights: ``proportional`` to the side length, ``uniform``, or by the number of rows
-    h of a grid; they are rescaled to sum to 1.
+    Parameters
+    ----------
+    maps : iterable of ((int, int), ndarray)
+        A grid (h, w) and its matrix (h · w, h · w) each.
+    target : (int, int)
+    weights : {"proportional", "uniform"} or mapping of int to float, default "proportional"
+        "proportional" to the side length, or by the number of rows of a grid. They are rescaled to sum to 1.
     """
     total, whole = np.zeros((target[0] * target[1],) * 2, np.float32), 0.0
     for grid, matrix in maps:
@@ -107,10 +119,9 @@ def aggregate(
             if grid[0] not in weights:
                 raise UsageError(f"No weight is given for the grid of {grid[0]} rows; weights are given for {sorted(weights)}.")
             weight = float(weights[grid[0]])
-        elif weights in ("proportional", "uniform"):
-            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
         else:
-            raise UsageError(f"Unknown weights '{weights}'.{did_you_mean(str(weights), ('proportional', 'uniform'))}")
+            check_choice("weights", weights, ("proportional", "uniform"))
+            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
         if weight < 0:
             raise UsageError(f"The weight of the grid {grid} is {weight}, expected 0 or more.")
         total += np.float32(weight) * to_grid(transition(matrix), grid, target)
@@ -145,10 +156,10 @@ def vote(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def stationary(step: np.ndarray, iterations: int = 200, tolerance: float = 1e-8) -> np.ndarray:
-    """The distribution that the walk does not change, float64 (n,), summing to 1; the same for every power of the walk.
+    """The stationary distribution of the walk, float64 (n,), summing to 1; the same for every power of the walk.
 
-    From the uniform distribution, half a step at a time so that a periodic chain settles as well. A chain that mixes too slowly for that
-    is solved as a linear system; one in several parts, which has no single answer, keeps the share of each part it began with.
+    From the uniform distribution, half a step at a time so that a periodic chain converges as well. A chain that mixes too slowly is solved
+    as a linear system. A chain of several components, which has no unique answer, keeps the share of each component at the start.
     """
     from scipy.sparse.csgraph import connected_components
 
@@ -165,23 +176,27 @@ def stationary(step: np.ndarray, iterations: int = 200, tolerance: float = 1e-8)
         return share
     system = transposed - np.eye(len(step))
     system[-1] = 1
-    wanted = np.zeros(len(step))
-    wanted[-1] = 1
-    solved = np.maximum(np.linalg.solve(system, wanted), 0)
+    right_side = np.zeros(len(step))
+    right_side[-1] = 1
+    solved = np.maximum(np.linalg.solve(system, right_side), 0)
     return solved / solved.sum()
 
 
 def walk_graph(power: np.ndarray, graph: str = "cos", *, alpha: float = 10.0, share: np.ndarray | None = None) -> np.ndarray:
-    """A symmetric graph of a walk's transitions P, float64 (n, n), no weight below ``LEAST``; self loops stay.
+    """A symmetric graph of the transitions P of a walk, float64 (n, n), no weight below ``LEAST``; self loops stay.
 
-    - ``cos``: cosines between rows, brought to 0..1 by their least and greatest, to the power ``alpha``; ones where all are equal.
-    - ``dot``: P Pᵀ.
-    - ``sym``: (P + Pᵀ) / 2.
-    - ``rw``: (F + Fᵀ) / 2 with the flow F = diag(share) P, times n. share: float (n,), the stationary distribution of the walk; Ncut is then
-      the probability of leaving one side plus that of leaving the other. For a doubly stochastic walk it is ``sym``.
+    Parameters
+    ----------
+    power : ndarray of float32, shape (n, n)
+    graph : {"cos", "dot", "sym", "rw"}, default "cos"
+        "cos": cosines between rows, rescaled to 0..1 by their least and greatest, to the power ``alpha``; ones if all are equal.
+        "dot": P Pᵀ. "sym": (P + Pᵀ) / 2. "rw": (F + Fᵀ) / 2 with the flow F = diag(share) P, times n; Ncut is then the probability of
+        leaving one side plus that of leaving the other. For a doubly stochastic walk it is "sym".
+    alpha : float, default 10
+    share : ndarray of float, shape (n,), optional
+        Stationary distribution for "rw"; computed if missing.
     """
-    if graph not in GRAPHS:
-        raise UsageError(f"Unknown graph '{graph}'.{did_you_mean(graph, GRAPHS)}")
+    check_choice("graph", graph, GRAPHS)
     if graph == "sym":
         weights = power.astype(np.float64)
         weights = (weights + weights.T) / 2

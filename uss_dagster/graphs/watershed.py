@@ -1,4 +1,6 @@
-"""Leaves of a contour map: one region a regional minimum, grown by flooding.
+"""Leaves of a contour map: one region for each regional minimum, grown by flooding.
+
+Flooding is compiled here: scikit-image's watershed divides plateaus in another order.
 
 References: Beucher & Lantuéjoul, "Use of watersheds in contour detection", 1979; Meyer, "Un algorithme optimal pour la ligne de partage
 des eaux", RFIA 1991 (flooding from markers by ordered queues).
@@ -10,6 +12,8 @@ import math
 
 import numpy as np
 
+from uss_dagster.pixels import bilinear, to_lab
+
 LEVELS = 1000
 """Steps of strength that flooding tells apart; finer differences would make regions of rounding errors."""
 SIDE_PER_SIGMA = 225
@@ -19,16 +23,35 @@ STEEPEST = 200.0
 
 
 def watershed(strength: np.ndarray) -> np.ndarray:
-    """Regions of a strength map, float (H, W) in 0..1: int64 (H, W), 4-connected, numbered 0.. by first marker pixel, no line pixels.
+    """Regions of a strength map without line pixels, int64 (H, W), 4-connected, numbered 0.. by first marker pixel.
 
     Minima are tested with eight neighbours, so that a diagonal step down is no minimum, and grow over four.
+
+    Parameters
+    ----------
+    strength : ndarray of float, shape (H, W)
+        Boundary strength, 0..1.
     """
-    from uss_dagster.graphs._watershed_kernel import flood, regional_minima
+    from uss_dagster.graphs._watershed_kernel import flood
 
     levels = np.round(np.clip(strength, 0, 1).astype(np.float64) * LEVELS).astype(np.int32)
-    labels, _ = regional_minima(levels)
+    labels = regional_minima(levels)
     flood(levels, labels, LEVELS)
     return labels.astype(np.int64) - 1
+
+
+def regional_minima(levels: np.ndarray) -> np.ndarray:
+    """The 4-connected parts of all minima of a map, int (H, W), as int32 (H, W): 0 for none, else 1.. in raster order.
+
+    A minimum is an 8-connected set of pixels of one level without a lower 8-neighbour.
+    """
+    from skimage.measure import label
+    from skimage.morphology import local_minima
+
+    lowest = local_minima(levels, connectivity=2)
+    if not lowest.any():  # scikit-image finds no minimum in a constant map; here it is one
+        lowest[:] = True
+    return label(lowest, connectivity=1).astype(np.int32)
 
 
 def contour_leaves(strength: np.ndarray, sigma: float = 1.0) -> np.ndarray:
@@ -36,23 +59,25 @@ def contour_leaves(strength: np.ndarray, sigma: float = 1.0) -> np.ndarray:
     from scipy import ndimage
 
     from uss_dagster.graphs.contours import half_size
-    from uss_dagster.graphs.region_graph import upsample
 
     h, w = strength.shape
-    full = upsample(strength.astype(np.float64), 2 * h, 2 * w)
+    full = bilinear(strength.astype(np.float64), 2 * h, 2 * w)
     return watershed(half_size(ndimage.gaussian_filter(full, sigma)))
 
 
 def colour_leaves(image: np.ndarray) -> np.ndarray:
-    """Small pieces of even colour, int64 (H, W): watershed regions of the colour steps of an image, uint8 (H, W, 3), at full size.
+    """Small pieces of even colour, int64 (H, W): watershed regions of the colour steps of an image at full size.
 
-    The picture is smoothed in proportion to its sides, so that there are a few thousand pieces whatever its size.
+    The image is smoothed in proportion to its sides, so that there are a few thousand pieces for any size.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
     """
     from scipy import ndimage
-    from skimage.color import rgb2lab
 
     sigma = max(1.0, math.sqrt(image.shape[0] * image.shape[1]) / SIDE_PER_SIGMA)
-    lab = rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
+    lab = to_lab(image)
     steps = np.zeros(image.shape[:2], np.float32)
     for c in range(3):
         channel = ndimage.gaussian_filter(lab[..., c], sigma)

@@ -6,7 +6,7 @@ representations", ICLR 2023 (one object an image, spectral clustering of class t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +18,12 @@ from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.semantic_labels import LabelModel
 from uss_dagster.graphs.streaming_kmeans import RowFile
+from uss_dagster.methods._maps import components
+from uss_dagster.methods.base import Bounds, at_least, check_bounds, unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 
 Parts = Literal["components", "whole"]
-Surplus = Literal["drop", "merge"]
 Clustering = Literal["kmeans", "spectral"]
 
 MOST_EXEMPLARS = 4000
@@ -31,38 +32,73 @@ MOST_EXEMPLARS = 4000
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """How a mask becomes objects and objects become pictures.
+    """How a mask becomes objects, and objects become crops that the backbone encodes.
 
-    regions: connected components (8 neighbours), or the whole mask as one. min_area: of a component, as a share of the image. most: components
-    kept, the largest ones; surplus: what happens to the others. margin: by which a box grows on each side, as a share of it. crop: side
-    of the picture that is encoded. mask_background: blacken what is not the object. mirror: average with the mirrored picture.
+    Parameters
+    ----------
+    regions : {'components', 'whole'}
+        An object is a connected component (8 neighbours), or the whole mask. Default 'components'.
+    min_area : float
+        Least area of an object, as a share of the image. Default 0.01.
+    most : int
+        Objects an image, the largest ones. Default 5.
+    surplus : {'drop', 'merge'}
+        Components beyond ``most`` are left out, or join the largest object. Default 'drop'.
+    margin : float
+        By which a box grows on each side, as a share of its side. Default 0.1.
+    crop : int
+        Side of the crop that is encoded, in pixels. Default 224.
+    mask_background : bool
+        Pixels of the crop outside the object are black. Default false.
+    mirror : bool
+        The vector is the mean of those of the crop and of the mirrored crop. Default false.
     """
 
     regions: Parts = "components"
     min_area: float = 0.01
     most: int = 5
-    surplus: Surplus = "drop"
+    surplus: Literal["drop", "merge"] = "drop"
     margin: float = 0.1
     crop: int = 224
     mask_background: bool = False
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_area < 1 or self.most < 1 or self.margin < 0 or self.crop < 8:
-            raise UsageError(
-                f"Objects of at least {self.min_area} of the image, at most {self.most}, margin {self.margin}, crops of {self.crop} pixels: "
-                "expected a share below 1, 1 or more, 0 or more, and 8 or more."
-            )
+        part = Bounds("a share of 0 to below 1", lambda value: 0 <= value < 1)
+        check_bounds(self, min_area=part, most=at_least(1), margin=at_least(0), crop=at_least(8))
+
+
+@dataclass(frozen=True)
+class ClassRule:
+    """How class tokens of objects become classes.
+
+    Parameters
+    ----------
+    count : int
+        Clusters over the dataset. Default 20.
+    clustering : {'kmeans', 'spectral'}
+        Of the class tokens. Default 'kmeans'.
+    restarts : int
+        Starts of k-means, of which the best counts. Default 20.
+    neighbours : int
+        Of an object in the graph of spectral clustering. Default 30, as in Zadaianchuk et al., ICLR 2023.
+    """
+
+    count: int = 20
+    clustering: Clustering = "kmeans"
+    restarts: int = 20
+    neighbours: int = 30
+
+    def __post_init__(self) -> None:
+        check_bounds(self, count=at_least(1), restarts=at_least(1), neighbours=at_least(1))
 
 
 def object_masks(mask: np.ndarray, rule: ObjectRule) -> list[np.ndarray]:
     """The objects of a mask, bool (H, W) each, the largest first; none where the mask is empty or all its components are too small."""
-    from scipy import ndimage
-
     if rule.regions == "whole":
         return [mask] if mask.mean() >= rule.min_area and mask.any() else []
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
-    area = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    parts, size = components(mask)
+    area = size[1:]
     large = [int(part) for part in np.argsort(-area, kind="stable") if area[part] >= rule.min_area * mask.size]
     masks = [parts == part + 1 for part in large[: rule.most]]
     if rule.surplus == "merge" and len(large) > rule.most:
@@ -85,25 +121,22 @@ def crop_of(image: np.ndarray, mask: np.ndarray, rule: ObjectRule) -> np.ndarray
 
 
 def object_vectors(sample: Sample, masks: Sequence[np.ndarray], rule: ObjectRule) -> np.ndarray:
-    """Class tokens of the objects' pictures, float32 (n, D), of length 1."""
+    """Class tokens of the objects' crops, float32 (n, D), of length 1."""
     if not masks:
         return np.zeros((0, 0), np.float32)
     if sample.encode is None:
         raise UsageError("Objects are told apart by class tokens of their pictures; run the method with a backbone that writes 'cls'.")
-    pictures = [crop_of(sample.image, mask, rule) for mask in masks]
-    vectors = _class_tokens(sample, pictures)
+    crops = [crop_of(sample.image, mask, rule) for mask in masks]
+    vectors = unit32(np.stack([features["cls"] for features in sample.encode(crops)]))
     if rule.mirror:
-        vectors = vectors + _class_tokens(sample, [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
-    return unit(vectors)
+        mirrored = sample.encode([np.ascontiguousarray(crop[:, ::-1]) for crop in crops])
+        vectors = vectors + unit32(np.stack([features["cls"] for features in mirrored]))
+    return unit32(vectors)
 
 
-def _class_tokens(sample: Sample, pictures: list[np.ndarray]) -> np.ndarray:
-    assert sample.encode is not None
-    return unit(np.stack([found["cls"] for found in sample.encode(pictures)]))
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12), np.float32)
+def unit32(vectors: np.ndarray) -> np.ndarray:
+    """``unit`` in float32."""
+    return np.asarray(unit(vectors), np.float32)
 
 
 @dataclass(frozen=True)
@@ -117,26 +150,39 @@ class Exemplars:
     labels: np.ndarray
 
     def assign(self, vectors: np.ndarray) -> np.ndarray:
-        known = self.vectors.astype(np.float32)
-        return self.labels[(2 * (vectors @ known.T) - np.einsum("nd,nd->n", known, known)).argmax(axis=1)]
+        exemplars = self.vectors.astype(np.float32)
+        return self.labels[(2 * (vectors @ exemplars.T) - np.einsum("nd,nd->n", exemplars, exemplars)).argmax(axis=1)]
 
 
-def fit_classes(
-    vectors: RowFile, k: int, clustering: Clustering = "kmeans", *, restarts: int = 20, neighbours: int = 30, seed: int = 0
-) -> LabelModel | Exemplars | None:
-    """Classes of the objects of a dataset, one piece an image; None where there are no objects. Fewer than k where there are fewer objects."""
+ObjectClasses = LabelModel | Exemplars
+
+
+def fit_classes(masks: Iterable[tuple[Sample, np.ndarray]], objects: ObjectRule, classes: ClassRule, seed: int) -> ObjectClasses | None:
+    """Classes of the objects of a dataset; None where there are no objects. Fewer than ``count`` where there are fewer objects.
+
+    masks: each image with its mask, bool (H, W).
+    """
+    vectors = RowFile(np.float32)
+    for sample, mask in masks:
+        if parts := object_masks(mask, objects):
+            vectors.append(object_vectors(sample, parts, objects))
+    return cluster_vectors(vectors, classes, seed)
+
+
+def cluster_vectors(vectors: RowFile, rule: ClassRule, seed: int = 0) -> ObjectClasses | None:
+    """Clusters of vectors, one piece an image."""
     if not vectors.rows:
         return None
-    if clustering == "kmeans":
+    if rule.clustering == "kmeans":
         pieces = ((str(number), vectors[number]) for number in range(len(vectors)) if len(vectors[number]))
-        return LabelModel.fit(pieces, k, seed=seed, restarts=restarts)
+        return LabelModel.fit(pieces, rule.count, seed=seed, restarts=rule.restarts)
     share = min(1.0, MOST_EXEMPLARS / vectors.rows)
-    kept = []
+    samples = []
     for number in range(len(vectors)):
         piece = vectors[number]
-        kept.append(piece[np.random.default_rng([seed, number]).random(len(piece)) < share] if share < 1 else piece)
-    points = np.concatenate([piece for piece in kept if len(piece)]).astype(np.float32)
-    return Exemplars(points.astype(np.float16), spectral_classes(points, k, neighbours, restarts, seed))
+        samples.append(piece[np.random.default_rng([seed, number]).random(len(piece)) < share] if share < 1 else piece)
+    points = np.concatenate([piece for piece in samples if len(piece)]).astype(np.float32)
+    return Exemplars(points.astype(np.float16), spectral_classes(points, rule.count, rule.neighbours, rule.restarts, seed))
 
 
 def spectral_classes(points: np.ndarray, k: int, neighbours: int = 30, restarts: int = 10, seed: int = 0) -> np.ndarray:
@@ -160,7 +206,14 @@ def spectral_classes(points: np.ndarray, k: int, neighbours: int = 30, restarts:
     near = sparse.csr_array((np.ones(nearest.size), (np.repeat(np.arange(n), nearest.shape[1]), nearest.ravel())), shape=(n, n))
     affinity = ((near + near.T) / 2).toarray()
     vectors = smallest_eigenpairs(affinity, k, laplacian="symmetrical", solver="dense").vectors
-    return kmeans(unit(vectors).astype(np.float64), k, seed=seed, restarts=restarts).labels
+    return kmeans(unit32(vectors).astype(np.float64), k, seed=seed, restarts=restarts).labels
+
+
+def classified_objects(sample: Sample, mask: np.ndarray, rule: ObjectRule, classes: ObjectClasses | None, source: str) -> Regions:
+    """Regions of the objects of a mask, bool (H, W), with their class as label; see ``labelled_objects``."""
+    masks = object_masks(mask, rule)
+    labels = classes.assign(object_vectors(sample, masks, rule)) if masks and classes is not None else np.zeros(len(masks), np.int32)
+    return labelled_objects(mask.shape, masks, labels, source)
 
 
 def labelled_objects(shape: tuple[int, ...], masks: Sequence[np.ndarray], labels: np.ndarray, source: str) -> Regions:

@@ -1,47 +1,111 @@
-"""Patches of a whole dataset as points: of length 1, a sample of every image put aside on disk, optionally in fewer dimensions."""
+"""Patches of a whole dataset as points of length 1: a sample of every image, put aside on disk, optionally in fewer dimensions."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import BadData
-from uss_dagster.graphs.streaming_kmeans import Projection, RowFile
+from uss_dagster.graphs.streaming_kmeans import Centres, Projection, RowFile, Shards, fit_centres, principal
+from uss_dagster.methods.base import at_least, check_bounds, feature_grid, unit
 
 Facet = Literal["keys", "tokens"]
 
 
-class Samples(Protocol):
-    """All images of a dataset, as often as wanted, one in memory at a time."""
+@dataclass(frozen=True)
+class PatchRule:
+    """The features of patches, and how many of them centres of the dataset are fitted on.
 
-    def __len__(self) -> int: ...
+    Parameters
+    ----------
+    facet : {'keys', 'tokens'}
+        Of the backbone. Default 'keys'.
+    pca : int or None
+        Channels to which patches are reduced. Default None, all.
+    outlier_mads : float or None
+        Longer patches are replaced, see ``unit_grid``; 3 for DINOv2 without registers. Default None, none are.
+    sample_per_image : int
+        Patches of an image. Default 256.
+    sample_limit : int
+        Patches in all. Default 2 000 000.
+    """
 
-    def __iter__(self) -> Iterator[Sample]: ...
+    facet: Facet = "keys"
+    pca: int | None = None
+    outlier_mads: float | None = None
+    sample_per_image: int = 256
+    sample_limit: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        check_bounds(self, sample_per_image=at_least(1), sample_limit=at_least(1))
+
+    def grid(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """See ``unit_grid``."""
+        return unit_grid(sample, self.facet, self.outlier_mads)
+
+    def per_image(self, images: int) -> int:
+        """Patches to draw from each image: at most ``sample_per_image``, and together below ``sample_limit``."""
+        return max(1, min(self.sample_per_image, self.sample_limit // max(images, 1)))
+
+
+@dataclass(frozen=True)
+class KMeansRule:
+    """The k-means of patches over a dataset, see ``fit_centres``.
+
+    Parameters
+    ----------
+    batch : int
+        Patches in memory at a time. Default 16 384.
+    epochs : int
+        Most passes over the patches. Default 100.
+    tolerance : float
+        It ends when no centre moves by as much. Default 1e-4.
+    restarts : int
+        Seedings on a sample, of which the best counts. Default 5.
+    """
+
+    batch: int = 16_384
+    epochs: int = 100
+    tolerance: float = 1e-4
+    restarts: int = 5
+
+    def __post_init__(self) -> None:
+        check_bounds(self, batch=at_least(1), epochs=at_least(1), restarts=at_least(1))
+
+    def centres(self, rows: Shards, k: int, seed: int) -> Centres:
+        """k centres of the patches of a dataset."""
+        return fit_centres(rows, k, seed=seed, restarts=self.restarts, batch=self.batch, epochs=self.epochs, tolerance=self.tolerance)
 
 
 def unit_grid(sample: Sample, facet: str, outlier_mads: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A facet with patches of length 1, float32 (h, w, C), and which of them are to be trusted, bool (h, w).
+    """A facet with patches of length 1, and which of them are no outliers.
 
-    outlier_mads: a patch longer than the median length by more than so many median absolute deviations is an artefact of the transformer
-    (Darcet et al., "Vision transformers need registers", ICLR 2024) and gets the mean of its neighbours instead. None: all are trusted.
+    Parameters
+    ----------
+    sample : Sample
+        An image with its features.
+    facet : str
+        Which of them.
+    outlier_mads : float or None
+        A patch longer than the median length by more than so many median absolute deviations is an artefact of the transformer (Darcet et
+        al., "Vision transformers need registers", ICLR 2024) and gets the mean of its neighbours instead. None: there are no outliers.
+
+    Returns
+    -------
+    units : float32 array (h, w, C)
+    trusted : bool array (h, w)
     """
-    grid = sample.features[facet]
-    if grid.ndim != 3 or 0 in grid.shape or not np.isfinite(grid).all():
-        raise BadData(
-            f"Image '{sample.image_id}': '{facet}' of shape {grid.shape} is no grid of finite features (h, w, C); extract it again."
-        )
+    grid = feature_grid(sample, facet)
     trusted = np.ones(grid.shape[:2], bool)
     if outlier_mads is not None:
         length = np.linalg.norm(grid, axis=2)
         middle = np.median(length)
         trusted = length <= middle + outlier_mads * np.median(np.abs(length - middle))
         grid = _mended(grid, trusted)
-    length = np.linalg.norm(grid, axis=2, keepdims=True)
-    return np.asarray(grid / np.maximum(length, 1e-12), np.float32), trusted
+    return np.asarray(unit(grid), np.float32), trusted
 
 
 def _mended(grid: np.ndarray, trusted: np.ndarray) -> np.ndarray:
@@ -67,14 +131,16 @@ def drawn(units: np.ndarray, trusted: np.ndarray, count: int, seed: int, image_i
     return units.reshape(-1, units.shape[2])[places]
 
 
-def per_image(images: int, wanted: int, limit: int) -> int:
-    """Patches to draw from each image so that all together stay below ``limit``."""
-    return max(1, min(wanted, limit // max(images, 1)))
-
-
-def projected(rows: RowFile, projection: Projection) -> RowFile:
-    """The same pieces in the principal directions."""
-    result = RowFile()
+def reduce_rows(rows: RowFile, channels: int | None, seed: int) -> tuple[RowFile, Projection | None]:
+    """The same pieces in ``channels`` principal directions, and the projection; the pieces themselves and None where there are none."""
+    if not channels or not rows.rows:
+        return rows, None
+    projection, reduced = principal(rows, channels, seed=seed), RowFile()
     for number in range(len(rows)):
-        result.append(projection(rows[number]))
-    return result
+        reduced.append(projection(rows[number]))
+    return reduced, projection
+
+
+def reduced(units: np.ndarray, projection: Projection | None) -> np.ndarray:
+    """Patches (…, C) in the principal directions, where there is a projection."""
+    return units if projection is None else projection(units)

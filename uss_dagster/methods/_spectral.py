@@ -1,8 +1,8 @@
-"""What the spectral methods share: which graph they build of an image, and how its partition becomes regions.
+"""What the spectral methods share: the graph of an image, and the regions of its partition.
 
-*dense*: every cell of the token grid with every other, by tokens alone. *local*: leaves of a contour map, joined where they touch, by
-tokens and by the boundary between them (``graphs.local_graph``). ``auto`` takes the dense graph where the backbone's tokens are
-comparable across images, as deep ones are, and the local one where they are hand-made or whitened image by image.
+*dense*: every cell of the token grid is joined with every other, by tokens alone. *local*: leaves of a contour map are joined where they
+touch, by tokens and by the boundary between them (``graphs.local_graph``). ``auto``: the dense graph where the backbone's tokens are
+comparable across images, as deep ones are; the local one where they are hand-made or whitened image by image.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import BadData
 from uss_dagster.graphs.contours import contour_strength, histogram_planes
 from uss_dagster.graphs.local_graph import LocalGraph, contrast_heights, local_graph
 from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.methods.base import feature_grid
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
@@ -26,7 +26,7 @@ Graph = Literal["auto", "dense", "local"]
 MOST_CELLS = 7200
 """Cells of a dense graph: a larger token grid is first averaged onto a coarser one. As many as 60 × 120, in 415 MB."""
 LONG_SIDE = 480
-"""An image longer than 4/3 of it is reduced to it before its contours are found, the size that their radii were chosen for."""
+"""An image longer than 4/3 of it is reduced to it for its contours, in pixels: their radii were chosen for this size."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Items:
 
     @property
     def plain(self) -> bool:
-        """There is nothing to cut: one item, or dense ones that are all alike, of which every split would be a matter of rounding."""
+        """There is nothing to cut: one item, or dense ones that are all alike, whose cut would depend on rounding."""
         spread, size = np.ptp(self.features, axis=0).max(initial=0.0), np.abs(self.features).max(initial=0.0)
         return len(self.features) == 1 or (self.local is None and bool(spread <= 1e-6 * size))
 
@@ -55,11 +55,7 @@ class Items:
 
 def items_of(sample: Sample, facet: str, graph: Graph) -> Items:
     """The items of an image and their features, from a facet (h', w', C)."""
-    grid = sample.features[facet]
-    if grid.ndim != 3 or 0 in grid.shape or not np.isfinite(grid).all():
-        raise BadData(
-            f"Image '{sample.image_id}': '{facet}' of shape {grid.shape} is no grid of finite features (h, w, C); extract it again."
-        )
+    grid = feature_grid(sample, facet)
     if graph == "dense" or (graph == "auto" and sample.features.comparable):
         place = _cells(*grid.shape[:2])
         return Items(place, region_means(place, int(place.max()) + 1, grid), grid, None)

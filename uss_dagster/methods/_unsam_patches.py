@@ -17,8 +17,14 @@ from uss_dagster.errors import BadData
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
+from uss_dagster.methods._maps import components
+from uss_dagster.methods._unsam_params import Cuts
+from uss_dagster.methods.base import is_grid, unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions, rle
+
+Encode = Callable[[list[np.ndarray]], list[np.ndarray]]
+"""Images → their features (h, w, C)."""
 
 TILES_FROM = 512
 """Images whose shorter side is at least this are also divided in a 2 × 2 grid of tiles."""
@@ -37,9 +43,15 @@ class Piece:
     top: int
     left: int
     crop: np.ndarray
-    level: int
+    level: float
     score: float
     source: str
+
+    @classmethod
+    def of(cls, mask: np.ndarray, level: float, score: float, source: str, top: int = 0, left: int = 0) -> Piece:
+        """The box of a mask that is not empty. top, left: where the mask lies in the image."""
+        y0, y1, x0, x1 = bounds(mask)
+        return cls(top + y0, left + x0, mask[y0:y1, x0:x1], level, score, source)
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -56,7 +68,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class DrawnPieces(Sequence[np.ndarray]):
-    """Pieces as full masks, each drawn when asked for."""
+    """Pieces as full masks, of which only one is in memory at a time."""
 
     pieces: Sequence[Piece]
     shape: tuple[int, int]
@@ -68,61 +80,63 @@ class DrawnPieces(Sequence[np.ndarray]):
         return self.pieces[index].drawn(self.shape)
 
 
+def regions_of(pieces: Sequence[Piece], shape: tuple[int, int]) -> Regions:
+    """Pieces as regions of an image of this size, without a hierarchy."""
+    return Regions.from_masks(
+        DrawnPieces(pieces, shape),
+        shape=shape,
+        level=[piece.level for piece in pieces],
+        score=[piece.score for piece in pieces],
+        source=[piece.source for piece in pieces],
+    )
+
+
 # -- divide ---------------------------------------------------------------------------------------
 
 
-def divide(
-    image: np.ndarray,
-    grid: np.ndarray,
-    encode: Callable[[list[np.ndarray]], list[np.ndarray]] | None,
-    *,
-    cells: int = 48,
-    tiles: bool = True,
-    rounds: int = 6,
-    tau: float = 0.15,
-    eps: float = 1e-5,
-    min_part: float = 0.01,
-    confidence: float = 0.1,
-    iou: float = 0.8,
-    level: int = 6,
-) -> list[Piece]:
-    """Divide masks of an image, uint8 (H, W, 3), highest score first; grid: its features (h, w, C).
+def divide(image: np.ndarray, grid: np.ndarray, encode: Encode | None, cuts: Cuts, confidence: float = 0.1, level: int = 6) -> list[Piece]:
+    """Divide masks of an image, highest score first.
 
-    encode: images → features, for the tiles; None leaves them out. cells: larger grids are averaged to this many a side. min_part: share
-    of a view that a part must have. confidence: parts must exceed it. level: what pieces are given as theirs.
+    Parameters
+    ----------
+    image : uint8 array (H, W, 3)
+    grid : array (h, w, C)
+        Its features.
+    encode : callable or None
+        For the tiles; None leaves them out.
+    cuts : Cuts
+        See there.
+    confidence : float
+        Parts must exceed it.
+    level : int
+        Of the pieces.
     """
     height, width = image.shape[:2]
     views = [(0, 0, height, width)]
-    if tiles and encode is not None and min(height, width) >= TILES_FROM:
+    grids = [grid]
+    if cuts.tiles and encode is not None and min(height, width) >= TILES_FROM:
         h, w = round(height * TILE_SHARE), round(width * TILE_SHARE)
         views += [(top, left, h, w) for top in (0, height - h) for left in (0, width - w)]
-    grids = [grid]
-    if len(views) > 1 and encode is not None:
         grids += encode([image[top : top + h, left : left + w] for top, left, h, w in views[1:]])
-    found: list[Piece] = []
+    pieces: list[Piece] = []
     for (top, left, h, w), features in zip(views, grids, strict=True):
-        small = at_most(features, cells)
-        units = of_length_one(small)
-        for part in divided(small, rounds, tau, eps, min_part):
+        small = at_most(features, cuts.cells)
+        units = unit(small)
+        for part in divided(small, cuts.rounds, cuts.tau, cuts.eps, cuts.min_part):
             score = contrast(part, small, units)
             if score <= confidence:
                 continue
-            crop = resize_mask(part, h, w)
-            if crop.any():
-                y0, y1, x0, x1 = bounds(crop)
-                found.append(Piece(top + y0, left + x0, crop[y0:y1, x0:x1], level, score, "divide"))
-    kept = mask_nms([piece.code((height, width)) for piece in found], np.array([piece.score for piece in found]), iou)
-    return [found[i] for i in kept]
+            mask = resize_mask(part, h, w)
+            if mask.any():
+                pieces.append(Piece.of(mask, level, score, "divide", top, left))
+    distinct = mask_nms([piece.code((height, width)) for piece in pieces], np.array([piece.score for piece in pieces]), cuts.iou)
+    return [pieces[i] for i in distinct]
 
 
 def as_pieces(masks: Regions, iou: float, level: int) -> list[Piece]:
-    """Masks found elsewhere as divide masks, highest score first. iou: of suppression among them. level: what they are given as theirs."""
-    pieces = []
-    for region in mask_nms(masks, masks.score, iou).tolist():
-        mask = masks.mask(region)
-        y0, y1, x0, x1 = bounds(mask)
-        pieces.append(Piece(y0, x0, mask[y0:y1, x0:x1], level, float(masks.score[region]), "divide"))
-    return pieces
+    """Masks from elsewhere as divide masks, highest score first. iou: of suppression among them. level: of the pieces."""
+    distinct = mask_nms(masks, masks.score, iou).tolist()
+    return [Piece.of(masks.mask(region), level, float(masks.score[region]), "divide") for region in distinct]
 
 
 def divided(features: np.ndarray, rounds: int, tau: float, eps: float, min_part: float) -> list[np.ndarray]:
@@ -131,32 +145,24 @@ def divided(features: np.ndarray, rounds: int, tau: float, eps: float, min_part:
     """
     parts: list[np.ndarray] = []
     painted = np.zeros(features.shape[:2], bool)
-    for turn, found in enumerate(maskcut_rounds(features, rounds, tau, eps)):
-        side = found.cut.side & ~painted
-        parts += connected(side, min_part)
+    for turn, step in enumerate(maskcut_rounds(features, rounds, tau, eps)):
+        parts += connected(step.cut.side & ~painted, min_part)
         if turn == 0:
-            parts += [part for part in connected(~found.cut.side, min_part) if corners(part) < 3]
-        painted |= found.mask
+            parts += [part for part in connected(~step.cut.side, min_part) if corners(part) < 3]
+        painted |= step.mask
     return parts
 
 
 def connected(mask: np.ndarray, min_part: float) -> list[np.ndarray]:
     """The 4-connected parts of a mask with at least this share of the grid."""
-    from scipy import ndimage
-
-    parts, count = ndimage.label(mask)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    return [parts == part for part in range(1, count + 1) if sizes[part] >= min_part * mask.size]
-
-
-def of_length_one(features: np.ndarray) -> np.ndarray:
-    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=2, keepdims=True), 1e-12))
+    parts, sizes = components(mask, corners=False)
+    return [parts == part for part in range(1, len(sizes)) if sizes[part] >= min_part * mask.size]
 
 
 def contrast(mask: np.ndarray, features: np.ndarray, units: np.ndarray) -> float:
     """How alike the patches of a mask are to its mean, less how alike those around it are: mean cosines, clipped to 0..1.
 
-    mask: bool (h, w). features: (h, w, C). units: ``of_length_one`` of them. 0 for a mask without patches or with nothing around it.
+    mask: bool (h, w). features: (h, w, C). units: ``unit`` of them. 0 for a mask without patches or with nothing around it.
     """
     from scipy import ndimage
 
@@ -176,7 +182,6 @@ def conquer(
     record: MergeRecord,
     features: np.ndarray,
     thetas: Sequence[float],
-    *,
     min_patches: int = 4,
     inside: float = 0.9,
 ) -> Iterator[Piece]:
@@ -189,7 +194,7 @@ def conquer(
         for cluster in record.clusters_at(theta, min_patches).tolist():
             level_of[cluster] = level
     clusters = np.array(sorted(level_of), np.int64)
-    masks, units = record.masks(clusters), of_length_one(features)
+    masks, units = record.masks(clusters), unit(features)
     for index, crop in lying_inside(masks, whole.crop, inside):
         crop = crop & whole.crop
         score = whole.score * contrast(masks[index], features, units)
@@ -224,7 +229,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def at_most(features: np.ndarray, cells: int) -> np.ndarray:
     """Features (h, w, C) averaged over blocks where the grid has more than ``cells`` a side."""
-    if features.ndim != 3 or 0 in features.shape or not np.isfinite(features).all():
+    if not is_grid(features):
         raise BadData(f"Features of shape {features.shape} are no grid of finite features (h, w, C); extract them again.")
     for axis in (0, 1):
         size = features.shape[axis]
@@ -241,9 +246,7 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def records_of(
-    crops: Sequence[np.ndarray], encode: Callable[[list[np.ndarray]], list[np.ndarray]], grid: int, least: float
-) -> Iterator[tuple[MergeRecord, np.ndarray]]:
+def records_of(crops: Sequence[np.ndarray], encode: Encode, grid: int, least: float) -> Iterator[tuple[MergeRecord, np.ndarray]]:
     """The merges and the features (h, w, C) of cut-out images, encoded in batches; grids of at most ``grid`` patches a side.
 
     least: cosine down to which they are merged.

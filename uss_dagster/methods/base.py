@@ -1,36 +1,73 @@
-"""What every method shares: its spec. A method is one module with ``SPEC``, ``segment`` and, where it looks at
-the whole dataset, ``fit``::
+"""What every method shares: its spec, the bounds of its parameters, and how it runs.
+
+A method is one module with ``SPEC``, ``segment`` and, where it looks at the whole dataset, ``fit``::
 
     SPEC = MethodSpec(name="kmeans", title=…, params=Params, needs=("tokens",), paper=…, licence=…)
-    def fit(samples: Iterable[Sample], params: Params) -> State: …          # optional
+    def fit(samples: Samples, params: Params) -> State: …          # optional
     def segment(sample: Sample, params: Params, state: State | None) -> Regions: …
 
-``samples`` may be gone through as often as wanted, one image in memory at a time; ``len`` tells how many. A state must pickle.
+A state must pickle.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import BadData, ParameterError
+
+A = ParamSpec("A")
+R = TypeVar("R")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What a method is. needs: facets it reads, empty for a method that looks at pixels only.
+    """What a method is.
 
-    overlap: regions without a common line of descent may share pixels. supervised: it sees ground truth.
-    imported: it only reads what was made elsewhere, for images that are known there. labels: its regions carry labels that mean the
-    same over the whole dataset. encodes: facets that it has the backbone compute for pieces of an image, with ``sample.encode``.
-    model: its parameter ``model`` names a trained student, in a profile one of the section 'students' or a folder, elsewhere a folder:
-    'needed', or 'taken' where some other parameter asks for it.
-    reimplementation: written from a published description, so numbers may differ from the authors'.
+    Parameters
+    ----------
+    name : str
+        The module's name.
+    title : str
+        For people.
+    params : type
+        Its frozen parameter dataclass.
+    paper : str
+        The reference.
+    licence : str
+        Of this code, or of the files that it reads. Default: the project's.
+    needs : tuple of str
+        Facets that it reads; empty for a method that looks at pixels only.
+    overlap : bool
+        Regions without a common line of descent may share pixels.
+    supervised : bool
+        It sees ground truth.
+    imported : bool
+        It only reads results that were computed elsewhere, for images that are known there.
+    labels : bool
+        Labels of its regions mean the same over the whole dataset.
+    encodes : tuple of str
+        Facets that it has the backbone compute for pieces of an image, with ``sample.encode``.
+    model : {'', 'needed', 'taken'}
+        Whether its parameter ``model`` names a trained student: always, or where another parameter asks for one. In a profile the name is
+        one of the section 'students' or a folder, elsewhere a folder.
+    reimplementation : bool
+        Written from a published description; numbers may differ from the authors'.
+    summary : str
+        One or two sentences.
     """
 
     name: str
     title: str
     params: type
     paper: str
-    licence: str
+    licence: str = "MIT (this project)"
     needs: tuple[str, ...] = ()
     overlap: bool = False
     supervised: bool = False
@@ -40,3 +77,90 @@ class MethodSpec:
     model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
     summary: str = ""
+
+
+class Samples(Protocol):
+    """All images of a dataset. They may be iterated over more than once, one image in memory at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+# -- parameters ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values that a parameter may have, in words and as a test."""
+
+    words: str
+    hold: Callable[[Any], bool]
+
+
+def at_least(least: float) -> Bounds:
+    return Bounds(f"{least} or more", lambda value: value >= least)
+
+
+def within(least: float, greatest: float) -> Bounds:
+    return Bounds(f"{least} to {greatest}", lambda value: least <= value <= greatest)
+
+
+POSITIVE = Bounds("above 0", lambda value: value > 0)
+SHARE = within(0, 1)
+PART = Bounds("0 to below 1", lambda value: 0 <= value < 1)
+
+
+def check_bounds(params: object, **bounds: Bounds) -> None:
+    """Refuse a parameter dataclass with a value out of its bounds; None is always within them."""
+    for name, bound in bounds.items():
+        value = getattr(params, name)
+        if value is not None and not bound.hold(value):
+            raise wrong_value(name, value, bound.words)
+
+
+def wrong_value(name: str, value: object, expected: str) -> ParameterError:
+    """The error for a value that a parameter cannot have. The message starts with the name, so that sections can be put before it."""
+    return ParameterError(f"{name} is {value}, expected {expected}.", (name,))
+
+
+def of_preset(preset: P, params: object) -> P:
+    """A preset, a dataclass, with the values of those parameters of the same names that are not None."""
+    values = {field.name: getattr(params, field.name) for field in fields(preset)}  # type: ignore[arg-type]
+    return replace(preset, **{name: value for name, value in values.items() if value is not None})  # type: ignore[type-var]
+
+
+# -- running ------------------------------------------------------------------------------------------
+
+
+def one_thread(function: Callable[A, R]) -> Callable[A, R]:
+    """The function with one BLAS thread, so that sums inside BLAS are added in one order and results are the same bytes."""
+
+    @functools.wraps(function)
+    def run(*args: A.args, **kwargs: A.kwargs) -> R:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def feature_grid(sample: Sample, facet: str) -> np.ndarray:
+    """A facet of an image (h, w, C); one that is no grid of finite features is refused."""
+    grid: np.ndarray = sample.features[facet]
+    if not is_grid(grid):
+        raise BadData(
+            f"Image '{sample.image_id}': '{facet}' of shape {grid.shape} is no grid of finite features (h, w, C); extract it again."
+        )
+    return grid
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (…, C) at length 1; a zero vector stays zero."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+
+
+def is_grid(features: np.ndarray) -> bool:
+    """Whether features are (h, w, C), not empty and finite."""
+    return features.ndim == 3 and 0 not in features.shape and bool(np.isfinite(features).all())

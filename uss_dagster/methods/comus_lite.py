@@ -13,32 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
-from uss_dagster.graphs.semantic_labels import LabelModel
-from uss_dagster.graphs.streaming_kmeans import RowFile
-from uss_dagster.methods._objects import (
-    Clustering,
-    Exemplars,
-    ObjectRule,
-    Parts,
-    fit_classes,
-    labelled_objects,
-    object_masks,
-    object_vectors,
-)
-from uss_dagster.methods._points import Samples
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods._objects import ClassRule, Clustering, ObjectClasses, ObjectRule, Parts, classified_objects, fit_classes
+from uss_dagster.methods.base import Bounds, MethodSpec, Samples, check_bounds, one_thread
+from uss_dagster.pixels import bilinear
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """mass: share of the class token's attention that the salient patches hold. refine: how the mask's border is pulled to the image's.
+    """All parameters.
 
-    regions: one object an image, or the connected components. min_area, margin, crop: see ``ObjectRule``. classes: how many clusters.
-    class_clustering, neighbours, restarts: of the class tokens.
+    Parameters
+    ----------
+    mass : float
+        Share of the class token's attention in the salient patches. Default 0.6, as in Caron et al., ICCV 2021.
+    refine : {'none', ...}
+        How the mask's border is moved to the image's, see ``refine.leaves``. Default 'none'.
+    regions : {'whole', 'components'}
+        One object an image, or its connected components. Default 'whole', as in the paper.
+    min_area, margin, crop
+        See ``ObjectRule``. Default 0.01, 0, 224 pixels.
+    classes, class_clustering, neighbours, restarts
+        See ``ClassRule``. Default 20, 'spectral', 30, 10.
+    seed : int
+        Of the clustering. Default 0.
     """
 
     mass: float = 0.6
@@ -54,16 +53,16 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.mass < 1 or self.classes < 1 or self.neighbours < 1 or self.restarts < 1:
-            raise UsageError(
-                f"comus_lite: mass {self.mass}, classes {self.classes}, neighbours {self.neighbours}, restarts {self.restarts}; "
-                "expected a share between 0 and 1, and 1 or more of the others."
-            )
-        _ = self.objects  # its own bounds
+        check_bounds(self, mass=Bounds("above 0 and below 1", lambda mass: 0 < mass < 1))
+        _ = self.objects, self.class_rule  # their own bounds
 
     @property
     def objects(self) -> ObjectRule:
         return ObjectRule(regions=self.regions, min_area=self.min_area, margin=self.margin, crop=self.crop)
+
+    @property
+    def class_rule(self) -> ClassRule:
+        return ClassRule(self.classes, self.class_clustering, self.restarts, self.neighbours)
 
 
 SPEC = MethodSpec(
@@ -74,36 +73,20 @@ SPEC = MethodSpec(
     encodes=("cls",),
     labels=True,
     paper="Zadaianchuk et al., ICLR 2023",
-    licence="MIT (this project)",
     summary="What the class token attends to is the object; class tokens of the objects' boxes, clustered spectrally, are the classes.",
 )
 
 
-def fit(samples: Samples, params: Params) -> LabelModel | Exemplars | None:
+@one_thread
+def fit(samples: Samples, params: Params) -> ObjectClasses | None:
     """Classes of the objects of all images."""
-    from threadpoolctl import threadpool_limits
-
-    vectors = RowFile(np.float32)
-    with threadpool_limits(1):
-        for sample in samples:
-            masks = object_masks(salient(sample, params), params.objects)
-            if masks:
-                vectors.append(object_vectors(sample, masks, params.objects))
-        return fit_classes(
-            vectors, params.classes, params.class_clustering, restarts=params.restarts, neighbours=params.neighbours, seed=params.seed
-        )
+    return fit_classes(((sample, salient(sample, params)) for sample in samples), params.objects, params.class_rule, params.seed)
 
 
-def segment(sample: Sample, params: Params, state: LabelModel | Exemplars | None) -> Regions:
+@one_thread
+def segment(sample: Sample, params: Params, state: ObjectClasses | None) -> Regions:
     """The image (region 0), its background (1), and its object with its class as label."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        masks = object_masks(salient(sample, params), params.objects)
-        labels = np.zeros(len(masks), np.int32)
-        if masks and state is not None:
-            labels = state.assign(object_vectors(sample, masks, params.objects))
-        return labelled_objects(sample.image.shape, masks, labels, "attention")
+    return classified_objects(sample, salient(sample, params), params.objects, state, "attention")
 
 
 def salient(sample: Sample, params: Params) -> np.ndarray:
@@ -111,8 +94,8 @@ def salient(sample: Sample, params: Params) -> np.ndarray:
     attention = sample.features["cls_attention"]
     height, width = sample.image.shape[:2]
     ranked = np.sort(attention.ravel())[::-1].astype(np.float64)
-    held = np.cumsum(ranked)
-    least = ranked[int(np.searchsorted(held, params.mass * held[-1]))]
+    cumulative = np.cumsum(ranked)
+    least = ranked[int(np.searchsorted(cumulative, params.mass * cumulative[-1]))]
     mask = bilinear(attention.astype(np.float64), height, width) >= least
     if params.refine != "none":
         mask = refine_leaves(mask.astype(np.int32), sample.image, Refine(method=params.refine)) > 0

@@ -1,4 +1,4 @@
-"""Deep spectral segmentation: eigenvectors of a graph Laplacian, clustered into as many segments as the widest eigengap says.
+"""Deep spectral segmentation: eigenvectors of a graph Laplacian, clustered; the number of segments follows from the widest eigengap.
 
 On deep features the graph is the positive part of the tokens' cosines plus, weighted, a sparse one of colour: cells are joined with
 their nearest neighbours in hue, saturation, value and place. On a local graph (see ``_spectral``) the weights are those of its edges.
@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.merging import ward_tree
 from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.methods._spectral import Graph, Items, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, one_thread, unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
@@ -30,9 +29,28 @@ from uss_dagster.regions import Regions
 
 @dataclass(frozen=True)
 class Params:
-    """graph: ``dense``, ``local``, or ``auto``, see ``_spectral``. eigenvectors: how many are looked at, the constant one included.
-    segments: how many; None: as many as there are eigenvalues before the widest gap, the first gap not counted.
-    colour_weight, colour_neighbours: of the colour graph that is added to a dense one. temperature: of the local graph.
+    """All parameters.
+
+    Parameters
+    ----------
+    graph : {'auto', 'dense', 'local'}
+        See ``_spectral``. Default 'auto'.
+    eigenvectors : int
+        How many are looked at, the constant one included; 3 or more. Default 15.
+    segments : int or None
+        How many. Default None, as many as there are eigenvalues before the widest gap, the first gap not counted.
+    colour_weight : float
+        Of the colour graph that is added to a dense one. Default 10.
+    colour_neighbours : int
+        Of a cell in the colour graph. Default 10.
+    temperature : float
+        Of the local graph, see ``edge_weights``. Default 0.06.
+    restarts : int
+        Starts of the k-means of eigenvectors. Default 10.
+    seed : int
+        Of that k-means. Default 0.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
     """
 
     graph: Graph = "auto"
@@ -46,15 +64,8 @@ class Params:
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        if self.eigenvectors < 3 or (self.segments is not None and self.segments < 1):
-            raise UsageError(
-                f"deep_spectral: {self.eigenvectors} eigenvectors and {self.segments} segments, expected 3 or more, and 1 or more or null."
-            )
-        if self.colour_weight < 0 or self.colour_neighbours < 1 or self.temperature <= 0:
-            raise UsageError(
-                f"deep_spectral: colour_weight {self.colour_weight}, colour_neighbours {self.colour_neighbours}, temperature "
-                f"{self.temperature}, expected 0 or more, 1 or more, and above 0."
-            )
+        check_bounds(self, eigenvectors=at_least(3), segments=at_least(1))
+        check_bounds(self, colour_weight=at_least(0), colour_neighbours=at_least(1), temperature=POSITIVE)
 
 
 SPEC = MethodSpec(
@@ -63,26 +74,23 @@ SPEC = MethodSpec(
     params=Params,
     needs=("tokens",),
     paper="Melas-Kyriazi et al., CVPR 2022",
-    licence="MIT (this project)",
     summary="Laplacian eigenvectors clustered into as many segments as the eigengap says, nested by Ward. The graph follows the backbone.",
 )
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """A binary tree from the image (region 0) down to the segments; ``level`` is Ward's distance, 0 at segments."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums inside BLAS come out in one order
-        items = items_of(sample, "tokens", params.graph)
-        if items.plain:
-            return lone_root(sample)
-        affinity = edge_weights(items.local, params.temperature) if items.local else _with_colour(sample, items, params)
-        pairs = smallest_eigenpairs(affinity, min(params.eigenvectors, len(affinity)), laplacian="randomwalk")
-        k = params.segments or segments_of(pairs.values)
-        clusters = kmeans(pairs.vectors[:, 1 : max(k, 2)], k, seed=params.seed, restarts=params.restarts)
-        tree = ward_tree(np.bincount(clusters.labels, items.area), clusters.centres)
-        pixels = leaf_map(sample, items, tree.leaf[clusters.labels], params.refine)
-        return Regions.from_tree(pixels, tree.parent, level=tree.height, source=kind(items))
+    items = items_of(sample, "tokens", params.graph)
+    if items.plain:
+        return lone_root(sample)
+    affinity = edge_weights(items.local, params.temperature) if items.local else _with_colour(sample, items, params)
+    pairs = smallest_eigenpairs(affinity, min(params.eigenvectors, len(affinity)), laplacian="randomwalk")
+    k = params.segments or segments_of(pairs.values)
+    clusters = kmeans(pairs.vectors[:, 1 : max(k, 2)], k, seed=params.seed, restarts=params.restarts)
+    tree = ward_tree(np.bincount(clusters.labels, items.area), clusters.centres)
+    pixels = leaf_map(sample, items, tree.leaf[clusters.labels], params.refine)
+    return Regions.from_tree(pixels, tree.parent, level=tree.height, source=kind(items))
 
 
 def segments_of(values: np.ndarray) -> int:
@@ -93,7 +101,7 @@ def segments_of(values: np.ndarray) -> int:
 
 def _with_colour(sample: Sample, items: Items, params: Params) -> np.ndarray:
     """Positive cosines of the features plus the weighted colour graph, float64 (n, n), diagonal 0."""
-    units = items.features / np.maximum(np.linalg.norm(items.features, axis=1, keepdims=True), 1e-12)
+    units = unit(items.features)
     affinity = np.maximum(units @ units.T, 0)
     if params.colour_weight > 0:
         first, second, weight = colour_graph(sample.image, items.place, params.colour_neighbours)

@@ -1,7 +1,7 @@
-"""Diffuse–Walk–Cut: attention between patches as a random walk, cut in two again and again, a threshold chosen for each image.
+"""Diffuse–Walk–Cut: attention between patches as a random walk, cut in two recursively, with a threshold chosen for each image.
 
-The walk is brought to a grid of about ``grid``² cells, taken ``k`` steps at a time, and made a symmetric graph: by default of how alike
-two patches' transitions are. Recursive Normalised Cuts make one full tree of it, and an automatic rule says where to prune.
+The walk is reduced to a grid of about ``grid``² cells, taken ``k`` steps at a time, and made a symmetric graph: by default of the likeness of
+two patches' transitions. Recursive Normalised Cuts make one full tree of it, and an automatic rule says where to prune.
 
 Reference: Ivanova et al., "Unsupervised segmentation by diffusing, walking and cutting", arXiv 2412.04678. This is a reimplementation from
 descriptions: the paper's rule for the threshold, its best k, its exponent and its upsampling are not known to us, so every such choice
@@ -17,30 +17,51 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import BadData
 from uss_dagster.graphs.bipartition import CutTree, Rule, choose_threshold, cut_tree
 from uss_dagster.graphs.walk import coarsen, stationary, transition, vote, walk, walk_graph
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods._maps import winners
+from uss_dagster.methods.base import PART, POSITIVE, MethodSpec, at_least, check_bounds, one_thread, unit, within, wrong_value
+from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear, nearest
 from uss_dagster.regions import Regions
 from uss_dagster.runtime import peak_memory_mb
 
 
 @dataclass(frozen=True)
 class Params:
-    """grid: side of a square of as many cells as there may be; attention on more is lumped onto so many. k: steps of the walk.
+    """All parameters.
 
-    graph: ``cos`` (likeness of transitions, to the power ``alpha``), ``dot``, ``sym`` or ``rw``, see ``walk_graph``. tau: a split is made
-    below this Ncut; a number, or a rule that chooses it by image, see ``choose_threshold``. A number has to be chosen anew for each k
-    and graph. most: the Ncut that the full tree goes to. min_share, min_cells: each side of a cut has this share of all cells, and so
-    many. max_depth: of the tree.
-
-    upsample: ``onehot``, cells' labels interpolated bilinearly; ``attn``, the segment whose mean transitions go to a pixel most; ``assign``,
-    the segment whose mean transitions are most like a pixel's, at ``assign_size`` rows and columns. refine: borders pulled to the image's.
-    min_component: connected parts below this share of the image go to a neighbour.
-
-    tree: ``pruned``, the leaves are the segments; ``full``, everything down to ``most``, with the levels that tell where to cut.
+    Parameters
+    ----------
+    grid : int
+        The walk is on at most grid² cells, 1 to 64; attention on more is lumped. Default 32.
+    k : int
+        Steps of the walk. Default 2.
+    graph : {'cos', 'dot', 'sym', 'rw'}
+        How the walk becomes a symmetric graph, see ``walk_graph``. Default 'cos', the likeness of transitions to the power ``alpha``.
+    alpha : float
+        That power. Default 10.
+    tau : {'gap', 'mean', 'modularity'} or float
+        Ncut below which a split is made, or the rule that chooses it by image, see ``choose_threshold``. A number has to be chosen anew for
+        each ``k`` and ``graph``. Default 'gap'.
+    most : float
+        Ncut to which the full tree goes, 0 to 1. Default 1.
+    min_share, min_cells : float, int
+        Each side of a cut has this share of all cells, and so many. Default 0.005 and 4.
+    max_depth : int
+        Of the tree. Default 8.
+    upsample : {'onehot', 'attn', 'assign'}
+        From cells to pixels: labels interpolated bilinearly ('onehot'); the segment whose mean transitions lead to a pixel most ('attn'); the
+        segment whose mean transitions are most like a pixel's ('assign'). Default 'onehot'.
+    assign_size : int
+        Rows and columns at which 'assign' compares, in pixels. Default 128.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
+    min_component : float
+        Connected parts below this share of the image go to a neighbour. Default 0.
+    tree : {'pruned', 'full'}
+        Leaves of the result are the segments, or those of the full tree, with levels that tell where to cut. Default 'pruned'.
     """
 
     grid: int = 32
@@ -59,18 +80,15 @@ class Params:
     tree: Literal["pruned", "full"] = "pruned"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.grid <= 64 or self.k < 1 or self.max_depth < 0 or self.min_cells < 1 or self.assign_size < 1:
-            raise UsageError(
-                f"diffuse_walk_cut: grid {self.grid}, k {self.k}, max_depth {self.max_depth}, min_cells {self.min_cells}, assign_size "
-                f"{self.assign_size}, expected 1 to 64, 1 or more, 0 or more, 1 or more, and 1 or more."
-            )
-        if not self.alpha > 0 or not 0 <= self.min_share < 1 or not 0 <= self.min_component < 1 or not 0 <= self.most <= 1:
-            raise UsageError(
-                f"diffuse_walk_cut: alpha {self.alpha}, min_share {self.min_share}, min_component {self.min_component}, most {self.most}, "
-                "expected above 0, 0 to below 1, 0 to below 1, and 0 to 1."
-            )
+        check_bounds(self, grid=within(1, 64), alpha=POSITIVE, most=within(0, 1), max_depth=at_least(0), min_share=PART, min_component=PART)
+        check_bounds(self, **dict.fromkeys(("k", "min_cells", "assign_size"), at_least(1)))
         if isinstance(self.tau, float) and not 0 <= self.tau <= self.most:
-            raise UsageError(f"diffuse_walk_cut: tau is {self.tau}, expected 0 to {self.most} ('most'), or one of gap, mean, modularity.")
+            raise wrong_value("tau", self.tau, f"0 to {self.most} ('most'), or one of gap, mean, modularity")
+
+    @property
+    def rule(self) -> str:
+        """How the threshold is chosen."""
+        return self.tau if isinstance(self.tau, str) else "constant"
 
 
 SPEC = MethodSpec(
@@ -79,8 +97,6 @@ SPEC = MethodSpec(
     params=Params,
     needs=("attention",),
     paper="Ivanova et al., arXiv 2412.04678",
-    licence="MIT (this project)",
-    reimplementation=True,
     summary="Attention as a random walk of k steps, recursive two-way normalised cuts, a threshold chosen for each image.",
 )
 
@@ -91,9 +107,11 @@ _LEAST_COST = 1e-12
 
 @dataclass(frozen=True)
 class WalkCut:
-    """Everything that one image gives. labels: int32 (H, W), the segments from 0. tree: the full one, over the cells of ``grid`` (h, w) in
-    raster order. tau: where it is pruned, and ``rule`` why. vector: float64 (h, w), the first eigenvector that is not trivial.
-    seconds: of each stage. peak_mb: memory of the process so far. regions: what ``segment`` returns.
+    """All results for one image.
+
+    labels: int32 (H, W), the segments from 0. regions: what ``segment`` returns. tree: the full one, over the cells of ``grid`` (h, w) in
+    raster order. tau: where it is pruned, by ``rule``. k: steps. vector: float64 (h, w), the first eigenvector that is not trivial.
+    seconds: of each stage. peak_mb: memory of the process so far.
     """
 
     labels: np.ndarray
@@ -123,53 +141,50 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     return walk_cut(sample, params).regions
 
 
+@one_thread
 def walk_cut(sample: Sample, params: Params) -> WalkCut:
-    """The method with all it finds on the way."""
-    from threadpoolctl import threadpool_limits
-
+    """The method with all its intermediate results."""
     clock = _Clock()
-    with threadpool_limits(1):  # sums inside BLAS come out in one order
-        step, grid, plain = _walk_of(sample, params.grid)
-        power = walk(step, params.k)
-        clock.lap("walk")
-        if plain:
-            weights = np.ones_like(power)
-        else:
-            weights = walk_graph(power, params.graph, alpha=params.alpha, share=stationary(step) if params.graph == "rw" else None)
-        clock.lap("graph")
-        least = max(params.min_cells, int(np.ceil(params.min_share * len(step))))
-        tree = cut_tree(weights, min_size=least, max_depth=params.max_depth, most=params.most)
-        clock.lap("cut")
-        tau = params.tau if isinstance(params.tau, float) else choose_threshold(tree, params.tau)
-        segments = tree.pruned(tau)
-        clock.lap("threshold")
-        shown = tree if params.tree == "full" else segments
-        regions = _regions(sample, shown, step, power, grid, params)
-        # the segment of each node that has pixels of its own, by one of its cells
-        labels = segments.labels[shown.order[shown.start]][regions.deepest()]
-        clock.lap("pixels")
+    step, grid, plain = _walk_of(sample, params.grid)
+    power = walk(step, params.k)
+    clock.lap("walk")
+    if plain:
+        weights = np.ones_like(power)
+    else:
+        weights = walk_graph(power, params.graph, alpha=params.alpha, share=stationary(step) if params.graph == "rw" else None)
+    clock.lap("graph")
+    least = max(params.min_cells, int(np.ceil(params.min_share * len(step))))
+    tree = cut_tree(weights, min_size=least, max_depth=params.max_depth, most=params.most)
+    clock.lap("cut")
+    tau = params.tau if isinstance(params.tau, float) else choose_threshold(tree, params.tau)
+    segments = tree.pruned(tau)
+    clock.lap("threshold")
+    result = tree if params.tree == "full" else segments
+    regions = _regions(sample, result, step, power, grid, params)
+    # the segment of each node that has pixels of its own, by one of its cells
+    labels = segments.labels[result.order[result.start]][regions.deepest()]
+    clock.lap("pixels")
     flat = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
-    rule = params.tau if isinstance(params.tau, str) else "constant"
-    return WalkCut(flat, regions, tree, grid, tau, rule, params.k, tree.vector.reshape(grid), clock.seconds, peak_memory_mb())
+    vector = tree.vector.reshape(grid)
+    return WalkCut(flat, regions, tree, grid, tau, params.rule, params.k, vector, clock.seconds, peak_memory_mb())
 
 
 def _regions(sample: Sample, tree: CutTree, step: np.ndarray, power: np.ndarray, grid: tuple[int, int], params: Params) -> Regions:
     pixels = _to_pixels(tree.labels.reshape(grid), step, power, sample.image.shape[:2], params)
     pixels = refine_leaves(pixels, sample.image, Refine(method=params.refine))
     if params.min_component > 0:
-        pixels = _without_crumbs(pixels, params.min_component * pixels.size)
+        pixels = _without_small_parts(pixels, params.min_component * pixels.size)
     level = np.zeros(len(tree))
     level[tree.is_inner] = -np.log10(np.clip(tree.reach[tree.is_inner], _LEAST_COST, 1))
     score = np.ones(len(tree))
     score[1:] = np.clip(1 - tree.cost[tree.parent[1:]], 0, 1)
-    rule = params.tau if isinstance(params.tau, str) else "constant"
-    return Regions.from_tree(pixels, tree.parent, level=level, score=score, source=rule)
+    return Regions.from_tree(pixels, tree.parent, level=level, score=score, source=params.rule)
 
 
 def _walk_of(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, int], bool]:
-    """(transitions float32 (n, n), grid (h, w), nothing to see): attention lumped onto no more than side² cells.
+    """(transitions float32 (n, n), grid (h, w), whether the walk is plain): attention lumped onto no more than side² cells.
 
-    There is nothing to see in a local walk that goes everywhere it may with the same probability: only the grid itself would be cut.
+    A plain walk is local and goes to each neighbour with the same probability: a cut of it would follow the grid, not the image.
     """
     attention = sample.features.sparse_attention()
     n = attention.shape[0]
@@ -222,28 +237,22 @@ def _to_pixels(labels: np.ndarray, step: np.ndarray, power: np.ndarray, size: tu
     member = np.zeros((len(leaves), labels.size))
     member[place.ravel(), np.arange(labels.size)] = 1 / np.bincount(place.ravel())[place.ravel()]
     if params.upsample == "attn":
-        score, size_there = member @ step, size
+        score, target = member @ step, size
     else:
-        means = member @ power
         # a pixel's own length is a common factor of its cosines, so interpolated products have the same winner
-        score = (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)) @ power.T.astype(np.float64)
-        size_there = min(params.assign_size, size[0]), min(params.assign_size, size[1])
-    best, most = np.zeros(size_there, np.int32), np.full(size_there, -np.inf)
-    for leaf, one in zip(leaves.tolist(), score.reshape(-1, *labels.shape), strict=True):
-        here = bilinear(one, *size_there)
-        better = here > most
-        best[better], most[better] = leaf, here[better]
-    return nearest(best, *size)
+        score = unit(member @ power) @ power.T.astype(np.float64)
+        target = min(params.assign_size, size[0]), min(params.assign_size, size[1])
+    return nearest(winners(zip(leaves.tolist(), score.reshape(-1, *labels.shape), strict=True), *target), *size)
 
 
-def _without_crumbs(pixels: np.ndarray, area: float) -> np.ndarray:
-    """Connected parts of fewer pixels go to the neighbour with the longest border; what results has the label most of it had."""
+def _without_small_parts(pixels: np.ndarray, area: float) -> np.ndarray:
+    """Connected parts of fewer pixels go to the neighbour with the longest border; the result has the label of most of its pixels."""
     from uss_dagster.graphs.superpixels import absorb_small, connected_parts
 
     merged = absorb_small(connected_parts(pixels), area)
     labels, place = np.unique(pixels, return_inverse=True)
-    held = np.bincount(merged.ravel() * len(labels) + place.ravel(), minlength=(int(merged.max()) + 1) * len(labels))
-    return labels[held.reshape(-1, len(labels)).argmax(axis=1)][merged]
+    counts = np.bincount(merged.ravel() * len(labels) + place.ravel(), minlength=(int(merged.max()) + 1) * len(labels))
+    return labels[counts.reshape(-1, len(labels)).argmax(axis=1)][merged]
 
 
 class _Clock:

@@ -10,17 +10,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import MethodSpec, at_least, check_bounds, wrong_value
+from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """``scales`` values from ``smallest`` to ``largest``, in geometric steps; sigma: smoothing in pixels.
+    """All parameters. A segment has at least ``max(20, scale / 2)`` pixels.
 
-    A segment has at least ``max(20, scale / 2)`` pixels. long_side: a larger image is first reduced to this many pixels on its
-    longer side, since both the scale and the smallest segment are measured in pixels; 0 never reduces.
+    Parameters
+    ----------
+    scales : int
+        Number of scales, in geometric steps. Default 10.
+    smallest, largest : float
+        The first and the last scale. Default 50 and 5000.
+    sigma : float
+        Smoothing before, in pixels. Default 0.8, as in the paper.
+    long_side : int
+        A larger image is reduced to it, in pixels, since scale and smallest segment depend on the size; 0 never reduces. Default 640.
     """
 
     scales: int = 10
@@ -30,10 +38,9 @@ class Params:
     long_side: int = 640
 
     def __post_init__(self) -> None:
-        if self.scales < 1 or not 0 < self.smallest <= self.largest:
-            raise UsageError(
-                f"felzenszwalb: {self.scales} scales from {self.smallest} to {self.largest}, expected 1 or more, 0 < smallest ≤ largest."
-            )
+        check_bounds(self, scales=at_least(1))
+        if not 0 < self.smallest <= self.largest:
+            raise wrong_value("smallest", f"{self.smallest} and largest {self.largest}", "0 < smallest ≤ largest")
 
 
 SPEC = MethodSpec(
@@ -51,9 +58,9 @@ SPEC = MethodSpec(
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """Segments of every scale, finest scale first; level = index of the scale, source = ``scale0``, ``scale1``, ….
 
-    A segment that is unchanged from one scale to the next is kept once, at the finer one; the rare one that goes and comes back is
-    kept again, so that ``Regions.cut(i)`` is the segmentation at scale i exactly. ``score`` is the share of the scales done when the
-    segment was last there: of many regions, those that last come first.
+    A segment that is unchanged from one scale to the next is listed once, at the finer one; one that disappears and comes back is listed
+    again, so that ``Regions.cut(i)`` is the segmentation at scale i exactly. ``score`` is the share of the scales up to the last one that has
+    the segment, so that lasting segments come first.
     """
     maps = _label_maps(sample.image, params)
     atoms, first = _common_cells(maps)
@@ -65,13 +72,13 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
         label_of_atom = labels.ravel()[first]
         now: dict[bytes, int] = {}
         for label in range(int(labels.max()) + 1):
-            held = label_of_atom == label
-            key = held.tobytes()
+            member = label_of_atom == label
+            key = member.tobytes()
             now[key] = before.get(key, len(members))
             if key in before:
                 last[before[key]] = scale
             else:
-                members.append(held)
+                members.append(member)
                 level.append(scale)
                 last.append(scale)
         before = now
@@ -93,14 +100,11 @@ def _label_maps(image: np.ndarray, params: Params) -> list[np.ndarray]:
 
 def _reduced(image: np.ndarray, long_side: int) -> np.ndarray:
     """The image with its longer side at most this long, by area averaging."""
-    from PIL import Image
-
     height, width = image.shape[:2]
     if not long_side or max(height, width) <= long_side:
         return image
     ratio = long_side / max(height, width)
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return resize_image(image, (max(1, round(height * ratio)), max(1, round(width * ratio))), area=True)
 
 
 def _common_cells(maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

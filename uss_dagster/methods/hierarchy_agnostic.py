@@ -1,11 +1,11 @@
 """Hierarchy-agnostic segmentation: recursive spectral clustering of one image into a tree of nested regions.
 
-On deep features: all patches in a dense graph, clustered spectrally into many parts, and the graph of these parts divided from the top
-down. A division has as many groups as the spectrum has clear eigenvalues before its widest gap; it is trusted while the graph is near
-enough, against this gap, to one of disjoint cliques, and kept while its normalised cut is small.
+On deep features all patches are joined in a dense graph and clustered spectrally into many parts; the graph of these parts is divided from
+the top down. A division has as many groups as the spectrum has clear eigenvalues before its widest gap. It is trusted while the graph is
+near enough, relative to this gap, to one of disjoint cliques, and made while its normalised cut is small.
 
-On hand-made features a dense graph joins remote things of one colour. There the leaves of a contour map are divided instead, joined
-where they touch. Such a graph is sparse, so it is never near cliques and its widest gap says little: divisions are in two by default, at
+On hand-made features a dense graph joins distant parts of one colour. There the leaves of a contour map are divided instead, joined
+where they touch. Such a graph is sparse, so it is never near cliques and its widest gap says little. Divisions are in two by default, at
 the eigenvector of the second eigenvalue.
 
 Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation: parsing semantic image structure", NeurIPS 2024. What
@@ -14,7 +14,6 @@ differs from the authors' program: every leaf keeps its own pixels, and ``max_pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,24 +26,58 @@ from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.overclustering import over_cluster, part_graph
 from uss_dagster.graphs.partition import Partition, recursive_partition
 from uss_dagster.methods._spectral import Graph, Items, items_of, lone_root, tree_regions
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import POSITIVE, MethodSpec, Samples, at_least, check_bounds, one_thread
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """graph: ``dense``, ``local``, or ``auto``, see ``_spectral``. overclustering: ``simultaneous``, first into ``kover`` parts, or ``none``,
-    items are divided directly. heuristic: ``maxgap``, or ``fiedler`` for two groups always. mncut_th: a division whose mean normalised cut
-    is not below this is not made. Unless given, these are simultaneous, maxgap and 0.8 on a dense graph; on a local one none,
-    fiedler, and no limit: two leaves that touch always have 1, whatever lies between them, and heights tell good divisions from bad.
+    """All parameters. The first defaults are those of a dense graph, the second those of a local one.
 
-    levels: greatest depth. max_kways, min_points (items, not pixels), max_perturb, eig_stab_th, normalization (of the Laplacian) and
-    scaling (of eigenvectors before k-means): see ``recursive_partition``. max_perturb 50 is what the authors' program runs with on its
-    usual route, 80 what its configuration says.
-
-    distance (``mahalanobis``: under the covariance of all tokens of the dataset), adjacency, sigma, thresh: of the dense graph, see
-    ``dense_affinity``. temperature: of the local one, see ``edge_weights``. restarts, iterations, tolerance: of the k-means that makes the parts.
+    Parameters
+    ----------
+    graph : {'auto', 'dense', 'local'}
+        See ``_spectral``. Default 'auto'.
+    overclustering : {'simultaneous', 'none'} or None
+        Items are first clustered into ``kover`` parts, or divided directly. Default None: 'simultaneous'; 'none'.
+    heuristic : {'maxgap', 'fiedler'} or None
+        Number of groups of a division: eigenvalues before the widest gap, or always two. Default None: 'maxgap'; 'fiedler'.
+    kover : int
+        Parts. Default 200.
+    levels : int
+        Greatest depth. Default 9.
+    max_kways : int
+        Most groups of a division, see ``recursive_partition``. Default 10.
+    min_points : int
+        Least items (not pixels) of a region that is divided. Default 1.
+    mncut_th : float or None
+        A division is made where its mean normalised cut is below. Default None: 0.8; no limit, since two leaves that touch always have 1,
+        and heights tell good divisions from bad.
+    max_perturb : float
+        Largest perturbation at which a division is trusted. Default 50, which the authors' program runs with on its usual route; its
+        configuration says 80.
+    eig_stab_th : float or None
+        See ``recursive_partition``. Default None.
+    normalization : {'symmetrical', 'randomwalk', 'standard'}
+        Of the Laplacian. Default 'symmetrical'.
+    scaling : {'unit', 'minmax', 'standard', 'none'}
+        Of eigenvectors before k-means. Default 'unit'.
+    distance : {'cosine', 'l2', 'mahalanobis'}
+        Of tokens in the dense graph, see ``dense_affinity``; 'mahalanobis': under the covariance of all tokens of the dataset.
+        Default 'cosine'.
+    adjacency : {'minmax', 'exp'}
+        From distance to weight in the dense graph. Default 'minmax'.
+    sigma, thresh : float
+        Of that, see ``dense_affinity``. Default 1 and 0.
+    temperature : float
+        Of the local graph, see ``edge_weights``. Default 0.06.
+    restarts, iterations, tolerance : int, int, float
+        Of the k-means that makes the parts. Default 10, 600, 1e-6.
+    seed : int
+        Of every k-means. Default 1234.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
     """
 
     graph: Graph = "auto"
@@ -71,13 +104,8 @@ class Params:
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        if self.kover < 1 or self.max_kways < 2 or self.levels < 0 or self.min_points < 1:
-            raise UsageError(
-                f"hierarchy_agnostic: kover {self.kover}, max_kways {self.max_kways}, levels {self.levels}, min_points {self.min_points}, "
-                "expected at least 1, 2, 0 and 1."
-            )
-        if self.sigma <= 0 or self.temperature <= 0:
-            raise UsageError(f"hierarchy_agnostic: sigma {self.sigma} and temperature {self.temperature}, expected both above 0.")
+        check_bounds(self, kover=at_least(1), max_kways=at_least(2), levels=at_least(0), min_points=at_least(1))
+        check_bounds(self, sigma=POSITIVE, temperature=POSITIVE)
 
 
 SPEC = MethodSpec(
@@ -86,13 +114,12 @@ SPEC = MethodSpec(
     params=Params,
     needs=("tokens",),
     paper="Rossetti & Pirri, NeurIPS 2024",
-    licence="MIT (this project)",
     summary="Recursive spectral clustering into nested regions; dense graph on deep tokens, local edge-aware graph on hand-made ones.",
 )
 
 
-def fit(samples: Iterable[Sample], params: Params) -> Whitening | None:
-    """The whitening of all tokens for ``distance: mahalanobis``; other distances need no look at the dataset."""
+def fit(samples: Samples, params: Params) -> Whitening | None:
+    """The whitening of all tokens for the distance 'mahalanobis', None for others."""
     if params.distance != "mahalanobis":
         return None
     tokens = Covariance()
@@ -106,20 +133,18 @@ def fit(samples: Iterable[Sample], params: Params) -> Whitening | None:
     return tokens.whitening()
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: Whitening | None = None) -> Regions:
     """The image (region 0) and the regions that it divides into; the image alone where nothing divides.
 
     ``score`` is 1 - the normalised cut against the siblings. ``level`` is the contrast of the children on a local graph, and 1 - their mean
     normalised cut, times that of all nodes above, on a dense one. ``source`` says which graph it was.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums inside BLAS come out in one order
-        items = items_of(sample, "tokens", params.graph)
-        if items.plain:
-            return lone_root(sample)
-        tree = _partition(items, params, state)
-        return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
+    items = items_of(sample, "tokens", params.graph)
+    if items.plain:
+        return lone_root(sample)
+    tree = _partition(items, params, state)
+    return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
 
 
 def _partition(items: Items, params: Params, state: Whitening | None) -> Partition:

@@ -1,4 +1,4 @@
-"""k-means of one image's tokens, nested by Ward's criterion: the plainest way to turn dense features into regions.
+"""k-means of one image's tokens, nested by Ward's criterion: a plain baseline.
 
 References: MacQueen, "Some methods for classification and analysis of multivariate observations", 1967; Ward, "Hierarchical
 grouping to optimize an objective function", JASA 58, 1963.
@@ -11,20 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.merging import ward_tree
-from uss_dagster.graphs.region_graph import region_means, upsample
+from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.graphs.superpixels import absorb_small, connected_parts
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import MethodSpec, at_least, check_bounds
+from uss_dagster.pixels import bilinear
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """k: clusters at the finest level. position_weight: spread of the (y, x) channels against that of the tokens, 0 for none.
+    """All parameters.
 
-    components: split each cluster into its connected parts. min_area: smallest part, as a share of the image.
+    Parameters
+    ----------
+    k : int
+        Clusters at the finest level. Default 16.
+    position_weight : float
+        Spread of the two position channels (y, x) relative to that of the tokens; 0 for none. Default 0.5.
+    components : bool
+        Each cluster is split into its connected parts. Default true.
+    min_area : float
+        Least area of a part, as a share of the image. Default 0.001.
+    restarts : int
+        Starts of k-means, of which the best counts. Default 3.
+    seed : int
+        Of k-means. Default 0.
     """
 
     k: int = 16
@@ -35,8 +48,7 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"kmeans: 'k' is {self.k}, expected 1 or more.")
+        check_bounds(self, k=at_least(1))
 
 
 SPEC = MethodSpec(
@@ -54,16 +66,15 @@ SPEC = MethodSpec(
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """A tree: the image, coarser to finer groups of clusters, the k clusters, and their connected parts.
 
-    Every number of clusters from 1 to k is a cut of the same tree, so the levels are nested, which separate runs for each number
-    would not be. ``level`` is Ward's distance. A cluster in several parts has the level at which Ward's criterion would join
-    them, but not more than the level above it.
+    Every number of clusters from 1 to k is a cut of the same tree, so levels are nested. ``level`` is Ward's distance. A cluster in several
+    parts has the level at which Ward's criterion would join them, but not more than the level above it.
     """
     height, width = sample.image.shape[:2]
     points, grid = _points(sample.features["tokens"], params.position_weight), sample.features["tokens"].shape[:2]
     clusters = kmeans(points, params.k, seed=params.seed, restarts=params.restarts)
     # the distance to a centre, less what all centres share, is affine in the features, so upsampling it upsamples them
     score = (clusters.centres**2).sum(axis=1) - 2 * (points @ clusters.centres.T)
-    cluster = np.argmin([upsample(score[:, c].reshape(grid), height, width) for c in range(score.shape[1])], axis=0)
+    cluster = np.argmin([bilinear(score[:, c].reshape(grid), height, width) for c in range(score.shape[1])], axis=0)
     part = absorb_small(connected_parts(cluster), params.min_area * height * width)
     # a part keeps the cluster that most of it has
     n_parts = int(part.max()) + 1

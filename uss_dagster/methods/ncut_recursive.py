@@ -1,4 +1,4 @@
-"""Two-way Normalised Cuts, again and again, until no cut is cheap enough.
+"""Two-way Normalised Cuts, recursively, until no cut is cheap enough.
 
 At each node the items are ordered by the eigenvector of the second smallest eigenvalue of the Laplacian, and every threshold on it is
 tried. Ncut = cut/assoc(A) + cut/assoc(B) lies between 0 and 2; halving a graph without any structure costs a little more than 1.
@@ -15,23 +15,41 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import dense_affinity
 from uss_dagster.graphs.eigen import floored, smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.partition import Division, Partition, grown
 from uss_dagster.methods._spectral import Graph, items_of, lone_root, tree_regions
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import PART, POSITIVE, MethodSpec, at_least, check_bounds, one_thread
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """graph: ``dense``, ``local``, or ``auto``, see ``_spectral``. ncut_th: a cut of this Ncut or more is not made; unless given, 1 on a dense
-    graph and no limit on a local one, where two leaves that touch always have 2, whatever lies between them. min_area: share of the
-    image that each side of a cut has at least. levels: greatest depth. distance, adjacency, sigma: of the dense graph, see
-    ``dense_affinity``; temperature: of the local one, see ``edge_weights``.
+    """All parameters.
+
+    Parameters
+    ----------
+    graph : {'auto', 'dense', 'local'}
+        See ``_spectral``. Default 'auto'.
+    ncut_th : float or None
+        A cut is made where its Ncut is below, 0 to 2. Default None: 1 on a dense graph; no limit on a local one, where two leaves that touch
+        always have 2.
+    min_area : float
+        Least share of the image on each side of a cut. Default 0.0005.
+    levels : int
+        Greatest depth. Default 20.
+    distance : {'cosine', 'l2'}
+        Of tokens in the dense graph, see ``dense_affinity``. Default 'cosine'.
+    adjacency : {'minmax', 'exp'}
+        From distance to weight in the dense graph. Default 'exp'.
+    sigma : float
+        Of 'exp'. Default 0.3.
+    temperature : float
+        Of the local graph, see ``edge_weights``. Default 0.06.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
     """
 
     graph: Graph = "auto"
@@ -45,13 +63,7 @@ class Params:
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        if (self.ncut_th or 0) < 0 or not 0 <= self.min_area < 1 or self.levels < 0:
-            raise UsageError(
-                f"ncut_recursive: ncut_th {self.ncut_th}, min_area {self.min_area}, levels {self.levels}, "
-                "expected 0 or more, 0 to below 1, and 0 or more."
-            )
-        if self.sigma <= 0 or self.temperature <= 0:
-            raise UsageError(f"ncut_recursive: sigma {self.sigma} and temperature {self.temperature}, expected both above 0.")
+        check_bounds(self, ncut_th=at_least(0), min_area=PART, levels=at_least(0), sigma=POSITIVE, temperature=POSITIVE)
 
 
 SPEC = MethodSpec(
@@ -60,38 +72,35 @@ SPEC = MethodSpec(
     params=Params,
     needs=("tokens",),
     paper="Shi & Malik, TPAMI 2000",
-    licence="MIT (this project)",
     summary="Two-way normalised cuts at the best threshold of the second eigenvector, recursively; the graph follows the backbone.",
 )
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """A binary tree from the image (region 0) down; the image alone where no cut is made. Level, score and source are those of
     ``hierarchy_agnostic``.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums inside BLAS come out in one order
-        items = items_of(sample, "tokens", params.graph)
-        if items.plain:
-            return lone_root(sample)
-        if items.local is None:
-            affinity, limit = dense_affinity(items.features, distance=params.distance, similarity=params.adjacency, sigma=params.sigma), 1.0
-        else:
-            affinity, limit = edge_weights(items.local, params.temperature), np.inf
-        limit = limit if params.ncut_th is None else params.ncut_th
-        tree = cut_down(affinity, items.area, limit, params.min_area, params.levels)
-        return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
+    items = items_of(sample, "tokens", params.graph)
+    if items.plain:
+        return lone_root(sample)
+    if items.local is None:
+        affinity, limit = dense_affinity(items.features, distance=params.distance, similarity=params.adjacency, sigma=params.sigma), 1.0
+    else:
+        affinity, limit = edge_weights(items.local, params.temperature), np.inf
+    limit = limit if params.ncut_th is None else params.ncut_th
+    tree = cut_down(affinity, items.area, limit, params.min_area, params.levels)
+    return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
 
 
 def cut_down(affinity: np.ndarray, area: np.ndarray, limit: float, min_area: float, levels: int) -> Partition:
     """The binary tree of the items of an affinity (n, n): every cut below ``limit`` that leaves each side ``min_area`` is made."""
 
-    def divide(inner: np.ndarray, held: np.ndarray) -> Division:
-        found = best_cut(inner, area[held], min_area) if len(held) > 1 else None
-        if found is None or found[1].sum() >= limit:
+    def divide(inner: np.ndarray, items: np.ndarray) -> Division:
+        cut = best_cut(inner, area[items], min_area) if len(items) > 1 else None
+        if cut is None or cut[1].sum() >= limit:
             return "normalised cut"
-        return found[0].astype(np.int64), found[1]
+        return cut[0].astype(np.int64), cut[1]
 
     return grown(affinity, levels, divide)
 

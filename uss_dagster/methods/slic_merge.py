@@ -11,20 +11,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
 from uss_dagster.graphs.merging import merge_tree
 from uss_dagster.graphs.region_graph import region_graph, region_means
 from uss_dagster.graphs.superpixels import slic
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """superpixels: about how many. compactness: SLIC's, greater is squarer. feature_weight, size_exponent: see ``merge_tree``.
+    """All parameters.
 
-    gradient_scale: Lab gradient (units a pixel, after smoothing with sigma 1) that counts as a full boundary.
-    feature_power: mean squared norm that centred tokens are scaled to, so that one feature_weight serves every backbone.
+    Parameters
+    ----------
+    superpixels : int
+        About how many. Default 400.
+    compactness : float
+        Of SLIC; greater is squarer. Default 20.
+    feature_weight, size_exponent : float
+        See ``merge_tree``. Default 0.3 and 0.2.
+    gradient_scale : float
+        Lab gradient of a full boundary, in units a pixel after smoothing with sigma 1. Default 10.
+    feature_power : float
+        Mean squared norm to which centred tokens are scaled, so that one ``feature_weight`` serves every backbone. Default 15.
     """
 
     superpixels: int = 400
@@ -35,10 +44,7 @@ class Params:
     feature_power: float = 15.0
 
     def __post_init__(self) -> None:
-        if self.superpixels < 1 or self.gradient_scale <= 0:
-            raise UsageError(
-                f"slic_merge: {self.superpixels} superpixels and gradient_scale {self.gradient_scale}, expected 1 or more and above 0."
-            )
+        check_bounds(self, superpixels=at_least(1), gradient_scale=POSITIVE)
 
 
 SPEC = MethodSpec(

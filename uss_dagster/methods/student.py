@@ -1,4 +1,4 @@
-"""A student trained on curated masks, as a method: every picture in one pass, by its learned queries, by a grid of clicks, or by both.
+"""A student trained on curated masks, as a method: by its learned queries, by a grid of clicks, or by both.
 
 ``params.model`` names what was trained: in a profile one of its section 'students', else a folder that ``uss train student`` wrote.
 
@@ -8,23 +8,40 @@ Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import MethodSpec, Samples, check_bounds, one_thread, within
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """model: of the trained student. auto: ``queries`` is one pass, ``grid`` grid × grid clicks with all their granularities, ``union`` both.
-    split: s looks at s × s overlapping windows too, and at s / 2 × s / 2 and so on, for what is small. snap: masks end where colours change.
-    most: masks an image. min_score: of a mask. iou: of two masks that overlap more, the better stays. device: cpu, cuda, cuda:1 or auto; not
-    ``cpu`` puts an entry in the pool of the GPU.
+    """All parameters.
+
+    Parameters
+    ----------
+    model : str
+        The trained student: in a profile one of its section 'students', else a folder. Required.
+    auto : {'queries', 'grid', 'union'}
+        One pass with learned queries; ``grid`` × ``grid`` clicks with all their granularities; or both. Default 'union'.
+    grid : int
+        Clicks a side, 1 to 128. Default 12.
+    split : int
+        For small objects, the student also sees ``split`` × ``split`` overlapping windows, half as many a side, and so on; 1 to 8. Default 2.
+    snap : bool
+        Masks end where colours change. Default true.
+    most : int
+        Masks an image. Default 1000.
+    min_score : float
+        Least score of a mask, 0 to 1. Default 0.
+    iou : float
+        Of two masks that overlap more, the better stays, 0 to 1. Default 0.8.
+    device : str
+        cpu, cuda, cuda:1 or auto; any but cpu puts an entry in the pool of the GPU. Default 'cpu'.
     """
 
     model: str = ""
@@ -38,9 +55,7 @@ class Params:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least, greatest in (("grid", 1, 128), ("split", 1, 8), ("most", 1, 100_000), ("min_score", 0, 1), ("iou", 0, 1)):
-            if not least <= getattr(self, name) <= greatest:
-                raise UsageError(f"student: {name} is {getattr(self, name)}, expected {least} to {greatest}.")
+        check_bounds(self, grid=within(1, 128), split=within(1, 8), most=within(1, 100_000), min_score=within(0, 1), iou=within(0, 1))
 
 
 SPEC = MethodSpec(
@@ -57,29 +72,28 @@ SPEC = MethodSpec(
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights were there when a run began. digest: SHA-256 of them; what is computed with a model is kept under it."""
+    """The weights when a run began. digest: their SHA-256; results that are computed with a model are stored under it."""
 
     digest: str
 
 
-def fit(samples: Iterable[Sample], params: Params) -> Weights:
-    """Nothing is learnt here; the weights are named, so that results with other weights are never taken for these."""
+def fit(samples: Samples, params: Params) -> Weights:
+    """Nothing is learnt here; the weights are identified, so that results with other weights are never taken for these."""
     return Weights(load(params.model, params.device).digest)
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: Weights | None = None) -> Regions:
     """The whole image (region 0) and the masks below it, each below the smallest that holds it; ``score`` is the predicted quality."""
-    from threadpoolctl import threadpool_limits
-
     from uss_dagster.artifacts.training_runs import repeatable
 
     student = load(params.model, params.device)
     if state is not None and state.digest != student.digest:
         raise BadData(f"The model in '{params.model}' was replaced while it was in use. Run this again.")
     options = {"grid": params.grid, "split": params.split, "snap": params.snap, "iou": params.iou}
-    with threadpool_limits(1), repeatable(1):  # sums come out in one order, in this process as in any worker
-        found: Regions = student.segment(sample.image, params.auto, params.most, params.min_score, **options)
-    return found
+    with repeatable(1):  # sums are added in one order, in this process as in any worker
+        regions: Regions = student.segment(sample.image, params.auto, params.most, params.min_score, **options)
+    return regions
 
 
 def load(model: str, device: str = "cpu") -> Any:

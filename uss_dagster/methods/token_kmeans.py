@@ -13,42 +13,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
-from uss_dagster.graphs.streaming_kmeans import Projection, RowFile, fit_centres, principal
-from uss_dagster.methods._points import Facet, Samples, drawn, per_image, projected, unit_grid
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.graphs.streaming_kmeans import Projection, RowFile
+from uss_dagster.methods._maps import winners
+from uss_dagster.methods._points import Facet, KMeansRule, PatchRule, drawn, reduce_rows, reduced
+from uss_dagster.methods.base import MethodSpec, Samples, at_least, check_bounds, one_thread
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
-from uss_dagster.refine.upsampling import bilinear
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
-class Params:
-    """k: clusters over the dataset, one a class. facet: of the patches. pca: channels kept, None for all. outlier_mads: see ``unit_grid``.
+class Params(PatchRule, KMeansRule):
+    """All parameters.
 
-    sample_per_image, sample_limit: patches that centres are fitted on, of an image and in all. batch, epochs, tolerance, restarts: of the
-    k-means. refine: how borders are pulled to the image's; 'none': each pixel takes the nearest centre of its interpolated token.
+    Parameters
+    ----------
+    batch, epochs, tolerance, restarts
+        Of the k-means, see ``KMeansRule``.
+    facet, pca, outlier_mads, sample_per_image, sample_limit
+        Of the patches, see ``PatchRule``; ``facet`` is 'tokens' by default.
+    k : int
+        Clusters over the dataset, one a class. Default 27, the classes of COCO-Stuff in Hamilton et al.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none': each pixel takes the nearest centre of its
+        interpolated token.
+    seed : int
+        Of the sample and the clustering. Default 0.
     """
 
-    k: int = 27
     facet: Facet = "tokens"
-    pca: int | None = None
-    outlier_mads: float | None = None
-    sample_per_image: int = 256
-    sample_limit: int = 2_000_000
-    batch: int = 16_384
-    epochs: int = 100
-    tolerance: float = 1e-4
-    restarts: int = 5
+    k: int = 27
     refine: RefineMethod = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.sample_per_image < 1 or self.sample_limit < 1 or (self.pca is not None and self.pca < 1):
-            raise UsageError(
-                f"token_kmeans: k {self.k}, sample_per_image {self.sample_per_image}, sample_limit {self.sample_limit}, pca {self.pca}; "
-                "expected 1 or more of each, or null for pca."
-            )
+        PatchRule.__post_init__(self)
+        KMeansRule.__post_init__(self)
+        check_bounds(self, k=at_least(1), pca=at_least(1))
 
 
 SPEC = MethodSpec(
@@ -58,7 +58,6 @@ SPEC = MethodSpec(
     needs=("tokens",),
     labels=True,
     paper="Hamilton et al., ICLR 2022 (as a baseline)",
-    licence="MIT (this project)",
     reimplementation=False,
     summary="Tokens of all images in k clusters, which are the classes: the plain baseline of trained semantic methods.",
 )
@@ -72,54 +71,27 @@ class State:
     centres: np.ndarray
 
 
+@one_thread
 def fit(samples: Samples, params: Params) -> State:
     """Centres on a sample of every image's tokens."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        rows = RowFile()
-        count = per_image(len(samples), params.sample_per_image, params.sample_limit)
-        for sample in samples:
-            rows.append(drawn(*unit_grid(sample, params.facet, params.outlier_mads), count, params.seed, sample.image_id))
-        projection = principal(rows, params.pca, seed=params.seed) if params.pca and rows.rows else None
-        found = fit_centres(
-            rows if projection is None else projected(rows, projection),
-            params.k,
-            seed=params.seed,
-            restarts=params.restarts,
-            batch=params.batch,
-            epochs=params.epochs,
-            tolerance=params.tolerance,
-        )
-        return State(projection, found.centres)
+    rows, count = RowFile(), params.per_image(len(samples))
+    for sample in samples:
+        rows.append(drawn(*params.grid(sample), count, params.seed, sample.image_id))
+    rows, projection = reduce_rows(rows, params.pca, params.seed)
+    return State(projection, params.centres(rows, params.k, params.seed).centres)
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: State) -> Regions:
     """The image (region 0) and one region for each cluster that occurs in it, with the cluster as label."""
-    from threadpoolctl import threadpool_limits
-
-    height, width = sample.image.shape[:2]
-    with threadpool_limits(1):
-        units, _ = unit_grid(sample, params.facet, params.outlier_mads)
-        points = units if state.projection is None else state.projection(units)
-        # distance to a centre, less what all centres share, is linear in the point, so interpolating it interpolates the points
-        score = 2 * points @ state.centres.T - np.einsum("kc,kc->k", state.centres, state.centres)
-        if params.refine == "none":
-            label = _best(score, height, width)
-        else:
-            label = refine_leaves(score.argmax(axis=2), sample.image, Refine(method=params.refine), units)
-    shown, leaf = np.unique(label, return_inverse=True)
-    n = len(shown)
-    return Regions.from_tree(1 + leaf.reshape(label.shape), [-1] + [0] * n, level=[1.0] + [0.0] * n, label=[-1, *shown.tolist()])
-
-
-def _best(score: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The cluster of highest interpolated score (h, w, k) at each pixel, int32 (H, W), the first of equals; one map in memory at a time."""
-    top = np.full((height, width), -np.inf, np.float32)
-    best = np.zeros((height, width), np.int32)
-    for cluster in range(score.shape[2]):
-        here = bilinear(score[:, :, cluster], height, width)
-        better = here > top
-        best[better] = cluster
-        top[better] = here[better]
-    return best
+    units, _ = params.grid(sample)
+    centres = state.centres
+    # distance to a centre, less what all centres share, is linear in the point, so interpolating it interpolates the points
+    score = 2 * reduced(units, state.projection) @ centres.T - np.einsum("kc,kc->k", centres, centres)
+    if params.refine == "none":
+        label = winners(((cluster, score[:, :, cluster]) for cluster in range(len(centres))), *sample.image.shape[:2])
+    else:
+        label = refine_leaves(score.argmax(axis=2), sample.image, Refine(method=params.refine), units)
+    labels, leaf = np.unique(label, return_inverse=True)
+    n = len(labels)
+    return Regions.from_tree(1 + leaf.reshape(label.shape), [-1] + [0] * n, level=[1.0] + [0.0] * n, label=[-1, *labels.tolist()])

@@ -15,19 +15,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.methods._spectral import Graph, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import PART, POSITIVE, MethodSpec, check_bounds, one_thread, unit, within
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
 class Params:
-    """graph: ``dense``, ``local``, or ``auto``, see ``_spectral``. tau: cosine above which two keys are alike. eps: weight of those that are
-    not. temperature: of the local graph, see ``edge_weights``.
+    """All parameters.
+
+    Parameters
+    ----------
+    graph : {'auto', 'dense', 'local'}
+        See ``_spectral``. Default 'auto'.
+    tau : float
+        Cosine above which two keys are joined, -1 to 1. Default 0.2, as in the paper.
+    eps : float
+        Weight of keys that are not. Default 1e-5, as in the paper.
+    temperature : float
+        Of the local graph, see ``edge_weights``. Default 0.06.
+    refine : {'none', ...}
+        How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
     """
 
     graph: Graph = "auto"
@@ -37,10 +48,7 @@ class Params:
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        if not -1 <= self.tau <= 1 or not 0 <= self.eps < 1 or self.temperature <= 0:
-            raise UsageError(
-                f"tokencut: tau {self.tau}, eps {self.eps}, temperature {self.temperature}, expected -1 to 1, 0 to below 1, and above 0."
-            )
+        check_bounds(self, tau=within(-1, 1), eps=PART, temperature=POSITIVE)
 
 
 SPEC = MethodSpec(
@@ -49,30 +57,27 @@ SPEC = MethodSpec(
     params=Params,
     needs=("keys",),
     paper="Wang et al., CVPR 2022",
-    licence="MIT (this project)",
     summary="One object and its background: a normalised cut of keys that are alike or not. The graph follows the backbone.",
 )
 
 
+@one_thread
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """The image (region 0), the object (1, score 1) and the background (2, score 0); the image alone where all keys are alike."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums inside BLAS come out in one order
-        items = items_of(sample, "keys", params.graph)
-        if items.plain:
-            return lone_root(sample)
-        affinity = edge_weights(items.local, params.temperature) if items.local else binarised(items.features, params.tau, params.eps)
-        background = background_side(affinity, items.place)
-        if background is None:
-            return lone_root(sample)
-        pixels = leaf_map(sample, items, 1 + background.astype(np.int64), params.refine)
-        return Regions.from_tree(pixels, [-1, 0, 0], level=[1.0, 0.0, 0.0], score=[1.0, 1.0, 0.0], source=kind(items))
+    items = items_of(sample, "keys", params.graph)
+    if items.plain:
+        return lone_root(sample)
+    affinity = edge_weights(items.local, params.temperature) if items.local else binarised(items.features, params.tau, params.eps)
+    background = background_side(affinity, items.place)
+    if background is None:
+        return lone_root(sample)
+    pixels = leaf_map(sample, items, 1 + background.astype(np.int64), params.refine)
+    return Regions.from_tree(pixels, [-1, 0, 0], level=[1.0, 0.0, 0.0], score=[1.0, 1.0, 0.0], source=kind(items))
 
 
 def binarised(keys: np.ndarray, tau: float, eps: float) -> np.ndarray:
     """Affinity float64 (n, n) of keys (n, C): 1 where the cosine exceeds ``tau``, else ``eps``."""
-    units = keys / np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-12)
+    units = unit(keys)
     return np.where(units @ units.T > tau, 1.0, eps)
 
 
@@ -90,7 +95,6 @@ def background_side(affinity: np.ndarray, place: np.ndarray) -> np.ndarray | Non
     above = vector > vector.mean()
     side = above if above[seed] else ~above
     parts, _ = ndimage.label(side[place])
-    held = np.unique(place[parts == parts.ravel()[int(np.argmax(place.ravel() == seed))]])
     background = np.ones(len(affinity), bool)
-    background[held] = False
+    background[place[parts == parts.ravel()[int(np.argmax(place.ravel() == seed))]]] = False
     return background if background.any() else None

@@ -1,4 +1,4 @@
-"""Ready-made hierarchies: ultrametric contour maps that somebody else computed, one file an image.
+"""Imported hierarchies: ultrametric contour maps computed elsewhere, one file an image.
 
 With the default parameters these are the gPb-owt-ucm maps that ship with BSDS500. Their contour detector was trained on human
 boundaries, so the entry is marked as supervised.
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from uss_dagster.datasets.base import Sample, mirror_folder
-from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.graphs.ucm import ucm_tree
-from uss_dagster.methods.base import MethodSpec
+from uss_dagster.methods.base import MethodSpec, wrong_value
 from uss_dagster.regions import Regions
 
 _SLOT = "{image_id}"
@@ -27,10 +27,17 @@ _SLOT = "{image_id}"
 
 @dataclass(frozen=True)
 class Params:
-    """folder: of the maps, absolute or below USS_MIRROR. pattern: file of an image in it; ``.mat`` holds the variable ``ucm2``, ``.npz``
-    the arrays ``values`` and ``index``, so that ``ucm2`` is ``values[index]``. Maps have double size, (2 · height + 1, 2 · width + 1).
+    """All parameters.
 
-    sha256: of the listing of all such files, as ``listing_sha256`` gives it. The pipeline does not watch the folder; this pins it.
+    Parameters
+    ----------
+    folder : str
+        Of the maps, absolute or below USS_MIRROR. Default 'bsds500/ucm2/test'.
+    pattern : str
+        File of an image in it: ``.mat`` with the variable ``ucm2``, or ``.npz`` with the arrays ``values`` and ``index``, so that ``ucm2`` is
+        ``values[index]``. Maps are (2 · height + 1, 2 · width + 1). Default '{image_id}.npz'.
+    sha256 : str or None
+        Of the listing of all such files, see ``listing_sha256``. The pipeline does not watch the folder; this pins it. Default None.
     """
 
     folder: str = "bsds500/ucm2/test"
@@ -39,7 +46,7 @@ class Params:
 
     def __post_init__(self) -> None:
         if self.pattern.count(_SLOT) != 1 or not self.pattern.endswith((".npz", ".mat")):
-            raise UsageError(f"ucm: 'pattern' is '{self.pattern}', expected {_SLOT} once and the ending .npz or .mat.")
+            raise wrong_value("pattern", f"'{self.pattern}'", f"{_SLOT} once and the ending .npz or .mat")
 
 
 SPEC = MethodSpec(
@@ -56,11 +63,11 @@ SPEC = MethodSpec(
 
 
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
-    """The tree of the image's map: region 0 is the image, ``level`` the strength of the contour that a region dissolves, source 'ucm'."""
+    """The tree of the image's map: region 0 is the image, ``level`` the strength of the strongest contour inside a region, source 'ucm'."""
     folder = _folder(params)
-    if params.sha256 is not None and (found := listing_sha256(folder, params.pattern)) != params.sha256.lower():
+    if params.sha256 is not None and (digest := listing_sha256(folder, params.pattern)) != params.sha256.lower():
         raise BadData(
-            f"The maps {params.pattern} in {folder} have the listing sha256 {found}, but the entry pins {params.sha256}; "
+            f"The maps {params.pattern} in {folder} have the listing sha256 {digest}, but the entry pins {params.sha256}; "
             "fetch the maps again, or correct 'sha256'."
         )
     path = folder / params.pattern.replace(_SLOT, sample.image_id)
@@ -87,19 +94,17 @@ def listing_sha256(folder: Path, pattern: str) -> str:
 
 
 def _folder(params: Params) -> Path:
-    folder: Path | None = Path(params.folder)
-    if not Path(params.folder).is_absolute():
-        folder = mirror_folder(params.folder)
-        if folder is None and not os.environ.get("USS_MIRROR"):
-            raise Unavailable(
-                f"Ready-made maps are not here: 'folder' is '{params.folder}', below USS_MIRROR, which is not set. "
-                "Set it to the folder that holds your datasets, or give an absolute 'folder'."
-            )
-    if folder is None or not folder.is_dir():
-        where = f"{os.environ.get('USS_MIRROR')}/{params.folder}" if folder is None else params.folder
+    mirror = os.environ.get("USS_MIRROR")
+    folder = Path(params.folder) if Path(params.folder).is_absolute() else mirror_folder(params.folder)
+    if folder is None and not mirror:
         raise Unavailable(
-            f"Ready-made maps are not here: {where} is no folder. The gPb-owt-ucm maps come with BSR_bsds500.tgz of the "
-            "Berkeley Computer Vision Group (folder ucm2); put them there, or correct 'folder'."
+            f"Ready-made maps are not here: 'folder' is '{params.folder}', below USS_MIRROR, which is not set. "
+            "Set it to the folder that holds your datasets, or give an absolute 'folder'."
+        )
+    if folder is None or not folder.is_dir():
+        raise Unavailable(
+            f"Ready-made maps are not here: {folder or f'{mirror}/{params.folder}'} is no folder. The gPb-owt-ucm maps come with "
+            "BSR_bsds500.tgz of the Berkeley Computer Vision Group (folder ucm2); put them there, or correct 'folder'."
         )
     return folder
 
@@ -114,5 +119,5 @@ def _read(path: Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays["values"], np.float64)[arrays["index"]]
     except Exception as error:  # each of the two readers has its own exception for every way in which a file can be broken
-        wanted = "the variable ucm2" if path.suffix == ".mat" else "the arrays values and index"
-        raise BadData(f"{path} cannot be read as a map with {wanted} ({type(error).__name__}: {error}). Fetch it again.") from error
+        content = "the variable ucm2" if path.suffix == ".mat" else "the arrays values and index"
+        raise BadData(f"{path} cannot be read as a map with {content} ({type(error).__name__}: {error}). Fetch it again.") from error

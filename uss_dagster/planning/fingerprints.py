@@ -5,6 +5,8 @@ comments, blank lines, line breaks and docstrings do not. The content of YAML fi
 ``<module>.yaml`` or ``<module>_<more>.yaml``; and, byte for byte, the files of folders beside it that it names in
 ``READS = ("folder", …)``, such as templates.
 
+A plug-in from another package brings the modules of that package that it imports, and the modules of this one.
+
 Imports are not followed into ``planning`` and, from a stage, into other stages: what these decide stands in the cell's parameter file,
 which is an input of its own.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -24,7 +27,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
-    """16 hex digits over every module of the package that these modules import, directly or not."""
+    """16 hex digits over every module that these modules import, directly or not, in this package and in their own."""
     digest = hashlib.sha256()
     for module in sorted(closure(modules, root)):
         path = _file(module, root)
@@ -64,7 +67,7 @@ def _listing(folder: str, _mtime: int) -> tuple[list[str], list[str]]:
 
 
 def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
-    """The modules themselves and all that they import inside the package, imports in functions included."""
+    """The modules themselves and all that they import in this package and in their own, imports in functions included."""
     closed: set[str] = set()
     missing: set[str] = set()
     first = list(modules)
@@ -76,7 +79,8 @@ def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
         path = _file(module, root)
         if path is None:  # a name that a module defines, not a module
             if module in first:
-                raise ModuleNotFoundError(f"There is no module '{module}' below {root}.")
+                where = f"below {root}" if module.partition(".")[0] == PACKAGE else "in the installed packages"
+                raise ModuleNotFoundError(f"There is no module '{module}' {where}.")
             missing.add(module)
             continue
         closed.add(module)
@@ -92,8 +96,22 @@ def _is_planned(module: str) -> bool:
 
 
 def _file(module: str, root: Path) -> str | None:
-    base = os.path.join(root, *module.split(".")[1:])
+    top, *below = module.split(".")
+    folder = str(root) if top == PACKAGE else _installed(top)
+    if folder is None:
+        return None
+    base = os.path.join(folder, *below)
     return next((path for path in (os.path.join(base, "__init__.py"), f"{base}.py") if os.path.exists(path)), None)
+
+
+@cache
+def _installed(package: str) -> str | None:
+    """The folder of an installed package, or the path without ``.py`` of a single module; the package is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    return folders[0] if folders else os.path.splitext(spec.origin or "")[0]
 
 
 def _parsed(path: str, module: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
@@ -108,7 +126,8 @@ def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tu
         tree = ast.parse(file.read())
     pieces: list[str] = []
     _write_canonical(tree, pieces.append)
-    named = tuple(name for name in _named_in(tree, module, path) if name.startswith(PACKAGE))
+    packages = (PACKAGE, module.partition(".")[0])
+    named = tuple(name for name in _named_in(tree, module, path) if name.partition(".")[0] in packages)
     return hashlib.sha256("".join(pieces).encode()).hexdigest(), named, _folders_in(tree)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from uss_dagster import registry
-from uss_dagster.errors import UsageError, UssError, did_you_mean
+from uss_dagster.errors import ParameterError, UsageError, UssError, did_you_mean
 from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
@@ -297,12 +296,11 @@ def load_plugin(profile: Profile, family: Literal["method", "backbone", "dataset
 
 def complete_params(profile: Profile, params_class: type, values: Params, owner: str, *keys: str) -> Params:
     """All parameters of a class as plain values: those of a profile at ``keys``, and defaults for the rest."""
-    for name in values:
-        if name not in {field.name for field in dataclasses.fields(params_class)}:
-            with errors_at(profile.at(*keys, name)):
-                registry.build_params(params_class, {name: values[name]}, owner)
-    with errors_at(profile.at(*keys, *list(values)[:1])):
+    try:
         return registry.params_to_dict(registry.build_params(params_class, values, owner))
+    except UssError as error:
+        path = error.path if isinstance(error, ParameterError) else ()
+        raise type(error)(f"{profile.at(*keys, *(path or list(values)[:1]))}: {error}") from None
 
 
 @contextmanager

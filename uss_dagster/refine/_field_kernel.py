@@ -26,9 +26,9 @@ def smooth(block: np.ndarray, norm: np.ndarray, taps: np.ndarray, height: int, w
             for i in range(size):
                 line[i] += tap * (before[i] + after[i])
     for y in range(height):
-        line, here = down[y], across[y]
+        line, source = down[y], across[y]
         for i in range(size):
-            line[i] = taps[0] * here[i]
+            line[i] = taps[0] * source[i]
         for t in range(1, len(taps)):
             if t > y and t >= height - y:
                 break

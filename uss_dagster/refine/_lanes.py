@@ -11,7 +11,24 @@ from collections.abc import Callable
 
 import numpy as np
 
+from uss_dagster.errors import UsageError
+
 LANES = 4
+
+
+def check_maps(what: str, maps: np.ndarray) -> None:
+    """Refuse probabilities that are not (labels, height, width)."""
+    if maps.ndim != 3 or 0 in maps.shape:
+        raise UsageError(f"{what}: the probabilities have shape {maps.shape}, expected (labels, height, width), none of them 0.")
+
+
+def check_image_of_maps(what: str, image: np.ndarray, pixels: int) -> None:
+    """Refuse an image that is not uint8 (height, width, 3) with as many pixels as the label maps."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.shape[0] * image.shape[1] != pixels:
+        raise UsageError(
+            f"{what} was given a {image.dtype} image of shape {image.shape} and label maps of {pixels} pixels: "
+            "expected a uint8 image (height, width, 3) of the maps' size."
+        )
 
 
 def to_blocks(maps: np.ndarray, fill: float) -> np.ndarray:
@@ -37,10 +54,10 @@ def best_label(blocks: np.ndarray) -> np.ndarray:
     top = blocks[0].max(axis=1)
     best = blocks[0].argmax(axis=1)
     for number, block in enumerate(blocks[1:], start=1):
-        here = block.max(axis=1)
-        better = here > top
+        highest = block.max(axis=1)
+        better = highest > top
         best[better] = block[better].argmax(axis=1) + LANES * number
-        top[better] = here[better]
+        top[better] = highest[better]
     return best
 
 

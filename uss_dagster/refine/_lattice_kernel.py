@@ -73,25 +73,25 @@ def with_bridges(keys: np.ndarray, steps: np.ndarray) -> np.ndarray:
     cursor = np.zeros(ways, np.int64)
     head = keys[0] + shifts
     beyond = np.iinfo(np.int64).max
-    found = np.empty(n * (1 + len(steps)), np.int64)
+    vertices = np.empty(n * (1 + len(steps)), np.int64)
     count, own = 0, 0
     while True:
         least = keys[own] if own < n else beyond
         for w in range(ways):
             least = min(least, head[w])
         if least == beyond:
-            return found[:count].copy()
+            return vertices[:count].copy()
         reached = 0
         for w in range(ways):
             if head[w] == least:
                 reached += 1
                 cursor[w] += 1
                 head[w] = keys[cursor[w]] + shifts[w] if cursor[w] < n else beyond
-        here = own < n and keys[own] == least
-        if here:
+        is_key = own < n and keys[own] == least
+        if is_key:
             own += 1
-        if here or reached >= 2:
-            found[count] = least
+        if is_key or reached >= 2:
+            vertices[count] = least
             count += 1
 
 
@@ -103,11 +103,11 @@ def neighbours(vertices: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.
     for j in range(len(steps)):
         t = 0
         for v in range(m):
-            wanted = vertices[v] + steps[j]
-            # steps may go down in the order of keys, but the wanted keys still ascend
-            while t < m and vertices[t] < wanted:
+            target = vertices[v] + steps[j]
+            # steps may go down in the order of keys, but the target keys still ascend
+            while t < m and vertices[t] < target:
                 t += 1
-            if t < m and vertices[t] == wanted:
+            if t < m and vertices[t] == target:
                 up[j, v] = t
                 down[j, t] = v
     return up, down
@@ -128,13 +128,13 @@ def numbers(vertices: np.ndarray, keys: np.ndarray) -> np.ndarray:
             slot = (slot + 1) & mask
         table[slot] = v
     flat = keys.ravel()
-    found = np.empty(len(flat), np.int32)
+    number = np.empty(len(flat), np.int32)
     for i in range(len(flat)):
         slot = np.int64((np.uint64(flat[i]) * golden) >> shift)
         while vertices[table[slot]] != flat[i]:
             slot = (slot + 1) & mask
-        found[i] = table[slot]
-    return found.reshape(keys.shape)
+        number[i] = table[slot]
+    return number.reshape(keys.shape)
 
 
 @njit(cache=True, nogil=True)
@@ -145,38 +145,38 @@ def add_filtered(
     share: np.ndarray,
     up: np.ndarray,
     down: np.ndarray,
-    here: np.ndarray,
-    there: np.ndarray,
+    values: np.ndarray,
+    blurred: np.ndarray,
 ) -> None:
-    """Splat, blur along each axis, slice: block becomes onto + filtered block, float32 (n, 4). here, there: scratch (m + 1, 4).
+    """Splat, blur along each axis, slice: block becomes onto + filtered block, float32 (n, 4). values, blurred: scratch (m + 1, 4).
 
     Row m stays zero: it stands for every missing neighbour.
     """
     n, corners = index.shape
     m = up.shape[1]
     half = np.float32(0.5)
-    here[:] = 0
-    there[m] = 0
+    values[:] = 0
+    blurred[m] = 0
     for p in range(n):
         a, b, c, d = block[p, 0], block[p, 1], block[p, 2], block[p, 3]
         for k in range(corners):
             weight, v = share[p, k], index[p, k]
-            here[v, 0] += weight * a
-            here[v, 1] += weight * b
-            here[v, 2] += weight * c
-            here[v, 3] += weight * d
+            values[v, 0] += weight * a
+            values[v, 1] += weight * b
+            values[v, 2] += weight * c
+            values[v, 3] += weight * d
     for j in range(corners):
         for v in range(m):
             above, below = up[j, v], down[j, v]
             for lane in range(4):
-                there[v, lane] = here[v, lane] + half * (here[above, lane] + here[below, lane])
-        here, there = there, here
+                blurred[v, lane] = values[v, lane] + half * (values[above, lane] + values[below, lane])
+        values, blurred = blurred, values
     for p in range(n):
         a, b, c, d = onto[p, 0], onto[p, 1], onto[p, 2], onto[p, 3]
         for k in range(corners):
             weight, v = share[p, k], index[p, k]
-            a += weight * here[v, 0]
-            b += weight * here[v, 1]
-            c += weight * here[v, 2]
-            d += weight * here[v, 3]
+            a += weight * values[v, 0]
+            b += weight * values[v, 1]
+            c += weight * values[v, 2]
+            d += weight * values[v, 3]
         block[p, 0], block[p, 1], block[p, 2], block[p, 3] = a, b, c, d

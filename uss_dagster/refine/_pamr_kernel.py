@@ -19,16 +19,16 @@ def affinities(image: np.ndarray, offsets: np.ndarray, scale: float, first: int,
         for x in range(width):
             logit[:] = 0
             for c in range(channels):
-                here = image[y, x, c]
+                own = image[y, x, c]
                 total, squares = 0.0, 0.0
                 for i in range(k):
-                    value = image[min(max(y + offsets[i, 0], 0), height - 1), min(max(x + offsets[i, 1], 0), width - 1), c] - here
+                    value = image[min(max(y + offsets[i, 0], 0), height - 1), min(max(x + offsets[i, 1], 0), width - 1), c] - own
                     total += value
                     squares += value * value
                 # the pixel itself adds a difference of zero
                 spread = np.sqrt(max(squares / (k + 1) - (total / (k + 1)) ** 2, 0.0))
                 for i in range(k):
-                    value = image[min(max(y + offsets[i, 0], 0), height - 1), min(max(x + offsets[i, 1], 0), width - 1), c] - here
+                    value = image[min(max(y + offsets[i, 0], 0), height - 1), min(max(x + offsets[i, 1], 0), width - 1), c] - own
                     logit[i] -= abs(value) / (scale * spread + 1e-8) / channels
             top = logit.max()
             total = 0.0

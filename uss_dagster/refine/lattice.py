@@ -2,12 +2,12 @@
 
 References: Adams, Baek & Davis, "Fast high-dimensional filtering using the permutohedral lattice", Computer Graphics Forum 29, 2010.
 
-Points are laid on the plane Σx = 0 of one more dimension, which the lattice cuts into equal simplices. Each point gives its value
+Points are embedded in the plane Σx = 0 of one more dimension, which the lattice divides into equal simplices. Each point adds its value
 to the corners of its simplex by barycentric shares, the corners are blurred along the d + 1 axes of the lattice with (½, 1, ½), and
-each point reads back with the same shares. The axes are scaled so that the three steps together have the variance of exp(-½·d²).
+each point reads the result with the same shares. The axes are scaled so that the three steps together have the variance of exp(-½·d²).
 
-One thing is added to the published scheme: a corner that no point touches exists all the same when two of its neighbours do. Without
-these bridges, values do not cross the gaps that fine colour scales leave, and the filter's error on photographs is twice as large.
+One thing is added to the published scheme: a corner that no point touches exists nevertheless if two of its neighbours do. Without
+these bridges values do not cross the gaps that fine colour scales leave, and the error of the filter on photographs is twice as large.
 """
 
 from __future__ import annotations
@@ -22,9 +22,16 @@ from uss_dagster.refine._lanes import LANES
 
 @dataclass(frozen=True)
 class Lattice:
-    """index: int32 (n, d + 1), the corners of each point's simplex. share: float32 (n, d + 1), its share in each.
+    """The simplices of n points and the neighbours of the m corners.
 
-    up, down: int32 (d + 1, m), the next corner along each axis, m where there is none.
+    Parameters
+    ----------
+    index : ndarray of int32, shape (n, d + 1)
+        Corners of the simplex of each point.
+    share : ndarray of float32, shape (n, d + 1)
+        Share of the point in each.
+    up, down : ndarray of int32, shape (d + 1, m)
+        Next corner along each axis, m for none.
     """
 
     index: np.ndarray

@@ -1,47 +1,56 @@
-"""The one optional step between a method's leaf map and its regions: pull the leaves' borders to the image's.
+"""The one optional step between the leaf map of a method and its regions: move the borders of the leaves to those of the image.
 
 References: the CRF on leaves follows the hierarchical spectral method (soft leaves from token similarity, DenseCRF constants of
 Krähenbühl & Koltun); see ``crf.py``, ``pamr.py`` and ``upsampling.py`` for the three refinements.
 
-Leaves keep their numbers and a tree above them stays as it is. A leaf may lose all its pixels, none is added. Nothing but the image, the
-leaves and the tokens is looked at: no human labels (``Refine.supervised``).
+Leaves keep their numbers and the tree above them does not change. A leaf may lose all its pixels, none is added. Only the image, the
+leaves and the tokens are used: no human labels (``Refine.supervised``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.errors import BadData, UsageError, check_choice
+from uss_dagster.pixels import bilinear, nearest, nearest_cells, resize_image
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
-from uss_dagster.refine.upsampling import bicubic, bilinear, cubic_taps, guided_labels, nearest, nearest_cells
+from uss_dagster.refine.crf import Crf, mean_field, to_energies
+from uss_dagster.refine.pamr import Pamr, pamr_blocks
+from uss_dagster.refine.upsampling import bicubic, cubic_taps, guided_labels
 
 RefineMethod = Literal["none", "crf", "pamr", "guided"]
 
 
 @dataclass(frozen=True)
 class Refine:
-    """method: what to do; "none" is nearest-neighbour upsampling.
+    """How to refine a leaf map.
 
-    temperature: of the softmax over cosine similarities, where tokens are given. certainty: probability of a pixel's own leaf for the
-    CRF, where they are not. iterations: of the CRF or of PAMR. gauss_*, bilateral_*: see ``crf.dense_crf``. dilations, std_scale: see
-    ``pamr.pamr``. radius, eps: see ``upsampling.guided_filter``. max_pixels: larger images are refined at about this size and the
-    result upsampled, so that memory stays bounded.
+    Parameters
+    ----------
+    method : {"none", "crf", "pamr", "guided"}, default "none"
+        "none" is nearest-neighbour upsampling; for the others see ``crf.py``, ``pamr.py`` and ``upsampling.guided_filter``.
+    temperature : float, default 0.1
+        Of the softmax over cosine similarities, where tokens are given.
+    certainty : float, default 0.7
+        Probability of a pixel's own leaf for the CRF, where no tokens are given; 0.5..1.
+    crf : Crf, optional
+    pamr : Pamr, optional
+    radius : int, default 8
+        Of the guided filter, in pixels.
+    eps : float, default 1e-4
+        Ridge of the guided filter, for colours of 0..1.
+    max_pixels : int, default 400000
+        A larger image is refined at about this size and the result upsampled, so that memory stays bounded.
     """
 
     method: RefineMethod = "none"
     temperature: float = 0.1
     certainty: float = 0.7
-    iterations: int = 10
-    gauss_std: float = 1.0
-    gauss_weight: float = 3.0
-    bilateral_xy: float = 67.0
-    bilateral_rgb: float = 3.0
-    bilateral_weight: float = 4.0
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    std_scale: float = 0.1
+    crf: Crf = field(default_factory=Crf)
+    pamr: Pamr = field(default_factory=Pamr)
     radius: int = 8
     eps: float = 1e-4
     max_pixels: int = 400_000
@@ -49,8 +58,7 @@ class Refine:
     supervised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(RefineMethod):
-            raise UsageError(f"Unknown refinement '{self.method}'.{did_you_mean(str(self.method), get_args(RefineMethod))}")
+        check_choice("refinement", self.method, get_args(RefineMethod))
         if not 0.5 <= self.certainty <= 1:
             raise UsageError(f"refine: 'certainty' is {self.certainty}, expected 0.5 to 1.")
         if not self.temperature > 0 or self.max_pixels < 1:
@@ -60,9 +68,15 @@ class Refine:
 def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: np.ndarray | None = None) -> np.ndarray:
     """The leaf map at the size of the image, (H, W), in the type of the one given.
 
-    leaf_map: int (h, w), on a patch grid or at any other size; values are kept. image: uint8 (H, W, 3). tokens: float (h', w', C),
-    from which leaves are made soft: each pixel's cosine similarity to the leaves' mean tokens. Without tokens a pixel belongs to
-    the leaf it lies in, softly where the grid is coarser than the image.
+    Parameters
+    ----------
+    leaf_map : ndarray of int, shape (h, w)
+        On a patch grid or at any other size; values do not change.
+    image : ndarray of uint8, shape (H, W, 3)
+    how : Refine
+    tokens : ndarray of float, shape (h', w', C), optional
+        They make leaves soft: each pixel's cosine similarity to the mean tokens of the leaves. Without tokens a pixel belongs to the leaf
+        it lies in, softly where the grid is coarser than the image.
     """
     if leaf_map.ndim != 2 or 0 in leaf_map.shape or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise UsageError(
@@ -81,7 +95,13 @@ def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: 
 def prototypes(leaf_map: np.ndarray, tokens: np.ndarray, leaves: int) -> np.ndarray:
     """Mean token of each leaf, of length 1, float64 (leaves, C); zero for a leaf without pixels.
 
-    leaf_map: int (h, w), values 0..leaves-1. tokens: float (h', w', C); on another grid, a cell counts by what a leaf has of it.
+    Parameters
+    ----------
+    leaf_map : ndarray of int, shape (h, w)
+        0..leaves-1.
+    tokens : ndarray of float, shape (h', w', C)
+        On another grid a cell counts by the part of it that a leaf covers.
+    leaves : int
     """
     rows, columns = (max(a, b) for a, b in zip(leaf_map.shape, tokens.shape[:2], strict=True))
     h, w, channels = tokens.shape
@@ -102,30 +122,13 @@ def _best_leaf(leaf: np.ndarray, leaves: int, image: np.ndarray, how: Refine, to
     if how.method == "guided":
         return guided_labels(from_blocks(soft, leaves, height, width), image, radius=how.radius, eps=how.eps)
     if how.method == "pamr":
-        from uss_dagster.refine.pamr import pamr_blocks
-
-        return best_label(pamr_blocks(soft, image, dilations=how.dilations, iterations=how.iterations, std_scale=how.std_scale))
-    from uss_dagster.refine.crf import SMALLEST, mean_field
-
+        return best_label(pamr_blocks(soft, image, how.pamr))
     if tokens is None:
         other = (1 - how.certainty) / (leaves - 1)
         soft *= how.certainty - other
         soft += other
-    for block in soft:
-        np.negative(np.log(np.maximum(block, SMALLEST, out=block), out=block), out=block)
-    soft[-1, :, (leaves - 1) % LANES + 1 :] = np.inf
-    return best_label(
-        mean_field(
-            soft,
-            image,
-            iterations=how.iterations,
-            gauss_std=how.gauss_std,
-            gauss_weight=how.gauss_weight,
-            bilateral_xy=how.bilateral_xy,
-            bilateral_rgb=how.bilateral_rgb,
-            bilateral_weight=how.bilateral_weight,
-        )
-    )
+    to_energies(soft, leaves)
+    return best_label(mean_field(soft, image, how.crf))
 
 
 def _soft_from_map(leaf: np.ndarray, leaves: int, height: int, width: int) -> np.ndarray:
@@ -164,18 +167,15 @@ def _interpolated_norms(tokens: np.ndarray, height: int, width: int) -> np.ndarr
         for other, weight2 in columns:
             low, gap = np.minimum(one, other), np.abs(one - other)
             for s in np.unique(gap).tolist():
-                here = gap == s
-                squared[:, here] += apart[s][:, low[here]] * (weight * weight2)[here]
+                columns_apart = gap == s
+                squared[:, columns_apart] += apart[s][:, low[columns_apart]] * (weight * weight2)[columns_apart]
     return np.sqrt(np.maximum(squared, 0))
 
 
 def _reduced(image: np.ndarray, max_pixels: int) -> np.ndarray:
     """The image at no more than about ``max_pixels``, by averages."""
-    from PIL import Image
-
     height, width = image.shape[:2]
     if height * width <= max_pixels:
         return image
     share = (max_pixels / (height * width)) ** 0.5
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return resize_image(image, (max(1, round(height * share)), max(1, round(width * share))), area=True)

@@ -1,9 +1,7 @@
-"""From a patch grid to pixels: nearest, bilinear and bicubic interpolation, and the guided filter that pulls borders to the image's.
+"""From a patch grid to pixels: bicubic interpolation, and the guided filter that moves borders to those of the image.
 
 References: He, Sun & Tang, "Guided image filtering", PAMI 35, 2013 (colour guide); Keys, "Cubic convolution interpolation for digital
-image processing", IEEE TASSP 29, 1981 (here with a = -0.75).
-
-All of them align cells as areas: pixel p of ``size`` lies at (p + ½)·cells/size - ½ among the cells, and the border is held.
+image processing", IEEE TASSP 29, 1981 (here with a = -0.75). Cells are aligned as in ``pixels.linear_taps``.
 """
 
 from __future__ import annotations
@@ -13,22 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.pixels import Taps, linear_taps
-
-
-def nearest_cells(size: int, cells: int) -> np.ndarray:
-    """The cell that each of ``size`` pixels lies in, int64 (size,)."""
-    return ((np.arange(size) + 0.5) * cells / size).astype(np.int64)
-
-
-def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A label map (h, w) at (height, width), each pixel with the label of the cell that its centre lies in; also downwards."""
-    return labels[nearest_cells(height, labels.shape[0])[:, None], nearest_cells(width, labels.shape[1])]
-
-
-def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Soft maps (..., h, w) at (..., height, width), in the precision of the input."""
-    return interpolate(maps, linear_taps(height, maps.shape[-2]), linear_taps(width, maps.shape[-1]))
+from uss_dagster.pixels import Taps, interpolate
 
 
 def bicubic(maps: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -48,18 +31,20 @@ def cubic_taps(size: int, cells: int) -> Taps:
     return taps
 
 
-def interpolate(maps: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
-    """Separable weighted sums of the cells of maps (..., h, w)."""
-    kind = maps.dtype if np.issubdtype(maps.dtype, np.floating) else np.float64
-    tall = sum(maps[..., cell, :] * weight.astype(kind)[:, None] for cell, weight in rows)
-    return np.asarray(sum(tall[..., cell] * weight.astype(kind) for cell, weight in columns))
-
-
 def guided_filter(maps: np.ndarray, image: np.ndarray, *, radius: int = 8, eps: float = 1e-4) -> np.ndarray:
-    """Soft maps (L, H, W) smoothed so that they follow the colours of the image, uint8 (H, W, 3); float64 (L, H, W).
+    """Soft maps smoothed so that they follow the colours of an image, float64 (L, H, W).
 
-    Each window of 2·radius + 1 pixels fits the map as a linear function of the colour (0..1), with ridge ``eps`` on its slope;
-    a pixel takes the mean of the windows over it. Cut at the border, windows hold only pixels that exist.
+    Each window of 2 · radius + 1 pixels fits the map as a linear function of the colour (0..1). A pixel takes the mean of the windows over
+    it. At the border windows hold only pixels that exist.
+
+    Parameters
+    ----------
+    maps : ndarray of float, shape (L, H, W)
+    image : ndarray of uint8, shape (H, W, 3)
+    radius : int, default 8
+        Of a window, in pixels.
+    eps : float, default 1e-4
+        Ridge on the slope of the fit.
     """
     out = np.zeros(maps.shape)
     for label, (rows, columns, part) in enumerate(guided_parts(maps, image, radius, eps)):

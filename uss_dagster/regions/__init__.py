@@ -1,8 +1,8 @@
-"""Regions, the one type in the middle: methods make them, ground truth is made of them, metrics compare them.
+"""``Regions``, the one type in the middle: methods and ground truth produce it, metrics compare it, reports draw it.
 
-Belongs here: families of masks over one image (nested or overlapping), run-length codes, class trees,
-resizing of label maps, drawing regions on a picture. Does not belong here: files and schemas
-(``artifacts``), scores (``metrics``), and anything that makes regions from pixels (``methods``).
+Belongs here: families of masks over one image (nested or overlapping), run-length codes, class trees and resizing of regions.
+Does not belong here: files and schemas (``artifacts``), scores (``metrics``), computing regions from pixels (``methods``) and
+drawing (``drawing``).
 """
 
 from uss_dagster.regions.classes import ClassTree

@@ -6,23 +6,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from uss_dagster.errors import BadData
+from uss_dagster.regions.regions import ancestor_matrix
 
 INNER, FOREGROUND, BACKGROUND, IGNORE = -1, 0, 1, 2
 KIND_NAMES = {INNER: "inner", FOREGROUND: "foreground", BACKGROUND: "background", IGNORE: "ignore"}
 _KIND_IDS = {name: kind for kind, name in KIND_NAMES.items()}
+
+Nested = Mapping[str, "Nested | str"]
+"""Name → children, or 'foreground', 'background' or 'ignore' for a leaf."""
 
 
 @dataclass(frozen=True)
 class ClassTree:
     """Classes in preorder: node 0 is the root (parent -1); a leaf is foreground, background or ignore.
 
-    names: one per node. parent: index of the parent, smaller than the node's own. kind: ``INNER`` for the root
-    and inner nodes, else ``FOREGROUND``, ``BACKGROUND`` or ``IGNORE``.
+    Parameters
+    ----------
+    names : tuple of str
+        Name of each class.
+    parent : tuple of int
+        Index of the parent of each class, smaller than its own; -1 for the root.
+    kind : tuple of int
+        ``INNER`` for the root and inner nodes, else ``FOREGROUND``, ``BACKGROUND`` or ``IGNORE``.
     """
 
     names: tuple[str, ...]
@@ -52,11 +61,11 @@ class ClassTree:
         return len(self.names)
 
     @classmethod
-    def from_nested(cls, nested: Mapping[str, Any], root: str = "scene") -> ClassTree:
+    def from_nested(cls, nested: Nested, root: str = "scene") -> ClassTree:
         """From a mapping name → children; a leaf's value is 'foreground', 'background' or 'ignore'."""
         names, parent, kind = [root], [-1], [INNER]
 
-        def add(children: Mapping[str, Any], above: int) -> None:
+        def add(children: Nested, above: int) -> None:
             for name, value in children.items():
                 node = len(names)
                 names.append(name)
@@ -80,17 +89,13 @@ class ClassTree:
 
     @cached_property
     def ancestors(self) -> np.ndarray:
-        """Boolean (n, n): ``ancestors[a, b]`` where a is b or lies above b. The root row is all true."""
-        n = len(self)
-        above = np.eye(n, dtype=bool)
-        for node in range(1, n):
-            above[:, node] |= above[:, self.parent[node]]
-        return above
+        """Bool (n, n): ``ancestors[a, b]`` where a is b or lies above b. The row of the root is all true."""
+        return ancestor_matrix(self.parent)
 
     @cached_property
     def depth(self) -> np.ndarray:
         """Depth of each node, the root 0."""
-        return self.ancestors.sum(axis=0) - 1
+        return np.asarray(self.ancestors.sum(axis=0) - 1)
 
     def at_depth(self, depth: int) -> np.ndarray:
         """For each node, its ancestor at this depth (itself where it is not deeper)."""

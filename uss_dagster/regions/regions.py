@@ -1,65 +1,83 @@
 """``Regions``: any family of masks over one image, held as atoms.
 
-Every family of masks cuts an image into *atoms*, the pixels that the same regions hold. One integer map of atoms
-and a small boolean matrix regions × atoms say everything; the intersections of two families are then
-``A @ H @ B.T`` with ``H`` the joint histogram of their atoms, never a pixel × region product.
+Every family of masks cuts an image into *atoms*: an atom is the set of pixels that the same regions hold. One integer map of atoms
+and a small boolean matrix regions × atoms hold the whole family. The intersections of two families are ``A @ H @ B.T`` with ``H``
+the joint histogram of their atoms, so no product of pixels and regions is ever formed (``benchmarks/covering.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 
 from uss_dagster.errors import BadData
+from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import annotation
+from uss_dagster.regions.coco import Annotation, annotation
+
+
+class Columns(TypedDict, total=False):
+    """What is known of each of K regions beside its pixels and its parent; see ``Regions``."""
+
+    level: Sequence[float] | np.ndarray | None
+    score: Sequence[float] | np.ndarray | None
+    label: Sequence[int] | np.ndarray | None
+    source: Sequence[str] | str
 
 
 class Regions:
-    """K regions over one H × W image.
+    """K regions over one image of H × W pixels.
 
-    atoms: int32 (H, W), values 0..A-1. members: bool (K, A), which atoms a region holds.
-    parent: int32 (K,), index of the smallest region above, smaller than the region's own index, or -1.
-    level: float32 (K,), the height at which the region forms (0 finest); NaN where the method has none.
-    score: float32 (K,), confidence, 1 where the method has none. label: int32 (K,), class id or -1.
-    source: K strings, which view, scale or annotator a region comes from.
+    Parameters
+    ----------
+    atoms : ndarray of int, shape (H, W)
+        Atom of each pixel, 0..A-1; kept as int32.
+    members : ndarray of bool, shape (K, A)
+        Which atoms each region holds.
+    parent : sequence of int, length K, optional
+        Index of the smallest region above each region, smaller than the region's own index, or -1 for none (default).
+    level : sequence of float, length K, optional
+        Height at which each region forms, 0 the finest; NaN (default) where the method has none.
+    score : sequence of float, length K, optional
+        Confidence; 1 (default) where the method has none.
+    label : sequence of int, length K, optional
+        Class of each region, or -1 for none (default).
+    source : sequence of str, length K, or one str, default ""
+        View, scale or annotator that each region comes from.
+
+    Raises
+    ------
+    BadData
+        If the shapes do not fit, an atom is outside 0..A-1, or a parent does not come before its child.
     """
 
     __slots__ = ("__dict__", "atoms", "label", "level", "members", "parent", "score", "source")
 
     def __init__(
+        self, atoms: np.ndarray, members: np.ndarray, parent: Sequence[int] | np.ndarray | None = None, **columns: Unpack[Columns]
+    ) -> None:
+        self.atoms = np.ascontiguousarray(atoms, np.int32)
+        self.members = np.asarray(members, bool)
+        if self.atoms.ndim != 2 or self.members.ndim != 2:
+            raise BadData(f"Regions take atoms (H, W) and members (K, A), got {self.atoms.shape} and {self.members.shape}.")
+        if self.atoms.size and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < self.members.shape[1]:
+            raise BadData(f"Atoms run from {self.atoms.min()} to {self.atoms.max()}, but members know {self.members.shape[1]} of them.")
+        self._set_columns(len(self.members), parent, **columns)
+
+    def _set_columns(
         self,
-        atoms: np.ndarray,
-        members: np.ndarray,
-        parent: Sequence[int] | np.ndarray | None = None,
+        k: int,
+        parent: Sequence[int] | np.ndarray | None,
         *,
         level: Sequence[float] | np.ndarray | None = None,
         score: Sequence[float] | np.ndarray | None = None,
         label: Sequence[int] | np.ndarray | None = None,
         source: Sequence[str] | str = "",
     ) -> None:
-        self.atoms = np.ascontiguousarray(atoms, np.int32)
-        self.members = np.asarray(members, bool)
-        if self.atoms.ndim != 2 or self.members.ndim != 2:
-            raise BadData(f"Regions take atoms (H, W) and members (K, A), got {self.atoms.shape} and {self.members.shape}.")
-        k = len(self.members)
-        if self.atoms.size and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < self.members.shape[1]:
-            raise BadData(f"Atoms run from {self.atoms.min()} to {self.atoms.max()}, but members know {self.members.shape[1]} of them.")
-        self._describe(k, parent, level, score, label, source)
-
-    def _describe(
-        self,
-        k: int,
-        parent: Sequence[int] | np.ndarray | None,
-        level: Sequence[float] | np.ndarray | None,
-        score: Sequence[float] | np.ndarray | None,
-        label: Sequence[int] | np.ndarray | None,
-        source: Sequence[str] | str,
-    ) -> None:
-        """Set the columns of k regions, each of the length k."""
+        """Set the columns of k regions, each of length k."""
         self.parent = np.full(k, -1, np.int32) if parent is None else np.asarray(parent, np.int32).copy()
         self.level = np.full(k, np.nan, np.float32) if level is None else np.asarray(level, np.float32)
         self.score = np.ones(k, np.float32) if score is None else np.asarray(score, np.float32)
@@ -70,24 +88,21 @@ class Regions:
                 raise BadData(f"{k} regions, but {len(getattr(self, name))} values of '{name}'.")
         _check_parents(self.parent)
 
-    # -- making -----------------------------------------------------------------------------------
+    # -- constructors -----------------------------------------------------------------------------
 
     @classmethod
-    def from_tree(
-        cls,
-        leaf_map: np.ndarray,
-        parent: Sequence[int] | np.ndarray,
-        *,
-        level: Sequence[float] | np.ndarray | None = None,
-        score: Sequence[float] | np.ndarray | None = None,
-        label: Sequence[int] | np.ndarray | None = None,
-        source: Sequence[str] | str = "",
-    ) -> Regions:
+    def from_tree(cls, leaf_map: np.ndarray, parent: Sequence[int] | np.ndarray, **columns: Unpack[Columns]) -> Regions:
         """A tree of nested regions.
 
-        leaf_map: integer (H, W), the deepest node that holds each pixel, or -1 for none (a pixel may belong to an inner
-        node directly). parent: per node, its parent; parents come before their children. The first node is the root,
-        with parent -1 or 0. Other nodes with parent -1 make the tree a forest.
+        Parameters
+        ----------
+        leaf_map : ndarray of int, shape (H, W)
+            The deepest node that holds each pixel, or -1 for none. A pixel may belong to an inner node directly.
+        parent : sequence of int, length K
+            Parent of each node; parents come before their children. The first node is the root, with parent -1 or 0. Further
+            nodes with parent -1 make the tree a forest.
+        **columns
+            Level, score, label and source of each node, as for ``Regions``.
         """
         leaf_map = np.asarray(leaf_map)
         above = np.asarray(parent, np.int32).copy()
@@ -101,9 +116,9 @@ class Regions:
             raise BadData(f"The leaf map holds {leaf_map.min()}..{leaf_map.max()}, but the tree has nodes 0..{n - 1} (-1 is no region).")
         holds = ancestor_matrix(above)
         used = np.bincount(leaf_map.ravel().astype(np.int64) + 1, minlength=n + 1) > 0
-        columns = np.concatenate([np.zeros((n, 1), bool), holds], axis=1)[:, used]
+        members = np.concatenate([np.zeros((n, 1), bool), holds], axis=1)[:, used]
         rank = np.cumsum(used) - 1
-        return cls(rank[leaf_map + 1], columns, above, level=level, score=score, label=label, source=source)
+        return cls(rank[leaf_map + 1], members, above, **columns)
 
     @classmethod
     def from_masks(
@@ -112,12 +127,19 @@ class Regions:
         parent: Sequence[int] | np.ndarray | None = None,
         *,
         shape: tuple[int, int] | None = None,
-        level: Sequence[float] | np.ndarray | None = None,
-        score: Sequence[float] | np.ndarray | None = None,
-        label: Sequence[int] | np.ndarray | None = None,
-        source: Sequence[str] | str = "",
+        **columns: Unpack[Columns],
     ) -> Regions:
-        """Any masks, bool (K, H, W), overlapping or not; ``shape`` is needed only when there are none."""
+        """Any masks, overlapping or not.
+
+        Parameters
+        ----------
+        masks : ndarray of bool, shape (K, H, W), or a sequence of (H, W)
+        parent : sequence of int, length K, optional
+        shape : (int, int), optional
+            Height and width of the image; needed only if there are no masks.
+        **columns
+            Level, score, label and source of each mask, as for ``Regions``.
+        """
         if not len(masks):
             if shape is None:
                 raise BadData("Regions.from_masks got no masks; pass shape=(height, width) so that the image size is known.")
@@ -127,31 +149,45 @@ class Regions:
             raise BadData(f"Masks of one image must have one size, got {sorted(shapes)}.")
         atoms, first = _atoms_of_masks(masks)
         members = np.stack([np.asarray(m, bool).ravel()[first] for m in masks])
-        return cls(atoms, members, parent, level=level, score=score, label=label, source=source)
+        return cls(atoms, members, parent, **columns)
 
     @classmethod
     def from_label_map(cls, labels: np.ndarray, *, ignore: int | None = None, use_labels: bool = False, source: str = "") -> Regions:
-        """One region a distinct value, in ascending order, without a root; ``ignore`` belongs to none."""
+        """One region for each distinct value, in ascending order, without a root.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape (H, W)
+        ignore : int, optional
+            Value of the pixels that belong to no region.
+        use_labels : bool, default False
+            Keep the values as labels of the regions.
+        source : str, default ""
+        """
         values, inverse = np.unique(labels, return_inverse=True)
         keep = np.ones(len(values), bool) if ignore is None else values != ignore
         members = np.eye(len(values), dtype=bool)[keep]
         return cls(inverse.reshape(labels.shape), members, label=values[keep] if use_labels else None, source=source)
 
-    # -- looking ----------------------------------------------------------------------------------
+    # -- properties and pixels --------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.members)
 
     def __repr__(self) -> str:
         height, width = self.shape
-        return (
-            f"Regions({len(self)} over {height}×{width}, {self.members.shape[1]} atoms, depth {int(self.depth.max()) if len(self) else 0})"
-        )
+        depth = int(self.depth.max(initial=0))
+        return f"Regions({len(self)} over {height}×{width}, {self.members.shape[1]} atoms, depth {depth})"
 
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width) of the image."""
         return self.atoms.shape[0], self.atoms.shape[1]
+
+    @property
+    def columns(self) -> Columns:
+        """Level, score, label and source, as the constructors take them."""
+        return {"level": self.level, "score": self.score, "label": self.label, "source": self.source}
 
     @cached_property
     def atom_area(self) -> np.ndarray:
@@ -161,7 +197,7 @@ class Regions:
     @cached_property
     def area(self) -> np.ndarray:
         """Pixels in each region, int64 (K,)."""
-        return self.members @ self.atom_area
+        return np.asarray(self.members @ self.atom_area)
 
     @cached_property
     def depth(self) -> np.ndarray:
@@ -175,7 +211,7 @@ class Regions:
     @cached_property
     def is_root(self) -> np.ndarray:
         """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
-        return (self.parent < 0) & (self.area == self.atoms.size)
+        return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
 
     @cached_property
     def boxes(self) -> np.ndarray:
@@ -201,55 +237,70 @@ class Regions:
 
     def mask(self, region: int) -> np.ndarray:
         """Bool (H, W) of one region."""
-        return self.members[region][self.atoms]
+        return np.asarray(self.members[region][self.atoms])
 
     def masks(self) -> np.ndarray:
         """Bool (K, H, W) of all regions. Large: prefer ``mask`` or the atoms."""
         return self.members[:, self.atoms]
 
+    def last_holder(self, regions: np.ndarray | None = None) -> np.ndarray:
+        """Position of the last region that holds each atom, int64 (A,), -1 for none.
+
+        Parameters
+        ----------
+        regions : ndarray of int, shape (n,), optional
+            Indices of the regions to look at, ascending; positions count in this array. All regions where it is missing.
+        """
+        members = self.members if regions is None else self.members[regions]
+        if not len(members):
+            return np.full(members.shape[1], -1)
+        return np.where(members.any(axis=0), len(members) - 1 - np.argmax(members[::-1], axis=0), -1)
+
     def deepest(self) -> np.ndarray:
-        """Int32 (H, W): index of the last (so, in a tree, the deepest) region holding each pixel, -1 for none."""
-        k = len(self)
-        last = (
-            np.where(self.members.any(axis=0), k - 1 - np.argmax(self.members[::-1], axis=0), -1)
-            if k
-            else np.full(self.members.shape[1], -1)
-        )
-        return last.astype(np.int32)[self.atoms]
+        """Index of the last (so, in a tree, the deepest) region that holds each pixel, int32 (H, W), -1 for none."""
+        return np.asarray(self.last_holder().astype(np.int32)[self.atoms])
 
     def cut(self, threshold: float) -> np.ndarray:
-        """Int32 (H, W): the flat segmentation by the largest regions whose level is at most ``threshold``.
+        """Index of the region at each pixel in a flat segmentation, int32 (H, W), -1 for none.
 
-        Where no region is that fine, the smallest one holding the pixel is taken; -1 where there is none.
+        It consists of the largest regions whose level is at most ``threshold``. Where no region is that fine, the smallest
+        region that holds the pixel is taken.
         """
         fine = self.level <= threshold
         above_is_fine = np.where(self.parent >= 0, fine[self.parent], False)
         tops = np.flatnonzero(fine & ~above_is_fine)
-        chosen = self._last_holder(tops)
-        return np.where(chosen >= 0, chosen, self._last_holder(np.arange(len(self))))[self.atoms].astype(np.int32)
+        top = np.append(tops, -1)[self.last_holder(tops)]
+        return np.asarray(np.where(top >= 0, top, self.last_holder())[self.atoms].astype(np.int32))
 
-    def _last_holder(self, regions: np.ndarray) -> np.ndarray:
-        holder = np.full(self.members.shape[1], -1, np.int64)
-        for region in regions:
-            holder[self.members[region]] = region
-        return holder
+    def runs(self, order: Literal["C", "F"]) -> tuple[np.ndarray, np.ndarray]:
+        """First pixel of each run of one atom, int64 (R,), and that atom, (R,), along rows ("C") or columns ("F")."""
+        flat = self.atoms.ravel(order=order)
+        start = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
+        return start, flat[start]
 
-    # -- changing ---------------------------------------------------------------------------------
+    # -- other regions of the same image ----------------------------------------------------------
 
     def select(self, keep: np.ndarray) -> Regions:
-        """The regions where ``keep`` (bool (K,) or indices in ascending order); children move up to what is kept above them."""
-        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64)
-        return Regions(self.atoms, self.members[keep], **self._columns_of(keep))
+        """Some of the regions; each gets the nearest selected region above it as parent.
 
-    def _columns_of(self, keep: np.ndarray) -> dict[str, Any]:
-        """The columns of these regions (indices in ascending order) alone, each under the nearest of them that was above it."""
+        Parameters
+        ----------
+        keep : ndarray of bool, shape (K,), or ndarray of int
+            Mask of the regions, or their indices in ascending order.
+        """
+        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, np.int64)
+        parent, columns = self._selected(keep)
+        return Regions(self.atoms, self.members[keep], parent, **columns)
+
+    def _selected(self, keep: np.ndarray) -> tuple[np.ndarray, Columns]:
+        """Parent and columns of these regions (indices in ascending order), each under the nearest of them that was above it."""
         new = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
         new[keep] = np.arange(len(keep))
         nearest = np.full(len(self) + 1, -1, np.int64)
         for region, above in enumerate(self.parent.tolist()):
             nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
-        columns = {name: getattr(self, name)[keep] for name in ("level", "score", "label")}
-        return {"parent": nearest[keep], **columns, "source": [self.source[i] for i in keep]}
+        source = [self.source[i] for i in keep]
+        return nearest[keep], {"level": self.level[keep], "score": self.score[keep], "label": self.label[keep], "source": source}
 
     def pruned(self) -> Regions:
         """Without regions that own no pixel."""
@@ -259,32 +310,28 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        return Regions(self.atoms, self.members, self.parent, level=self.level, score=self.score, label=label, source=self.source)
+        return Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
 
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
-        rows = ((np.arange(height) + 0.5) * self.shape[0] / height).astype(np.int64)
-        columns = ((np.arange(width) + 0.5) * self.shape[1] / width).astype(np.int64)
-        atoms = self.atoms[rows[:, None], columns[None, :]]
-        return Regions(atoms, self.members, self.parent, level=self.level, score=self.score, label=self.label, source=self.source)
+        atoms = self.atoms[nearest_cells(height, self.shape[0])[:, None], nearest_cells(width, self.shape[1])]
+        return Regions(atoms, self.members, self.parent, **self.columns)
 
-    # -- other forms ------------------------------------------------------------------------------
+    # -- codes ------------------------------------------------------------------------------------
 
     def rles(self) -> list[bytes]:
         """COCO codes of all regions, from the runs of the atoms: the work grows with boundaries, not with pixels."""
-        flat = self.atoms.ravel(order="F")
-        start = np.flatnonzero(np.concatenate([np.ones(min(1, flat.size), bool), flat[1:] != flat[:-1]]))
-        atom = flat[start]
+        start, atom = self.runs("F")
         codes: list[bytes] = []
         for held in self.members:
             inside = held[atom]
             edges = start[np.flatnonzero(inside[1:] != inside[:-1]) + 1]
             # A code begins with a run of pixels outside, which may be empty.
-            edges = np.concatenate([[0, 0] if inside[:1].any() else [0], edges, [flat.size]])
+            edges = np.concatenate([[0, 0] if inside[:1].any() else [0], edges, [self.atoms.size]])
             codes.append(rle.encode_runs(np.diff(edges)))
         return codes
 
-    def to_coco(self, image_id: int, first_id: int = 1) -> list[dict[str, object]]:
+    def to_coco(self, image_id: int, first_id: int = 1) -> list[Annotation]:
         """COCO annotations (class-agnostic where a region has no label), with ``parent`` and ``score`` kept as extra keys."""
         parents = [first_id + p if p >= 0 else None for p in self.parent.tolist()]
         rows = zip(self.label.tolist(), self.area.tolist(), self.boxes, self.rles(), self.score.tolist(), parents, strict=True)
@@ -311,10 +358,10 @@ def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = 
     return pair_counts(first.atoms.ravel()[pixels], second.atoms.ravel()[pixels], a, b)[:-1, :-1]
 
 
-def ancestor_matrix(parent: np.ndarray) -> np.ndarray:
-    """Bool (n, n): ``[a, b]`` where node a is b or lies above b; parents come before their children."""
+def ancestor_matrix(parent: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Bool (n, n): ``[a, b]`` where node a is b or lies above b; parents (-1 for none) come before their children."""
     holds = np.eye(len(parent), dtype=bool)
-    for node, above in enumerate(parent.tolist()):
+    for node, above in enumerate(np.asarray(parent).tolist()):
         if above >= 0:
             holds[:, node] |= holds[:, above]
     return holds
@@ -337,11 +384,7 @@ def _atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarra
     key = np.zeros(shape[0] * shape[1], np.uint64)
     for mask, word in zip(masks, words, strict=True):
         key[np.flatnonzero(mask)] += word  # touches the mask's own pixels only
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    atoms, first = rank[inverse], first[order]
+    atoms, first = numbered_by_first(key)
     sizes = np.bincount(atoms)
     for mask in masks:
         flat = np.asarray(mask, bool).ravel()

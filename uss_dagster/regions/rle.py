@@ -39,7 +39,7 @@ def decode(counts: bytes, height: int, width: int) -> np.ndarray:
     """The boolean (height, width) mask of one code; a code of another size is refused."""
     if code_length(counts) != height * width:
         raise BadData(f"A run-length code covers {code_length(counts)} pixels, its image has {height}×{width} = {height * width}.")
-    return coco.decode({"counts": counts, "size": [height, width]}).view(bool)
+    return np.asarray(coco.decode({"counts": counts, "size": [height, width]})).view(bool)
 
 
 def areas(codes: Sequence[bytes], height: int, width: int) -> np.ndarray:

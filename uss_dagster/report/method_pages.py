@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from uss_dagster.registry import flat_params, nested_params
 from uss_dagster.report.evidence import Evidence
 from uss_dagster.report.explorer import link
 from uss_dagster.report.facts import Datasets, Entries, EntryFacts, Metrics, title_of
@@ -160,7 +161,7 @@ def value_text(value: object) -> str:
 def _segment_command(facts: EntryFacts) -> str:
     words = ["uss", "segment", "PICTURES", "--method", facts.method]
     words += ["--backbone", facts.backbone] if facts.backbone else []
-    for name, value in facts.params.items():
+    for name, value in flat_params(facts.params).items():
         words += ["--param", f"{name}={value_text(value)}"]
     return shlex.join(words)
 
@@ -168,9 +169,10 @@ def _segment_command(facts: EntryFacts) -> str:
 def _difference(mine: EntryFacts, other: EntryFacts) -> str:
     """How another entry of the same method differs."""
     parts = [f"backbone {other.backbone or 'none'}"] if mine.backbone != other.backbone else []
-    for name in sorted({*mine.params, *other.params}):
-        if mine.params.get(name) != other.params.get(name):
-            parts.append(f"{name} = {value_text(other.params[name]) if name in other.params else 'its default'}")
+    ours, theirs = flat_params(mine.params), flat_params(other.params)
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            parts.append(f"{name} = {value_text(theirs[name]) if name in theirs else 'its default'}")
     return ", ".join(parts) or "by name only"
 
 
@@ -180,15 +182,7 @@ def _variant_example(entry: str, facts: EntryFacts) -> str:
         for choice in parameter.choices:
             if choice != parameter.value:
                 backbone = f"backbone: {facts.backbone}, " if facts.backbone else ""
-                *sections, name = parameter.name.split(".")
-                params = value_text(_with_value(facts.params, sections, name, choice))
+                name = parameter.name.rpartition(".")[2]
+                params = value_text(nested_params(flat_params(facts.params) | {parameter.name: choice}))
                 return f"entries:\n  {entry}_{name}: {{method: {facts.method}, {backbone}params: {params}}}"
     return ""
-
-
-def _with_value(params: Mapping[str, object], sections: Sequence[str], name: str, value: object) -> dict[str, object]:
-    """Parameters with one of them changed. sections: the names of the sections that it stands in, outermost first."""
-    if not sections:
-        return {**params, name: value}
-    section = params.get(sections[0])
-    return {**params, sections[0]: _with_value(section if isinstance(section, Mapping) else {}, sections[1:], name, value)}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from uss_dagster import registry
 from uss_dagster.report.facts import Parameter
@@ -21,18 +20,10 @@ def parameters_of(method: str, params: Mapping[str, object]) -> list[Parameter]:
     params : mapping
         Values that differ from the defaults; those of a section are a mapping of their own.
     """
-    return list(_parameters(registry.load("method", method).SPEC.params(), params, ""))
-
-
-def _parameters(default: object, params: Mapping[str, object], section: str) -> Iterator[Parameter]:
-    hints = typing.get_type_hints(type(default))
-    plain = registry.params_to_dict(default)
-    for field in dataclasses.fields(default):  # type: ignore[arg-type]
-        name, own, value = field.name, getattr(default, field.name), params.get(field.name, plain[field.name])
-        if dataclasses.is_dataclass(own):
-            yield from _parameters(own, value if isinstance(value, Mapping) else {}, f"{section}{name}.")
-        else:
-            yield Parameter(f"{section}{name}", value, plain[name], _choices(hints[name]), _kind(hints[name]))
+    cls = registry.load("method", method).SPEC.params
+    default = registry.flat_params(cls())
+    values = default | registry.flat_params(params)
+    return [Parameter(name, values[name], default[name], _choices(hint), _kind(hint)) for name, hint in registry.flat_types(cls).items()]
 
 
 def _choices(hint: object) -> list[object]:

@@ -107,12 +107,13 @@ class Leaderboard(Cell):
 
 def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
-    default = registry.params_to_dict(spec.params())
+    default = registry.flat_params(spec.params())
+    changed = {name: value for name, value in registry.flat_params(cell.method.params).items() if value != default[name]}
     return {
         "title": cell.title,
         "method": cell.method.name,
         "backbone": cell.backbone,
-        "params": {name: value for name, value in cell.method.params.items() if value != default[name]},
+        "params": registry.nested_params(changed),
         "supervised": spec.supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
         "reimplementation": spec.reimplementation,
         "paper": spec.paper,

@@ -24,9 +24,24 @@ def local_file(checkpoint: str) -> Path:
 
 
 def hub_file(repository: str, filename: str, revision: str | None, owner: str) -> Path:
-    """A hub file at a revision (None: the newest), from the local cache where it is there already.
+    """A file of the hub, from the local cache if it is there.
 
-    Without a pin the commit that was used is said on stderr, so that it can be pinned.
+    Without a revision the commit that was used is printed on stderr, so that it can be pinned.
+
+    Parameters
+    ----------
+    repository, filename : str
+    revision : str or None
+        Commit, tag or branch. None is the newest.
+    owner : str
+        What the file belongs to, for messages.
+
+    Raises
+    ------
+    Unavailable
+        If the file is not in the cache and cannot be downloaded.
+    UsageError
+        If the repository has no such revision.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError

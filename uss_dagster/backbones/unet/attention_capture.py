@@ -1,7 +1,7 @@
-"""Reads self-attention off a diffusers UNet while it runs, without ever holding a large map and without changing its output.
+"""Captures the self-attention of a diffusers UNet while it runs, without holding a large map and without changing its output.
 
-Belongs here: the processor that is put in and taken out again, the sums it keeps, and bringing maps and tokens of several
-resolutions to one grid. Does not belong here: loading models, noise, images (``diffusion``). Imports torch: import it lazily.
+Belongs here: the attention processor, its sums, and resampling maps and tokens of several resolutions to one grid. Does not belong
+here: loading models, noise, images (``diffusion``). Imports torch: import it lazily. ``benchmarks/attention_capture.py`` measures its cost.
 
 A self-attention layer of N = h·w positions has, per head, a row-stochastic map softmax(q kᵀ scale) of N×N. Two resamplings bring
 it to a grid of n cells:
@@ -11,7 +11,7 @@ it to a grid of n cells:
 - *up*: each row's h×w map bilinearly upsampled to the grid and rescaled to sum to 1; the fine cells of a coarse one share its row
   (Tian et al., Diffuse, Attend, and Segment, CVPR 2024).
 
-Down is done block of rows by block of rows, so a 64×64 layer costs a 4 MiB sum at a grid of 32×32 and never its 64 MiB map.
+Lumping goes by blocks of rows, so a 64×64 layer costs a 4 MiB sum at a grid of 32×32 and never its 64 MiB map.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def check_layers(unet: Any, layer: int | None) -> None:
 
 
 @contextmanager
-def watching(unet: Any, see: Callable[[Any, Tensor, Tensor], None]) -> Iterator[None]:
-    """Calls ``see(layer, input, output)`` after each self-attention layer; on leaving, however that happens, all is as before.
+def observed(unet: Any, see: Callable[[Any, Tensor, Tensor], None]) -> Iterator[None]:
+    """Calls ``see(layer, input, output)`` after each self-attention layer inside the context. Afterwards the UNet is as before.
 
     The layer's own processor does the work, so the UNet's output is the same to the last bit.
     """
@@ -59,15 +59,15 @@ def watching(unet: Any, see: Callable[[Any, Tensor, Tensor], None]) -> Iterator[
     before = [layer.get_processor() for layer in layers]
     try:
         for layer, processor in zip(layers, before, strict=True):
-            layer.set_processor(_Watched(processor, see))
+            layer.set_processor(_Observed(processor, see))
         yield
     finally:
         for layer, processor in zip(layers, before, strict=True):
             layer.set_processor(processor)
 
 
-class _Watched:
-    """A diffusers attention processor that delegates and then shows what went in and what came out."""
+class _Observed:
+    """A diffusers attention processor that delegates to another one and then passes its input and output on."""
 
     def __init__(self, processor: Any, see: Callable[[Any, Tensor, Tensor], None]) -> None:
         self.processor = processor
@@ -89,7 +89,7 @@ class _Watched:
 
 
 def queries_and_keys(attn: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer multiplies: q, k (B, heads, N, d) in float32. hidden: (B, N, C) or (B, C, h, w), the layer's input."""
+    """Queries and keys of a layer, (B, heads, N, d) in float32. hidden: (B, N, C) or (B, C, h, w), the input of the layer."""
     if hidden.ndim == 4:
         hidden = hidden.flatten(2).transpose(1, 2)
     if attn.group_norm is not None:
@@ -185,7 +185,22 @@ class Recorder:
     """Sums over layers and passes of one batch: attention per resolution, and tokens and keys of one layer.
 
     Run the UNet inside ``recording()`` once per step that counts; then read ``attention()``, ``tokens()`` and ``keys()``, all (B, …)
-    float32 means over the passes. The layers' resolutions are found as they run, from the shape of what they get.
+    float32 means over the passes. The resolution of a layer is known from the shape of its input.
+
+    Parameters
+    ----------
+    unet : UNet2DModel or UNet2DConditionModel
+    size : (int, int)
+        Height and width of the UNet's input.
+    grid : (int, int)
+        One of its ``scales``.
+    maps : bool, default True
+        Record attention.
+    layer : int or None, default None
+        Layer of tokens and keys, counted in running order as in a list (see ``check_layers``). None: of the layers nearest the
+        resolution of the grid the last one on the way down, or the last one if the way down has none.
+    block_bytes : int
+        Memory of one block of scores.
     """
 
     def __init__(
@@ -197,11 +212,6 @@ class Recorder:
         layer: int | None = None,
         block_bytes: int = CPU_BLOCK,
     ) -> None:
-        """size: (height, width) of the UNet's input. grid: one of its ``scales``. maps: whether attention is wanted.
-
-        layer: whose tokens and keys to keep, counted in running order as in a list (see ``check_layers``); None: of the layers
-        nearest the grid's resolution the last one on the way down, or the last one where the way down has none.
-        """
         self.unet = unet
         self.grid = grid
         self._maps_wanted = maps
@@ -221,7 +231,7 @@ class Recorder:
     def recording(self) -> Iterator[None]:
         """Around one forward pass of the UNet."""
         self._running, self._best = 0, None
-        with watching(self.unet, self._see):
+        with observed(self.unet, self._see):
             yield
         assert self._best is not None, "the UNet did not run"
         _, tokens, keys = self._best
@@ -261,8 +271,8 @@ class Recorder:
         if hidden.ndim == 4:
             return hidden.shape[2], hidden.shape[3]
         if hidden.shape[1] not in self._sizes:
-            known = ", ".join(f"{h}×{w}" for h, w in self._sizes.values())
-            raise BadData(f"A self-attention layer has {hidden.shape[1]} positions, which is none of the UNet's scales ({known}).")
+            sizes = ", ".join(f"{h}×{w}" for h, w in self._sizes.values())
+            raise BadData(f"A self-attention layer has {hidden.shape[1]} positions, which is none of the UNet's scales ({sizes}).")
         return self._sizes[hidden.shape[1]]
 
     def _consider(self, number: int, attn: Any, size: tuple[int, int], key: Tensor, output: Tensor) -> None:

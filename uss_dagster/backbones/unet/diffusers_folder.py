@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,21 +172,25 @@ def _variant(folder: Path, stem: str, wanted: str | None) -> str | None:
 
 def _network(folder: Path, classes: tuple[Any, ...], variant: str | None, dtype: Any) -> Any:
     """A diffusers network with all its weights from safetensors, for inference."""
-    known = {cls.__name__: cls for cls in classes}
+    by_name = {cls.__name__: cls for cls in classes}
     name = _json(folder / "config.json").get("_class_name")
-    if name not in known:
-        raise UsageError(f"'{folder}' holds a {name}, expected {' or '.join(known)}. Choose a UNet-based diffusion model.")
+    if name not in by_name:
+        raise UsageError(f"'{folder}' holds a {name}, expected {' or '.join(by_name)}. Choose a UNet-based diffusion model.")
     arguments = {"low_cpu_mem_usage": False, "torch_dtype": dtype}
-    return _pretrained(known[name], folder, "diffusion_pytorch_model", variant, arguments)
+    return _pretrained(by_name[name], folder, "diffusion_pytorch_model", variant, arguments)
 
 
-def _pretrained(cls: Any, folder: Path, stem: str, variant: str | None, arguments: dict[str, Any]) -> Any:
+def _pretrained(cls: Any, folder: Path, stem: str, variant: str | None, arguments: Mapping[str, object]) -> Any:
     from safetensors import SafetensorError
 
-    found = _variant(folder, stem, variant)
     try:
         model, info = cls.from_pretrained(
-            str(folder), variant=found, use_safetensors=True, local_files_only=True, output_loading_info=True, **arguments
+            str(folder),
+            variant=_variant(folder, stem, variant),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **arguments,
         )
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -249,16 +253,16 @@ def _empty_prompt(folder: Path, name: str, variant: str | None) -> Any:
     import torch
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    known = {cls.__name__: cls for cls in (CLIPTextModel, CLIPTextModelWithProjection)}
+    by_name = {cls.__name__: cls for cls in (CLIPTextModel, CLIPTextModelWithProjection)}
     architecture = (_json(folder / name / "config.json").get("architectures") or [None])[0]
-    if architecture not in known:
+    if architecture not in by_name:
         raise UsageError(
-            f"'{folder / name}' holds a {architecture}, expected {' or '.join(known)}. Choose a model with CLIP text encoders."
+            f"'{folder / name}' holds a {architecture}, expected {' or '.join(by_name)}. Choose a model with CLIP text encoders."
         )
     words = folder / name.replace("text_encoder", "tokenizer")
     if not words.is_dir():
         raise UsageError(f"'{folder}' has the {name} but no {words.name}: put that folder of the same model there.")
-    encoder = _pretrained(known[architecture], folder / name, "model", variant, {"dtype": torch.float32})
+    encoder = _pretrained(by_name[architecture], folder / name, "model", variant, {"dtype": torch.float32})
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -49,9 +49,29 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class Settings:
-    """steps: of the optimiser; its last fifth at a falling rate. size: side of the square the network is for, in pixels. fold: p. channels: of each
-    resolution, from size / p downwards by halves; self-attention is at all of them. batch: crops of the full side a step; half the side has twice as many.
-    full_share: of the steps, the last, that see the full side. rate: the highest learning rate. average: decay of the weights' mean.
+    """Settings of one training run.
+
+    Parameters
+    ----------
+    steps : int, default 2400
+        Steps of the optimiser; the learning rate falls during the last fifth.
+    seed : int, default 0
+    size : int, default 128
+        Side of the square images that the network is for, in pixels.
+    fold : int, default 4
+        Side p of the patches that are folded into channels, in pixels.
+    channels : tuple of int, default (64, 96, 128)
+        Channels of each resolution, from ``size / fold`` downwards by halves. Self-attention is at all of them.
+    head : int, default 32
+        Width of an attention head.
+    batch : int, default 8
+        Crops of the full side in a step; steps at half the side have twice as many.
+    full_share : float, default 0.08
+        Share of the steps, the last ones, at the full side.
+    rate : float, default 1e-3
+        Highest learning rate.
+    average : float, default 0.998
+        Decay of the running mean of the weights.
     """
 
     steps: int = 2400
@@ -93,7 +113,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Source:
-    """What the model card says of the pictures. told: a sentence. licence: of the weights. command: that made them."""
+    """What the model card says about where the weights come from.
+
+    Parameters
+    ----------
+    told : str
+        A sentence about the pictures.
+    licence : str
+        Of the weights.
+    command : str
+        Command that trained them.
+    """
 
     told: str
     licence: str
@@ -139,16 +169,16 @@ def pointwise(settings: Settings) -> Any:
 
 
 def whole(weights: Mapping[str, Tensor], shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``pointwise`` as those of ``network``: its 3×3 kernels hold zeros around the middle, or around the four cells to be joined."""
-    found = {}
+    """Weights of ``pointwise`` as those of ``network``: 3×3 kernels that are zero outside the middle, or outside the four cells to be joined."""
+    padded = {}
     for name, value in weights.items():
         kernel = value
         if value.shape != shapes[name].shape:
             side = value.shape[-1]
             kernel = value.new_zeros(shapes[name].shape)
             kernel[:, :, 1 : 1 + side, 1 : 1 + side] = value
-        found[name] = kernel
-    return found
+        padded[name] = kernel
+    return padded
 
 
 def scheduler() -> Any:
@@ -185,10 +215,10 @@ def loss_of(unet: Any, pixels: Tensor, noise: Tensor, timesteps: Tensor, alphas:
     clean = pixel_unshuffle(pixels, fold)
     alpha = alphas[timesteps].view(-1, 1, 1, 1)
     target = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-    found = unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, timesteps).sample
+    predicted = unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, timesteps).sample
     ratio = (alpha / (1 - alpha)).flatten()
     weight = ratio.clamp(max=GAMMA) / (ratio + 1)
-    return (weight * (found - target).square().mean((1, 2, 3))).mean()
+    return (weight * (predicted - target).square().mean((1, 2, 3))).mean()
 
 
 class Trainer:
@@ -260,9 +290,9 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.unet.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= adam_tensors(self.optimizer, dict(self.unet.named_parameters()))
-        told = {"step": self.done, "settings": asdict(self.settings), "losses": self.losses, "sum": self._sum, "count": self._count}
-        told |= {"seconds": self.seconds, "end": min(self.settings.steady, self.settings.halves)}
-        save_run(out / CHECKPOINT, tensors, told)
+        facts = {"step": self.done, "settings": asdict(self.settings), "losses": self.losses, "sum": self._sum, "count": self._count}
+        facts |= {"seconds": self.seconds, "end": min(self.settings.steady, self.settings.halves)}
+        save_run(out / CHECKPOINT, tensors, facts)
         write_whole(out / LOSSES, "step,side,loss\n" + "".join(f"{step},{side},{loss:.6f}\n" for step, side, loss in self.losses))
 
     def resume(self, out: Path) -> None:
@@ -270,17 +300,17 @@ class Trainer:
         path = out / CHECKPOINT
         if not path.exists():
             return
-        tensors, told = read_run(path)
-        self.done = int(told["step"])
-        before, mine = told["settings"], json.loads(json.dumps(asdict(self.settings)))
+        tensors, facts = read_run(path)
+        self.done = int(facts["step"])
+        before, mine = facts["settings"], json.loads(json.dumps(asdict(self.settings)))
         # As long as neither has begun to end, a shorter or longer run is the same run.
-        open_ended = self.done <= min(self.settings.steady, self.settings.halves, told["end"]) and before.keys() == mine.keys()
+        open_ended = self.done <= min(self.settings.steady, self.settings.halves, facts["end"]) and before.keys() == mine.keys()
         refuse_other_settings(path, before | ({"steps": mine["steps"]} if open_ended else {}), mine)
         self.unet.load_state_dict(part_of(tensors, "model"))
         self.average = {name: value.to(self.device) for name, value in part_of(tensors, "average").items()}
         restore_adam(self.optimizer, dict(self.unet.named_parameters()), tensors, self.done)
-        self.losses = [(int(step), int(side), float(loss)) for step, side, loss in told["losses"]]
-        self._sum, self._count, self.seconds = float(told["sum"]), int(told["count"]), float(told["seconds"])
+        self.losses = [(int(step), int(side), float(loss)) for step, side, loss in facts["losses"]]
+        self._sum, self._count, self.seconds = float(facts["sum"]), int(facts["count"]), float(facts["seconds"])
 
     def publish(self, out: Path, source: Source) -> None:
         """The averaged weights in float16 as a folder that diffusers reads, and its model card."""
