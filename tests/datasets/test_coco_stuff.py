@@ -119,7 +119,7 @@ def test_what_is_missing_or_wrong_is_said(release):
     labels = scene()
     labels[3, 3] = 200
     add(release, 5, labels)
-    with pytest.raises(BadData, match="COCO-Stuff image 000000000005 has labels that its dataset does not know: 200"):
+    with pytest.raises(BadData, match="COCO-Stuff 2017 image 000000000005 has labels that its dataset does not know: 200"):
         list(coco_stuff.examples(Params()))
     labels[3, 3] = 11  # street sign, which COCO dropped
     add(release, 5, labels)

@@ -142,7 +142,7 @@ def test_what_is_missing_or_wrong_is_said(kit, monkeypatch, tmp_path):
     with pytest.raises(BadData, match=r"2010_000001\.jpg is missing, though the dataset lists it"):
         next(voc2012.examples(Params()))
     add(kit, "2010_000001", np.array([[0, 21]]))
-    with pytest.raises(BadData, match="VOC 2012 image 2010_000001 has labels that its dataset does not know: 21"):
+    with pytest.raises(BadData, match="PASCAL VOC 2012 segmentation image 2010_000001 has labels that its dataset does not know: 21"):
         next(voc2012.examples(Params()))
     monkeypatch.setenv("USS_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(Unavailable, match=r"Fetch VOCtrainval_11-May-2012\.tar"):
