@@ -81,14 +81,15 @@ def check(
     The prepared one (data/datasets/NAME) where this project has it, else its source, of which nothing is written.
     """
     from uss_dagster.commands.parameters import parse_parameters
-    from uss_dagster.datasets.preparation import checks as stage
+    from uss_dagster.datasets.preparation import checks
+    from uss_dagster.planning.layout import Layout
     from uss_dagster.planning.profiles import find_root
 
     try:
-        root: Path | None = find_root()
+        prepared: Path | None = Layout(find_root()).dataset(name)
     except UsageError:
-        root = None
-    report = stage.check(name, root, lambda params, owner: parse_parameters(param or [], params, owner))
+        prepared = None
+    report = checks.check(name, prepared, lambda params, owner: parse_parameters(param or [], params, owner))
     for row in report.checks:
         message = f": {row['message']}" if row["message"] else ""
         typer.echo(f"{'ok  ' if row['success'] else 'FAIL'}  {row['check']}{message}")

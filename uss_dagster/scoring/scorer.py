@@ -43,7 +43,18 @@ class ReplicateRow(Convention):
     value: float
 
 
-Row = ScoreRow
+class EntryScoreRow(ScoreRow):
+    """A score of an entry of the leaderboard on a dataset."""
+
+    entry: str
+    dataset: str
+
+
+class EntryReplicateRow(ReplicateRow):
+    """A bootstrap replicate of an entry of the leaderboard on a dataset."""
+
+    entry: str
+    dataset: str
 
 
 def check_grid(grid: str) -> None:
