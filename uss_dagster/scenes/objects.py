@@ -8,20 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.scenes.drawing import (
-    Canvas,
-    Shape,
-    Thing,
-    blob,
-    box,
-    curve,
-    ellipse,
-    polygon,
-    ring,
-    rounded,
-    stroke,
-    without,
-)
+from uss_dagster.scenes.drawing import Canvas, Shape, Thing, blob, box, curve, ellipse, polygon, ring, rounded, stroke, without
 from uss_dagster.scenes.textures import (
     Material,
     bark,
