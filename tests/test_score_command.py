@@ -26,8 +26,8 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import RegionsWriter, write_table
 from uss_dagster.metrics import bsds, covering
 from uss_dagster.metrics.base import Truth, accumulator, interval
+from uss_dagster.metrics.coco.lists import proposal_ar_ap
 from uss_dagster.metrics.covering import hierarchical_covering, tree_covering
-from uss_dagster.metrics.proposals import proposal_ar_ap
 from uss_dagster.metrics.semantic import HungarianMeter
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.scoring.ground_truth import read_truth

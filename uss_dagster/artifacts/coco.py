@@ -1,8 +1,14 @@
-"""Types of the records in COCO's JSON files, which datasets, results and exports share. Every key may be absent in a file."""
+"""The records of COCO's JSON files, which datasets, results and exports share. Every key may be absent in a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypedDict
+
+import numpy as np
+
+from uss_dagster.errors import BadData
+from uss_dagster.regions import rle
 
 
 class RunLengths(TypedDict):
@@ -55,3 +61,20 @@ class CocoDataset(TypedDict, total=False):
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
+
+
+def code_of(segmentation: Segmentation, height: int, width: int, what: str) -> bytes:
+    """The compressed run-length code of a segmentation in any of COCO's forms. what: names the annotation in an error."""
+    from pycocotools import mask as coco
+
+    try:
+        if not isinstance(segmentation, Mapping):
+            return coco.merge(coco.frPyObjects(segmentation, height, width))["counts"]
+        size, counts = tuple(segmentation["size"]), segmentation["counts"]
+    except Exception as error:  # pycocotools raises bare Exceptions
+        raise BadData(f"{what}: its segmentation is neither polygons nor a run-length code ({error}).") from error
+    if size != (height, width):
+        raise BadData(f"{what}: its mask is {size[0]}×{size[1]}, its image {height}×{width} (height×width).")
+    if isinstance(counts, str):
+        return counts.encode("ascii", "replace")
+    return counts if isinstance(counts, bytes) else rle.encode_runs(np.asarray(counts, np.int64))

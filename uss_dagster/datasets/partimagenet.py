@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation
+from uss_dagster.artifacts.coco import CocoAnnotation, code_of
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import load_classes
-from uss_dagster.datasets.formats.coco_json import CocoFile, code_of
+from uss_dagster.datasets.formats.coco_json import CocoFile
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
 from uss_dagster.datasets.formats.pairs import pairs_beside

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, Segmentation
+from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, code_of
 from uss_dagster.datasets.base import DatasetSpec, Example
 from uss_dagster.datasets.formats.class_trees import Classes, classes_in_groups
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree, Regions, rle
+from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.coded import CodedRegions
 
 CROWD = "crowd"
@@ -191,23 +191,6 @@ def _next(text: str, place: int, end: str) -> int:
     """Where the next element begins, or the ``end`` stands."""
     place = _skip(text, place)
     return place if text[place : place + 1] == end else _expect(text, place, ",")
-
-
-def code_of(segmentation: Segmentation, height: int, width: int, what: str) -> bytes:
-    """The compressed run-length code of a segmentation in any of COCO's forms. what: names the annotation in an error."""
-    from pycocotools import mask as coco
-
-    try:
-        if not isinstance(segmentation, Mapping):
-            return coco.merge(coco.frPyObjects(segmentation, height, width))["counts"]
-        size, counts = tuple(segmentation["size"]), segmentation["counts"]
-    except Exception as error:  # pycocotools raises bare Exceptions
-        raise BadData(f"{what}: its segmentation is neither polygons nor a run-length code ({error}).") from error
-    if size != (height, width):
-        raise BadData(f"{what}: its mask is {size[0]}×{size[1]}, its image {height}×{width} (height×width).")
-    if isinstance(counts, str):
-        return counts.encode("ascii", "replace")
-    return counts if isinstance(counts, bytes) else rle.encode_runs(np.asarray(counts, np.int64))
 
 
 def regions_of_annotations(
