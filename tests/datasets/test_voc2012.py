@@ -66,7 +66,7 @@ def test_the_real_sample_is_its_label_maps(sample):
 def test_a_perfect_tree_of_the_real_sample_scores_one(sample, tree):
     params = Params(tree=tree, limit=12)
     for example in voc2012.examples(params):
-        truth = Truth("classes", example.truth, voc2012.classes(params))
+        truth = Truth("classes", example.truth, voc2012.classes(params).tree)
         result = tree_covering(truth, example.truth)
         assert result.nm == result.nh == 1
         void = example.truth.label == len(truth.classes) - 1

@@ -72,9 +72,9 @@ class Tree:
     node: dict[Numbers, int]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree of the images that these parameters ask for."""
-    return tree_of(_pairs(params)).classes.tree
+    return tree_of(_pairs(params)).classes
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -158,7 +158,7 @@ class Sample:
 class Adapter(Protocol):
     """The module of a dataset.
 
-    It may also define ``classes(params) -> ClassTree | None`` and ``truth(params) -> str`` where these depend on the parameters, and
+    It may also define ``classes(params) -> Classes | None`` and ``truth(params) -> str`` where these depend on the parameters, and
     ``inputs(params) -> list[Path]``, files outside the mirror that it reads.
     """
 

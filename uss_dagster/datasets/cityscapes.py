@@ -15,7 +15,6 @@ from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import read_label_png
 from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 LABEL_OF_TRAIN_ID = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 UNLABELED, NO_TRAIN_ID = 0, 255
@@ -72,9 +71,9 @@ SPEC = DatasetSpec(
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"cityscapes_{params.classes}")
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -83,7 +82,7 @@ def examples(params: Params) -> Iterator[Example]:
     labels = find(SPEC, [f"{place}gtFine/{params.split}" for place in ("", "gtFine_trainvaltest/")])
     pairs = pairs_beside(pictures, "_leftImg8bit.png", labels, f"_gtFine_{params.files}.png", SPEC)
     read = read_train_ids if params.files == "labelTrainIds" else read_label_png
-    return examples_of_pairs(pairs[: params.limit], params.split, _classes(params), SPEC, read)
+    return examples_of_pairs(pairs[: params.limit], params.split, classes(params), SPEC, read)
 
 
 def read_train_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -97,7 +96,3 @@ def read_train_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
             f"{path} has a label of {labels.max()}, but train ids are 0 to 18, and 255. Make it again with the Cityscapes scripts."
         )
     return table[labels]
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"cityscapes_{params.classes}")

@@ -14,7 +14,7 @@ from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.coco_json import examples_of, find_coco
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import regions_of_nodes
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions import Regions
 
 MIRRORS = ("coco", "coco2017", "coco_val2017")
 """Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
@@ -80,15 +80,15 @@ def truth(params: Params) -> str:
     return params.truth
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return CLASSES if params.truth == "instances" else load_classes("coco_semantic")
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released, those without an object too."""
     file = find_coco(SPEC, (f"annotations/instances_{params.split}.json", f"instances_{params.split}.json"))
-    categories = _classes(params)
+    categories = classes(params)
 
     def truth_of(objects: Regions) -> Regions:
         return objects if params.truth == "instances" else regions_of_nodes(painted(objects, categories.node[0]), categories)
@@ -108,7 +108,3 @@ def painted(objects: Regions, ground: int) -> np.ndarray:
 def image_folder(split: str, spec: DatasetSpec, names: tuple[str, ...] = ()) -> Path:
     """The folder of a split's images, for a dataset on COCO's images: as the archive extracts it, or below images/. names: see ``find``."""
     return find(spec, (split, f"images/{split}"), names)
-
-
-def _classes(params: Params) -> Classes:
-    return CLASSES if params.truth == "instances" else load_classes("coco_semantic")

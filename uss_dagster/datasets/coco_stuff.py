@@ -16,7 +16,6 @@ from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find, read_ids, read_picture
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 
 FIRST_STUFF, UNLABELLED = 91, 255
@@ -80,9 +79,15 @@ SPEC = DatasetSpec(
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params.labels).tree
+    if params.labels.isdecimal():
+        return load_classes(f"coco_stuff_{params.labels}")
+    every = load_classes("coco_stuff_182")
+    tree = every.tree
+    ground = tree.ancestors[tree.names.index("stuff" if params.labels == "things" else "things")]
+    kind = tuple(BACKGROUND if k == FOREGROUND and ground[node] else k for node, k in enumerate(tree.kind))
+    return replace(every, tree=replace(tree, kind=kind))
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -91,7 +96,7 @@ def examples(params: Params) -> Iterator[Example]:
 
 
 def _examples(params: Params) -> Iterator[Example]:
-    split, labelled = params.split, _classes(params.labels)
+    split, labelled = params.split, classes(params)
     maps = find(SPEC, (f"stuffthingmaps/{split}", f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}"))
     folder = coco.image_folder(split, SPEC)
     for image_id in _ids(params, maps):
@@ -119,13 +124,3 @@ def _ids(params: Params, maps: Path) -> list[str]:
     if not ids:
         raise BadData(f"{maps} holds no label maps (PNG). {SPEC.get_it}")
     return ids
-
-
-def _classes(labels: str) -> Classes:
-    if labels.isdecimal():
-        return load_classes(f"coco_stuff_{labels}")
-    every = load_classes("coco_stuff_182")
-    tree = every.tree
-    ground = tree.ancestors[tree.names.index("stuff" if labels == "things" else "things")]
-    kind = tuple(BACKGROUND if k == FOREGROUND and ground[node] else k for node, k in enumerate(tree.kind))
-    return replace(every, tree=replace(tree, kind=kind))

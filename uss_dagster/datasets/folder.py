@@ -76,15 +76,13 @@ def inputs(params: Params) -> list[Path]:
     return [Path(path) for path in (params.path, params.masks, params.classes) if path]
 
 
-def classes(params: Params) -> ClassTree | None:
+def classes(params: Params) -> Classes | None:
     """The class tree of label maps or of a COCO file's categories."""
     form = _form(params)
     if form == "labels":
-        return _label_classes(params).tree
-    if form == "coco":
-        file = open_coco(Path(str(params.masks)), SPEC.get_it)
-        return classes_of_categories(file.categories, str(file.path)).tree if file.categories else None
-    return None
+        return _label_classes(params)
+    file = open_coco(Path(str(params.masks)), SPEC.get_it) if form == "coco" else None
+    return classes_of_categories(file.categories, str(file.path)) if file and file.categories else None
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -9,9 +9,9 @@ from typing import Literal
 
 from uss_dagster.datasets import coco
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.datasets.formats.coco_json import CocoFile, Picture, classes_of_categories, examples_of, find_coco
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ SPEC = DatasetSpec(
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The classes of the annotation file, side by side."""
     file = _file(params)
-    return classes_of_categories(file.categories, str(file.path)).tree
+    return classes_of_categories(file.categories, str(file.path))
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -69,8 +69,7 @@ def examples(params: Params) -> Iterator[Example]:
     file = _file(params)
     if params.subset == "val2017":
         file = file.only(lambda picture: picture.url_file.startswith("val2017/"))
-    node = classes_of_categories(file.categories, str(file.path)).node
-    return examples_of(file, coco_places(SPEC, mirrors(params)), SPEC, params.split, params.limit, node=node)
+    return examples_of(file, coco_places(SPEC, mirrors(params)), SPEC, params.split, params.limit, node=classes(params).node)
 
 
 def coco_places(spec: DatasetSpec, names: tuple[str, ...] = ()) -> Callable[[Picture], Path]:

@@ -12,7 +12,6 @@ from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedPara
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_parts, examples_of, find_coco
 from uss_dagster.datasets.lvis import coco_places
-from uss_dagster.regions import ClassTree
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,10 @@ SPEC = DatasetSpec(
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The classes of the annotation file: objects, and below them their parts."""
-    return _classes(_file(params)).tree
+    file = _file(params)
+    return classes_of_parts(file.categories, str(file.path))
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -65,19 +65,14 @@ def examples(params: Params) -> Iterator[Example]:
     A part's mask may lie partly outside its object's, so regions have no parents; class 'chair:leg' lies below class 'chair'.
     """
     file = _file(params)
-    node = _classes(file).node
     parts = {category["id"] for category in file.categories if ":" in category["name"]}
 
     def keep(annotation: CocoAnnotation) -> bool:
         return params.regions == "all" or (annotation.get("category_id") in parts) == (params.regions == "parts")
 
-    return examples_of(file, coco_places(SPEC), SPEC, params.split, params.limit, node=node, keep=keep)
+    return examples_of(file, coco_places(SPEC), SPEC, params.split, params.limit, node=classes(params).node, keep=keep)
 
 
 def _file(params: Params) -> CocoFile:
     name = f"paco_lvis_v1_{params.split}.json"
     return find_coco(SPEC, (name, f"annotations/{name}", f"paco_lvis_v1/{name}"))
-
-
-def _classes(file: CocoFile) -> Classes:
-    return classes_of_parts(file.categories, str(file.path))

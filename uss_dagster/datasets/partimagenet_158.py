@@ -37,9 +37,9 @@ class Tree:
     leaf: dict[tuple[str, int], int]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree of the release that these parameters read."""
-    return _tree(params).classes.tree
+    return _tree(params).classes
 
 
 def examples(params: Params) -> Iterator[Example]:

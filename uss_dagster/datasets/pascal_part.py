@@ -15,7 +15,7 @@ from uss_dagster.datasets.formats.files import find, read_ids
 from uss_dagster.datasets.formats.label_maps import Size
 from uss_dagster.datasets.formats.pairs import Pair, examples_with
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions import Regions
 
 BACKGROUND_ID = 0
 PER_CLASS = 100
@@ -83,9 +83,9 @@ class Object:
     parts: tuple[tuple[str, np.ndarray], ...]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"pascal_part_{params.parts}")
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -96,7 +96,7 @@ def examples(params: Params) -> Iterator[Example]:
     pairs = [Pair(image_id, pictures / f"{image_id}.jpg", annotations / f"{image_id}.mat") for image_id in ids]
 
     def truth(pair: Pair, size: Size) -> Regions:
-        return regions_of_objects(read_objects(pair.labels, size), _classes(params))
+        return regions_of_objects(read_objects(pair.labels, size), classes(params))
 
     return examples_with(truth, pairs, params.split, SPEC)
 
@@ -196,7 +196,3 @@ def _ids(split: str, annotations: Path, pictures: Path) -> list[str]:
         raise BadData(f"{listed} is missing: split '{split}' has no list of images. {SPEC.get_it}")
     members = set(read_ids(listed))
     return [image_id for image_id in ids if image_id in members]
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"pascal_part_{params.parts}")

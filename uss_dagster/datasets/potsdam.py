@@ -17,7 +17,6 @@ from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import check_size, regions_of_label_map
 from uss_dagster.datasets.formats.pairs import Pair
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0), (0, 0, 0))
 """Colour of each label id of potsdam_6.yaml: impervious surfaces, building, low vegetation, tree, car, clutter, border."""
@@ -88,9 +87,9 @@ SPEC = DatasetSpec(
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"potsdam_{params.classes}")
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -107,7 +106,7 @@ def _tiles(params: Params) -> Iterator[Example]:
             for left in range(0, image.shape[1], params.tile):
                 cut = (slice(top, top + params.tile), slice(left, left + params.tile))
                 image_id = f"{photograph.image_id}_{top:05d}_{left:05d}"
-                truth = regions_of_label_map(labels[cut], _classes(params), f"Potsdam tile {image_id}")
+                truth = regions_of_label_map(labels[cut], classes(params), f"Potsdam tile {image_id}")
                 yield Example(image_id, encode_png(np.ascontiguousarray(image[cut])), ".png", _split(params), truth)
 
 
@@ -160,7 +159,3 @@ def labels_of_colours(path: Path) -> np.ndarray:
 def _bits(colours: np.ndarray) -> np.ndarray:
     """0..7: which of red (4), green (2) and blue (1) are bright."""
     return ((colours > 127) @ np.array([4, 2, 1], np.uint8)).astype(np.uint8)
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"potsdam_{params.classes}")

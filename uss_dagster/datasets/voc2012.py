@@ -15,7 +15,7 @@ from uss_dagster.datasets.formats.files import find, read_ids
 from uss_dagster.datasets.formats.label_maps import Size, nodes_of_label_map, read_label_png
 from uss_dagster.datasets.formats.pairs import Pair, examples_of_pairs, examples_with
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def truth(params: Params) -> str:
     return params.truth
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes("voc2012" if params.tree == "flat" else "voc2012_groups")
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of their classes, or their objects."""
-    data, labelled = data_folder(), _classes(params)
+    data, labelled = data_folder(), classes(params)
     masks = data / ("SegmentationClassAug" if params.split == "trainaug" else "SegmentationClass")
     ids = split_ids(data, params.split)[: params.limit]
     pairs = [Pair(image_id, data / "JPEGImages" / f"{image_id}.jpg", masks / f"{image_id}.png") for image_id in ids]
@@ -136,7 +136,3 @@ def _must_exist(path: Path) -> Path:
     if not path.exists():
         raise BadData(f"{path} is missing, and trainaug cannot be told without it. {SPEC.get_it}")
     return path
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes("voc2012" if params.tree == "flat" else "voc2012_groups")

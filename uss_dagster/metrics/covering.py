@@ -16,7 +16,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -113,7 +112,7 @@ def nh_covering(
     pred_parent: Sequence[int] | np.ndarray,
     thr: float = 0.0,
     mode: str = "code",
-) -> dict[str, Any]:
+) -> dict[str, float | np.ndarray]:
     """``hierarchical_covering`` as a dictionary: nm, nh, and the arrays gt_nodes, match, iou, weight, nested of ``Covering``."""
     return vars(hierarchical_covering(gt_leafmap, class_tree, pred_leafmap, pred_parent, thr, mode))
 

@@ -16,7 +16,6 @@ Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation", Neu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -215,7 +214,7 @@ class MaxOverlapMeter:
             self.sums[name] += other.sums[name]
         self.n, self.n_skipped = self.n + other.n, self.n_skipped + other.n_skipped
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, float | np.ndarray]:
         """miou, pacc, macc, fiou (absent before the first scored image), and of each class: nodes, tp, fp, fn (int64), iou, freq.
 
         nodes: class-tree node of each class, -1 for all background together, which comes first where there is any; then the foreground

@@ -63,7 +63,7 @@ def check_grid(grid: str) -> None:
         raise UsageError(f"An evaluation grid is 'full' or height x width in cells, such as '60x60'; got '{grid}'.")
 
 
-def prepared(metrics: Iterable[str], hierarchies: Callable[[], Iterable[Any]]) -> dict[str, Any]:
+def prepared(metrics: Iterable[str], hierarchies: Callable[[], Iterable[Any]]) -> dict[str, object]:
     """What each family with ``prepare`` learns from all predictions.
 
     Parameters
@@ -103,7 +103,7 @@ class Scorer:
     metrics: Sequence[str]
     grids: Sequence[str] = (FULL,)
     replicates: int = 0
-    states: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, object] = field(default_factory=dict)
     images: int = 0
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ after it the official label ids that mean it, none where no label does::
     void: ignore 254 255
 
 An adapter with one set of labels has ``<name>.yaml``; one with several has ``<name>_<set>.yaml`` for each, and a function
-``classes(params) -> ClassTree`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
+``classes(params) -> Classes`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
 way ``truth(params) -> str`` says which kind of ground truth it yields, where parameters decide that.
 """
 
@@ -105,7 +105,10 @@ def classes_in_groups(groups: Mapping[str, Sequence[tuple[int, str]]]) -> Classe
 
 def classes_of(module: Any, params: Any) -> ClassTree | None:
     """The class tree that an adapter (its module) yields with these parameters, or None where it knows no classes."""
-    return module.classes(params) if hasattr(module, "classes") else module.SPEC.classes
+    if not hasattr(module, "classes"):
+        return module.SPEC.classes
+    classes = module.classes(params)
+    return classes.tree if classes else None
 
 
 def spec_of(module: Any, params: Any) -> DatasetSpec:

@@ -88,7 +88,7 @@ def validate(key: str, folder: Path, spec: DatasetSpec, stored: bool = True, rer
     return report
 
 
-def check(name: str, prepared: Path | None, parameters: Callable[[type, str], Mapping[str, Any]]) -> Report:
+def check(name: str, prepared: Path | None, parameters: Callable[[type, str], Mapping[str, object]]) -> Report:
     """Check a prepared dataset, every image decoded again; or, where there is none, the source, read whole without being written.
 
     Parameters
