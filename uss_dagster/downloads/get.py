@@ -275,15 +275,15 @@ def _source(archive: Archive, files: dict[str, Path], downloads: Path, say: Say)
 @contextmanager
 def _megabytes(title: str, size: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in whole megabytes, advanced by numbers of bytes."""
-    shown = total = 0
+    reported = total = 0
     with Progress(title, size // _MEGA, "MB") as progress:
 
         def advance(new: int) -> None:
-            nonlocal shown, total
+            nonlocal reported, total
             total += new
-            if total // _MEGA != shown:
-                progress.advance(total // _MEGA - shown)
-                shown = total // _MEGA
+            if total // _MEGA != reported:
+                progress.advance(total // _MEGA - reported)
+                reported = total // _MEGA
 
         yield advance
 

@@ -57,14 +57,14 @@ def match_regions(truth: Truth, prediction: Regions) -> Matches:
     """
     if truth.regions.shape != prediction.shape:
         raise BadData(f"Ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width); both cover one image.")
-    kept, valid, crowd = ground_truth(truth)
+    targets, valid, crowd = ground_truth(truth)
     ranked = _ranked(prediction, valid)
-    both = intersections(truth.regions, prediction, valid)[kept][:, ranked].T
-    truth_area, area = _areas(truth.regions, valid)[kept], _areas(prediction, valid)[ranked]
+    both = intersections(truth.regions, prediction, valid)[targets][:, ranked].T
+    truth_area, area = _areas(truth.regions, valid)[targets], _areas(prediction, valid)[ranked]
     union = np.where(crowd, area[:, None], area[:, None] + truth_area - both)
     iou = np.ascontiguousarray(both / np.maximum(union, 1))
     matches = match_overlaps(prediction.score[ranked].astype(np.float64), iou, area, truth_area, crowd)
-    matches.clicks[:] = _click_regions(truth.regions, prediction, valid, kept, ranked, iou, (truth_area > 0) & ~crowd)
+    matches.clicks[:] = _click_regions(truth.regions, prediction, valid, targets, ranked, iou, (truth_area > 0) & ~crowd)
     return matches
 
 
@@ -81,8 +81,8 @@ def ground_truth(truth: Truth) -> tuple[np.ndarray, np.ndarray | None, np.ndarra
     leaf = truth.leaf_classes()
     valid = (kind[leaf] != IGNORE) & (leaf != 0)
     counts = ~regions.is_root & (regions.label > 0) & np.isin(kind[regions.label], (FOREGROUND, INNER))
-    kept = _each_mask_once(regions, np.flatnonzero(counts & (_areas(regions, valid) > 0)), valid)
-    return kept, valid, np.zeros(len(kept), bool)
+    targets = _each_mask_once(regions, np.flatnonzero(counts & (_areas(regions, valid) > 0)), valid)
+    return targets, valid, np.zeros(len(targets), bool)
 
 
 def _ranked(prediction: Regions, valid: np.ndarray | None) -> np.ndarray:
@@ -113,7 +113,7 @@ def _click_regions(
     truths: Regions,
     prediction: Regions,
     valid: np.ndarray | None,
-    kept: np.ndarray,
+    targets: np.ndarray,
     ranked: np.ndarray,
     iou: np.ndarray,
     clicked: np.ndarray,
@@ -121,9 +121,9 @@ def _click_regions(
     """The sums of ``Matches.clicks``: the answers to a click are the proposals that hold it, 0 where none does."""
     clicks = np.zeros(3)
     for column in np.flatnonzero(clicked):
-        x, y, width, height = truths.boxes[kept[column]]
+        x, y, width, height = truths.boxes[targets[column]]
         window = np.s_[y : y + height, x : x + width]
-        mask = truths.members[kept[column]][truths.atoms[window]]
+        mask = truths.members[targets[column]][truths.atoms[window]]
         column_x, row_y = click_point(mask if valid is None else mask & valid[window])
         answers = iou[prediction.members[ranked, prediction.atoms[y + row_y, x + column_x]], column]
         clicks += (answers[0], answers.max(), 1) if len(answers) else (0, 0, 1)

@@ -72,11 +72,11 @@ class Matches:
         return replace(self, score=self.score[:most], found=self.found[:most], void=self.void[:most])
 
     def contribution(self, max_dets: Sequence[int] = MAX_DETS) -> Contribution:
-        """found (number of max_dets, 4, 10), ground truths found by so many proposals; truths (4,); clicks (3,). They add over images."""
+        """What adds over images: found (number of max_dets, 4, 10), ground truths that so many proposals find; truths (4,); clicks (3,)."""
         bits = (self.found[:, None] >> np.arange(CELLS, dtype=np.uint64)) & np.uint64(1)
-        found = np.array([bits[:most].sum(axis=0) for most in max_dets], np.float64)
+        counts = np.array([bits[:most].sum(axis=0) for most in max_dets], np.float64)
         return {
-            "found": found.reshape(-1, len(SIZES), len(THRESHOLDS)),
+            "found": counts.reshape(-1, len(SIZES), len(THRESHOLDS)),
             "truths": self.truths.astype(np.float64),
             "clicks": self.clicks,
         }
