@@ -69,7 +69,7 @@ def code_of(segmentation: Segmentation, height: int, width: int, what: str) -> b
 
     try:
         if not isinstance(segmentation, Mapping):
-            return coco.merge(coco.frPyObjects(segmentation, height, width))["counts"]
+            return bytes(coco.merge(coco.frPyObjects(segmentation, height, width))["counts"])
         size, counts = tuple(segmentation["size"]), segmentation["counts"]
     except Exception as error:  # pycocotools raises bare Exceptions
         raise BadData(f"{what}: its segmentation is neither polygons nor a run-length code ({error}).") from error

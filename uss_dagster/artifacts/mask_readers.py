@@ -347,7 +347,8 @@ def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
         rings.append(points.ravel().tolist())
     if not rings:
         return np.zeros(shape, bool)
-    return coco.decode(coco.merge(coco.frPyObjects(rings, height, width))).view(bool)
+    mask: np.ndarray = coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))
+    return mask.view(bool)
 
 
 def _in_preorder(named: list[Named], where: str) -> tuple[list[Named], list[int]]:
