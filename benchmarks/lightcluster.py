@@ -35,7 +35,7 @@ from uss_dagster.datasets.base import Sample  # noqa: E402
 from uss_dagster.methods import lightcluster  # noqa: E402
 from uss_dagster.methods.lightcluster import Params  # noqa: E402
 from uss_dagster.metrics import semantic  # noqa: E402
-from uss_dagster.metrics.base import Truth  # noqa: E402
+from uss_dagster.metrics.base import Truth, deepest_value  # noqa: E402
 from uss_dagster.regions import ClassTree, Regions  # noqa: E402
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND  # noqa: E402
 
@@ -177,7 +177,7 @@ def with_true_classes(truth: Truth, regions: Regions) -> Regions:
     """Every labelled region, and the background, with the class that most of its pixels have."""
     assert truth.classes is not None
     column = semantic.class_columns(truth.classes)
-    atom = semantic.last_value(regions, np.arange(len(regions)), np.ones(len(regions), bool))
+    atom = deepest_value(regions, np.arange(len(regions)))
     table, _ = semantic.class_pixels(truth, regions, atom, len(regions))
     label = np.where(table.sum(axis=1) > 0, table.argmax(axis=1), -1)
     label = np.where(label == column.max(), -1, label)

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.metrics.proposals import MAX_DETS, SIZES, match_codes, proposal_ar_ap, summaries
+from uss_dagster.metrics.coco.lists import proposal_ar_ap
+from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES, match_codes, summaries
 from uss_dagster.regions import Regions
 
 Annotations = list[dict[str, Any]]

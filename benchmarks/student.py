@@ -53,7 +53,8 @@ from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_imag
 from uss_dagster.datasets.base import Sample  # noqa: E402
 from uss_dagster.datasets.scenes import SPEC, Params, examples  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
-from uss_dagster.metrics.proposals import Matches, _ground_truth, match_codes  # noqa: E402
+from uss_dagster.metrics.coco.matches import Matches, match_codes  # noqa: E402
+from uss_dagster.metrics.proposals import ground_truth  # noqa: E402
 from uss_dagster.student.data import LazySource, Source  # noqa: E402
 from uss_dagster.student.evaluate import values  # noqa: E402
 
@@ -75,7 +76,7 @@ class Scene:
 def draw(series: int, count: int) -> dict[str, Scene]:
     found = {}
     for example in examples(Params(images=count, seed=series)):
-        kept, _, _ = _ground_truth(Truth("classes", example.truth, SPEC.classes))
+        kept, _, _ = ground_truth(Truth("classes", example.truth, SPEC.classes))
         codes = example.truth.rles()
         image = decode(example.image, example.image_id)
         found[example.image_id] = Scene(example.image_id, image, digest(example.image), [codes[i] for i in kept])

@@ -33,7 +33,7 @@ from uss_dagster.artifacts.image_files import decode  # noqa: E402
 from uss_dagster.backbones.base import Encoder  # noqa: E402
 from uss_dagster.datasets.base import Sample  # noqa: E402
 from uss_dagster.files import write_whole  # noqa: E402
-from uss_dagster.metrics.proposals import Matches, match_codes, summaries  # noqa: E402
+from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries  # noqa: E402
 from uss_dagster.regions import Regions, rle  # noqa: E402
 
 POOLS = ("unsam", "contour_merge", "felzenszwalb", "slic_merge")

@@ -22,8 +22,8 @@ from web import Site, serving
 
 from uss_dagster import registry
 from uss_dagster.artifacts.image_files import encode_png
-from uss_dagster.commands import data
 from uss_dagster.datasets.base import Archive, DatasetSpec, Example, mirror_folder, need_mirror
+from uss_dagster.downloads.get import Request, access, get_dataset, work_folder
 from uss_dagster.errors import BadData, TryAgain, Unavailable, UsageError, from_os_error
 from uss_dagster.regions import Regions
 
@@ -91,7 +91,7 @@ def free(site: Site, **changes: str) -> SimpleNamespace:
 def run(monkeypatch, module: SimpleNamespace, **request) -> list[str]:
     monkeypatch.setattr(registry, "load", lambda family, name: module)
     said: list[str] = []
-    data.get(data.Request("zoo", **{"accepted": lambda: "with --accept-licence", **request}), said.append)
+    get_dataset(Request("zoo", **{"accept": lambda: "with --accept-licence", **request}), said.append)
     return said
 
 
@@ -124,7 +124,7 @@ def test_archives_are_added_one_by_one(site, mirror, monkeypatch):
     assert said[-1] == "not got: labels.zip. Splits that need them will say so."
     assert not (mirror / "zoo/labels.txt").exists()
     asked = []
-    run(monkeypatch, free(site), accepted=lambda: asked.append(1) or "")
+    run(monkeypatch, free(site), accept=lambda: asked.append(1) or "")
     assert not asked, "the licence was accepted before"
     assert (mirror / "zoo/labels.txt").exists()
     assert (mirror / "zoo/val/1.png").exists()
@@ -164,7 +164,7 @@ def test_without_a_mirror_it_goes_to_the_project(site, tmp_path, monkeypatch):
 
 def test_without_consent_nothing_is_fetched(site, mirror, monkeypatch):
     with pytest.raises(UsageError, match=r"licence of 'zoo' was not accepted.*add --accept-licence"):
-        run(monkeypatch, free(site), accepted=lambda: "")
+        run(monkeypatch, free(site), accept=lambda: "")
     assert not site.requests
     assert not mirror.exists()
 
@@ -174,28 +174,28 @@ def test_a_gated_dataset_says_how_and_takes_what_one_has(site, mirror, monkeypat
     with pytest.raises(Unavailable, match=r"Write to the zoo\. It consists of val\.zip\. Then run `uss data get zoo --from PATH`"):
         run(monkeypatch, gated)
     assert not site.requests
-    said = run(monkeypatch, gated, given=tmp_path / "val.zip")
+    said = run(monkeypatch, gated, source=tmp_path / "val.zip")
     assert said[-1] == "not got: labels.zip. Splits that need them will say so."
     assert not site.requests, "with --from nothing is fetched"
     run(monkeypatch, gated)
     assert tree(mirror / "zoo").keys() == {"README", "labels.txt", "uss-source.json", "val/1.png", "val/2.png"}
-    assert data.access(gated.SPEC) == "partly behind a login"
+    assert access(gated.SPEC) == "partly behind a login"
 
 
 def test_a_folder_of_archives_and_an_extracted_tree(site, mirror, monkeypatch, tmp_path):
-    run(monkeypatch, free(site), given=tmp_path)  # holds both archives, among other things
+    run(monkeypatch, free(site), source=tmp_path)  # holds both archives, among other things
     assert (mirror / "zoo/labels.txt").exists()
     monkeypatch.setenv("USS_MIRROR", str(tmp_path / "second"))
     (mirror / "zoo/uss-source.json").unlink()
-    run(monkeypatch, free(site), given=mirror / "zoo")
+    run(monkeypatch, free(site), source=mirror / "zoo")
     assert (tmp_path / "second/zoo/val/1.png").samefile(mirror / "zoo/val/1.png"), "linked, not copied"
     assert run(monkeypatch, free(site)) == [f"zoo: is in {tmp_path / 'second/zoo'}. Nothing to do."]
     with pytest.raises(UsageError, match="an extracted tree is taken as a whole"):
-        run(monkeypatch, free(site), given=mirror / "zoo")
+        run(monkeypatch, free(site), source=mirror / "zoo")
     with pytest.raises(UsageError, match=r"is no archive of 'zoo': expected val.zip, labels.zip, or a folder"):
-        run(monkeypatch, free(site), given=mirror / "zoo/README")
+        run(monkeypatch, free(site), source=mirror / "zoo/README")
     with pytest.raises(UsageError, match="does not exist"):
-        run(monkeypatch, free(site), given=tmp_path / "nowhere")
+        run(monkeypatch, free(site), source=tmp_path / "nowhere")
 
 
 def test_a_tree_that_is_something_else_or_leads_elsewhere(site, mirror, monkeypatch, tmp_path):
@@ -203,10 +203,10 @@ def test_a_tree_that_is_something_else_or_leads_elsewhere(site, mirror, monkeypa
     other.mkdir()
     (other / "cat.txt").write_text("a cat")
     with pytest.raises(BadData, match=r"What was given is not 'zoo' as released: labels.txt is missing"):
-        run(monkeypatch, free(site), given=other)
+        run(monkeypatch, free(site), source=other)
     (other / "link").symlink_to("/etc/passwd")
     with pytest.raises(BadData, match="is a link or a special file"):
-        run(monkeypatch, free(site), given=other)
+        run(monkeypatch, free(site), source=other)
     assert nothing_registered(mirror)
 
 
@@ -214,7 +214,7 @@ def test_what_came_by_other_means_is_left_alone(site, mirror, monkeypatch, tmp_p
     (mirror / "zoo").mkdir(parents=True)
     assert "by other means" in run(monkeypatch, free(site))[-1]
     with pytest.raises(UsageError, match=r"was not made by `uss data get`. Move it away first"):
-        run(monkeypatch, free(site), given=tmp_path / "val.zip")
+        run(monkeypatch, free(site), source=tmp_path / "val.zip")
     assert not list((mirror / "zoo").iterdir())
 
 
@@ -237,7 +237,7 @@ def test_a_hostile_archive_registers_nothing(site, mirror, monkeypatch, tmp_path
 
     monkeypatch.setattr(_archives.extract, "__defaults__", (_archives.Limits(free=100_000), None))
     with pytest.raises(BadData, match=said):
-        run(monkeypatch, free(site), **({"given": tmp_path / "val.zip"} if by == "given" else {}))
+        run(monkeypatch, free(site), **({"source": tmp_path / "val.zip"} if by == "given" else {}))
     assert nothing_registered(mirror)
     assert not (mirror / ".zoo.get/downloads/val.zip").exists(), "fetched again next time"
     assert (tmp_path / "val.zip").exists()
@@ -248,7 +248,7 @@ def test_a_hostile_archive_registers_nothing(site, mirror, monkeypatch, tmp_path
 def test_a_wrong_checksum_registers_nothing(site, mirror, monkeypatch, tmp_path):
     for given in (None, tmp_path / "labels.zip"):
         with pytest.raises(BadData, match=r"labels\.zip has md5"):
-            run(monkeypatch, free(site, **{"labels.zip": "0" * 32}), given=given)
+            run(monkeypatch, free(site, **{"labels.zip": "0" * 32}), source=given)
         assert nothing_registered(mirror)
 
 
@@ -262,22 +262,22 @@ def test_a_disk_that_fills_up_while_extracting(site, tmp_path, monkeypatch):
     with mounted(tmp_path / "disk", "size=600k") as disk:
         monkeypatch.setenv("USS_MIRROR", str(disk))
         with pytest.raises(TryAgain, match=r"takes 1,000,\d+ bytes extracted"):
-            run(monkeypatch, zoo(Archive("val.zip")), given=path)
+            run(monkeypatch, zoo(Archive("val.zip")), source=path)
         from uss_dagster.downloads import archives as _archives
 
         monkeypatch.setattr(_archives._Writer, "need", lambda self, size: None)  # as for a tar, which does not tell
         with pytest.raises(OSError) as error:
-            run(monkeypatch, zoo(Archive("val.zip")), given=path)
+            run(monkeypatch, zoo(Archive("val.zip")), source=path)
         assert isinstance(from_os_error(error.value), TryAgain)
         assert nothing_registered(disk)
         subprocess.run(["mount", "-o", "remount,size=3m", str(disk)], check=True)
-        run(monkeypatch, zoo(Archive("val.zip"), Archive("labels.zip")), given=path)
+        run(monkeypatch, zoo(Archive("val.zip"), Archive("labels.zip")), source=path)
         assert len(list((disk / "zoo" / "val").iterdir())) == 12
 
 
 def test_two_at_a_time(site, mirror, monkeypatch):
     mirror.mkdir()
-    with data._workshop(mirror / "zoo"), pytest.raises(TryAgain, match="Another process is getting 'zoo'"):
+    with work_folder(mirror / "zoo"), pytest.raises(TryAgain, match="Another process is getting 'zoo'"):
         run(monkeypatch, free(site))
 
 

@@ -24,14 +24,14 @@ from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import RegionsWriter, write_table
-from uss_dagster.commands import score as command
 from uss_dagster.metrics import bsds, covering
-from uss_dagster.metrics.base import Truth, accumulator
+from uss_dagster.metrics.base import Truth, accumulator, interval
+from uss_dagster.metrics.coco.lists import proposal_ar_ap
 from uss_dagster.metrics.covering import hierarchical_covering, tree_covering
-from uss_dagster.metrics.proposals import proposal_ar_ap
 from uss_dagster.metrics.semantic import HungarianMeter
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.report.leaderboard import interval
+from uss_dagster.scoring.ground_truth import read_truth
+from uss_dagster.scoring.masks import SUFFIXES, score_masks, write_result
 
 HEIGHT, WIDTH = 24, 36
 IDS = ("a", "b", "c")
@@ -452,13 +452,13 @@ def test_images_without_a_score_are_named(here: Project, score: Run):
 
 def test_the_same_bytes_again(tmp_path: Path):
     pictures(tmp_path / "gt", TRUTH)
-    truth, families = command.read_truth(tmp_path / "gt"), ["covering", "proposals"]
+    truth, families = read_truth(tmp_path / "gt"), ["covering", "proposals"]
     pictures(tmp_path / "pred", FOUND)
     for name in ("one", "two"):
-        result = command.score_masks(open_masks(tmp_path / "pred"), truth, families, ["full"], 5, print)
-        for suffix in command.SUFFIXES:
-            command.write_result(result, tmp_path / f"{name}{suffix}")
-    for suffix in command.SUFFIXES:
+        result = score_masks(open_masks(tmp_path / "pred"), truth, families, ["full"], 5, print)
+        for suffix in SUFFIXES:
+            write_result(result, tmp_path / f"{name}{suffix}")
+    for suffix in SUFFIXES:
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
     read = [pd.read_csv(tmp_path / "one.csv"), pd.read_parquet(tmp_path / "one.parquet")]
     pd.testing.assert_frame_equal(*read, rtol=1e-8, check_dtype=False)

@@ -19,7 +19,7 @@ import typer.core
 
 from uss_dagster import __version__
 from uss_dagster.commands.options import Profile
-from uss_dagster.errors import BadData, UsageError, UssError, from_lack_of_memory, from_os_error
+from uss_dagster.errors import UsageError, UssError, from_lack_of_memory, from_os_error
 from uss_dagster.runtime import quiet_environment
 
 COMMANDS = {
@@ -110,72 +110,6 @@ def _repro(app: typer.Typer) -> None:
             page = os.path.relpath(root / "reports" / "site" / "index.html")
             typer.echo(f"\n{table.read_text(encoding='utf-8').strip()}\n\nOpen {page}")
         raise typer.Exit(code)
-
-
-def _score(app: typer.Typer) -> None:
-    @app.command()
-    def score(
-        pred: Annotated[
-            Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
-        ],
-        gt: Annotated[
-            Path,
-            typer.Option("--gt", metavar="GT", help="Ground truth: any of these, data/datasets/NAME, or a folder of BSDS500 .mat files."),
-        ],
-        metrics: Annotated[
-            str,
-            typer.Option(
-                "--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: all that fit]", show_default=False
-            ),
-        ] = "",
-        classes: Annotated[
-            Path | None, typer.Option("--classes", metavar="FILE", help="Class tree of the ground truth (classes.json).")
-        ] = None,
-        truth: Annotated[
-            str | None,
-            typer.Option(
-                "--truth",
-                metavar="KIND",
-                help="What the ground truth is: classes, annotators or instances. [default: what its format says]",
-            ),
-        ] = None,
-        ignore: Annotated[
-            int | None,
-            typer.Option(metavar="VALUE", help="Value of label PNGs in the ground truth that is not counted. [default: 255 for classes]"),
-        ] = None,
-        grid: Annotated[
-            list[str] | None,
-            typer.Option(metavar="full|HxW", help="Where pixels are compared; may be repeated. [default: full]", show_default=False),
-        ] = None,
-        bootstrap: Annotated[
-            int, typer.Option(min=0, metavar="N", help="Replicates for the 95 % intervals over images; 0 for none.")
-        ] = 200,
-        out: Annotated[
-            Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table too: .csv, .json, .parquet or .md.")
-        ] = None,
-    ) -> None:
-        """Score masks that were made elsewhere.
-
-        Images are matched by file name without its ending, or by COCO number. An image without a prediction counts as predicting
-        nothing. Areas are those of the masks; the 'area' of COCO annotations is not read. In label PNGs every value is a region; metrics
-        that compare classes over the whole dataset take values of predictions for cluster ids, and must be named with --metrics.
-        """
-        from uss_dagster.artifacts.mask_readers import open_masks
-        from uss_dagster.commands import score as command
-
-        grids = grid or ["full"]
-        command.check_request(grids, bootstrap)
-        command.check_out(out)
-        ground_truth = command.read_truth(gt, truth, classes, ignore)
-        prediction = open_masks(pred)
-        families = command.choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
-        result = command.score_masks(
-            prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True)
-        )
-        for line in command.lines_of(result):
-            typer.echo(line)
-        if out is not None:
-            command.write_result(result, out)
 
 
 def _train(app: typer.Typer) -> None:
@@ -306,85 +240,6 @@ def _ui(app: typer.Typer) -> None:
         serve(find_root(), port)
 
 
-def _data(app: typer.Typer) -> None:
-    data_app = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(data_app, name="data")
-
-    @data_app.command("list")
-    def data_list(
-        markdown: Annotated[
-            bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
-        ] = False,
-    ) -> None:
-        """Datasets, and which of them are here."""
-        from uss_dagster.commands import data as command
-
-        for line in command.markdown() if markdown else command.listing():
-            typer.echo(line)
-
-    @data_app.command("get")
-    def data_get(
-        names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
-        given: Annotated[
-            Path | None,
-            typer.Option(
-                "--from", metavar="PATH", help="Archives you have (one, or a folder of them), or an extracted tree; nothing is fetched."
-            ),
-        ] = None,
-        only: Annotated[
-            list[str] | None, typer.Option("--only", metavar="ARCHIVE", help="Only this archive of the release; may be repeated.")
-        ] = None,
-        accept_licence: Annotated[
-            bool, typer.Option("--accept-licence", help="Accept the licence that is shown; asked for at a terminal otherwise.")
-        ] = False,
-    ) -> None:
-        """Fetch datasets, or take them from a disk.
-
-        They go to $USS_MIRROR/NAME, or to data/sources/NAME of the project. Interrupted downloads go on where they stopped, everything is
-        verified, and a dataset is there whole or not at all.
-        """
-        from uss_dagster.commands import data as command
-
-        if given is not None and len(names) > 1:
-            raise UsageError(f"--from gives the files of one dataset, but {len(names)} were named. Run this once for each.")
-
-        def accepted() -> str:
-            if accept_licence:
-                return "with --accept-licence"
-            return "at a terminal" if sys.stdin.isatty() and typer.confirm("Accept this licence?") else ""
-
-        for name in names:
-            command.get(command.Request(name, given, only or (), accepted), typer.echo)
-
-    @data_app.command("check")
-    def data_check(
-        name: Annotated[
-            str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)
-        ],
-        param: Annotated[
-            list[str] | None,
-            typer.Option("--param", metavar="NAME=VALUE", help="A parameter of its source, such as split=val; may be repeated."),
-        ] = None,
-    ) -> None:
-        """Hold a dataset against its checks.
-
-        The prepared one (data/datasets/NAME) where this project has it, else its source, of which nothing is written.
-        """
-        from uss_dagster.commands import data as command
-
-        report = command.check(name, param or (), typer.echo)
-        if not report.success:
-            raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
-
-    @data_app.command("licences")
-    def data_licences() -> None:
-        """Licences, sources and citations."""
-        from uss_dagster.commands import data as command
-
-        for line in command.licences():
-            typer.echo(line)
-
-
 def _spot_check(app: typer.Typer) -> None:
     @app.command(name="spot-check")
     def spot_check(
@@ -447,11 +302,9 @@ def _doctor(app: typer.Typer) -> None:
 
 BLOCKS: dict[str, Callable[[typer.Typer], None]] = {
     "repro": _repro,
-    "score": _score,
     "train": _train,
     "prompt": _prompt,
     "ui": _ui,
-    "data": _data,
     "spot_check": _spot_check,
     "merge_lock": _merge_lock,
     "doctor": _doctor,

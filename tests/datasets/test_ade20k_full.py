@@ -61,7 +61,7 @@ def test_parts_of_parts_nest(mirror, encoding):
     write_image(mirror / "ade20k_full", "ADE_val_00000002", levels, objects, encoding)
     write_image(mirror / "ade20k_full", "ADE_val_00000001", [np.full((8, 10), CAR)], [(CAR, None)])
     params = ade20k_full.Params()
-    tree = ade20k_full.classes(params)
+    tree = ade20k_full.classes(params).tree
     assert tree.names == ("scene", "void", "car, auto", "car, auto / door", "car, auto / door / handle", "road, route", "window")
     assert tree.depth.tolist() == [0, 1, 1, 2, 3, 1, 1]
     first, second = ade20k_full.examples(params)
@@ -76,7 +76,7 @@ def test_parts_of_parts_nest(mirror, encoding):
     for e in (first, second):
         check_tree(e, tree)
         check_perfect_scores(e.truth, tree)
-    assert ade20k_full.classes(ade20k_full.Params(limit=1)).names == ("scene", "void", "car, auto")
+    assert ade20k_full.classes(ade20k_full.Params(limit=1)).tree.names == ("scene", "void", "car, auto")
 
 
 def test_wrong_files_are_refused_by_name(mirror):
@@ -90,7 +90,7 @@ def test_wrong_files_are_refused_by_name(mirror):
 
     write_image(root, "ADE_val_1", levels, objects[:3])
     (e,) = ade20k_full.examples(ade20k_full.Params())
-    names = np.array(ade20k_full.classes(ade20k_full.Params()).names)[nodes_of(e.truth)]
+    names = np.array(ade20k_full.classes(ade20k_full.Params()).tree.names)[nodes_of(e.truth)]
     assert set(names[6:].ravel()) == {"void"}, "a class of which the annotation knows nothing, where it is the lesser part"
     write_image(root, "ADE_val_1", [np.full((8, 10), ROAD)], objects[:3])
     refused(f"image ADE_val_1 shows class {ROAD}, of which its annotation knows nothing")
@@ -99,7 +99,7 @@ def test_wrong_files_are_refused_by_name(mirror):
     write_image(root, "ADE_val_1", levels, [(HANDLE, 7)])
     refused(r"ADE_val_1\.json is no annotation of ADE20K \(KeyError: 7\)")
     write_image(root, "ADE_val_1", levels, [(CAR, 1), (DOOR, 0), (ROAD, None)])  # parts of each other: read, not followed for ever
-    assert ade20k_full.classes(ade20k_full.Params()).depth.max() == 2
+    assert ade20k_full.classes(ade20k_full.Params()).tree.depth.max() == 2
     (folder / "ADE_val_1.json").write_text("{")
     refused(r"ADE_val_1\.json is no annotation of ADE20K")
     (folder / "ADE_val_1.json").unlink()

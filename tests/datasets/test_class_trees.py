@@ -12,9 +12,10 @@ from uss_dagster import registry
 from uss_dagster.datasets import coco_stuff
 from uss_dagster.datasets.formats.class_trees import classes_of, load_classes, read_classes, spec_of
 from uss_dagster.errors import UsageError
-from uss_dagster.planning.cells import dataset_cell
-from uss_dagster.planning.profiles import Profile, Settings
+from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import PluginSection, Profile, Settings
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
+from uss_dagster.stages.datasets import Datasets
 
 FILES = sorted(Path(uss_dagster.datasets.__file__).parent.glob("*.yaml"))
 
@@ -159,5 +160,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "instances"), ({"truth": "classes"}, "classes")])
 def test_the_plan_knows_the_truth_that_parameters_ask_for(given, expected):
-    profile = Profile("x", Settings(), {"mine": {"kind": "coco", **given}}, {}, {}, [])
-    assert dataset_cell(profile, "mine")["truth"] == expected
+    section = PluginSection.model_validate({"kind": "coco", **given})
+    (cell,) = Planner(Profile("x", Settings(), {"mine": section}, {}, {}, [], {}, {})).cells_of(Datasets)
+    assert cell.truth == expected

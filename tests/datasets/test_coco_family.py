@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as api
 
+from uss_dagster.artifacts.coco import code_of
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.tables import regions_from_table, regions_to_table
 from uss_dagster.datasets import coco, coco_panoptic, entityseg, lvis, paco, uvo
 from uss_dagster.datasets.formats.class_trees import classes_of
-from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_categories, classes_of_parts, code_of
+from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_categories, classes_of_parts
 from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import tree_covering
@@ -386,8 +387,14 @@ def test_foreign_bytes_and_missing_files_are_refused(tmp_path):
         ({"category_id": 1, "segmentation": [[1, 2]]}, "neither polygons nor a run-length code"),
         ({"category_id": 1, "segmentation": {"counts": [48]}}, "neither polygons nor a run-length code"),
         ({"category_id": 1, "segmentation": {"counts": [48], "size": [8, 6]}}, "its mask is 8×6, its image 6×8"),
-        ({"category_id": 1, "segmentation": {"counts": [40, 2], "size": [6, 8]}}, "COCO image 1: Region 0: its run-length code covers 42"),
-        ({"category_id": 1, "segmentation": {"counts": "~~~", "size": [6, 8]}}, "COCO image 1: A run-length code holds bytes"),
+        (
+            {"category_id": 1, "segmentation": {"counts": [40, 2], "size": [6, 8]}},
+            "COCO 2017 instances image 1: Region 0: its run-length code covers 42",
+        ),
+        (
+            {"category_id": 1, "segmentation": {"counts": "~~~", "size": [6, 8]}},
+            "COCO 2017 instances image 1: A run-length code holds bytes",
+        ),
     ],
 )
 def test_a_broken_annotation_is_named(home, annotation, says):

@@ -40,7 +40,7 @@ def scene(height: int = 8, width: int = 8, things: int = 2) -> np.ndarray:
 
 
 def names(params: Params, example) -> list[str]:
-    tree = coco_stuff.classes(params)
+    tree = coco_stuff.classes(params).tree
     return [tree.names[label] for label in example.truth.label]
 
 
@@ -71,7 +71,7 @@ def test_a_perfect_tree_scores_one_and_background_is_one_region(release):
     for labels, background in (("27", False), ("182", False), ("things", True), ("stuff", True)):
         params = Params(labels=labels)
         (example,) = coco_stuff.examples(params)
-        truth = Truth("classes", example.truth, coco_stuff.classes(params))
+        truth = Truth("classes", example.truth, coco_stuff.classes(params).tree)
         result = tree_covering(truth, example.truth)
         assert result.nm == result.nh == 1
         assert (-1 in result.gt_nodes.tolist()) == background
@@ -119,7 +119,7 @@ def test_what_is_missing_or_wrong_is_said(release):
     labels = scene()
     labels[3, 3] = 200
     add(release, 5, labels)
-    with pytest.raises(BadData, match="COCO-Stuff image 000000000005 has labels that its dataset does not know: 200"):
+    with pytest.raises(BadData, match="COCO-Stuff 2017 image 000000000005 has labels that its dataset does not know: 200"):
         list(coco_stuff.examples(Params()))
     labels[3, 3] = 11  # street sign, which COCO dropped
     add(release, 5, labels)

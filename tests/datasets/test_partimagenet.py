@@ -134,7 +134,7 @@ def test_classes_are_nested_between_kinds_and_parts(mirror):
     write_seg(root, "train", labels)
     write_seg(root, "val", {"n02481823_1": np.array([[4, 5], [6, 7], [8, 40]], np.uint8).repeat(3, 0)})
     params = partimagenet_158.Params("seg_train")
-    tree = partimagenet_158.classes(params)
+    tree = partimagenet_158.classes(params).tree
     assert kinds_of(tree) == (4 + 2 + 5, 1, 1, 3), "classes of every split of the release, each with all parts of its kind"
     assert [tree.names[node] for node in range(len(tree)) if tree.depth[node] == 2] == ["n02129604", "n02481823", "n01729977"]
     names = np.array(tree.names)
@@ -162,7 +162,7 @@ def test_the_full_release_gives_the_tree_of_the_specification(mirror):
     names = list(images)
     for split, part in zip(("train", "val", "test"), (names[:109], names[109:128], names[128:]), strict=True):
         write_json(mirror / "partimagenet" / f"{split}.json", {name: images[name] for name in part})
-    tree = partimagenet_158.classes(partimagenet_158.Params())
+    tree = partimagenet_158.classes(partimagenet_158.Params()).tree
     assert kinds_of(tree) == (598, 1, 1, 3)
     assert int((tree.depth == 2).sum()) == 158
 

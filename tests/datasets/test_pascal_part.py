@@ -115,8 +115,8 @@ def test_the_real_sample_is_read_exactly(parts):
             assert np.array_equal(e.truth.mask(region), drawn == number)
         numbers = np.array([0, *(o[0] for o in objects)])
         assert np.array_equal(numbers[drawn], np.asarray(Image.open(pack / "derived" / "SegmentationClass" / f"{e.image_id}.png")))
-        check_tree(e, pascal_part.classes(params))
-        check_perfect_scores(e.truth, pascal_part.classes(params))
+        check_tree(e, pascal_part.classes(params).tree)
+        check_perfect_scores(e.truth, pascal_part.classes(params).tree)
         seen |= {number for number, _, _ in objects}
     assert found == sorted((pack / "ids.txt").read_text().split())
     assert seen == {1, 3, 4, 6, 7, 8, 12, 15}
@@ -157,7 +157,7 @@ def test_parts_that_the_reduced_set_lacks_belong_to_what_is_behind(mirror):
     names = names_of(e.truth, "reduced")
     assert names[1, 1] == "person head"
     assert set(names[person[2][2][1] + person[2][3][1] > 0]) == {"person arm"}
-    assert [pascal_part.classes(pascal_part.Params(parts="reduced")).names[n] for n in e.truth.label].count("person arm") == 1
+    assert [pascal_part.classes(pascal_part.Params(parts="reduced")).tree.names[n] for n in e.truth.label].count("person arm") == 1
     assert set(names[train[1] > 0]) == {"train"}
 
 

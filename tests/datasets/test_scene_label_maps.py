@@ -127,8 +127,8 @@ def test_cityscapes_layout_round_trips_with_both_sets_of_classes_and_train_ids(m
         for e in found:
             assert e.image == pictures[e.image_id]
             assert np.array_equal(labels_of(e.truth, load_classes(f"cityscapes_{count}")), labels)
-            check_tree(e, cityscapes.classes(params))
-            code, formula = check_perfect_scores(e.truth, cityscapes.classes(params))
+            check_tree(e, cityscapes.classes(params).tree)
+            code, formula = check_perfect_scores(e.truth, cityscapes.classes(params).tree)
             # of the 7 groups, 'sky' has one class: its region and its class are one mask
             assert len(code.gt_nodes) == count + 7
             assert formula.nh == pytest.approx(1 - 0.5 / (count + 7))
@@ -239,8 +239,8 @@ def test_potsdam_tiles_cover_every_pixel_once(mirror):
             assert np.array_equal(decode(e.image, e.image_id), pixels[name][cut])
             known = load_classes(f"potsdam_{count}")
             assert np.array_equal(nodes_of(e.truth), np.vectorize(known.node.get)(labels[name][cut]))
-            check_tree(e, potsdam.classes(params))
-            check_perfect_scores(e.truth, potsdam.classes(params))
+            check_tree(e, potsdam.classes(params).tree)
+            check_perfect_scores(e.truth, potsdam.classes(params).tree)
         assert ids == sorted(ids)
         assert len(ids) == 2 * 2 * 3
         assert all((one == 1).all() for one in covered.values())

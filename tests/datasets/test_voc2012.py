@@ -66,7 +66,7 @@ def test_the_real_sample_is_its_label_maps(sample):
 def test_a_perfect_tree_of_the_real_sample_scores_one(sample, tree):
     params = Params(tree=tree, limit=12)
     for example in voc2012.examples(params):
-        truth = Truth("classes", example.truth, voc2012.classes(params))
+        truth = Truth("classes", example.truth, voc2012.classes(params).tree)
         result = tree_covering(truth, example.truth)
         assert result.nm == result.nh == 1
         void = example.truth.label == len(truth.classes) - 1
@@ -142,7 +142,7 @@ def test_what_is_missing_or_wrong_is_said(kit, monkeypatch, tmp_path):
     with pytest.raises(BadData, match=r"2010_000001\.jpg is missing, though the dataset lists it"):
         next(voc2012.examples(Params()))
     add(kit, "2010_000001", np.array([[0, 21]]))
-    with pytest.raises(BadData, match="VOC 2012 image 2010_000001 has labels that its dataset does not know: 21"):
+    with pytest.raises(BadData, match="PASCAL VOC 2012 segmentation image 2010_000001 has labels that its dataset does not know: 21"):
         next(voc2012.examples(Params()))
     monkeypatch.setenv("USS_MIRROR", str(tmp_path / "nowhere"))
     with pytest.raises(Unavailable, match=r"Fetch VOCtrainval_11-May-2012\.tar"):

@@ -16,7 +16,7 @@ from uss_dagster.graphs import semantic_labels
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
 from uss_dagster.metrics import semantic
-from uss_dagster.metrics.base import Truth, accumulator
+from uss_dagster.metrics.base import Truth, accumulator, deepest_value
 from uss_dagster.regions import Regions
 
 
@@ -70,7 +70,7 @@ def test_the_flat_map_is_the_cut(seed: int, level: float | None) -> None:
     assert sorted(set(flat.ravel().tolist()) - {-1}) == list(range(len(chosen)))
     # what the metrics see: the deepest region with a label
     shown = labelled(regions, chosen, np.arange(len(chosen)))
-    atom = semantic.last_value(shown, shown.label, shown.label >= 0)
+    atom = deepest_value(shown, shown.label, shown.label >= 0)
     assert atom[regions.atoms].tolist() == flat.tolist()
 
 

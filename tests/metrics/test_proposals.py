@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.metrics import base, proposals
 from uss_dagster.metrics.base import Truth, poisson_weights
-from uss_dagster.metrics.proposals import match_codes, match_regions, proposal_ar_ap
+from uss_dagster.metrics.coco.clicks import click_point, one_click, reduce_clicks
+from uss_dagster.metrics.coco.lists import proposal_ar_ap
+from uss_dagster.metrics.coco.matches import match_codes
+from uss_dagster.metrics.proposals import match_regions
 from uss_dagster.regions import ClassTree, Regions, rle
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "unsam_golden.npz")
@@ -334,7 +337,7 @@ def test_click_point_is_farthest_from_the_outside(seed: int) -> None:
     padded = np.pad(mask, 1)
     outside = np.argwhere(~padded) - 1
     distance = {(x, y): np.min(((outside - (y, x)) ** 2).sum(axis=1)) for y, x in np.argwhere(mask)}
-    point = proposals.click_point(mask)
+    point = click_point(mask)
     assert distance[point] == max(distance.values())
     assert point == min((p for p in distance if distance[p] == distance[point]), key=lambda p: (p[1], p[0]))
 
@@ -354,8 +357,8 @@ def test_clicks_of_regions_are_those_of_their_masks() -> None:
     for _ in range(20):
         truth, masks, scores = random_image(rng)
         masks, scores = without_twins(masks, scores)
-        answers = [masks[:, y, x] for x, y in map(proposals.click_point, truth)]
-        expected = proposals.one_click(truth, [masks[a] for a in answers], [scores[a] for a in answers])["clicks"]
+        answers = [masks[:, y, x] for x, y in map(click_point, truth)]
+        expected = one_click(truth, [masks[a] for a in answers], [scores[a] for a in answers])["clicks"]
         clicks = match_regions(*truth_and_regions((truth, masks, scores))).clicks
         np.testing.assert_allclose(clicks, expected, atol=1e-12)
         assert clicks[1] >= clicks[0]
@@ -364,10 +367,10 @@ def test_clicks_of_regions_are_those_of_their_masks() -> None:
 def test_one_click_takes_the_answer_of_best_quality() -> None:
     truth = np.array([[[1, 1, 0, 0]], [[0, 0, 1, 1]]], bool)
     answers = [np.array([[[1, 0, 0, 0]], [[1, 1, 0, 0]]], bool), np.zeros((0, 1, 4), bool)]
-    total = proposals.one_click(truth, answers, [np.array([0.9, 0.1]), np.zeros(0)])
-    assert proposals.reduce_clicks(total) == {"click_max": 0.25, "click_oracle": 0.5}
+    total = one_click(truth, answers, [np.array([0.9, 0.1]), np.zeros(0)])
+    assert reduce_clicks(total) == {"click_max": 0.25, "click_oracle": 0.5}
     with pytest.raises(BadData, match=r"Click 0 has 2 masks"):
-        proposals.one_click(truth, answers, [np.array([0.9]), np.zeros(0)])
+        one_click(truth, answers, [np.array([0.9]), np.zeros(0)])
 
 
 # -- bad input ------------------------------------------------------------------------------------
@@ -386,7 +389,7 @@ def test_bad_scores_are_named() -> None:
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ({"size": [100, 400], "counts": b"0"}, r"Image '1', result 0: the mask is 100×400, the image 200×200"),
+        ({"size": [100, 400], "counts": b"0"}, r"Image '1', result 0: its mask is 100×400, its image 200×200"),
         ({"size": [200, 200], "counts": rle.encode_runs(np.array([0, 40001]))}, r"region 0: its run-length code covers 40001 pixels"),
         ({"size": [200, 200], "counts": b""}, r"region 0: its run-length code is broken"),
         ({"size": [200, 200], "counts": "~~"}, r"region 0: its run-length code is broken"),

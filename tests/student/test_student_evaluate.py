@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uss_dagster.metrics.proposals import match_codes
+from uss_dagster.metrics.coco.matches import match_codes
 from uss_dagster.regions import rle
 from uss_dagster.student.evaluate import difference, mean_of, values
 

@@ -1,8 +1,7 @@
-"""Masks made elsewhere, read one image at a time: tables of regions, COCO json, folders of label pictures.
+"""Masks made elsewhere, read one image at a time: tables of regions, COCO JSON, folders of label pictures.
 
-Belongs here: finding out which images a file or folder holds, reading the regions of one of them, and refusing what cannot be
-meant with a sentence that names image and region. Does not belong here: what the masks are compared with, and formats of one
-dataset (``datasets``).
+A reader knows which images a file or folder holds, and reads the regions of one of them. What cannot be meant is refused with a sentence
+that names image and region.
 """
 
 from __future__ import annotations
@@ -20,27 +19,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.image_files import MAX_PIXELS
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema, regions_from_table
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
+from uss_dagster.text import few
 
 Shape = tuple[int, int]
+"""(height, width) in pixels."""
+Named = tuple[str, CocoAnnotation]
+"""An annotation with the words that name it in errors."""
 FORMATS = "a regions.parquet (or a folder of shard-*.parquet), a COCO .json, or a folder of label .png pictures"
 SLACK = 1.0
-"""Pixels that a polygon may reach beyond the image: annotators' tools round."""
-
-
+"""Pixels that a polygon may reach beyond the image: annotation tools round."""
 MOST_LABELS = 10_000
 """Regions of one label picture; a photograph has more values."""
 
 
 class Masks:
-    """Masks of many images. ``named``: ids are file stems; otherwise they are the numbers of a COCO file as text.
+    """Masks of many images.
 
-    labelled: regions carry labels that mean the same in all images; None where that cannot be known.
+    Parameters
+    ----------
+    path : Path
+        Where they are, for errors.
+    ids : iterable of str
+        The images.
+    named : bool
+        Ids are file stems; otherwise they are the numbers of a COCO file as text. Default: True.
+    labelled : bool, optional
+        Regions carry labels that mean the same in all images; None where that cannot be known. Default: False.
     """
 
     def __init__(self, path: Path, ids: Iterable[str], *, named: bool = True, labelled: bool | None = False) -> None:
@@ -60,7 +71,15 @@ class Masks:
 
 
 def open_masks(path: Path) -> Masks:
-    """The reader of a file or folder, by what lies there."""
+    """The reader of a file or folder, chosen by what is there.
+
+    Raises
+    ------
+    UsageError
+        There is nothing that could be masks.
+    BadData
+        The file is damaged.
+    """
     if path.is_dir():
         tables = [path / "regions.parquet"] if (path / "regions.parquet").is_file() else sorted(path.glob("shard-*.parquet"))
         tables = tables or sorted(path.glob("*.parquet"))
@@ -80,17 +99,30 @@ def open_masks(path: Path) -> Masks:
 
 
 def pair_up(truth: Masks, prediction: Masks) -> tuple[dict[str, str], list[str]]:
-    """(id in the truth → id in the prediction, predictions without ground truth): by file stem where both have names, else by number."""
+    """Match images by file stem where both sides have names, else by COCO number.
+
+    Returns
+    -------
+    pairs : dict
+        Id in the ground truth → id in the prediction.
+    strangers : list of str
+        Predicted images without ground truth.
+
+    Raises
+    ------
+    BadData
+        The two have no image in common.
+    """
     if truth.named and prediction.named:
-        known = set(truth.ids)
-        pairs = {i: i for i in prediction.ids if i in known}
+        ids = set(truth.ids)
+        pairs = {i: i for i in prediction.ids if i in ids}
     else:
-        here, there = _by_number(truth), _by_number(prediction)
-        pairs = {here[number]: there[number] for number in here if number in there}
+        true, predicted = _by_number(truth), _by_number(prediction)
+        pairs = {true[number]: predicted[number] for number in true if number in predicted}
     if not pairs:
         raise BadData(
-            f"None of the {len(prediction.ids)} images of {prediction.path} ({_few(prediction.ids)}) is in {truth.path} "
-            f"({_few(truth.ids)}). Images are matched by file name without its ending, or by COCO number."
+            f"None of the {len(prediction.ids)} images of {prediction.path} ({_examples(prediction.ids)}) is in {truth.path} "
+            f"({_examples(truth.ids)}). Images are matched by file name without its ending, or by COCO number."
         )
     used = set(pairs.values())
     return dict(sorted(pairs.items())), [i for i in prediction.ids if i not in used]
@@ -98,33 +130,33 @@ def pair_up(truth: Masks, prediction: Masks) -> tuple[dict[str, str], list[str]]
 
 def files_below(folder: Path, suffix: str) -> dict[str, Path]:
     """Stem → file, of the visible files with an ending in a folder and below it, sorted; a stem that two files share is refused."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix.lower() != suffix or any(part.startswith(".") for part in inside.parts) or not path.is_file():
             continue
-        if path.stem in found:
+        if path.stem in files:
             raise BadData(
-                f"{found[path.stem]} and {path} are both image '{path.stem}': images go by file name. Rename one, or pass its folder."
+                f"{files[path.stem]} and {path} are both image '{path.stem}': images go by file name. Rename one, or pass its folder."
             )
-        found[path.stem] = path
-    return found
+        files[path.stem] = path
+    return files
 
 
 def _by_number(masks: Masks) -> dict[int, str]:
-    found: dict[int, str] = {}
+    ids: dict[int, str] = {}
     for image_id in masks.ids:
         number = masks.number(image_id)
         if number is None:
             continue
-        if number in found:
-            raise BadData(f"{masks.path}: images '{found[number]}' and '{image_id}' are both number {number}. Rename one of them.")
-        found[number] = image_id
-    return found
+        if number in ids:
+            raise BadData(f"{masks.path}: images '{ids[number]}' and '{image_id}' are both number {number}. Rename one of them.")
+        ids[number] = image_id
+    return ids
 
 
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(f"'{i}'" for i in ids[:3]) + (", …" if len(ids) > 3 else "") if ids else "it has none"
+def _examples(ids: Sequence[str]) -> str:
+    return few([f"'{i}'" for i in ids], 3) if ids else "it has none"
 
 
 # -- tables of regions --------------------------------------------------------------------------------------------------------
@@ -209,17 +241,17 @@ class CocoMasks(Masks):
         annotations = data.get("annotations") if whole else data
         if not isinstance(annotations, list) or not all(isinstance(a, Mapping) for a in annotations):
             raise BadData(f"{path} is not COCO json: a list of results, or an object with 'annotations' (and 'images'), is expected.")
-        self.categories: list[Mapping[str, Any]] = list(data.get("categories") or []) if whole else []
-        images = list(data.get("images") or []) if whole else []
+        self.categories: list[CocoCategory] = list(data.get("categories") or []) if whole else []
+        images: list[CocoImage] = list(data.get("images") or []) if whole else []
         if not all(isinstance(entry, Mapping) for entry in (*images, *self.categories)):
             raise BadData(f"{path} is not COCO json: 'images' and 'categories' are lists of objects.")
-        names = {image["id"]: _stem(image) for image in images}
+        names: dict[int | str, str | None] = {image["id"]: _stem(image) for image in images}
         if len(names) < len(images):
             raise BadData(f"{path}: two of its images have the same id.")
         named = all(names.values()) if images else all(isinstance(a.get("image_id"), str) for a in annotations)
         self._shapes: dict[str, Shape] = {}
         self._numbers: dict[str, int] = {}
-        self._annotations: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        self._annotations: dict[str, list[Named]] = {}
         for image in images:
             image_id = str(names[image["id"]]) if named else str(image["id"])
             if image_id in self._annotations:
@@ -229,21 +261,21 @@ class CocoMasks(Masks):
                 self._shapes[image_id] = int(image["height"]), int(image["width"])
             if isinstance(image["id"], int):
                 self._numbers[image_id] = image["id"]
-        seen = set()
+        names_of_annotations = set()
         for place, annotation in enumerate(annotations):
             what = f"annotation {annotation['id']}" if "id" in annotation else f"result {place}"
-            if what in seen:
+            if what in names_of_annotations:
                 raise BadData(f"{path}: image '{annotation.get('image_id')}', {what} stands twice; ids of annotations are unique.")
-            seen.add(what)
+            names_of_annotations.add(what)
             if "image_id" not in annotation or "segmentation" not in annotation:
                 lacks = "image_id" if "image_id" not in annotation else "segmentation"
                 raise BadData(f"{path}: image '{annotation.get('image_id', '?')}', {what} has no '{lacks}'; boxes alone cannot be scored.")
-            given = annotation["image_id"]
-            if isinstance(given, bool) or not isinstance(given, int | str):
-                raise BadData(f"{path}: {what} has image_id {given!r}; a whole number or a name is expected.")
-            if images and given not in names:
-                raise BadData(f"{path}: {what} is of image {given!r}, which is not among its 'images'.")
-            image_id = str(names[given]) if images and named else str(given)
+            owner = annotation["image_id"]
+            if isinstance(owner, bool) or not isinstance(owner, int | str):
+                raise BadData(f"{path}: {what} has image_id {owner!r}; a whole number or a name is expected.")
+            if images and owner not in names:
+                raise BadData(f"{path}: {what} is of image {owner!r}, which is not among its 'images'.")
+            image_id = str(names[owner]) if images and named else str(owner)
             self._annotations.setdefault(image_id, []).append((what, annotation))
         kinds = {str(a.get("category_id")) for a in annotations}
         super().__init__(path, self._annotations, named=named, labelled=len(kinds) > 1 and "None" not in kinds)
@@ -267,13 +299,13 @@ class CocoMasks(Masks):
         return Regions.from_masks(masks, parent, score=scores, label=labels, source=source)
 
 
-def decode_segmentation(segmentation: Any, shape: Shape | None, where: str) -> np.ndarray:
+def decode_segmentation(segmentation: Segmentation, shape: Shape | None, where: str) -> np.ndarray:
     """Bool (H, W) of a COCO segmentation: a run-length code (counts as text, or as a list of numbers) or polygons."""
     if isinstance(segmentation, Mapping):
         try:
             height, width = (int(v) for v in segmentation["size"])
             counts = segmentation["counts"]
-            code = rle.encode_runs(_counts(counts)) if isinstance(counts, list) else counts.encode("ascii", "replace")
+            code = rle.encode_runs(_counts(counts)) if isinstance(counts, list) else str.encode(counts, "ascii", "replace")  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise BadData(
                 f"{where}: its run-length code needs 'size' [height, width] and 'counts', text or a list of whole numbers."
@@ -315,19 +347,20 @@ def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
         rings.append(points.ravel().tolist())
     if not rings:
         return np.zeros(shape, bool)
-    return coco.decode(coco.merge(coco.frPyObjects(rings, height, width))).view(bool)
+    mask: np.ndarray = coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))
+    return mask.view(bool)
 
 
-def _in_preorder(named: list[tuple[str, Mapping[str, Any]]], where: str) -> tuple[list[tuple[str, Mapping[str, Any]]], list[int]]:
+def _in_preorder(named: list[Named], where: str) -> tuple[list[Named], list[int]]:
     """The annotations with parents before their children, otherwise in the order given, and the parent of each."""
     above = [None if annotation.get("parent") is None else str(annotation["parent"]) for _, annotation in named]
     place = {str(annotation["id"]): i for i, (_, annotation) in enumerate(named) if "id" in annotation}
     order: list[int] = []
-    done: dict[int, int] = {}
+    rank: dict[int, int] = {}
     for first in range(len(named)):
         line: list[int] = []
         current: int | None = first
-        while current is not None and current not in done:
+        while current is not None and current not in rank:
             if current in line:
                 raise BadData(f"{where}, {named[current][0]} lies below itself: following 'parent' leads in a circle.")
             line.append(current)
@@ -336,12 +369,12 @@ def _in_preorder(named: list[tuple[str, Mapping[str, Any]]], where: str) -> tupl
                 raise BadData(f"{where}, {named[current][0]} has parent {parent}, which is no annotation of this image.")
             current = None if parent is None else place[parent]
         for index in reversed(line):
-            done[index] = len(order)
+            rank[index] = len(order)
             order.append(index)
-    return [named[i] for i in order], [-1 if (parent := above[i]) is None else done[place[parent]] for i in order]
+    return [named[i] for i in order], [-1 if (parent := above[i]) is None else rank[place[parent]] for i in order]
 
 
-def _shape_of_codes(named: list[tuple[str, Mapping[str, Any]]]) -> Shape | None:
+def _shape_of_codes(named: list[Named]) -> Shape | None:
     for _, annotation in named:
         size = annotation["segmentation"].get("size") if isinstance(annotation["segmentation"], Mapping) else None
         if isinstance(size, list) and len(size) == 2:
@@ -349,7 +382,7 @@ def _shape_of_codes(named: list[tuple[str, Mapping[str, Any]]]) -> Shape | None:
     return None
 
 
-def _stem(image: Mapping[str, Any]) -> str | None:
+def _stem(image: CocoImage) -> str | None:
     if "id" not in image:
         raise BadData(f"An entry of 'images' has no 'id': {dict(image)!r:.100}.")
     name = image.get("image_id") or image.get("file_name")

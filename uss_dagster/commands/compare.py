@@ -65,7 +65,7 @@ def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str]
 
 def table_lines(comparisons: Sequence[Comparison], first: str, second: str) -> list[str]:
     """The table for a terminal."""
-    from uss_dagster.commands.text import aligned, number, span
+    from uss_dagster.text import aligned, number, span
 
     head = ["dataset", "metric", "protocol", "scope", "grid", first, second, "difference", "95 % interval", "images", "verdict"]
     rows = []
@@ -82,7 +82,7 @@ def _shared_datasets(
     first: str, second: str, first_scores: dict[str, Path], second_scores: dict[str, Path], names: Sequence[str]
 ) -> Sequence[str]:
     """The named datasets, or all, on which both entries have scores."""
-    from uss_dagster.commands.text import few
+    from uss_dagster.text import few
 
     shared = sorted(first_scores.keys() & second_scores.keys())
     for name in names:

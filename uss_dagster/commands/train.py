@@ -82,13 +82,12 @@ def drawn_scenes(count: int) -> np.ndarray:
 
 
 def _drawn(job: tuple[int, int]) -> np.ndarray:
-    from uss_dagster.datasets.scenes import _photograph
     from uss_dagster.scenes.views import draw
 
     squares = []
     for number in range(*job):
         canvas = draw(SCENES_SEED, number)
-        squares.append(_square(np.asarray(Image.open(io.BytesIO(_photograph(canvas.picture(), canvas.rng))))))
+        squares.append(_square(np.asarray(Image.open(io.BytesIO(canvas.photograph())))))
     return np.stack(squares)
 
 

@@ -6,41 +6,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
 from uss_dagster.datasets.formats.class_trees import load_classes
-from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: of the Scene Parsing benchmark. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    split : str
+        Of the Scene Parsing benchmark: training or validation. Default: validation.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["training", "validation"] = "validation"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Fetch ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark site, extract it into a folder named 'ade20k', and set USS_MIRROR to "
-    "the folder that holds 'ade20k'."
-)
 CLASSES = load_classes("ade20k")
-LICENCE = "annotations BSD-3-Clause (MIT CSAIL); images for non-commercial research and education only"
-CITATION = (
-    "B. Zhou, H. Zhao, X. Puig, S. Fidler, A. Barriuso, A. Torralba. Scene Parsing through ADE20K Dataset. IEEE Conference on Computer Vision "
-    "and Pattern Recognition, 2017."
-)
 
 SPEC = DatasetSpec(
     name="ade20k",
     title="ADE20K SceneParse150",
     params=Params,
     truth="classes",
-    licence=LICENCE,
-    citation=CITATION,
+    licence="annotations BSD-3-Clause (MIT CSAIL); images for non-commercial research and education only",
+    citation=(
+        "B. Zhou, H. Zhao, X. Puig, S. Fidler, A. Barriuso, A. Torralba. Scene Parsing through ADE20K Dataset. IEEE Conference on Computer "
+        "Vision and Pattern Recognition, 2017."
+    ),
     homepage="http://sceneparsing.csail.mit.edu",
     classes=CLASSES.tree,
     counts={"training": 20210, "validation": 2000},
@@ -51,12 +49,13 @@ SPEC = DatasetSpec(
             md5="7328b3957e407ddae1d3cbf487f149ef",
         ),
     ),
+    get_it=mirror_advice("ade20k", "Fetch ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark site, extract it"),
 )
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of their classes."""
-    pictures = find(["ade20k"], [f"{place}images/{params.split}" for place in ("ADEChallengeData2016/", "")], GET_IT)
+    pictures = find(SPEC, [f"{place}images/{params.split}" for place in ("ADEChallengeData2016/", "")])
     labels = pictures.parent.parent / "annotations" / params.split
-    pairs = pairs_beside(pictures, ".jpg", labels, ".png", GET_IT)
-    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, "ADE20K", GET_IT)
+    pairs = pairs_beside(pictures, ".jpg", labels, ".png", SPEC)
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC)

@@ -9,49 +9,49 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from uss_dagster.datasets import ade20k
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
-from uss_dagster.datasets.formats.class_trees import Classes
-from uss_dagster.datasets.formats.files import check_limit, find, read_picture
-from uss_dagster.datasets.formats.label_maps import regions_of_nodes, size_of
-from uss_dagster.datasets.formats.pairs import Pair, pairs_beside, read_rgb_png
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
+from uss_dagster.datasets.formats.class_trees import Classes, Nested
+from uss_dagster.datasets.formats.files import find, read_picture
+from uss_dagster.datasets.formats.label_maps import Size, read_rgb_png, regions_of_nodes
+from uss_dagster.datasets.formats.pairs import Pair, examples_with, pairs_beside
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
+from uss_dagster.regions import ClassTree, Regions
 
 VOID = "void"
 Names = tuple[str, ...]
 Numbers = tuple[int, ...]
+_Nested = dict[str, "_Nested"]
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: of the release. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    split : str
+        Of the release: training or validation. Default: validation.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["training", "validation"] = "validation"
-    limit: int | None = None
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
-
-GET_IT = (
-    "Register on the ADE20K page, fetch ADE20K_2021_17_01.zip, extract it into a folder named 'ade20k_full', and set USS_MIRROR to the folder "
-    "that holds 'ade20k_full'."
-)
 
 SPEC = DatasetSpec(
     name="ade20k_full",
     title="ADE20K, all classes and parts",
     params=Params,
     truth="classes",
-    licence=ade20k.LICENCE,
+    licence=ade20k.SPEC.licence,
     citation=(
         "B. Zhou, H. Zhao, X. Puig, T. Xiao, S. Fidler, A. Barriuso, A. Torralba. Semantic Understanding of Scenes through the ADE20K Dataset. "
         "International Journal of Computer Vision 127(3), 2019."
@@ -60,6 +60,7 @@ SPEC = DatasetSpec(
     counts={"training": 25574, "validation": 2000},
     archives=(Archive("ADE20K_2021_17_01.zip"),),
     instructions="Register on https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/; the link to the archive comes by mail.",
+    get_it=mirror_advice("ade20k_full", "Register on the ADE20K page, fetch ADE20K_2021_17_01.zip, extract it"),
 )
 
 
@@ -71,19 +72,20 @@ class Tree:
     node: dict[Numbers, int]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree of the images that these parameters ask for."""
-    return tree_of(_pairs(params)).classes.tree
+    return tree_of(_pairs(params)).classes
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of objects, parts, and parts of parts."""
     pairs = _pairs(params)
     tree = tree_of(pairs)
-    for pair in pairs:
-        picture = read_picture(pair.picture, GET_IT)
-        nodes = nodes_of_maps(class_maps(pair.labels, size_of(picture, str(pair.picture))), tree, f"ADE20K image {pair.image_id}")
-        yield Example(pair.image_id, picture, ".jpg", params.split, regions_of_nodes(nodes, tree.classes))
+
+    def truth(pair: Pair, size: Size) -> Regions:
+        return regions_of_nodes(nodes_of_maps(class_maps(pair.labels, size), tree, f"ADE20K image {pair.image_id}"), tree.classes)
+
+    return examples_with(truth, pairs, params.split, SPEC)
 
 
 def tree_of(pairs: Iterable[Pair]) -> Tree:
@@ -91,11 +93,11 @@ def tree_of(pairs: Iterable[Pair]) -> Tree:
     name_of: dict[Numbers, Names] = {}
     for pair in pairs:
         name_of |= paths_of(pair.picture.with_suffix(".json"))
-    nested: dict[str, Any] = {}
+    nested: _Nested = {}
     for names in sorted(set(name_of.values())):
-        here = nested
+        below = nested
         for depth in range(1, len(names) + 1):
-            here = here.setdefault(" / ".join(names[:depth]), {})
+            below = below.setdefault(" / ".join(names[:depth]), {})
     tree = ClassTree.from_nested({VOID: "ignore"} | _with_leaves(nested))
     place = {name: node for node, name in enumerate(tree.names)}
     return Tree(Classes(tree, MappingProxyType({})), {path: place[" / ".join(names)] for path, names in name_of.items()})
@@ -105,7 +107,7 @@ def paths_of(path: Path) -> dict[Numbers, Names]:
     """Path of official class numbers → path of names, of every object of one image, and of everything above it."""
     try:
         objects = {int(one["id"]): one for one in json.loads(_text(path))["annotation"]["object"]}
-        found: dict[Numbers, Names] = {}
+        paths: dict[Numbers, Names] = {}
         for number in objects:
             numbers: Numbers = ()
             names: Names = ()
@@ -116,24 +118,19 @@ def paths_of(path: Path) -> dict[Numbers, Names]:
                 numbers, names = (int(one["name_ndx"]), *numbers), (str(one["name"]), *names)
                 whole = one["parts"]["ispartof"]
                 above = above if whole == [] else int(whole)
-            found |= {numbers[:depth]: names[:depth] for depth in range(1, len(numbers) + 1)}
+            paths |= {numbers[:depth]: names[:depth] for depth in range(1, len(numbers) + 1)}
     except (ValueError, KeyError, TypeError) as error:
         raise BadData(f"{path} is no annotation of ADE20K ({type(error).__name__}: {error}). Extract the archive again.") from error
-    return found
+    return paths
 
 
 def class_maps(path: Path, size: tuple[int, int]) -> list[np.ndarray]:
     """Int32 (H, W) each: class numbers of whole objects, then of parts, of parts of parts, … 0 for none. path: ``<id>_seg.png``."""
     stem = path.name.removesuffix("_seg.png")
-    paths = [path]
-    for level in count(1):
-        parts = path.with_name(f"{stem}_parts_{level}.png")
-        if not parts.is_file():
-            break
-        paths.append(parts)
+    parts = takewhile(Path.is_file, (path.with_name(f"{stem}_parts_{level}.png") for level in count(1)))
     maps = []
-    for one in paths:
-        colours = read_rgb_png(one, size).astype(np.int32)
+    for file in (path, *parts):
+        colours = read_rgb_png(file, size).astype(np.int32)
         maps.append(colours[..., 0] // 10 * 256 + colours[..., 1])  # blue is the instance
     return maps
 
@@ -159,12 +156,12 @@ def nodes_of_maps(maps: list[np.ndarray], tree: Tree, what: str) -> np.ndarray:
     return np.array([tree.node.get(path, void) for path in paths], np.int32)[rank].reshape(maps[0].shape)
 
 
-def _with_leaves(nested: dict[str, Any]) -> dict[str, Any]:
+def _with_leaves(nested: _Nested) -> Nested:
     return {name: _with_leaves(below) if below else "foreground" for name, below in nested.items()}
 
 
 def _text(path: Path) -> str:
-    data = read_picture(path, GET_IT)
+    data = read_picture(path, SPEC)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -173,5 +170,5 @@ def _text(path: Path) -> str:
 
 def _pairs(params: Params) -> list[Pair]:
     places = ("ADE20K_2021_17_01/images/ADE/", "images/ADE/", "")
-    pictures = find(["ade20k_full"], [f"{place}{params.split}" for place in places], GET_IT)
-    return pairs_beside(pictures, ".jpg", pictures, "_seg.png", GET_IT)[: params.limit]
+    pictures = find(SPEC, [f"{place}{params.split}" for place in places])
+    return pairs_beside(pictures, ".jpg", pictures, "_seg.png", SPEC)[: params.limit]

@@ -1,12 +1,12 @@
-"""What every dataset adapter shares: its spec, its sources, and the example it yields."""
+"""What every dataset adapter shares: its spec, its parameters, where its files lie, and the example it yields."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,10 +16,20 @@ from uss_dagster.regions import ClassTree, Regions
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of an official release. urls: where it is to be had without a login, best first; none where terms have to be accepted first.
+    """One file of an official release.
 
-    size: in bytes, 0 where unknown. md5, sha256: as published, empty where unknown. under: the folder, relative to the dataset's own, in
-    which it is extracted (or put, where it is no archive).
+    Parameters
+    ----------
+    name : str
+        Its official file name.
+    urls : tuple of str
+        Where it can be fetched without a login, best first. Default: none, terms have to be accepted first.
+    size : int
+        Bytes. Default: 0, not known.
+    md5, sha256 : str
+        Checksums as published. Default: empty, not known.
+    under : str
+        The folder, relative to the dataset's own, into which it is extracted (or put, where it is no archive). Default: '.'.
     """
 
     name: str
@@ -32,12 +42,38 @@ class Archive:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What a dataset is. ``truth`` says how its ground truth is to be read:
+    """What a dataset is and where it comes from.
 
-    'classes': one tree of regions an image whose labels are nodes of ``classes``;
-    'annotators': several flat segmentations an image, told apart by ``Regions.source``;
-    'instances': objects, which may overlap, labelled with nodes of ``classes`` where there are classes; source 'crowd' marks a crowd;
-    'none': no ground truth.
+    Parameters
+    ----------
+    name : str
+        Its name in profiles, that of the module, and of its folder in the mirror.
+    title : str
+        Its name for people, also in error messages.
+    params : type
+        Dataclass of the adapter's parameters.
+    truth : str
+        How its ground truth is to be read.
+        'classes': one tree of regions an image whose labels are nodes of ``classes``.
+        'annotators': several flat segmentations an image, told apart by ``Regions.source``.
+        'instances': objects, which may overlap, labelled with nodes of ``classes`` where there are classes; source 'crowd' marks a crowd.
+        'none': no ground truth.
+    licence, citation : str
+        As the authors ask for.
+    homepage : str
+        Default: empty.
+    classes : ClassTree, optional
+        The class tree with default parameters. Default: None, no classes, or known only from the files.
+    counts : dict
+        Images in the full official split, by split name. Default: empty.
+    archives : tuple of Archive
+        What the official release consists of. Default: none.
+    instructions : str
+        How to get what cannot be fetched without a login, in a sentence or two. Default: empty.
+    get_it : str
+        What to do where files are missing, in a sentence; see ``mirror_advice``. Default: empty.
+    mirrors : tuple of str
+        Folders of the mirror that may hold its files, best first. Default: the one named as the dataset.
     """
 
     name: str
@@ -49,16 +85,46 @@ class DatasetSpec:
     homepage: str = ""
     classes: ClassTree | None = None
     counts: dict[str, int] = field(default_factory=dict)
-    """Images in the full official split, by split name, where there is one."""
     archives: tuple[Archive, ...] = ()
-    """What the official release consists of."""
     instructions: str = ""
-    """How to get what cannot be fetched without a login, in a sentence or two."""
+    get_it: str = ""
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LimitedParams:
+    """Base of the parameters of adapters.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
+
+    limit: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}, expected at least 1, or null for all images.")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image as it came (encoded bytes, never re-compressed) with its ground truth at the decoded size."""
+    """One image with its ground truth.
+
+    Parameters
+    ----------
+    image_id : str
+        Unique in the dataset.
+    image : bytes
+        The encoded picture as released, never compressed again.
+    suffix : str
+        Of its file, such as '.jpg'.
+    split : str
+        The split it belongs to.
+    truth : Regions
+        At the size of the decoded picture.
+    """
 
     image_id: str
     image: bytes
@@ -69,8 +135,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as a method sees it. ``image``: uint8 (H, W, 3), RGB. ``features``: the backbone's facets, or None.
-    ``encode``: the backbone itself, for a method whose spec says ``encodes``: list of images → list of their features."""
+    """One image as a method sees it.
+
+    Parameters
+    ----------
+    image_id : str
+        Unique in the dataset.
+    image : ndarray
+        uint8 (H, W, 3), RGB.
+    features : object, optional
+        The backbone's facets. Default: None, for methods that need none.
+    encode : callable, optional
+        The backbone itself: list of images → list of their features. Default: None; given to methods whose spec says ``encodes``.
+    """
 
     image_id: str
     image: np.ndarray
@@ -78,8 +155,27 @@ class Sample:
     encode: Callable[[list[np.ndarray]], list[Any]] | None = None
 
 
+class Adapter(Protocol):
+    """The module of a dataset.
+
+    It may also define ``classes(params) -> Classes | None`` and ``truth(params) -> str`` where these depend on the parameters, and
+    ``inputs(params) -> list[Path]``, files outside the mirror that it reads.
+    """
+
+    SPEC: DatasetSpec
+
+    def examples(self, params: Any) -> Iterator[Example]:
+        """The images by ascending id, each with its ground truth."""
+        ...
+
+
 SOURCES = Path("data") / "sources"
 """Where datasets are fetched to, below the project, when ``USS_MIRROR`` is not set."""
+
+
+def mirror_advice(name: str, steps: str) -> str:
+    """The usual sentence for ``DatasetSpec.get_it``. steps: such as 'Fetch farm.zip from the Farm page, extract it'."""
+    return f"{steps} into a folder named '{name}', and set USS_MIRROR to the folder that holds '{name}'."
 
 
 def source_folder(name: str) -> Path:
@@ -96,16 +192,30 @@ def mirror_folder(name: str) -> Path | None:
 
 
 def need_mirror(name: str, get_it: str) -> Path:
-    """The folder of a dataset, or one sentence that says how to get the dataset."""
+    """The folder of a dataset.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder.
+    get_it : str
+        What to do where it is missing, in a sentence; part of the error.
+
+    Raises
+    ------
+    Unavailable
+        There is no such folder.
+    """
     folder = mirror_folder(name)
     if folder is None:
-        where = os.environ.get("USS_MIRROR")
-        tried = f"USS_MIRROR={where} has no folder '{name}'" if where else "USS_MIRROR is not set"
+        mirror = os.environ.get("USS_MIRROR")
+        tried = f"USS_MIRROR={mirror} has no folder '{name}'" if mirror else "USS_MIRROR is not set"
         raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it} `uss data get {name}` does it where no login is needed.")
     return folder
 
 
 def _project() -> Path:
     """The nearest folder upwards that holds a project, else this one."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "params.yaml").exists() and (folder / "dvc.yaml").exists()), here)
+    current = Path.cwd()
+    projects = (f for f in (current, *current.parents) if (f / "params.yaml").exists() and (f / "dvc.yaml").exists())
+    return next(projects, current)

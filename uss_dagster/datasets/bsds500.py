@@ -10,21 +10,24 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import decode
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, need_mirror
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice, need_mirror
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: one of the three official splits. limit: only the first so many images by number, or all."""
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    split : str
+        train, val or test. Default: test.
+    limit : int, optional
+        Only the first so many images by number. Default: None, all of them.
+    """
 
     split: Literal["train", "val", "test"] = "test"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}, expected at least 1, or null for all images.")
 
 
 SPEC = DatasetSpec(
@@ -43,20 +46,16 @@ SPEC = DatasetSpec(
     instructions=(
         "Fetch BSR_bsds500.tgz (about 70 MB) from the BSDS500 page of the Berkeley Computer Vision Group; its md5 is not known to us."
     ),
-)
-
-GET_IT = (
-    "Fetch BSR_bsds500.tgz from the BSDS500 page of the Berkeley Computer Vision Group, extract it into a folder named 'bsds500', "
-    "and set USS_MIRROR to the folder that holds 'bsds500'."
+    get_it=mirror_advice("bsds500", "Fetch BSR_bsds500.tgz from the BSDS500 page of the Berkeley Computer Vision Group, extract it"),
 )
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Photographs as released (``limit``: the lowest numbers), by ascending id as text; truth is the flat regions of every annotator, in file order."""
-    data = _data_folder(need_mirror(SPEC.name, GET_IT))
+    data = _data_folder(need_mirror(SPEC.name, SPEC.get_it))
     pictures = {p.stem: p for p in (data / "images" / params.split).glob("*.jpg") if p.stem.isdecimal()}
     if not pictures:
-        raise BadData(f"{data / 'images' / params.split} holds no <number>.jpg. {GET_IT}")
+        raise BadData(f"{data / 'images' / params.split} holds no <number>.jpg. {SPEC.get_it}")
     for image_id in sorted(sorted(pictures, key=int)[: params.limit]):
         picture = pictures[image_id].read_bytes()
         labels = read_annotators(data / "groundTruth" / params.split / f"{image_id}.mat", image_id)
@@ -105,7 +104,7 @@ def _data_folder(mirror: Path) -> Path:
     for place in places:
         if (place / "images").is_dir() and (place / "groundTruth").is_dir():
             return place
-    raise BadData(f"{mirror} has neither data/images with data/groundTruth nor BSR/BSDS500/data. {GET_IT}")
+    raise BadData(f"{mirror} has neither data/images with data/groundTruth nor BSR/BSDS500/data. {SPEC.get_it}")
 
 
 def read_annotators(path: Path, image_id: str) -> list[np.ndarray]:

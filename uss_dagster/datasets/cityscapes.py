@@ -9,38 +9,43 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
-from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import read_label_png
 from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 LABEL_OF_TRAIN_ID = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 UNLABELED, NO_TRAIN_ID = 0, 255
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: one with public labels. classes: 19 or 27. files: which label maps are read, those of the release, or the train ids that the
-    Cityscapes scripts make of them (19 classes only). limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images and labels.
+
+    Parameters
+    ----------
+    split : str
+        One with public labels: train or val. Default: val.
+    classes : int
+        19 as in its evaluation, or 27. Default: 19.
+    files : str
+        Which label maps are read: 'labelIds' of the release, or 'labelTrainIds', which the Cityscapes scripts make of them (19 classes
+        only). Default: labelIds.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["train", "val"] = "val"
     classes: Literal[19, 27] = 19
     files: Literal["labelIds", "labelTrainIds"] = "labelIds"
-    limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.classes == 27 and self.files == "labelTrainIds":
             raise ValueError("classes is 27, but train ids know 19 classes only. Set files to labelIds.")
 
-
-GET_IT = (
-    "Register on the Cityscapes site, fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, extract both into a folder named "
-    "'cityscapes', and set USS_MIRROR to the folder that holds 'cityscapes'."
-)
 
 SPEC = DatasetSpec(
     name="cityscapes",
@@ -60,21 +65,24 @@ SPEC = DatasetSpec(
         "Register on https://www.cityscapes-dataset.com, accept its terms, and download leftImg8bit_trainvaltest.zip (11 GB) and "
         "gtFine_trainvaltest.zip (241 MB) there."
     ),
+    get_it=mirror_advice(
+        "cityscapes", "Register on the Cityscapes site, fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, extract both"
+    ),
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"cityscapes_{params.classes}")
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id (<city>_<sequence>_<frame>), as released; truth is the tree of regions of groups and classes."""
-    pictures = find(["cityscapes"], [f"{place}leftImg8bit/{params.split}" for place in ("", "leftImg8bit_trainvaltest/")], GET_IT)
-    labels = find(["cityscapes"], [f"{place}gtFine/{params.split}" for place in ("", "gtFine_trainvaltest/")], GET_IT)
-    pairs = pairs_beside(pictures, "_leftImg8bit.png", labels, f"_gtFine_{params.files}.png", GET_IT)
+    pictures = find(SPEC, [f"{place}leftImg8bit/{params.split}" for place in ("", "leftImg8bit_trainvaltest/")])
+    labels = find(SPEC, [f"{place}gtFine/{params.split}" for place in ("", "gtFine_trainvaltest/")])
+    pairs = pairs_beside(pictures, "_leftImg8bit.png", labels, f"_gtFine_{params.files}.png", SPEC)
     read = read_train_ids if params.files == "labelTrainIds" else read_label_png
-    return examples_of_pairs(pairs[: params.limit], params.split, _classes(params), "Cityscapes", GET_IT, read)
+    return examples_of_pairs(pairs[: params.limit], params.split, classes(params), SPEC, read)
 
 
 def read_train_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -88,7 +96,3 @@ def read_train_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
             f"{path} has a label of {labels.max()}, but train ids are 0 to 18, and 255. Make it again with the Cityscapes scripts."
         )
     return table[labels]
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"cityscapes_{params.classes}")

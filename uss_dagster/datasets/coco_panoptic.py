@@ -7,36 +7,52 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
-from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
+from uss_dagster.datasets import coco
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import load_classes
-from uss_dagster.datasets.formats.coco_json import CROWD, open_coco
-from uss_dagster.datasets.formats.files import check_limit, find, read_picture
+from uss_dagster.datasets.formats.coco_json import CROWD, find_coco
+from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
 
+class Segment(TypedDict, total=False):
+    """An entry of 'segments_info'."""
+
+    id: int
+    category_id: int
+    iscrowd: int
+
+
+class Record(TypedDict):
+    """An annotation: all segments of one image."""
+
+    file_name: str
+    segments_info: list[Segment]
+
+
 @dataclass(frozen=True)
-class Params:
-    """split: val2017 or train2017. truth: 'classes' nests super-category, class and object; 'instances' are the segments alone.
-    limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images and what of them.
+
+    Parameters
+    ----------
+    split : str
+        val2017 or train2017. Default: val2017.
+    truth : str
+        'classes': super-category, class and object, nested. 'instances': the segments alone. Default: classes.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["val2017", "train2017"] = "val2017"
     truth: Literal["classes", "instances"] = "classes"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Fetch val2017.zip (or train2017.zip) and panoptic_annotations_trainval2017.zip from the COCO site, extract both into a folder named "
-    "'coco', and set USS_MIRROR to the folder that holds 'coco'."
-)
 CLASSES = load_classes("coco_panoptic")
 
 SPEC = DatasetSpec(
@@ -44,18 +60,23 @@ SPEC = DatasetSpec(
     title="COCO 2017 panoptic",
     params=Params,
     truth="classes",
-    licence=LICENCE,
+    licence=coco.SPEC.licence,
     citation="A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollár. Panoptic Segmentation. IEEE/CVF CVPR, 2019.",
     homepage="https://cocodataset.org",
     classes=CLASSES.tree,
     counts={"val2017": 5000, "train2017": 118287},
     archives=(
-        *IMAGE_ARCHIVES,
+        *coco.IMAGE_ARCHIVES,
         Archive(
             "panoptic_annotations_trainval2017.zip",
             ("http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",),
         ),
     ),
+    get_it=(
+        "Fetch val2017.zip (or train2017.zip) and panoptic_annotations_trainval2017.zip from the COCO site, extract both into a folder named "
+        "'coco', and set USS_MIRROR to the folder that holds 'coco'."
+    ),
+    mirrors=("coco_panoptic", *coco.MIRRORS),
 )
 
 
@@ -67,24 +88,22 @@ def truth(params: Params) -> str:
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is their segments, nested in their classes or alone."""
     split = params.split
-    mirrors = (SPEC.name, *MIRRORS)
-    file = open_coco(find(mirrors, (f"annotations/panoptic_{split}.json", f"panoptic_{split}.json"), GET_IT), GET_IT)
-    places = [f"{folder}panoptic_{split}{end}" for end in ("", ".zip") for folder in ("annotations/", "")]
-    maps = find(mirrors, places, GET_IT)
-    folder = image_folder(split, mirrors, GET_IT)
+    file = find_coco(SPEC, (f"annotations/panoptic_{split}.json", f"panoptic_{split}.json"))
+    maps = find(SPEC, [f"{folder}panoptic_{split}{end}" for end in ("", ".zip") for folder in ("annotations/", "")])
+    folder = coco.image_folder(split, SPEC)
     for picture in file.pictures[: params.limit]:
         what = f"COCO panoptic image {picture.id}"
-        records = file.annotations(picture.id)
+        records = cast(list[Record], file.annotations(picture.id))
         if len(records) != 1:
-            raise BadData(f"{what} has {len(records)} annotations, expected one. {GET_IT}")
+            raise BadData(f"{what} has {len(records)} annotations, expected one. {SPEC.get_it}")
         number = read_segment_png(maps, records[0]["file_name"])
         if number.shape != (picture.height, picture.width):
             raise BadData(
-                f"{what} is {picture.height}×{picture.width}, its segments {number.shape[0]}×{number.shape[1]} (height×width). {GET_IT}"
+                f"{what} is {picture.height}×{picture.width}, its segments {number.shape[0]}×{number.shape[1]} (height×width). {SPEC.get_it}"
             )
         regions = regions_of_segments(number, records[0]["segments_info"], what, nested=params.truth == "classes")
         path = folder / picture.file
-        yield Example(path.stem, read_picture(path, GET_IT), path.suffix, split, regions)
+        yield Example(path.stem, read_picture(path, SPEC), path.suffix, split, regions)
 
 
 def read_segment_png(maps: Path, name: str) -> np.ndarray:
@@ -100,42 +119,53 @@ def read_segment_png(maps: Path, name: str) -> np.ndarray:
             data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as picture:
             if picture.format != "PNG" or picture.mode != "RGB":
-                raise BadData(f"{path} is {picture.format} {picture.mode}; panoptic segments are RGB PNG files. {GET_IT}")
+                raise BadData(f"{path} is {picture.format} {picture.mode}; panoptic segments are RGB PNG files. {SPEC.get_it}")
             colour = np.asarray(picture).astype(np.int32)
     except (FileNotFoundError, KeyError):
-        raise BadData(f"{path} is missing, though the dataset lists it. {GET_IT}") from None
+        raise BadData(f"{path} is missing, though the dataset lists it. {SPEC.get_it}") from None
     except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} is truncated or damaged ({error}). {GET_IT}") from error
+        raise BadData(f"{path} is truncated or damaged ({error}). {SPEC.get_it}") from error
     return colour[..., 0] + 256 * colour[..., 1] + 65536 * colour[..., 2]
 
 
-def regions_of_segments(number: np.ndarray, segments: list[dict[str, Any]], what: str, nested: bool) -> Regions:
-    """The segments of one image. nested: below their classes and super-categories, where a stuff segment is its class's only region.
+def regions_of_segments(number: np.ndarray, segments: list[Segment], what: str, nested: bool) -> Regions:
+    """The segments of one image as regions.
 
-    number: int (H, W), segment of each pixel, 0 for void. segments: 'segments_info' of the image.
+    Parameters
+    ----------
+    number : ndarray
+        Integer (H, W), the segment of each pixel, 0 for void.
+    segments : list of dict
+        'segments_info' of the image.
+    what : str
+        Names the image in errors.
+    nested : bool
+        Put segments below their classes and super-categories; a stuff segment is its class's only region.
     """
-    known = {int(segment["id"]): segment for segment in segments}
-    found, place = np.unique(number, return_inverse=True)
-    if set(found.tolist()) - {0} != known.keys():
-        raise BadData(f"{what}: its PNG holds {np.count_nonzero(found)} segments, its record lists {len(known)}, and they differ. {GET_IT}")
+    record = {int(segment["id"]): segment for segment in segments}
+    ids, place = np.unique(number, return_inverse=True)
+    if set(ids.tolist()) - {0} != record.keys():
+        raise BadData(
+            f"{what}: its PNG holds {np.count_nonzero(ids)} segments, its record lists {len(record)}, and they differ. {SPEC.get_it}"
+        )
     strangers = sorted({segment["category_id"] for segment in segments} - CLASSES.node.keys())
     if strangers:
-        raise BadData(f"{what} has a segment of category {strangers[0]}, which COCO does not know. {GET_IT}")
+        raise BadData(f"{what} has a segment of category {strangers[0]}, which COCO does not know. {SPEC.get_it}")
     tree = CLASSES.tree
-    node = np.array([CLASSES.node[known[i]["category_id"] if i else 0] for i in found.tolist()], np.int64)
-    crowd = [CROWD if i and known[i].get("iscrowd") else "" for i in found.tolist()]
-    own = np.array([i != 0 and (not nested or _is_thing(n)) for i, n in zip(found.tolist(), node.tolist(), strict=True)], bool)
+    node = np.array([CLASSES.node[record[i]["category_id"] if i else 0] for i in ids.tolist()], np.int64)
+    crowd = [CROWD if i and record[i].get("iscrowd") else "" for i in ids.tolist()]
+    own = np.array([i != 0 and (not nested or _is_thing(n)) for i, n in zip(ids.tolist(), node.tolist(), strict=True)], bool)
     present = tree.ancestors[:, node].any(axis=1) & nested
     # Classes first, in the order of their tree, then the segments that are regions of their own.
-    kept, first = np.flatnonzero(present), int(present.sum())
+    nodes, first = np.flatnonzero(present), int(present.sum())
     rank = np.where(present, np.cumsum(present) - 1, -1)
-    above = rank[np.asarray(tree.parent)[kept]]
+    above = rank[np.asarray(tree.parent)[nodes]]
     above[:1] = -1  # the scene; absent where nothing is nested
     region = np.where(own, first + np.cumsum(own) - 1, rank[node])
     return Regions.from_tree(
         region.astype(np.int32)[place].reshape(number.shape),
         np.concatenate([above, rank[node[own]]]),
-        label=np.concatenate([kept, node[own]]),
+        label=np.concatenate([nodes, node[own]]),
         source=[""] * first + [c for c, mine in zip(crowd, own, strict=True) if mine],
     )
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
-from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
+from uss_dagster.datasets import coco
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
-from uss_dagster.datasets.formats.files import check_limit, find, read_ids, read_picture
+from uss_dagster.datasets.formats.files import find, read_ids, read_picture
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 
 FIRST_STUFF, UNLABELLED = 91, 255
@@ -23,75 +23,87 @@ SHORTEST_SIDE, STUFF_SHARE = 360, 0.75
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: val2017 or train2017.
+class Params(LimitedParams):
+    """Which images and classes.
 
-    labels: 27 super-categories; 171 classes, those that occur; 182, all of the hierarchy; or these with only the 91 things, or only the 91
-    stuff classes, as foreground and the rest as background.
-
-    subset: 'curated' are the images that unsupervised methods are compared on (2,175 of val2017): no side shorter than 360 pixels, and at least
-    three quarters stuff. They are read from ``list_file`` where one is given, else found by that rule. limit: only the first so many.
+    Parameters
+    ----------
+    split : str
+        val2017 or train2017. Default: val2017.
+    labels : str
+        '27' super-categories; '171' classes, those that occur; '182', all of the hierarchy; 'things' or 'stuff': the 182 with only the
+        91 things, or only the 91 stuff classes, as foreground and the rest as background. Default: 27.
+    subset : str
+        'all', or 'curated': the images that unsupervised methods are compared on (2,175 of val2017), with no side shorter than 360 pixels
+        and at least three quarters stuff [Ji et al., ICCV 2019]. Default: all.
+    list_file : str, optional
+        File of the curated images' ids, one a line. Default: None, they follow from the rule.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
     """
 
     split: Literal["val2017", "train2017"] = "val2017"
     labels: Literal["27", "171", "182", "things", "stuff"] = "27"
     subset: Literal["all", "curated"] = "all"
     list_file: str | None = None
-    limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.list_file and self.subset == "all":
             raise ValueError("list_file is given, but subset is 'all'; set subset to 'curated' to use the list.")
 
-
-GET_IT = (
-    "Fetch val2017.zip (or train2017.zip) from the COCO site and stuffthingmaps_trainval2017.zip from the COCO-Stuff page; extract the images "
-    "into a folder named 'coco', the label maps into a folder named 'coco_stuff', and set USS_MIRROR to the folder that holds both."
-)
 
 SPEC = DatasetSpec(
     name="coco_stuff",
     title="COCO-Stuff 2017",
     params=Params,
     truth="classes",
-    licence=LICENCE,
+    licence=coco.SPEC.licence,
     citation="H. Caesar, J. Uijlings, V. Ferrari. COCO-Stuff: Thing and Stuff Classes in Context. IEEE/CVF CVPR, 2018.",
     homepage="https://github.com/nightrome/cocostuff",
     classes=load_classes("coco_stuff_27").tree,
     counts={"val2017": 5000, "train2017": 118287},
     archives=(
-        *IMAGE_ARCHIVES,
+        *coco.IMAGE_ARCHIVES,
         Archive(
             "stuffthingmaps_trainval2017.zip",
             ("http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",),
             under="stuffthingmaps",
         ),
     ),
+    get_it=(
+        "Fetch val2017.zip (or train2017.zip) from the COCO site and stuffthingmaps_trainval2017.zip from the COCO-Stuff page; extract the "
+        "images into a folder named 'coco', the label maps into a folder named 'coco_stuff', and set USS_MIRROR to the folder that holds both."
+    ),
+    mirrors=("coco_stuff", *coco.MIRRORS),
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params.labels).tree
+    if params.labels.isdecimal():
+        return load_classes(f"coco_stuff_{params.labels}")
+    every = load_classes("coco_stuff_182")
+    tree = every.tree
+    ground = tree.ancestors[tree.names.index("stuff" if params.labels == "things" else "things")]
+    kind = tuple(BACKGROUND if k == FOREGROUND and ground[node] else k for node, k in enumerate(tree.kind))
+    return replace(every, tree=replace(tree, kind=kind))
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of their classes, down to the chosen labels."""
-    split, known = params.split, _classes(params.labels)
-    mirrors = (SPEC.name, *MIRRORS)
-    maps = find(mirrors, (f"stuffthingmaps/{split}", f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}"), GET_IT)
-    folder = image_folder(split, mirrors, GET_IT)
-    found = 0
+    return islice(_examples(params), params.limit)
+
+
+def _examples(params: Params) -> Iterator[Example]:
+    split, labelled = params.split, classes(params)
+    maps = find(SPEC, (f"stuffthingmaps/{split}", f"annotations/{split}", f"stuffthingmaps_trainval2017/{split}"))
+    folder = coco.image_folder(split, SPEC)
     for image_id in _ids(params, maps):
         labels = read_label_png(maps / f"{image_id}.png")
-        if params.subset == "curated" and params.list_file is None and not is_curated(labels):
-            continue
-        truth = regions_of_label_map(labels, known, f"COCO-Stuff image {image_id}")
-        yield Example(image_id, read_picture(folder / f"{image_id}.jpg", GET_IT), ".jpg", split, truth)
-        found += 1
-        if found == params.limit:
-            return
+        if params.subset == "all" or params.list_file is not None or is_curated(labels):
+            truth = regions_of_label_map(labels, labelled, f"{SPEC.title} image {image_id}")
+            yield Example(image_id, read_picture(folder / f"{image_id}.jpg", SPEC), ".jpg", split, truth)
 
 
 def is_curated(labels: np.ndarray) -> bool:
@@ -110,15 +122,5 @@ def _ids(params: Params, maps: Path) -> list[str]:
         return read_ids(Path(params.list_file))
     ids = sorted(path.stem for path in maps.glob("*.png") if path.stem.isdecimal())  # others are derived, such as *_labelTrainIds.png
     if not ids:
-        raise BadData(f"{maps} holds no label maps (PNG). {GET_IT}")
+        raise BadData(f"{maps} holds no label maps (PNG). {SPEC.get_it}")
     return ids
-
-
-def _classes(labels: str) -> Classes:
-    if labels.isdecimal():
-        return load_classes(f"coco_stuff_{labels}")
-    known = load_classes("coco_stuff_182")
-    tree = known.tree
-    ground = tree.ancestors[tree.names.index("stuff" if labels == "things" else "things")]
-    kind = tuple(BACKGROUND if k == FOREGROUND and ground[node] else k for node, k in enumerate(tree.kind))
-    return replace(known, tree=replace(tree, kind=kind))

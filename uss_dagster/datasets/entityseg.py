@@ -7,33 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
-from uss_dagster.datasets.formats.coco_json import Picture, examples_of, open_coco
-from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.formats.coco_json import Picture, examples_of, find_coco
+from uss_dagster.datasets.formats.files import find
 from uss_dagster.errors import BadData
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: val or train; at full resolution train comes in three parts. resolution: annotations and images scaled down, which methods are
-    compared on, or as they are. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images, at which size.
+
+    Parameters
+    ----------
+    split : str
+        'val' or 'train'; at full resolution train comes in three parts, 'train_01' to 'train_03'. Default: val.
+    resolution : str
+        'low': annotations and images scaled down, which methods are compared on. 'full': as they are. Default: low.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["val", "train", "train_01", "train_02", "train_03"] = "val"
     resolution: Literal["low", "full"] = "low"
-    limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.split != "val" and (self.split == "train") != (self.resolution == "low"):
             raise ValueError(
                 f"split is '{self.split}': at low resolution there is one 'train', at full resolution 'train_01' to 'train_03'."
             )
 
-
-GET_IT = (
-    "Fetch the annotation files (release v1.0) from the EntitySeg-Dataset repository and the images from the addresses in them, put both into a "
-    "folder named 'entityseg' (for low resolution the images scaled down, below images_lr/), and set USS_MIRROR to the folder that holds it."
-)
 
 SPEC = DatasetSpec(
     name="entityseg",
@@ -49,6 +52,10 @@ SPEC = DatasetSpec(
         "Download the annotation files from release v1.0 of the EntitySeg-Dataset repository and the images from the addresses that they list; "
         "the licence has to be accepted there."
     ),
+    get_it=(
+        "Fetch the annotation files (release v1.0) from the EntitySeg-Dataset repository and the images from the addresses in them, put both into "
+        "a folder named 'entityseg' (for low resolution the images scaled down, below images_lr/), and set USS_MIRROR to the folder that holds it."
+    ),
 )
 
 
@@ -56,25 +63,16 @@ def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as they are; truth is their entities, in the order of the file."""
     low = params.resolution == "low"
     name = f"entityseg_{params.split}{'_lr' if low else ''}.json"
-    file = open_coco(find((SPEC.name,), (name, f"annotations/{name}"), GET_IT), GET_IT)
-    files = _files_below(find((SPEC.name,), ("images_lr", "images", ".") if low else ("images", "."), GET_IT))
+    file = find_coco(SPEC, (name, f"annotations/{name}"))
+    files = _files_below(find(SPEC, ("images_lr", "images", ".") if low else ("images", ".")))
 
     def place(picture: Picture) -> Path:
         for name in (picture.file, picture.file.rpartition("/")[2]):
             if name in files:
                 return files[name]
-        raise BadData(f"EntitySeg image {picture.id}, file '{picture.file}', is missing, though the dataset lists it. {GET_IT}")
+        raise BadData(f"EntitySeg image {picture.id}, file '{picture.file}', is missing, though the dataset lists it. {SPEC.get_it}")
 
-    yield from examples_of(
-        file,
-        place,
-        split=params.split,
-        what="EntitySeg",
-        node=None,
-        redo=GET_IT,
-        limit=params.limit,
-        name=lambda picture, _: entity_id(picture),
-    )
+    return examples_of(file, place, SPEC, params.split, params.limit, name=lambda picture, _: entity_id(picture))
 
 
 def entity_id(picture: Picture) -> str:

@@ -12,27 +12,34 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import find_images
-from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.base import DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import Classes, read_classes
 from uss_dagster.datasets.formats.coco_json import classes_of_categories, examples_of, open_coco, regions_of_annotations
-from uss_dagster.datasets.formats.files import check_limit
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
 from uss_dagster.datasets.sa1b import read_record
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions
 
-GET_IT = "Check the paths in the dataset's parameters: path, masks, classes."
-
 
 @dataclass(frozen=True)
-class Params:
-    """path: the folder; pictures in folders below it count too. Paths are as seen from the project's folder.
+class Params(LimitedParams):
+    """Where images and masks are. Paths are relative to the folder of the project.
 
-    masks: nothing; a JSON file in COCO's form; or a folder of files, each named as its image and in the same place below the folder, ``form``
-    saying whether they are label maps (PNG) or JSON files as SA-1B has them. classes: for label maps, a class tree in YAML, as those beside the
-    adapters of this package; without one, every label that occurs is a class of its own. ignore: labels that are no class, where there is no
-    class tree.
-    limit: only the first so many images by id.
+    Parameters
+    ----------
+    path : str
+        The folder of the images; those in folders below it count too. Default: empty, but it has to be given.
+    masks : str, optional
+        A JSON file in COCO's form; or a folder of files, each named as its image and in the same place below the folder. Default: None,
+        no ground truth.
+    form : str
+        What a folder of masks holds: 'labels', label maps (PNG), or 'json', JSON files as SA-1B has them. Default: labels.
+    classes : str, optional
+        For label maps, a class tree in YAML, see ``formats.class_trees``. Default: None, every label that occurs is a class of its own.
+    ignore : tuple of int
+        Labels that are no class, where there is no class tree. Default: 255.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
     """
 
     path: str = ""
@@ -40,10 +47,9 @@ class Params:
     form: Literal["labels", "json"] = "labels"
     classes: str | None = None
     ignore: tuple[int, ...] = (255,)
-    limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.classes and not self.masks:
             raise ValueError("classes is given without masks; a class tree says what the labels of masks mean.")
 
@@ -56,6 +62,7 @@ SPEC = DatasetSpec(
     licence="that of your images",
     citation="",
     instructions="Name the folder of your images, and where they are the masks, in the dataset's parameters.",
+    get_it="Check the paths in the dataset's parameters: path, masks, classes.",
 )
 
 
@@ -69,41 +76,30 @@ def inputs(params: Params) -> list[Path]:
     return [Path(path) for path in (params.path, params.masks, params.classes) if path]
 
 
-def classes(params: Params) -> ClassTree | None:
+def classes(params: Params) -> Classes | None:
     """The class tree of label maps or of a COCO file's categories."""
     form = _form(params)
     if form == "labels":
-        return _label_classes(params).tree
-    if form == "coco":
-        file = open_coco(Path(str(params.masks)), GET_IT)
-        return classes_of_categories(file.categories, str(file.path)).tree if file.categories else None
-    return None
+        return _label_classes(params)
+    file = open_coco(Path(str(params.masks)), SPEC.get_it) if form == "coco" else None
+    return classes_of_categories(file.categories, str(file.path)) if file and file.categories else None
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images by ascending id, their path below the folder with '-' for '/'; those that a COCO file lists, where there is one."""
     root, form = _root(params), _form(params)
     if form == "coco":
-        file = open_coco(Path(str(params.masks)), GET_IT)
-        known = classes_of_categories(file.categories, str(file.path)).node if file.categories else None
-        yield from examples_of(
-            file,
-            lambda picture: root / picture.file,
-            split="all",
-            what="COCO file",
-            node=known,
-            redo=GET_IT,
-            limit=params.limit,
-            name=lambda _, path: image_id(path, root),
-        )
+        file = open_coco(Path(str(params.masks)), SPEC.get_it)
+        node = classes_of_categories(file.categories, str(file.path)).node if file.categories else None
+        yield from examples_of(file, root, SPEC, "all", params.limit, node=node, name=lambda _, path: image_id(path, root))
         return
-    known_labels = _label_classes(params) if form == "labels" else None
+    label_classes = _label_classes(params) if form == "labels" else None
     for name, path in list(_named(root, params.masks).items())[: params.limit]:
         data = path.read_bytes()
         size = size_of(data, str(path))
         mask = Path(str(params.masks)) / path.relative_to(root)
-        if known_labels is not None:
-            regions = regions_of_label_map(read_label_png(mask.with_suffix(".png"), size), known_labels, str(path))
+        if label_classes is not None:
+            regions = regions_of_label_map(read_label_png(mask.with_suffix(".png"), size), label_classes, str(path))
         elif form == "json":
             regions = _regions_of_record(mask.with_suffix(".json"), size)
         else:
@@ -151,16 +147,16 @@ def _label_classes(params: Params) -> Classes:
     """The class tree given, or one class for each label that occurs, which takes reading all label maps once more."""
     if params.classes:
         return read_classes(Path(params.classes))
-    root, found = _root(params), np.zeros(1 << 16, bool)
+    root, occurs = _root(params), np.zeros(1 << 16, bool)
     for path in list(_named(root, params.masks).values())[: params.limit]:
-        found[read_label_png((Path(str(params.masks)) / path.relative_to(root)).with_suffix(".png"))] = True
-    labels = np.flatnonzero(found).tolist()
+        occurs[read_label_png((Path(str(params.masks)) / path.relative_to(root)).with_suffix(".png"))] = True
+    labels = np.flatnonzero(occurs).tolist()
     kinds = {f"label {label}": "ignore" if label in params.ignore else "foreground" for label in labels}
     return Classes(ClassTree.from_nested(kinds), MappingProxyType({label: node for node, label in enumerate(labels, start=1)}))
 
 
 def _regions_of_record(path: Path, size: tuple[int, int]) -> Regions:
     if not path.is_file():
-        raise BadData(f"{path} is missing: an image has no JSON file. {GET_IT}")
+        raise BadData(f"{path} is missing: an image has no JSON file. {SPEC.get_it}")
     record = read_record(path.read_bytes(), str(path))
     return regions_of_annotations(record["annotations"], *size, None, str(path))

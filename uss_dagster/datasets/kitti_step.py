@@ -9,28 +9,29 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import load_classes
-from uss_dagster.datasets.formats.files import check_limit, find
-from uss_dagster.datasets.formats.pairs import Pair, examples_of_pairs, read_rgb_png
+from uss_dagster.datasets.formats.files import find
+from uss_dagster.datasets.formats.label_maps import read_rgb_png
+from uss_dagster.datasets.formats.pairs import Pair, examples_of_pairs
 from uss_dagster.errors import BadData
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: 12 sequences to train, 9 to validate. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which frames.
+
+    Parameters
+    ----------
+    split : str
+        train (12 sequences) or val (9). Default: val.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["train", "val"] = "val"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Fetch data_tracking_image_2.zip from the KITTI tracking page and kitti-step.tar.gz from the KITTI-STEP page, extract both into a folder "
-    "named 'kitti_step', and set USS_MIRROR to the folder that holds 'kitti_step'."
-)
 CLASSES = load_classes("kitti_step")
 
 SPEC = DatasetSpec(
@@ -54,20 +55,24 @@ SPEC = DatasetSpec(
         "Register on https://www.cvlibs.net/datasets/kitti/eval_tracking.php and download the left colour images of the tracking data set, "
         "data_tracking_image_2.zip (15 GB)."
     ),
+    get_it=(
+        "Fetch data_tracking_image_2.zip from the KITTI tracking page and kitti-step.tar.gz from the KITTI-STEP page, extract both into a "
+        "folder named 'kitti_step', and set USS_MIRROR to the folder that holds 'kitti_step'."
+    ),
 )
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Frames with a panoptic map, by ascending id (<sequence>_<frame>), as released; truth is the tree of regions of groups and classes."""
-    maps = find(["kitti_step"], [f"{place}panoptic_maps/{params.split}" for place in ("", "kitti-step/")], GET_IT)
-    pictures = find(["kitti_step"], (f"images/{params.split}", "training/image_02", "data_tracking_image_2/training/image_02"), GET_IT)
+    maps = find(SPEC, [f"{place}panoptic_maps/{params.split}" for place in ("", "kitti-step/")])
+    pictures = find(SPEC, (f"images/{params.split}", "training/image_02", "data_tracking_image_2/training/image_02"))
     pairs = [
         Pair(f"{path.parent.name}_{path.stem}", pictures / path.parent.name / path.name, path)
         for path in sorted(maps.glob("[0-9]*/[0-9]*.png"))
     ]
     if not pairs:
-        raise BadData(f"{maps} holds no <sequence>/<frame>.png. {GET_IT}")
-    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, "KITTI-STEP", GET_IT, read_panoptic_map)
+        raise BadData(f"{maps} holds no <sequence>/<frame>.png. {SPEC.get_it}")
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC, read_panoptic_map)
 
 
 def read_panoptic_map(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -7,32 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
-from uss_dagster.datasets.coco import IMAGE_ARCHIVES, LICENCE, MIRRORS, image_folder
-from uss_dagster.datasets.formats.coco_json import CocoFile, Picture, classes_of_categories, examples_of, open_coco
-from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets import coco
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.formats.coco_json import CocoFile, Picture, classes_of_categories, examples_of, find_coco
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 
 @dataclass(frozen=True)
-class Params:
-    """version: the release, v1 with 1,203 classes or v0.5 with 1,230. split: its val or train. subset: all of the split, or only those of
-    COCO's val2017 (LVIS deals COCO's images anew). limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which release and images.
+
+    Parameters
+    ----------
+    version : str
+        v1 (1,203 classes) or v0.5 (1,230). Default: v1.
+    split : str
+        Of the release: val or train. Default: val.
+    subset : str
+        'all' of the split, or only its images of COCO's 'val2017' (the splits of LVIS are not those of COCO). Default: all.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     version: Literal["v1", "v0.5"] = "v1"
     split: Literal["val", "train"] = "val"
     subset: Literal["all", "val2017"] = "all"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Fetch lvis_v1_val.json.zip (or lvis_v1_train.json.zip) from the LVIS site into a folder named 'lvis', train2017.zip and val2017.zip from the "
-    "COCO site into one named 'coco', extract them there, and set USS_MIRROR to the folder that holds both."
-)
 _SITE = "https://dl.fbaipublicfiles.com/LVIS/"
 
 SPEC = DatasetSpec(
@@ -40,22 +42,26 @@ SPEC = DatasetSpec(
     title="LVIS instances",
     params=Params,
     truth="instances",
-    licence=LICENCE,
+    licence=coco.SPEC.licence,
     citation="A. Gupta, P. Dollár, R. Girshick. LVIS: A Dataset for Large Vocabulary Instance Segmentation. IEEE/CVF CVPR, 2019.",
     homepage="https://www.lvisdataset.org",
     counts={"val": 19809, "train": 100170},
     archives=(
-        *IMAGE_ARCHIVES,
+        *coco.IMAGE_ARCHIVES,
         Archive("lvis_v1_val.json.zip", (_SITE + "lvis_v1_val.json.zip",)),
         Archive("lvis_v1_train.json.zip", (_SITE + "lvis_v1_train.json.zip",)),
+    ),
+    get_it=(
+        "Fetch lvis_v1_val.json.zip (or lvis_v1_train.json.zip) from the LVIS site into a folder named 'lvis', train2017.zip and val2017.zip "
+        "from the COCO site into one named 'coco', extract them there, and set USS_MIRROR to the folder that holds both."
     ),
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The classes of the annotation file, side by side."""
     file = _file(params)
-    return classes_of_categories(file.categories, str(file.path)).tree
+    return classes_of_categories(file.categories, str(file.path))
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -63,27 +69,19 @@ def examples(params: Params) -> Iterator[Example]:
     file = _file(params)
     if params.subset == "val2017":
         file = file.only(lambda picture: picture.url_file.startswith("val2017/"))
-    yield from examples_of(
-        file,
-        coco_places(mirrors(params)),
-        split=params.split,
-        what=f"LVIS {params.version}",
-        node=classes_of_categories(file.categories, str(file.path)).node,
-        redo=GET_IT,
-        limit=params.limit,
-    )
+    return examples_of(file, coco_places(SPEC, mirrors(params)), SPEC, params.split, params.limit, node=classes(params).node)
 
 
-def coco_places(mirrors: tuple[str, ...]) -> Callable[[Picture], Path]:
-    """Where images of COCO 2017 lie that another annotation file names by their addresses."""
+def coco_places(spec: DatasetSpec, names: tuple[str, ...] = ()) -> Callable[[Picture], Path]:
+    """Record → file, of images of COCO 2017 that another annotation file names by their addresses. names: see ``find``."""
     folders: dict[str, Path] = {}
 
     def place(picture: Picture) -> Path:
         split, _, name = picture.url_file.partition("/")
         if not name:
-            raise BadData(f"Image {picture.id} has no coco_url, so that its file among COCO's cannot be told. {GET_IT}")
+            raise BadData(f"Image {picture.id} has no coco_url, so that its file among COCO's cannot be told. {spec.get_it}")
         if split not in folders:
-            folders[split] = image_folder(split, mirrors, GET_IT)
+            folders[split] = coco.image_folder(split, spec, names)
         return folders[split] / name
 
     return place
@@ -91,10 +89,10 @@ def coco_places(mirrors: tuple[str, ...]) -> Callable[[Picture], Path]:
 
 def mirrors(params: Params) -> tuple[str, ...]:
     """Folders of the mirror that may hold this release or its images."""
-    return (SPEC.name, f"lvis_{params.version}", *MIRRORS)
+    return (SPEC.name, f"lvis_{params.version}", *coco.MIRRORS)
 
 
 def _file(params: Params) -> CocoFile:
     name = f"lvis_{params.version}_{params.split}"
     names = (f"{name}.json", f"{name}_sample.json")  # the authors publish a sample of v0.5 with their programs
-    return open_coco(find(mirrors(params), [f"{folder}{file}" for file in names for folder in ("", "annotations/")], GET_IT), GET_IT)
+    return find_coco(SPEC, [f"{folder}{file}" for file in names for folder in ("", "annotations/")], mirrors(params))

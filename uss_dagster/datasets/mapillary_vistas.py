@@ -9,28 +9,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
-from uss_dagster.datasets.formats.files import check_limit, find
+from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
 from uss_dagster.errors import BadData
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: one with public labels. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    split : str
+        One with public labels: training or validation. Default: validation.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["training", "validation"] = "validation"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Ask for the research edition of Mapillary Vistas on its site, extract the archive into a folder named 'mapillary_vistas', and set "
-    "USS_MIRROR to the folder that holds 'mapillary_vistas'."
-)
 CLASSES = load_classes("mapillary_vistas")
 
 SPEC = DatasetSpec(
@@ -51,18 +51,18 @@ SPEC = DatasetSpec(
         "Request the dataset on https://www.mapillary.com/dataset/vistas; the link to the archive comes by mail. Version 1.2 stands alone, or "
         "in the folders v1.2 of the archive of version 2.0: both are read."
     ),
+    get_it=mirror_advice("mapillary_vistas", "Ask for the research edition of Mapillary Vistas on its site, extract the archive"),
 )
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of their classes."""
-    pictures = find(["mapillary_vistas"], [f"{place}{params.split}/images" for place in ("", "mapillary_vistas/", "vistas/")], GET_IT)
+    pictures = find(SPEC, [f"{place}{params.split}/images" for place in ("", "mapillary_vistas/", "vistas/")])
     labels = next((p for p in (pictures.parent / "v1.2" / "labels", pictures.parent / "labels") if p.is_dir()), None)
     if labels is None:
-        raise BadData(f"{pictures.parent} has neither v1.2/labels nor labels. {GET_IT}")
-    known = numbered_as(pictures.parent.parent)
-    pairs = pairs_beside(pictures, ".jpg", labels, ".png", GET_IT)
-    return examples_of_pairs(pairs[: params.limit], params.split, known, "Mapillary Vistas", GET_IT)
+        raise BadData(f"{pictures.parent} has neither v1.2/labels nor labels. {SPEC.get_it}")
+    pairs = pairs_beside(pictures, ".jpg", labels, ".png", SPEC)
+    return examples_of_pairs(pairs[: params.limit], params.split, numbered_as(pictures.parent.parent), SPEC)
 
 
 def numbered_as(release: Path) -> Classes:
@@ -70,11 +70,11 @@ def numbered_as(release: Path) -> Classes:
     paths = [release / name for name in ("config_v1.2.json", "config.json")]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
-        raise BadData(f"{release} holds neither config_v1.2.json nor config.json, which numbers the classes. {GET_IT}")
+        raise BadData(f"{release} holds neither config_v1.2.json nor config.json, which numbers the classes. {SPEC.get_it}")
     try:
         names = [str(label["name"]) for label in json.loads(path.read_text(encoding="utf-8"))["labels"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise BadData(f"{path} is no configuration of Mapillary Vistas ({type(error).__name__}: {error}). {GET_IT}") from error
+        raise BadData(f"{path} is no configuration of Mapillary Vistas ({type(error).__name__}: {error}). {SPEC.get_it}") from error
     official = {CLASSES.tree.names[node]: node for node in CLASSES.node.values()}
     strange = sorted(set(names) ^ set(official))
     if strange or len(names) != len(official):

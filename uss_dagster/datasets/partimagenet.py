@@ -9,65 +9,65 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.artifacts.coco import CocoAnnotation, code_of
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import load_classes
-from uss_dagster.datasets.formats.coco_json import CocoFile, code_of
-from uss_dagster.datasets.formats.files import check_limit, find, read_picture
+from uss_dagster.datasets.formats.coco_json import CocoFile
+from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
 from uss_dagster.datasets.formats.pairs import pairs_beside
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
 
-MIRRORS = ("partimagenet", "partimagenet_158")
 PLACES = ("", "PartImageNet/", "PartImageNet_OOD/", "PartImageNet_Seg/", "PartImageNet_Seg/PartImageNet/")
 POINTS = 3
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: of the release 'OOD', or with 'seg_' of the release 'Seg'. limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    split : str
+        Of the release 'OOD': train, val or test; with 'seg_' before it, of the release 'Seg'. Default: val.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["train", "val", "test", "seg_train", "seg_val", "seg_test"] = "val"
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
 
 
-GET_IT = (
-    "Fetch PartImageNet_OOD.zip (with the archives of its splits inside) or PartImageNet_Seg.zip from the PartImageNet page, extract it into a "
-    "folder named 'partimagenet', and set USS_MIRROR to the folder that holds 'partimagenet'."
-)
 CLASSES = load_classes("partimagenet")
 BACKGROUND_ID = 40
-LICENCE = "annotations: none named; images under the ImageNet terms of access, non-commercial research and education only"
-CITATION = (
-    "J. He, S. Yang, S. Yang, A. Kortylewski, X. Yuan, J.-N. Chen, S. Liu, C. Yang, Q. Yu, A. Yuille. PartImageNet: A Large, High-Quality Dataset "
-    "of Parts. European Conference on Computer Vision, 2022."
-)
-COUNTS = {"train": 16540, "val": 2957, "test": 4598}
-ARCHIVES = (Archive("PartImageNet_OOD.zip"), Archive("PartImageNet_Seg.zip"))
-INSTRUCTIONS = (
-    "The images are ImageNet's, so agree to its terms of access first. The page https://github.com/TACJu/PartImageNet links to both archives; "
-    "either one is enough. PartImageNet_OOD.zip holds further archives: extract those too."
-)
 
 SPEC = DatasetSpec(
     name="partimagenet",
     title="PartImageNet, 40 parts",
     params=Params,
     truth="classes",
-    licence=LICENCE,
-    citation=CITATION,
+    licence="annotations: none named; images under the ImageNet terms of access, non-commercial research and education only",
+    citation=(
+        "J. He, S. Yang, S. Yang, A. Kortylewski, X. Yuan, J.-N. Chen, S. Liu, C. Yang, Q. Yu, A. Yuille. PartImageNet: A Large, High-Quality "
+        "Dataset of Parts. European Conference on Computer Vision, 2022."
+    ),
     homepage="https://github.com/TACJu/PartImageNet",
     classes=CLASSES.tree,
-    counts=COUNTS,
-    archives=ARCHIVES,
-    instructions=INSTRUCTIONS,
+    counts={"train": 16540, "val": 2957, "test": 4598},
+    archives=(Archive("PartImageNet_OOD.zip"), Archive("PartImageNet_Seg.zip")),
+    instructions=(
+        "The images are ImageNet's, so agree to its terms of access first. The page https://github.com/TACJu/PartImageNet links to both archives; "
+        "either one is enough. PartImageNet_OOD.zip holds further archives: extract those too."
+    ),
+    get_it=(
+        "Fetch PartImageNet_OOD.zip (with the archives of its splits inside) or PartImageNet_Seg.zip from the PartImageNet page, extract it into "
+        "a folder named 'partimagenet', and set USS_MIRROR to the folder that holds 'partimagenet'."
+    ),
+    mirrors=("partimagenet", "partimagenet_158"),
 )
 
 
@@ -96,45 +96,45 @@ def labelled_images(split: str, limit: int | None) -> Iterator[Labelled]:
 def coco_files(split: str) -> list[CocoFile]:
     """The annotation files of the split's release, of every split that is there."""
     form = "annotations/{0}/{0}.json" if split.startswith("seg_") else "{0}.json"
-    first = find(MIRRORS, [f"{place}{form.format(split.removeprefix('seg_'))}" for place in PLACES], GET_IT)
+    first = find(SPEC, [f"{place}{form.format(split.removeprefix('seg_'))}" for place in PLACES])
     root = first.parents[form.count("/")]
-    return [CocoFile(root / form.format(name)) for name in COUNTS if (root / form.format(name)).is_file()]
+    return [CocoFile(root / form.format(name)) for name in SPEC.counts if (root / form.format(name)).is_file()]
 
 
 def official_ids(file: CocoFile) -> dict[int, int]:
     """Category id in a file → official part id, by the names of the categories."""
     by_name = {CLASSES.tree.names[node]: label for label, node in CLASSES.node.items()}
-    found = {}
+    ids = {}
     for category in file.categories:
         if category.get("name") not in by_name:
-            raise BadData(f"{file.path} has a category '{category.get('name')}', which is no part of PartImageNet. {GET_IT}")
-        found[int(category["id"])] = by_name[category["name"]]
-    return found
+            raise BadData(f"{file.path} has a category '{category.get('name')}', which is no part of PartImageNet. {SPEC.get_it}")
+        ids[int(category["id"])] = by_name[category["name"]]
+    return ids
 
 
 def _from_maps(split: str, limit: int | None) -> Iterator[Labelled]:
-    pictures = find(MIRRORS, [f"{place}images/{split}" for place in PLACES], GET_IT)
-    for pair in pairs_beside(pictures, ".JPEG", pictures.parent.parent / "annotations" / split, ".png", GET_IT)[:limit]:
-        picture = read_picture(pair.picture, GET_IT)
+    pictures = find(SPEC, [f"{place}images/{split}" for place in PLACES])
+    for pair in pairs_beside(pictures, ".JPEG", pictures.parent.parent / "annotations" / split, ".png", SPEC)[:limit]:
+        picture = read_picture(pair.picture, SPEC)
         yield Labelled(pair.image_id, picture, ".jpg", read_label_png(pair.labels, size_of(picture, str(pair.picture))))
 
 
 def _from_polygons(split: str, limit: int | None) -> Iterator[Labelled]:
-    file = CocoFile(find(MIRRORS, [f"{place}{split}.json" for place in PLACES], GET_IT))
+    file = CocoFile(find(SPEC, [f"{place}{split}.json" for place in PLACES]))
     ids = official_ids(file)
     for picture in sorted(file.pictures, key=lambda one: image_id_of(one.file))[:limit]:
         image_id = image_id_of(picture.file)
         path = _picture_path(file.path.parent / split, image_id)
-        image = read_picture(path, GET_IT)
+        image = read_picture(path, SPEC)
         size = size_of(image, str(path))
         if size != (picture.height, picture.width):
             raise BadData(
-                f"PartImageNet image {image_id} is {size[0]}×{size[1]}, {file.path} says {picture.height}×{picture.width} (height×width). {GET_IT}"
+                f"PartImageNet image {image_id} is {size[0]}×{size[1]}, {file.path} says {picture.height}×{picture.width} (height×width). {SPEC.get_it}"
             )
         yield Labelled(image_id, image, ".jpg", draw(file.annotations(picture.id), ids, size, f"PartImageNet image {image_id}"))
 
 
-def draw(annotations: list[dict[str, Any]], ids: dict[int, int], size: tuple[int, int], what: str) -> np.ndarray:
+def draw(annotations: list[CocoAnnotation], ids: dict[int, int], size: tuple[int, int], what: str) -> np.ndarray:
     """The label map of an image's parts, uint8 (H, W): where parts overlap the smaller one is in front, of equal ones the later.
 
     Rings of fewer than three points, which occur in the release, hold no pixel and are left out.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from uss_dagster.datasets import partimagenet
-from uss_dagster.datasets.base import DatasetSpec, Example
-from uss_dagster.datasets.formats.class_trees import Classes
+from uss_dagster.datasets.base import Example
+from uss_dagster.datasets.formats.class_trees import Classes, Nested
 from uss_dagster.datasets.formats.label_maps import nodes_of_label_map, regions_of_nodes
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree
@@ -24,21 +23,10 @@ from uss_dagster.regions import ClassTree
 
 @dataclass(frozen=True)
 class Params(partimagenet.Params):
-    """As of partimagenet."""
+    """As those of ``partimagenet``."""
 
 
-SPEC = DatasetSpec(
-    name="partimagenet_158",
-    title="PartImageNet, 158 classes and their parts",
-    params=Params,
-    truth="classes",
-    licence=partimagenet.LICENCE,
-    citation=partimagenet.CITATION,
-    homepage=partimagenet.SPEC.homepage,
-    counts=partimagenet.COUNTS,
-    archives=partimagenet.ARCHIVES,
-    instructions=partimagenet.INSTRUCTIONS,
-)
+SPEC = replace(partimagenet.SPEC, name="partimagenet_158", title="PartImageNet, 158 classes and their parts", params=Params, classes=None)
 
 
 @dataclass(frozen=True)
@@ -49,9 +37,9 @@ class Tree:
     leaf: dict[tuple[str, int], int]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree of the release that these parameters read."""
-    return _tree(params).classes.tree
+    return _tree(params).classes
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -60,28 +48,28 @@ def examples(params: Params) -> Iterator[Example]:
     names = tree.classes.tree.names
     for one in partimagenet.labelled_images(params.split, params.limit):
         what = f"PartImageNet image {one.image_id}"
-        known = nodes_of_label_map(one.labels, partimagenet.CLASSES, what)
+        coarse = nodes_of_label_map(one.labels, partimagenet.CLASSES, what)
         node = np.full(len(partimagenet.CLASSES.tree), names.index("void"), np.int32)
         node[partimagenet.CLASSES.node[partimagenet.BACKGROUND_ID]] = names.index("background")
         for part, official in partimagenet.CLASSES.node.items():
             node[official] = tree.leaf.get((one.image_id.split("_")[0], part), node[official])
-        yield Example(one.image_id, one.image, one.suffix, params.split, regions_of_nodes(node[known], tree.classes))
+        yield Example(one.image_id, one.image, one.suffix, params.split, regions_of_nodes(node[coarse], tree.classes))
 
 
 def _tree(params: Params) -> Tree:
-    known, kinds = partimagenet.CLASSES, _kind_of_class(params)
-    nested: dict[str, Any] = {"background": "background", "void": "ignore"}
+    tree, node, kinds = partimagenet.CLASSES.tree, partimagenet.CLASSES.node, _kind_of_class(params)
+    names = tree.names
+    nested: Nested = {"background": "background", "void": "ignore"}
     part_name: dict[tuple[str, int], str] = {}
     for kind in sorted(set(kinds.values())):
-        group = known.tree.names[kind]
-        nested[group] = {}
-        for name in (name for name, own in kinds.items() if own == kind):
-            parts = {part: known.tree.names[leaf] for part, leaf in known.node.items() if known.tree.parent[leaf] == kind}
-            part_name |= {(name, part): f"{name} {official.removeprefix(group).strip()}" for part, official in parts.items()}
-            nested[group][name] = {part_name[name, part]: "foreground" for part in parts}
-    tree = ClassTree.from_nested(nested)
-    place = {name: node for node, name in enumerate(tree.names)}
-    return Tree(Classes(tree, MappingProxyType({})), {key: place[name] for key, name in part_name.items()})
+        group = names[kind]
+        parts = {part: names[leaf].removeprefix(group).strip() for part, leaf in node.items() if tree.parent[leaf] == kind}
+        members = [name for name, own in kinds.items() if own == kind]
+        part_name |= {(name, part): f"{name} {short}" for name in members for part, short in parts.items()}
+        nested[group] = {name: {part_name[name, part]: "foreground" for part in parts} for name in members}
+    finer = ClassTree.from_nested(nested)
+    place = {name: number for number, name in enumerate(finer.names)}
+    return Tree(Classes(finer, MappingProxyType({})), {key: place[name] for key, name in part_name.items()})
 
 
 def _kind_of_class(params: Params) -> dict[str, int]:
@@ -96,6 +84,6 @@ def _kind_of_class(params: Params) -> dict[str, int]:
                 if part is not None:
                     votes.setdefault(name, Counter())[partimagenet.CLASSES.tree.parent[partimagenet.CLASSES.node[part]]] += 1
     if not votes:
-        raise BadData(f"The annotation files of PartImageNet hold no parts, so no classes. {partimagenet.GET_IT}")
+        raise BadData(f"The annotation files of PartImageNet hold no parts, so no classes. {partimagenet.SPEC.get_it}")
     # of equal numbers the kind that comes first
-    return {name: min(found, key=lambda kind: (-found[kind], kind)) for name, found in sorted(votes.items())}
+    return {name: min(count, key=lambda kind: (-count[kind], kind)) for name, count in sorted(votes.items())}

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
-from uss_dagster.datasets.formats.files import check_limit, find, read_ids, read_picture
-from uss_dagster.datasets.formats.label_maps import size_of
+from uss_dagster.datasets.formats.files import find, read_ids
+from uss_dagster.datasets.formats.label_maps import Size
+from uss_dagster.datasets.formats.pairs import Pair, examples_with
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions import Regions
 
 BACKGROUND_ID = 0
 PER_CLASS = 100
@@ -22,22 +23,22 @@ PER_CLASS = 100
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: of VOC 2010, or all that is annotated. parts: all 384 under their official names, or reduced to 93 (without side and number,
-    rare ones left to the object). limit: only the first so many images by id, or all."""
+class Params(LimitedParams):
+    """Which images and parts.
+
+    Parameters
+    ----------
+    split : str
+        Of VOC 2010: train, val, or trainval, all that is annotated. Default: trainval.
+    parts : str
+        'full': all 384 under their official names. 'reduced': 93, without side and number, rare ones left to the object. Default: full.
+    limit : int, optional
+        Only the first so many images by id. Default: None, all of them.
+    """
 
     split: Literal["trainval", "train", "val"] = "trainval"
     parts: Literal["full", "reduced"] = "full"
-    limit: int | None = None
 
-    def __post_init__(self) -> None:
-        check_limit(self.limit)
-
-
-GET_IT = (
-    "Fetch trainval.tar.gz from the PASCAL-Part page and VOCtrainval_03-May-2010.tar from the PASCAL VOC site, extract both into a folder named "
-    "'pascal_part', and set USS_MIRROR to the folder that holds 'pascal_part'."
-)
 
 SPEC = DatasetSpec(
     name="pascal_part",
@@ -66,6 +67,10 @@ SPEC = DatasetSpec(
             md5="da459979d0c395079b5c75ee67908abb",
         ),
     ),
+    get_it=(
+        "Fetch trainval.tar.gz from the PASCAL-Part page and VOCtrainval_03-May-2010.tar from the PASCAL VOC site, extract both into a folder "
+        "named 'pascal_part', and set USS_MIRROR to the folder that holds 'pascal_part'."
+    ),
 )
 
 
@@ -78,20 +83,22 @@ class Object:
     parts: tuple[tuple[str, np.ndarray], ...]
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"pascal_part_{params.parts}")
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Annotated images by ascending id, as released; truth is the tree of regions of their objects and parts."""
-    annotations = find(["pascal_part"], ("Annotations_Part", "trainval/Annotations_Part"), GET_IT)
-    pictures = find(["pascal_part"], ("JPEGImages", "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages"), GET_IT)
-    for image_id in _ids(params.split, annotations, pictures)[: params.limit]:
-        path = pictures / f"{image_id}.jpg"
-        picture = read_picture(path, GET_IT)
-        objects = read_objects(annotations / f"{image_id}.mat", size_of(picture, str(path)))
-        yield Example(image_id, picture, ".jpg", params.split, regions_of_objects(objects, _classes(params)))
+    annotations = find(SPEC, ("Annotations_Part", "trainval/Annotations_Part"))
+    pictures = find(SPEC, ("JPEGImages", "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages"))
+    ids = _ids(params.split, annotations, pictures)[: params.limit]
+    pairs = [Pair(image_id, pictures / f"{image_id}.jpg", annotations / f"{image_id}.mat") for image_id in ids]
+
+    def truth(pair: Pair, size: Size) -> Regions:
+        return regions_of_objects(read_objects(pair.labels, size), classes(params))
+
+    return examples_with(truth, pairs, params.split, SPEC)
 
 
 def regions_of_objects(objects: list[Object], classes: Classes) -> Regions:
@@ -128,7 +135,7 @@ def read_objects(path: Path, size: tuple[int, int]) -> list[Object]:
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise BadData(f"{path} is missing: a PASCAL-Part image has no annotation. {GET_IT}")
+        raise BadData(f"{path} is missing: a PASCAL-Part image has no annotation. {SPEC.get_it}")
     try:
         objects = [_object(one) for one in loadmat(path)["anno"]["objects"][0, 0].ravel()]
     except Exception as error:  # scipy raises a different type for every way in which a .mat can be broken
@@ -164,9 +171,9 @@ def _part_numbers() -> dict[int, dict[str, int]]:
     for label, node in full.node.items():
         voc, part = divmod(label, PER_CLASS)
         if voc:
-            known = numbers.setdefault(voc, {})
+            parts = numbers.setdefault(voc, {})
             if part:
-                known[full.tree.names[node].split(" ", 1)[1]] = part
+                parts[full.tree.names[node].split(" ", 1)[1]] = part
     return numbers
 
 
@@ -181,15 +188,11 @@ def _ids(split: str, annotations: Path, pictures: Path) -> list[str]:
     """Ids of the split, ascending: of all annotation files, those that the list of VOC 2010 names."""
     ids = sorted(path.stem for path in annotations.glob("*.mat"))
     if not ids:
-        raise BadData(f"{annotations} holds no <id>.mat. {GET_IT}")
+        raise BadData(f"{annotations} holds no <id>.mat. {SPEC.get_it}")
     if split == "trainval":
         return ids
     listed = pictures.parent / "ImageSets" / "Main" / f"{split}.txt"
     if not listed.is_file():
-        raise BadData(f"{listed} is missing: split '{split}' has no list of images. {GET_IT}")
-    wanted = set(read_ids(listed))
-    return [image_id for image_id in ids if image_id in wanted]
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"pascal_part_{params.parts}")
+        raise BadData(f"{listed} is missing: split '{split}' has no list of images. {SPEC.get_it}")
+    members = set(read_ids(listed))
+    return [image_id for image_id in ids if image_id in members]

@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import decode, encode_png
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
-from uss_dagster.datasets.formats.files import check_limit, find, read_picture
-from uss_dagster.datasets.formats.label_maps import regions_of_label_map
-from uss_dagster.datasets.formats.pairs import Pair, check_size
+from uss_dagster.datasets.formats.files import find, read_picture
+from uss_dagster.datasets.formats.label_maps import check_size, regions_of_label_map
+from uss_dagster.datasets.formats.pairs import Pair
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0), (0, 0, 0))
 """Colour of each label id of potsdam_6.yaml: impervious surfaces, building, low vegetation, tree, car, clutter, border."""
@@ -34,27 +33,34 @@ BAND = 500
 
 
 @dataclass(frozen=True)
-class Params:
-    """split: as in the contest. classes: 6, or the 3 of Ji et al. tile: side of the square tiles in pixels, from the upper left corner;
-    what is left at the right and lower edges makes smaller tiles, so that every pixel is in one tile; at 400 there are 15 × 15 a photograph.
-    labels: as drawn, or with class borders eroded, as the contest evaluates. limit: only the first so many tiles by id, or all."""
+class Params(LimitedParams):
+    """Which tiles and classes.
+
+    Parameters
+    ----------
+    split : str
+        As in the contest: train or test. Default: test.
+    classes : int
+        6, or the 3 of Ji et al. (ICCV 2019). Default: 6.
+    tile : int
+        Side of the square tiles in pixels, from the upper left corner, at least 16. What is left at the right and lower edges makes smaller
+        tiles, so every pixel is in one tile. Default: 400, which gives 15 × 15 a photograph.
+    labels : str
+        'all': as drawn. 'all_noBoundary': with class borders eroded, as the contest evaluates. Default: all.
+    limit : int, optional
+        Only the first so many tiles by id. Default: None, all of them.
+    """
 
     split: Literal["train", "test"] = "test"
     classes: Literal[3, 6] = 6
     tile: int = TILE
     labels: Literal["all", "all_noBoundary"] = "all"
-    limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.tile < 16:
             raise ValueError(f"tile is {self.tile}, expected a side of at least 16 pixels.")
 
-
-GET_IT = (
-    "Ask for the Potsdam data on the ISPRS page of the 2D Semantic Labeling Contest, extract 2_Ortho_RGB.zip and 5_Labels_all.zip into a folder "
-    "named 'potsdam', and set USS_MIRROR to the folder that holds 'potsdam'."
-)
 
 SPEC = DatasetSpec(
     name="potsdam",
@@ -74,12 +80,16 @@ SPEC = DatasetSpec(
         "Request the Potsdam data on the ISPRS page (UrbanSemLab, 2D Semantic Labeling Contest - Potsdam). Of what it links to, "
         "2_Ortho_RGB.zip and 5_Labels_all.zip are needed, and 5_Labels_all_noBoundary.zip for eroded borders."
     ),
+    get_it=(
+        "Ask for the Potsdam data on the ISPRS page of the 2D Semantic Labeling Contest, extract 2_Ortho_RGB.zip and 5_Labels_all.zip into a "
+        "folder named 'potsdam', and set USS_MIRROR to the folder that holds 'potsdam'."
+    ),
 )
 
 
-def classes(params: Params) -> ClassTree:
+def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
-    return _classes(params).tree
+    return load_classes(f"potsdam_{params.classes}")
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -90,13 +100,13 @@ def examples(params: Params) -> Iterator[Example]:
 def _tiles(params: Params) -> Iterator[Example]:
     for photograph in photographs(params):
         labels = labels_of_colours(photograph.labels)  # first: its colours are let go before the photograph is read
-        image = decode(read_picture(photograph.picture, GET_IT), str(photograph.picture))
+        image = decode(read_picture(photograph.picture, SPEC), str(photograph.picture))
         check_size(photograph.labels, labels.shape, image.shape[:2])
         for top in range(0, image.shape[0], params.tile):
             for left in range(0, image.shape[1], params.tile):
                 cut = (slice(top, top + params.tile), slice(left, left + params.tile))
                 image_id = f"{photograph.image_id}_{top:05d}_{left:05d}"
-                truth = regions_of_label_map(labels[cut], _classes(params), f"Potsdam tile {image_id}")
+                truth = regions_of_label_map(labels[cut], classes(params), f"Potsdam tile {image_id}")
                 yield Example(image_id, encode_png(np.ascontiguousarray(image[cut])), ".png", _split(params), truth)
 
 
@@ -108,28 +118,27 @@ def _split(params: Params) -> str:
 def photographs(params: Params) -> list[Pair]:
     """The photographs of the split that are there, by ascending id (<row>_<column>), with their label images."""
     places = ("2_Ortho_RGB", "2_Ortho_RGB/2_Ortho_RGB", "Potsdam/2_Ortho_RGB", ".")
-    pictures = find(["potsdam"], places, GET_IT)
-    root = find(["potsdam"], ".", GET_IT)
+    pictures, root = find(SPEC, places), find(SPEC, ".")
     suffix = "_noBoundary" if params.labels == "all_noBoundary" else ""
     folder = f"5_Labels_{params.labels}"
     places = (folder, f"{folder}/{folder}", f"Potsdam/{folder}", ".")
-    found = []
+    pairs = []
     for path in sorted(pictures.glob("top_potsdam_*_RGB.tif")):
         image_id = path.name.removeprefix("top_potsdam_").removesuffix("_RGB.tif")
         if (image_id in TRAINING) == (params.split == "train"):
             name = f"top_potsdam_{image_id}_label{suffix}.tif"
             labels = next((root / place / name for place in places if (root / place / name).is_file()), None)
             if labels is None:
-                raise BadData(f"Potsdam photograph {image_id} has no label image {name} in {root / folder}. {GET_IT}")
-            found.append(Pair(image_id, path, labels))
-    if not found:
-        raise BadData(f"{pictures} holds no top_potsdam_<row>_<column>_RGB.tif of split '{params.split}'. {GET_IT}")
-    return sorted(found)
+                raise BadData(f"Potsdam photograph {image_id} has no label image {name} in {root / folder}. {SPEC.get_it}")
+            pairs.append(Pair(image_id, path, labels))
+    if not pairs:
+        raise BadData(f"{pictures} holds no top_potsdam_<row>_<column>_RGB.tif of split '{params.split}'. {SPEC.get_it}")
+    return sorted(pairs)
 
 
 def labels_of_colours(path: Path) -> np.ndarray:
     """uint8 (H, W): label ids of an image of colours."""
-    colours = decode(read_picture(path, GET_IT), str(path))
+    colours = decode(read_picture(path, SPEC), str(path))
     table = np.full(8, 255, np.uint8)
     for label, colour in enumerate(COLOURS):
         table[_bits(np.array(colour))] = label
@@ -150,7 +159,3 @@ def labels_of_colours(path: Path) -> np.ndarray:
 def _bits(colours: np.ndarray) -> np.ndarray:
     """0..7: which of red (4), green (2) and blue (1) are bright."""
     return ((colours > 127) @ np.array([4, 2, 1], np.uint8)).astype(np.uint8)
-
-
-def _classes(params: Params) -> Classes:
-    return load_classes(f"potsdam_{params.classes}")

@@ -8,33 +8,49 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, need_mirror
+from uss_dagster.artifacts.coco import CocoAnnotation, CocoImage
+from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, need_mirror
 from uss_dagster.datasets.formats.coco_json import regions_of_annotations
-from uss_dagster.datasets.formats.files import check_limit
 from uss_dagster.errors import BadData
 
 _NAME = re.compile(r"sa_(\d+)\.(json|jpg)")
 
 
-@dataclass(frozen=True)
-class Params:
-    """limit: only the images of the lowest numbers, or all. sample: of those, so many drawn at random by ``seed``, or all."""
+class Record(TypedDict):
+    """The JSON file of one image."""
 
-    limit: int | None = None
+    image: CocoImage
+    annotations: list[CocoAnnotation]
+
+
+@dataclass(frozen=True)
+class Params(LimitedParams):
+    """Which images.
+
+    Parameters
+    ----------
+    sample : int, optional
+        So many of the images that ``limit`` leaves, drawn at random. Default: None, all of them.
+    seed : int
+        Of the sample. Default: 0.
+    limit : int, optional
+        Only the first so many images by number. Default: None, all of them.
+    """
+
     sample: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        super().__post_init__()
         if self.sample is not None and self.sample < 1:
             raise ValueError(f"sample is {self.sample}, expected at least 1, or null for all images.")
 
 
-GET_IT = (
+_GET_IT = (
     "Accept the terms on the SA-1B page (Meta AI), fetch the shards that you want (sa_000000.tar and so on, 11 GB each) into a folder named "
     "'sa1b', extracted or as they are, and set USS_MIRROR to the folder that holds 'sa1b'."
 )
@@ -48,7 +64,8 @@ SPEC = DatasetSpec(
     citation="A. Kirillov, E. Mintun, N. Ravi et al. Segment Anything. IEEE/CVF ICCV, 2023.",
     homepage="https://ai.meta.com/datasets/segment-anything/",
     archives=(Archive("sa_000000.tar"),),
-    instructions=GET_IT,
+    instructions=_GET_IT,
+    get_it=_GET_IT,
 )
 
 
@@ -68,8 +85,8 @@ class Place:
 
 def examples(params: Params) -> Iterator[Example]:
     """Images by ascending id as text, as released; truth is their masks, in the order of the file."""
-    found = _places(need_mirror(SPEC.name, GET_IT))
-    numbers = sorted(found)[: params.limit]
+    places = _places(need_mirror(SPEC.name, SPEC.get_it))
+    numbers = sorted(places)[: params.limit]
     if params.sample is not None:
         if params.sample > len(numbers):
             raise BadData(
@@ -78,15 +95,15 @@ def examples(params: Params) -> Iterator[Example]:
         numbers = np.random.default_rng(params.seed).choice(numbers, params.sample, replace=False).tolist()
     for number in sorted(numbers, key=str):
         what = f"SA-1B image sa_{number}"
-        if set(found[number]) != {"json", "jpg"}:
-            raise BadData(f"{what} has a {'picture' if 'jpg' in found[number] else 'JSON file'} alone; each needs both. {GET_IT}")
-        record = read_record(found[number]["json"].read(), what)
+        if set(places[number]) != {"json", "jpg"}:
+            raise BadData(f"{what} has a {'picture' if 'jpg' in places[number] else 'JSON file'} alone; each needs both. {SPEC.get_it}")
+        record = read_record(places[number]["json"].read(), what)
         truth = regions_of_annotations(record["annotations"], record["image"]["height"], record["image"]["width"], None, what)
-        yield Example(f"sa_{number}", found[number]["jpg"].read(), ".jpg", "all", truth)
+        yield Example(f"sa_{number}", places[number]["jpg"].read(), ".jpg", "all", truth)
 
 
-def read_record(data: bytes, what: str) -> dict[str, Any]:
-    """One JSON file: 'image' with its size, and 'annotations'."""
+def read_record(data: bytes, what: str) -> Record:
+    """One JSON file. what: names the image in an error."""
     try:
         record = json.loads(data)
         if not all(isinstance(record["image"][side], int) for side in ("height", "width")) or not isinstance(record["annotations"], list):
@@ -98,19 +115,19 @@ def read_record(data: bytes, what: str) -> dict[str, Any]:
 
 def _places(mirror: Path) -> dict[int, dict[str, Place]]:
     """Number of an image → 'json' and 'jpg' → where it lies, over extracted shards and tar files (an extracted file comes first)."""
-    found: dict[int, dict[str, Place]] = {}
+    places: dict[int, dict[str, Place]] = {}
     paths = sorted(path for path in mirror.rglob("*") if path.is_file())
     for path in paths:
         if match := _NAME.fullmatch(path.name):
-            found.setdefault(int(match[1]), {})[match[2]] = Place(path)
+            places.setdefault(int(match[1]), {})[match[2]] = Place(path)
     for path in paths:
         if path.suffix == ".tar":
             for name, place in _members(path):
                 if match := _NAME.fullmatch(name):
-                    found.setdefault(int(match[1]), {}).setdefault(match[2], place)
-    if not found:
-        raise BadData(f"{mirror} holds neither sa_<number>.json with sa_<number>.jpg nor tar files of them. {GET_IT}")
-    return found
+                    places.setdefault(int(match[1]), {}).setdefault(match[2], place)
+    if not places:
+        raise BadData(f"{mirror} holds neither sa_<number>.json with sa_<number>.jpg nor tar files of them. {SPEC.get_it}")
+    return places
 
 
 def _members(path: Path) -> Iterator[tuple[str, Place]]:

@@ -7,14 +7,11 @@ the seed and on i alone, so the first 32 of 64 pictures are the 32.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Nested
 from uss_dagster.regions import ClassTree
 from uss_dagster.scenes.objects import PARTS
 from uss_dagster.scenes.views import BACKGROUNDS, draw
@@ -31,7 +28,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Params:
-    """images: how many pictures. seed: which endless series they are the beginning of."""
+    """Which pictures.
+
+    Parameters
+    ----------
+    images : int
+        How many, at least 1. Default: 32.
+    seed : int
+        Of the series whose first pictures they are, 0 or more. Default: 0.
+    """
 
     images: int = 32
     seed: int = 0
@@ -44,11 +49,11 @@ class Params:
 
 
 def _class_tree() -> ClassTree:
-    def parts_of(name: str) -> dict[str, str]:
+    def parts_of(name: str) -> Nested:
         return {f"{name} {part}": "foreground" for part in PARTS[name]}
 
     grouped = {name for members in GROUPS.values() for name in members}
-    nested: dict[str, Any] = {name: parts_of(name) for name in PARTS if name not in grouped}
+    nested: Nested = {name: parts_of(name) for name in PARTS if name not in grouped}
     nested |= {group: {name: parts_of(name) for name in members} for group, members in GROUPS.items()}
     nested |= dict.fromkeys(BACKGROUNDS, "background")
     return ClassTree.from_nested(nested)
@@ -70,12 +75,4 @@ def examples(params: Params) -> Iterator[Example]:
     assert SPEC.classes is not None
     for number in range(params.images):
         canvas = draw(params.seed, number)
-        yield Example(f"scene{number:05d}", _photograph(canvas.picture(), canvas.rng), ".jpg", "all", canvas.truth(SPEC.classes))
-
-
-def _photograph(image: np.ndarray, rng: np.random.Generator) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "JPEG", quality=int(rng.integers(84, 95)))
-    return out.getvalue()
+        yield Example(f"scene{number:05d}", canvas.photograph(), ".jpg", "all", canvas.truth(SPEC.classes))

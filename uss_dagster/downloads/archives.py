@@ -61,10 +61,10 @@ def is_archive(name: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """A name from outside as it may be shown: at most 120 characters, none of them a control character."""
-    shown = name.encode("ascii", "backslashreplace").decode()
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."
+    """A name from outside as it may be printed: at most 120 characters, none of them a control character."""
+    text = name.encode("ascii", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def refuse_web_page(path: Path, name: str) -> None:

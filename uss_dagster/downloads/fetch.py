@@ -100,7 +100,7 @@ def fetch(archive: Archive, folder: Path, advance: Callable[[int], None] | None 
             reasons.append(f"{url}: {error}")
             continue
         try:
-            found = verify(archive, download.part, url)
+            verified = verify(archive, download.part, url)
         except BadData as error:
             download.discard()
             reasons.append(f"{url}: {error}")
@@ -108,11 +108,11 @@ def fetch(archive: Archive, folder: Path, advance: Callable[[int], None] | None 
             continue
         os.replace(download.part, target)
         download.state_file.unlink(missing_ok=True)
-        return Fetched(target, url, found.size, found.md5, found.sha256)
-    said = f"{archive.name} could not be fetched. {' · '.join(reasons)}"
+        return Fetched(target, url, verified.size, verified.md5, verified.sha256)
+    message = f"{archive.name} could not be fetched. {' · '.join(reasons)}"
     if damaged:
-        raise BadData(said)
-    raise Unavailable(f"{said} · Try again later (it goes on where it stopped), or fetch it by other means and pass it with --from.")
+        raise BadData(message)
+    raise Unavailable(f"{message} · Try again later (it goes on where it stopped), or fetch it by other means and pass it with --from.")
 
 
 def verify(archive: Archive, path: Path, url: str = "") -> Fetched:
@@ -130,9 +130,9 @@ def verify(archive: Archive, path: Path, url: str = "") -> Fetched:
         while chunk := stream.read(CHUNK):
             md5.update(chunk)
             sha256.update(chunk)
-    for kind, expected, found in (("sha256", archive.sha256, sha256.hexdigest()), ("md5", archive.md5, md5.hexdigest())):
-        if expected and found != expected.lower():
-            raise BadData(f"{archive.name} has {kind} {found}, expected {expected}: it is damaged, or another release. Download it again.")
+    for kind, expected, actual in (("sha256", archive.sha256, sha256.hexdigest()), ("md5", archive.md5, md5.hexdigest())):
+        if expected and actual != expected.lower():
+            raise BadData(f"{archive.name} has {kind} {actual}, expected {expected}: it is damaged, or another release. Download it again.")
     return Fetched(path, url, size, md5.hexdigest(), sha256.hexdigest())
 
 
@@ -284,8 +284,8 @@ class _Download:
     def _take(self, handle: int, number: int, answer: Any) -> None:
         """Write an answer's bytes in their place."""
         start = number * self.piece
-        wanted = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        if not wanted or int(wanted[1]) != start + self.done[number]:
+        first = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+        if not first or int(first[1]) != start + self.done[number]:
             raise _GivenUp("it sends other bytes than it was asked for")
         length = self._length(number)
         while self.done[number] < length and not self.stop.is_set():
@@ -332,10 +332,10 @@ class _Download:
 
 def _total(answer: Any) -> int:
     """Size of the whole file, from an answer with a part of it."""
-    told = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-    if not told:
+    match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    if not match:
         raise _GivenUp("it sends a part of the file without saying which")
-    return int(told[1])
+    return int(match[1])
 
 
 def _validator(answer: Any) -> str:

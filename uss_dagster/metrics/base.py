@@ -18,24 +18,44 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree, Regions
 
+CONFIDENCE = 0.95
+"""Of the intervals that bootstrap replicates give."""
 Contribution = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one image. kind: 'classes', 'annotators' or 'instances' (see ``DatasetSpec``); classes: the class tree, or None."""
+    """Ground truth of one image.
+
+    Parameters
+    ----------
+    kind : str
+        'classes', 'annotators' or 'instances', see ``DatasetSpec.truth``.
+    regions : Regions
+        The regions.
+    classes : ClassTree, optional
+        Labels are its nodes. Default: None, there are no classes.
+    """
 
     kind: str
     regions: Regions
     classes: ClassTree | None = None
+
+    def tree(self) -> ClassTree:
+        """The class tree; refused where there is none."""
+        if self.classes is None:
+            raise BadData("Ground truth of kind 'classes' comes without its class tree; pass Truth(kind, regions, classes).")
+        return self.classes
 
     def leaf_classes(self) -> np.ndarray:
         """Int32 (H, W): the class of the deepest ground-truth region at each pixel, -1 where there is none."""
@@ -50,9 +70,22 @@ class Truth:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a family computes. truths: kinds of ground truth it can be computed on; metrics: name → ``Metric``.
+    """What a family computes.
 
-    needs_labels: it compares classes over the whole dataset, so predicted regions must carry dataset-wide labels.
+    Parameters
+    ----------
+    name : str
+        Of the family, that of its module.
+    title : str
+        Its name for people.
+    truths : tuple of str
+        Kinds of ground truth on which it can be computed.
+    metrics : dict
+        Name of each number → ``Metric``.
+    paper : str
+        The reference.
+    needs_labels : bool
+        It compares classes over the whole dataset, so predicted regions must carry dataset-wide labels. Default: False.
     """
 
     name: str
@@ -70,8 +103,22 @@ IMAGE, DATASET = "image", "dataset"
 class Metric:
     """One number. Numbers that differ in protocol, scope or evaluation grid are never ranked together.
 
-    protocol: the convention, by name. scope: within what predicted regions are matched to ground truth, one 'image' or the whole
-    'dataset'. per_image: a single image's value is worth a row.
+    Parameters
+    ----------
+    title : str
+        Its name for people.
+    protocol : str
+        The convention by which it is computed.
+    scope : str
+        Within what predicted regions are matched to ground truth: one 'image' or the whole 'dataset'. Default: image.
+    higher_is_better : bool
+        Default: True.
+    per_image : bool
+        A single image's value is worth a row. Default: True.
+    oracle : bool
+        The ground truth picks the regions: an upper bound, never ranked against others. Default: False.
+    detail : bool
+        In the tables and files, but not on the first page. Default: False.
     """
 
     title: str
@@ -80,9 +127,7 @@ class Metric:
     higher_is_better: bool = True
     per_image: bool = True
     oracle: bool = False
-    """The ground truth picks the regions: an upper bound, never to be ranked against others."""
     detail: bool = False
-    """In the tables and files, but not on the first page."""
 
 
 class Accumulator:
@@ -138,12 +183,47 @@ def poisson_weights(image_id: str, replicates: int) -> np.ndarray:
     return np.random.default_rng(seed).poisson(1.0, replicates)
 
 
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap replicates, float64 (R,), without undefined ones; NaN where fewer than two are defined."""
+    defined = samples[np.isfinite(samples)]
+    if len(defined) < 2:
+        return math.nan, math.nan
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def accumulator(family: Any, replicates: int = 0, state: Any = None) -> Accumulator:
     """An empty accumulator of a metric family (its module); state: what its ``prepare`` returned, where it has one."""
     if hasattr(family, "accumulator"):
         return family.accumulator(replicates)
     measure = functools.partial(family.measure, state=state) if hasattr(family, "prepare") else family.measure
     return Accumulator(measure, family.reduce, replicates)
+
+
+def deepest_value(regions: Regions, values: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """The value of the last, so deepest, region that holds each atom.
+
+    Parameters
+    ----------
+    regions : Regions
+        K regions over A atoms.
+    values : ndarray
+        (K,), a value of each region.
+    among : ndarray, optional
+        Bool (K,), the regions that count. Default: all.
+
+    Returns
+    -------
+    ndarray
+        int64 (A,), -1 where no region holds the atom.
+    """
+    members = np.arange(len(regions)) if among is None else np.flatnonzero(among)
+    held = regions.members[members]
+    if not len(members):
+        return np.full(regions.members.shape[1], -1, np.int64)
+    last = len(members) - 1 - np.argmax(held[::-1], axis=0)
+    return np.where(held.any(axis=0), np.asarray(values)[members][last], -1).astype(np.int64)
 
 
 def nan_ratio(numerator: Any, denominator: Any) -> float:

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
 from uss_dagster.metrics.covering import (
     annotator_matches,
     annotator_mean,
     best_match,
-    deepest_label,
     iou_matrix,
     leaf_rows,
     overlap,
@@ -80,12 +79,12 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     classes = class_map(table.classes, truth.regions)
     place = np.where(nodes >= 0, nodes, background_place(table.classes))
     width = band_width(*classes.shape)
-    masks = {found: prediction.mask(found) & (classes >= 0) for found in np.unique(match[match >= 0]).tolist()}
-    edges = {found: inner_band(mask, width) for found, mask in masks.items()}
+    masks = {region: prediction.mask(region) & (classes >= 0) for region in np.unique(match[match >= 0]).tolist()}
+    edges = {region: inner_band(mask, width) for region, mask in masks.items()}
     counts = {"boundary": band_counts(classes, inner_bands(classes, width), place, match, edges)}
     for r in TRIMAPS:
         band = trimap(classes, r)
-        counts[f"trimap{r}"] = band_counts(classes, band, place, match, {found: mask & band for found, mask in masks.items()})
+        counts[f"trimap{r}"] = band_counts(classes, band, place, match, {region: mask & band for region, mask in masks.items()})
     contribution: Contribution = {}
     for kind, sums in counts.items():
         for name, values in zip(("tp", "fp", "fn"), sums, strict=True):
@@ -156,23 +155,23 @@ def class_map(classes: ClassTree, regions: Regions) -> np.ndarray:
     name = np.arange(len(classes), dtype=np.int32)
     name[np.asarray(classes.kind) == BACKGROUND] = background_place(classes)
     name[~valid_classes(classes)] = -1
-    deepest = deepest_label(regions)
-    known = (deepest >= 0) & (deepest < len(classes))
-    return np.where(known, name[np.where(known, deepest, 0)], np.int32(-1))[regions.atoms]
+    deepest = deepest_value(regions, regions.label)
+    counted = (deepest >= 0) & (deepest < len(classes))
+    return np.where(counted, name[np.where(counted, deepest, 0)], np.int32(-1))[regions.atoms]
 
 
 def band_counts(
-    labels: np.ndarray, band: np.ndarray, regions: np.ndarray, match: np.ndarray, found: dict[int, np.ndarray]
+    labels: np.ndarray, band: np.ndarray, regions: np.ndarray, match: np.ndarray, masks: dict[int, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tp, fp, fn), int64 (G,) each, of ground-truth regions in a band; a region without a pixel there has none of them.
 
     labels: int (H, W), the region of each pixel, negative for none. band: bool (H, W). regions: (G,), values of ``labels``. match: (G,),
-    the predicted region of each, or -1. found: the mask, bool (H, W), that stands for each predicted region in ``match``.
+    the predicted region of each, or -1. masks: the mask, bool (H, W), that stands for each predicted region in ``match``.
     """
     size = int(labels.max(initial=-1)) + 1
     mine = np.bincount(labels[band], minlength=size)[regions]
     shared, theirs = np.zeros_like(mine), np.zeros_like(mine)
-    for region, mask in found.items():
+    for region, mask in masks.items():
         served = (match == region) & (mine > 0)
         shared[served] = np.bincount(labels[band & mask], minlength=size)[regions[served]]
         theirs[served] = np.count_nonzero(mask)
@@ -183,7 +182,7 @@ def _annotator_mean(truth: Truth, prediction: Regions) -> float:
     """Mean over annotators of the mean boundary IoU of their segments with the predicted regions of greatest IoU."""
     regions, annotator, match, _ = annotator_matches(truth, prediction)
     width = band_width(*prediction.shape)
-    edges = {found: inner_band(prediction.mask(found), width) for found in np.unique(match[match >= 0]).tolist()}
+    edges = {match_id: inner_band(prediction.mask(match_id), width) for match_id in np.unique(match[match >= 0]).tolist()}
     values = np.zeros(len(regions))
     for person in np.unique(annotator).tolist():
         own = annotator == person
@@ -191,7 +190,7 @@ def _annotator_mean(truth: Truth, prediction: Regions) -> float:
         for region in regions[own].tolist():
             labels[truth.regions.members[region]] = region
         segments = labels[truth.regions.atoms]
-        used = {found: edges[found] for found in set(match[own].tolist()) & set(edges)}
+        used = {match_id: edges[match_id] for match_id in set(match[own].tolist()) & set(edges)}
         tp, fp, fn = band_counts(segments, inner_bands(segments, width), regions[own], match[own], used)
         values[own] = tp / (tp + fp + fn)
     return annotator_mean(annotator, values)

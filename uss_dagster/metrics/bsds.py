@@ -8,6 +8,9 @@ the direction is ground truth covered by segments. PRI and VOI (bits, lower is b
 Pixels that an annotator or a segmentation leaves out are covered by nothing and cover nothing; PRI and VOI count them as
 one more segment.
 
+The loops are compiled (``_bsds_kernel``): 14 times faster than labelling each scale with SciPy and counting with NumPy
+(``benchmarks/bsds.py``).
+
 Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011; Unnikrishnan et al., "Toward
 objective evaluation of image segmentation algorithms", TPAMI 29(6), 2007 (PRI); Meilă, "Comparing clusterings", COLT 2003 (VOI).
 """
@@ -223,14 +226,14 @@ def _of_maps(maps: Sequence[np.ndarray]) -> _Annotators:
 
 def _columns(atoms: np.ndarray, atom_area: np.ndarray, labels: list[np.ndarray]) -> _Annotators:
     """labels: of each atom by each annotator, 0 for none."""
-    column, area, owner, real, made = [], [], [], [], 0
+    column, area, owner, real, columns = [], [], [], [], 0
     for number, values in enumerate(labels):
         names, index = np.unique(values, return_inverse=True)
-        column.append(index + made)
+        column.append(index + columns)
         area.append(np.bincount(index, atom_area, len(names)).astype(np.int64))
         owner.append(np.full(len(names), number))
         real.append(names > 0)
-        made += len(names)
+        columns += len(names)
     return _Annotators(atoms, np.array(column), np.concatenate(area), np.concatenate(owner), np.concatenate(real))
 
 
@@ -319,16 +322,16 @@ class _Levels:
         used = np.flatnonzero(self.regions)
         if not self.joins.any():
             upto = np.cumsum(self.regions[used])
-            wanted = np.arange(1, COUNT + 1) / (COUNT + 1) * upto[-1]
-            return self._levels(self.greatest[used[np.searchsorted(upto, wanted)]])
+            targets = np.arange(1, COUNT + 1) / (COUNT + 1) * upto[-1]
+            return self._levels(self.greatest[used[np.searchsorted(upto, targets)]])
         joins = self.joins[used]
         left = self.never_joined + joins.sum() - np.cumsum(joins)  # regions of all images at the greatest level of each step
         coarsest, finest = self.never_joined / self.images, (self.never_joined + joins.sum()) / self.images
         fewest, most = max(FEWEST, coarsest), min(MOST, finest)
-        wanted = np.geomspace(fewest, most if most > fewest else finest, COUNT) * self.images
-        # the lowest level with no more regions than wanted; left descends
-        found = len(left) - np.searchsorted(left[::-1], wanted + 1e-6, side="right")
-        return self._levels(self.greatest[used[found]])
+        targets = np.geomspace(fewest, most if most > fewest else finest, COUNT) * self.images
+        # the lowest level with at most so many regions as its target; left descends
+        steps = len(left) - np.searchsorted(left[::-1], targets + 1e-6, side="right")
+        return self._levels(self.greatest[used[steps]])
 
     @staticmethod
     def _levels(values: np.ndarray) -> Scales:

@@ -5,7 +5,8 @@ same over foreground regions alone. NHCovering also asks that what covers the an
 region. All count valid pixels only, leave roots (whole images) out on both sides, and take semantic regions: one a class and
 image, and one for all background together.
 
-Everything is a function of one table, the pixels of each class in each predicted region, which one pass over the image fills.
+Everything is a function of one table, the pixels of each class in each predicted region, which one pass over the image fills: 352 times
+faster than the product of masks by BLAS (``benchmarks/covering.py``).
 
 Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011 (covering); Rossetti & Pirri,
 "Hierarchy-agnostic unsupervised segmentation", NeurIPS 2024, and its released evaluation (NFCovering, NMCovering, NHCovering).
@@ -16,12 +17,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 from uss_dagster.regions.regions import intersections, joint_histogram
@@ -113,7 +113,7 @@ def nh_covering(
     pred_parent: Sequence[int] | np.ndarray,
     thr: float = 0.0,
     mode: str = "code",
-) -> dict[str, Any]:
+) -> dict[str, float | np.ndarray]:
     """``hierarchical_covering`` as a dictionary: nm, nh, and the arrays gt_nodes, match, iou, weight, nested of ``Covering``."""
     return vars(hierarchical_covering(gt_leafmap, class_tree, pred_leafmap, pred_parent, thr, mode))
 
@@ -153,8 +153,8 @@ def overlap_of_maps(gt: np.ndarray, classes: ClassesLike, pred: np.ndarray, pred
             raise BadData(f"{what} is {values.dtype}, expected the integer ids of leaves.")
     late = np.flatnonzero((parent >= np.maximum(np.arange(k), 1)) | (parent < -1))
     if k == 0 or len(late):
-        found = f"node {late[0]} has parent {parent[late[0]]}" if k else "it is empty"
-        raise BadData(f"pred_parent must list parents before children, the root first with parent 0 or -1; {found}.")
+        reason = f"node {late[0]} has parent {parent[late[0]]}" if k else "it is empty"
+        raise BadData(f"pred_parent must list parents before children, the root first with parent 0 or -1; {reason}.")
     parent[0] = -1
     narrow = np.int32 if np.can_cast(gt.dtype, np.int32) and np.can_cast(pred.dtype, np.int32) else np.int64
     counts = pair_counts(np.ascontiguousarray(pred, narrow).ravel(), np.ascontiguousarray(gt, narrow).ravel(), k, n)
@@ -175,20 +175,19 @@ def overlap(truth: Truth, prediction: Regions, within: np.ndarray | None = None)
 
     Pixels of classes that the tree does not know are ignored, with a warning. within: bool (H, W), pixels that count, or None for all.
     """
-    if truth.classes is None:
-        raise BadData("Ground truth of kind 'classes' comes without its class tree; pass Truth(kind, regions, classes).")
-    n = len(truth.classes)
-    deepest = deepest_label(truth.regions)
+    tree = truth.tree()
+    n = len(tree)
+    deepest = deepest_value(truth.regions, truth.regions.label)
     unknown = deepest >= n
     if unknown.any():
         _warn_of_strangers(int(truth.regions.atom_area[unknown].sum()), np.unique(deepest[unknown]))
-    known = (deepest >= 0) & ~unknown
-    known[known] = valid_classes(truth.classes)[deepest[known]]
+    counts = (deepest >= 0) & ~unknown
+    counts[counts] = valid_classes(tree)[deepest[counts]]
     by_class = np.zeros((n, len(deepest)))
-    by_class[deepest[known], np.flatnonzero(known)] = 1
+    by_class[deepest[counts], np.flatnonzero(counts)] = 1
     table = by_class @ joint_histogram(truth.regions, prediction, within).astype(np.float64)
     shared = table @ prediction.members.T.astype(np.float64)
-    return Overlap(truth.classes, table.sum(axis=1), shared, prediction.parent.astype(np.int64), ~prediction.is_root)
+    return Overlap(tree, table.sum(axis=1), shared, prediction.parent.astype(np.int64), ~prediction.is_root)
 
 
 def tree_covering(truth: Truth, prediction: Regions, threshold: float = 0.0, mode: str = "code") -> Covering:
@@ -284,14 +283,6 @@ def reduce(total: Contribution) -> dict[str, float]:
     return {name: nan_ratio(total[name], total[f"{name}.n"]) for name in SPEC.metrics if name in total}
 
 
-def deepest_label(regions: Regions) -> np.ndarray:
-    """Class of the last, so deepest, region holding each atom, -1 for none: int64 (A,)."""
-    label = np.full(regions.members.shape[1], -1, np.int64)
-    for region, held in enumerate(regions.members):
-        label[held] = regions.label[region]
-    return label
-
-
 def annotator_matches(truth: Truth, prediction: Regions) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(region, annotator, match, IoU) of each annotators' region, (G,) each; whole images and empty regions are left out."""
     regions = truth.regions
@@ -323,8 +314,8 @@ def _region_iou(first: Regions, second: Regions, valid: np.ndarray | None = None
 
 def _without_roots(first: RegionsLike, second: RegionsLike) -> tuple[Regions, Regions]:
     """Both sides as ``Regions`` that all count."""
-    given = [side for side in (first, second) if isinstance(side, Regions) or len(side)]
-    shapes = [side.shape if isinstance(side, Regions) else np.shape(side[0]) for side in given]
+    sides = [side for side in (first, second) if isinstance(side, Regions) or len(side)]
+    shapes = [side.shape if isinstance(side, Regions) else np.shape(side[0]) for side in sides]
     shape = shapes[0] if shapes else (0, 0)
     return _all_counting(first, shape), _all_counting(second, shape)
 
@@ -364,8 +355,8 @@ def _respected(lines: np.ndarray, match: np.ndarray, table: Overlap) -> np.ndarr
     if not table.candidates.any():
         return np.zeros(len(match))
     over = np.zeros((len(match), len(table.candidates)), bool)
-    for region, found in enumerate(match.tolist()):
-        over[region, _line(found, table)] = True
+    for region, own in enumerate(match.tolist()):
+        over[region, _line(own, table)] = True
     return (lines & over[:, match]).sum(axis=1) / lines.sum(axis=1)
 
 
@@ -380,8 +371,8 @@ def _jointly_respected(lines: np.ndarray, match: np.ndarray, iou: np.ndarray, ta
         count[match[line], region] = 1
     add_to_children(count, table.parent)
     share = count.T / lines.sum(axis=1, keepdims=True)
-    chosen, product = best_match(iou * share, table.candidates)
-    return share[np.arange(len(match)), chosen], product
+    best, product = best_match(iou * share, table.candidates)
+    return share[np.arange(len(match)), best], product
 
 
 def _line(region: int, table: Overlap) -> list[int]:

@@ -16,7 +16,6 @@ Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation", Neu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -133,14 +132,14 @@ def cut_sums(table: Overlap, cut: str | int) -> Contribution:
     """tp, fp, fn of one image: pixels of each class of the cut against the predicted region of greatest IoU, float64 (n,)."""
     nodes, holds = cut_rows(table, cut)
     real = holds @ table.pixels
-    shared, chosen = np.zeros(len(nodes)), np.zeros(len(nodes))
+    shared, claimed = np.zeros(len(nodes)), np.zeros(len(nodes))
     if len(nodes) and table.candidates.any():
         match, _ = best_match(iou_matrix(table, holds), table.candidates)
         shared = (holds @ table.shared)[np.arange(len(nodes)), match]
-        chosen = table.shared.sum(axis=0)[match]
+        claimed = table.shared.sum(axis=0)[match]
     place = np.where(nodes >= 0, nodes, background_place(table.classes))
     contribution: Contribution = {}
-    for name, values in (("tp", shared), ("fp", chosen - shared), ("fn", real - shared)):
+    for name, values in (("tp", shared), ("fp", claimed - shared), ("fn", real - shared)):
         contribution[name] = np.zeros(len(table.classes))
         contribution[name][place] = values
     return contribution
@@ -215,7 +214,7 @@ class MaxOverlapMeter:
             self.sums[name] += other.sums[name]
         self.n, self.n_skipped = self.n + other.n, self.n_skipped + other.n_skipped
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, float | np.ndarray]:
         """miou, pacc, macc, fiou (absent before the first scored image), and of each class: nodes, tp, fp, fn (int64), iou, freq.
 
         nodes: class-tree node of each class, -1 for all background together, which comes first where there is any; then the foreground

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
-from uss_dagster.metrics.semantic import class_columns, class_pixels, last_value
+from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.semantic import assign, class_columns, class_pixels
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import BACKGROUND
 
@@ -54,7 +54,7 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     """tp, fp, fn of each protocol, float64 (C,); None where no pixel is valid."""
     labelled = prediction.label >= 0
     among = labelled if labelled.any() else np.ones(len(prediction), bool)
-    atom = last_value(prediction, np.arange(len(prediction)), among)
+    atom = deepest_value(prediction, np.arange(len(prediction)), among)
     segments, row = np.unique(atom[atom >= 0], return_inverse=True)
     rows = np.full(len(atom), -1)
     rows[atom >= 0] = row
@@ -64,12 +64,11 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
         return None
     table = table[np.lexsort((*table.T[::-1], table.sum(axis=1)))[::-1]]
     real = table.sum(axis=0) + missed
-    found = {"diffseg": diffseg(table), "strict": strict(table, real > 0), "majority": majority(table)}
-    assert truth.classes is not None
-    if BACKGROUND in truth.classes.kind and len(set(class_columns(truth.classes).tolist()) - {-1}) > 1:
-        found["diffcut"] = diffcut(table, real > 0)
+    results = {"diffseg": diffseg(table), "strict": strict(table, real > 0), "majority": majority(table)}
+    if BACKGROUND in truth.tree().kind and len(set(class_columns(truth.tree()).tolist()) - {-1}) > 1:
+        results["diffcut"] = diffcut(table, real > 0)
     contribution: Contribution = {}
-    for name, (tp, fp) in found.items():
+    for name, (tp, fp) in results.items():
         contribution |= {f"{name}.tp": tp, f"{name}.fp": fp, f"{name}.fn": real - tp}
     return contribution
 
@@ -91,7 +90,7 @@ def reduce(total: Contribution) -> dict[str, float]:
 def diffseg(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(tp, fp), float64 (C,) each, of pixels (S, C) of each segment in each class."""
     tp, fp = np.zeros((2, table.shape[1]))
-    segments, classes = _assign(table)
+    segments, classes = assign(table)
     tp[classes] = table[segments, classes]
     fp[classes] = table[segments].sum(axis=1) - tp[classes]
     return tp, fp
@@ -102,7 +101,7 @@ def strict(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarr
     tp, fp = np.zeros((2, table.shape[1]))
     own = np.flatnonzero(present)
     tp[own], fp[own] = diffseg(table[:, own])
-    left = np.setdiff1d(np.arange(len(table)), _assign(table[:, own])[0])
+    left = np.setdiff1d(np.arange(len(table)), assign(table[:, own])[0])
     stands_for = table[left].argmax(axis=1) if len(left) else left
     np.add.at(fp, stands_for, table[left].sum(axis=1) - table[left, stands_for])
     return tp, fp
@@ -110,7 +109,7 @@ def strict(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def diffcut(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(tp, fp); the last class is background."""
-    segments, classes = _assign(table[:, :-1])
+    segments, classes = assign(table[:, :-1])
     wins = np.zeros(len(table), bool)
     wins[segments[present[classes]]] = True
     return diffseg(np.concatenate([table[wins], table[~wins].sum(axis=0, keepdims=True)]))
@@ -122,10 +121,3 @@ def majority(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     target = table.argmax(axis=1) if table.size else np.zeros(len(table), np.int64)
     tp = np.bincount(target, table[np.arange(len(table)), target], c)
     return tp, np.bincount(target, table.sum(axis=1), c) - tp
-
-
-def _assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(segments, classes) matched one-to-one, as many as there are of the fewer, so that they share the most pixels."""
-    from scipy.optimize import linear_sum_assignment
-
-    return linear_sum_assignment(table, maximize=True)

@@ -30,7 +30,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import DATASET, Accumulator, Contribution, Metric, MetricSpec, Truth, nan_ratio, poisson_weights
+from uss_dagster.metrics.base import (
+    DATASET,
+    Accumulator,
+    Contribution,
+    Metric,
+    MetricSpec,
+    Truth,
+    deepest_value,
+    nan_ratio,
+    poisson_weights,
+)
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 from uss_dagster.regions.regions import joint_histogram
@@ -122,12 +132,10 @@ def many_to_one(table: np.ndarray, missed: np.ndarray | None = None) -> Matching
 def one_to_one_by_iou(table: np.ndarray, fixed: bool = False) -> Matching:
     """One cluster a class so that the sum of IoUs is greatest; the mean takes in every class. fixed: the last cluster (row) is
     the background and goes to the last class (column)."""
-    from scipy.optimize import linear_sum_assignment
-
     table, real, size = _sums(table, None)
     match = np.full(len(real), -1)
     free = np.s_[:-1] if fixed else np.s_[:]
-    clusters, classes = linear_sum_assignment(_iou(table, size, real)[free, free], maximize=True)
+    clusters, classes = assign(_iou(table, size, real)[free, free])
     match[classes] = clusters
     if fixed:
         match[-1] = len(table) - 1
@@ -157,13 +165,18 @@ def _sums(table: np.ndarray, missed: np.ndarray | None) -> tuple[np.ndarray, np.
 def _most_pixels(table: np.ndarray, real: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Cluster of each class, -1 for none. Counts are whole numbers, so a second criterion that stays below 1/2 in sum only breaks
     ties: greater IoU, and rather no cluster than one upon a class without a pixel."""
-    from scipy.optimize import linear_sum_assignment
-
     match = np.full(len(real), -1)
     second = np.where(real > 0, _iou(table, table.sum(axis=1), real), -1.0)
-    rows, columns = linear_sum_assignment(table + second / (4 * len(real) + 4), maximize=True)
+    rows, columns = assign(table + second / (4 * len(real) + 4))
     match[columns] = clusters[rows]
     return match
+
+
+def assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns) matched one to one, as many as there are of the fewer, so that the sum of their entries is greatest."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(table, maximize=True)
 
 
 def _iou(table: np.ndarray, size: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -172,9 +185,9 @@ def _iou(table: np.ndarray, size: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 def _of_matched(table: np.ndarray, size: np.ndarray, match: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels that each class shares with its cluster, and pixels of that cluster: (C,), (C,)."""
-    found = np.flatnonzero(match >= 0)
+    classes = np.flatnonzero(match >= 0)
     shared, claimed = np.zeros((2, len(match)))
-    shared[found], claimed[found] = table[match[found], found], size[match[found]]
+    shared[classes], claimed[classes] = table[match[classes], classes], size[match[classes]]
     return shared, claimed
 
 
@@ -209,10 +222,8 @@ def class_pixels(truth: Truth, prediction: Regions, row: np.ndarray, rows: int) 
 
     row: int (A,), the row of each atom of the prediction, -1 for none.
     """
-    if truth.classes is None:
-        raise BadData("Ground truth of kind 'classes' comes without its class tree; pass Truth(kind, regions, classes).")
-    columns = class_columns(truth.classes)
-    node = last_value(truth.regions, truth.regions.label, np.ones(len(truth.regions), bool))
+    columns = class_columns(truth.tree())
+    node = deepest_value(truth.regions, truth.regions.label)
     if int(node.max(initial=-1)) >= len(columns):
         raise BadData(f"Ground truth has class {node.max()}, but the class tree ends at {len(columns) - 1}.")
     column = np.where(node >= 0, columns[node], -1)
@@ -224,19 +235,9 @@ def class_pixels(truth: Truth, prediction: Regions, row: np.ndarray, rows: int) 
     return table[1:], table[0]
 
 
-def last_value(regions: Regions, values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Value of the last (so deepest) region of ``among`` (bool (K,)) that holds each atom, int64 (A,), -1 for none."""
-    chosen = np.flatnonzero(among)
-    held = regions.members[chosen]
-    if not len(chosen):
-        return np.full(regions.members.shape[1], -1, np.int64)
-    last = len(chosen) - 1 - np.argmax(held[::-1], axis=0)
-    return np.where(held.any(axis=0), np.asarray(values)[chosen][last], -1).astype(np.int64)
-
-
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     """Pairs of cluster (-1: none) and class (column) that share valid pixels of one image, and how many; None where none is valid."""
-    atom = last_value(prediction, prediction.label, prediction.label >= 0)
+    atom = deepest_value(prediction, prediction.label, prediction.label >= 0)
     clusters, row = np.unique(atom, return_inverse=True)
     table, _ = class_pixels(truth, prediction, row, len(clusters))
     rows, classes = np.nonzero(table)
@@ -324,7 +325,7 @@ class PairCounts(Accumulator):
     def _values(self, columns: Iterable[int]) -> list[dict[str, float]]:
         assert self._classes is not None
         pairs = np.array(list(self._row), np.int64)
-        known, row = np.unique(np.append(pairs[:, 0], -1), return_inverse=True)
+        clusters, row = np.unique(np.append(pairs[:, 0], -1), return_inverse=True)
         place, count = (row[:-1], pairs[:, 1]), int(class_columns(self._classes).max()) + 1
         predicted_background = bool(self._counts[: len(pairs), 0][pairs[:, 0] < 0].any())
         total = {
@@ -332,11 +333,11 @@ class PairCounts(Accumulator):
             "predicted_background": np.array(predicted_background),
             "one_to_one": np.array(self._clusters + predicted_background == count),
         }
-        # Clusters that no valid pixel shows are known by their number alone; they count where clusters must be as many as classes.
-        hidden = np.zeros((max(0, self._clusters - (len(known) - 1)), count))
+        # Clusters without a valid pixel count where clusters must be as many as classes.
+        hidden = np.zeros((max(0, self._clusters - (len(clusters) - 1)), count))
         values = []
         for column in columns:
-            table = np.zeros((len(known), count))
+            table = np.zeros((len(clusters), count))
             table[place] = self._counts[: len(pairs), column]
             values.append(reduce(total | {"table": np.concatenate([table[1:], hidden]), "missed": table[0]}))
         return values
@@ -376,8 +377,8 @@ class HungarianMeter:
             raise BadData(f"A cluster has number {clusters.max()}, but the meter was made for 0..{k - 1}; pass a greater K.")
         strange = valid & ((labels < 0) | (labels >= c))
         if strange.any():
-            found = np.unique(labels[strange])[:5].tolist()
-            warnings.warn(f"{np.count_nonzero(strange)} pixels of labels other than 0..{c - 1} are ignored: {found}.", stacklevel=2)
+            values = np.unique(labels[strange])[:5].tolist()
+            warnings.warn(f"{np.count_nonzero(strange)} pixels of labels other than 0..{c - 1} are ignored: {values}.", stacklevel=2)
             valid &= ~strange
         pairs = (np.maximum(clusters[valid].astype(np.int64), -1) + 1) * c + labels[valid].astype(np.int64)
         counts = np.bincount(pairs, minlength=(k + 1) * c).reshape(k + 1, c)

@@ -20,12 +20,11 @@ import numpy as np
 import pandas as pd
 
 from uss_dagster.errors import BadData, did_you_mean
+from uss_dagster.metrics.base import interval
 from uss_dagster.report.facts import Datasets, Entries, Metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-CONFIDENCE = 0.95
 
 
 class Ranking(NamedTuple):
@@ -263,16 +262,6 @@ def _schema() -> pa.Schema:
 
 
 # -- intervals, ranks, ties ---------------------------------------------------------------------------
-
-
-def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of replicates, leaving out undefined ones; NaN where fewer than two are defined."""
-    defined = samples[np.isfinite(samples)]
-    if len(defined) < 2:
-        return math.nan, math.nan
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ numbers, in painter's order.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -330,6 +331,12 @@ class Canvas:
         luma = rng.standard_normal((height, width, 1), np.float32)
         image = image + rng.uniform(0.006, 0.016) * (0.5 * grain + luma) * (0.6 + 0.6 * np.sqrt(np.clip(image, 0, 1)))
         return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+    def photograph(self) -> bytes:
+        """The picture as JPEG, of a quality drawn at random."""
+        out = io.BytesIO()
+        Image.fromarray(self.picture()).save(out, "JPEG", quality=int(self.rng.integers(84, 95)))
+        return out.getvalue()
 
     def truth(self, classes: ClassTree) -> Regions:
         """The whole image, the background regions, then each object with its parts; only what can be seen."""

@@ -8,20 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.scenes.drawing import (
-    Canvas,
-    Shape,
-    Thing,
-    blob,
-    box,
-    curve,
-    ellipse,
-    polygon,
-    ring,
-    rounded,
-    stroke,
-    without,
-)
+from uss_dagster.scenes.drawing import Canvas, Shape, Thing, blob, box, curve, ellipse, polygon, ring, rounded, stroke, without
 from uss_dagster.scenes.textures import (
     Material,
     bark,
@@ -88,12 +75,18 @@ def cloth(rng: np.random.Generator, pitch: float) -> Material:
     return fabric(colour, second, str(kind), max(3.0, pitch))
 
 
+def _start(
+    c: Canvas, name: str, x: float, y: float, size: float, far: float = 0.0, flips: bool = True
+) -> tuple[np.random.Generator, Thing]:
+    """The canvas's generator and a new object, mirrored half of the time where it ``flips``."""
+    return c.rng, Thing(c, name, x, y, size, flip=flips and c.rng.random() < 0.5, far=far)
+
+
 # -- buildings and streets --------------------------------------------------------------------------
 
 
 def house(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "house", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "house", x, y, size, far)
     half, eaves = rng.uniform(0.5, 0.78), rng.uniform(0.46, 0.56)
     colour = hsv(rng.choice([0.02, 0.08, 0.1, 0.13, 0.55, 0.6, 0.0]), rng.uniform(0.08, 0.5), rng.uniform(0.62, 0.92))
     unit = max(3.0, 0.05 * size)
@@ -114,16 +107,9 @@ def house(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
             t.part("aerial", lines, plain(DARK * 2), flat=True)
     if gable:
         t.part("wall", polygon((-half, 0), (half, 0), (half, eaves), (0, 0.94), (-half, eaves)), wall, bevel=0.25)
-        edge = 0.1
-        outer = [
-            (-half - edge, eaves - 0.08),
-            (0, 1.0),
-            (half + edge, eaves - 0.08),
-            (half + edge, eaves + 0.03),
-            (0, 1.1),
-            (-half - edge, eaves + 0.03),
-        ]
-        t.part("roof", polygon(*outer), plain(roof_colour, 0.1, 4), bevel=0.4)
+        low, high, edge = eaves - 0.08, eaves + 0.03, half + 0.1
+        outer = polygon((-edge, low), (0, 1.0), (edge, low), (edge, high), (0, 1.1), (-edge, high))
+        t.part("roof", outer, plain(roof_colour, 0.1, 4), bevel=0.4)
         if rng.random() < 0.6:
             t.part("window", ellipse(0, 0.68, 0.08, 0.08), glass(hsv(0.57, 0.35, 0.5)), own=True, flat=True)
             t.detail(ring(0, 0.68, 0.1, 0.075), plain(CREAM * 0.9))
@@ -149,8 +135,7 @@ def house(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
 
 
 def street_lamp(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "street lamp", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "street lamp", x, y, size, far)
     metal = plain(hsv(rng.choice([0.35, 0.6, 0.0]), rng.uniform(0.05, 0.35), rng.uniform(0.15, 0.4)), 0.1, 4)
     wide = t.px(2.0, 0.022)
     if rng.random() < 0.5:
@@ -171,8 +156,7 @@ def street_lamp(c: Canvas, x: float, y: float, size: float, far: float = 0.0) ->
 
 
 def tree(c: Canvas, x: float, y: float, size: float, far: float = 0.0, kind: str | None = None) -> None:
-    rng = c.rng
-    t = Thing(c, "tree", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "tree", x, y, size, far)
     kind = kind or str(rng.choice(["broad", "conifer", "birch", "autumn"], p=[0.4, 0.25, 0.15, 0.2]))
     trunk_colour = (
         hsv(0.08, 0.08, 0.82) if kind == "birch" else hsv(rng.uniform(0.05, 0.1), rng.uniform(0.25, 0.5), rng.uniform(0.25, 0.45))
@@ -230,8 +214,7 @@ def tree(c: Canvas, x: float, y: float, size: float, far: float = 0.0, kind: str
 
 
 def flower(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "flower", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "flower", x, y, size, far)
     green = hsv(
         rng.choice(GREENS) + rng.uniform(0.0, 0.08), rng.uniform(0.35, 0.7), rng.choice([rng.uniform(0.24, 0.36), rng.uniform(0.62, 0.8)])
     )
@@ -267,8 +250,7 @@ def mix_white(colour: np.ndarray) -> np.ndarray:
 
 
 def potted_plant(c: Canvas, x: float, y: float, size: float) -> None:
-    rng = c.rng
-    t = Thing(c, "potted plant", x, y, size)
+    rng, t = _start(c, "potted plant", x, y, size, flips=False)
     green = hsv(rng.choice(GREENS) + 0.03, rng.uniform(0.4, 0.7), rng.uniform(0.32, 0.6))
     leaves: Shape = []
     slim = rng.random() < 0.5
@@ -290,8 +272,7 @@ def potted_plant(c: Canvas, x: float, y: float, size: float) -> None:
 
 
 def coral(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "coral", x, y, size, far=far)
+    rng, t = _start(c, "coral", x, y, size, far, flips=False)
     colour = hsv(rng.choice([0.95, 0.02, 0.08, 0.8, 0.12]), rng.uniform(0.4, 0.75), rng.uniform(0.6, 0.92))
     lines: Shape = []
 
@@ -314,27 +295,18 @@ def coral(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
 
 
 def car(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "car", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "car", x, y, size, far)
     colour = any_colour(rng, 0.3, 0.85) if rng.random() < 0.75 else hsv(0.6, 0.05, rng.uniform(0.3, 0.95))
     paint = lacquer(colour)
     pane = glass(hsv(rng.uniform(0.53, 0.62), rng.uniform(0.1, 0.35), rng.uniform(0.3, 0.6)))
     tall = rng.random() < 0.4
     back, roof = (-1.12, 1.05) if tall else (-0.75, 1.0)
-    t.part(
-        "body",
-        rounded((-1.36, 0.24), (-1.4, 0.5), (-1.3, 0.64), (-0.6, 0.68), (0.8, 0.66), (1.25, 0.57), (1.4, 0.42), (1.36, 0.22), (0, 0.18)),
-        paint,
-    )
-    t.part(
-        "body",
-        polygon((back - 0.2, 0.6), (back, roof - 0.04), (back + 0.12, roof), (0.36, roof), (0.5, roof - 0.04), (0.95, 0.6)),
-        paint,
-        bevel=0.35,
-    )
-    t.part(
-        "window", polygon((back - 0.02, 0.66), (back + 0.12, roof - 0.08), (-0.14, roof - 0.08), (-0.14, 0.66)), pane, own=True, flat=True
-    )
+    hull = rounded((-1.36, 0.24), (-1.4, 0.5), (-1.3, 0.64), (-0.6, 0.68), (0.8, 0.66), (1.25, 0.57), (1.4, 0.42), (1.36, 0.22), (0, 0.18))
+    t.part("body", hull, paint)
+    cabin = polygon((back - 0.2, 0.6), (back, roof - 0.04), (back + 0.12, roof), (0.36, roof), (0.5, roof - 0.04), (0.95, 0.6))
+    t.part("body", cabin, paint, bevel=0.35)
+    rear = polygon((back - 0.02, 0.66), (back + 0.12, roof - 0.08), (-0.14, roof - 0.08), (-0.14, 0.66))
+    t.part("window", rear, pane, own=True, flat=True)
     t.part("window", polygon((-0.05, 0.66), (-0.05, roof - 0.08), (0.36, roof - 0.08), (0.74, 0.66)), pane, own=True, flat=True)
     t.detail(stroke([(-0.1, 0.62), (-0.1, 0.3), (0.55, 0.3), (0.6, 0.62)], t.px(0.9)), plain(colour * 0.6))
     t.detail(ellipse(1.29, 0.47, 0.09, 0.055), plain(hsv(0.13, 0.15, 1.0)))
@@ -348,8 +320,7 @@ def car(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
 
 
 def bicycle(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "bicycle", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "bicycle", x, y, size, far)
     tyre, r = t.px(2.2, 0.055), 0.34
     for wx in (-0.56, 0.56):
         rim = ring(wx, r, r, r - tyre)
@@ -372,24 +343,16 @@ def boat(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
     t = Thing(c, "boat", x, y, size, flip=rng.random() < 0.5, far=far, turn=rng.uniform(-0.04, 0.04))
     colour = any_colour(rng) if rng.random() < 0.6 else timber(rng)
     hull = planks(colour, max(3.0, 0.035 * size)) if rng.random() < 0.6 else lacquer(colour, 0.15)
-    t.part(
-        "mast",
-        stroke([(0, 0.1), (0, 1.0)], t.px(2.2, 0.02), t.px(1.6)) + stroke([(0, 0.27), (0.44, 0.25)], t.px(1.8, 0.014)),
-        wood(timber(rng)),
-    )
+    mast = stroke([(0, 0.1), (0, 1.0)], t.px(2.2, 0.02), t.px(1.6)) + stroke([(0, 0.27), (0.44, 0.25)], t.px(1.8, 0.014))
+    t.part("mast", mast, wood(timber(rng)))
     sail = CREAM if rng.random() < 0.5 else any_colour(rng, 0.3, 0.7)
     kind = str(rng.choice(["plain", "hoops", "stripes"]))
     canvas = fabric(sail, any_colour(rng) if kind != "plain" else sail, kind, max(6.0, 0.14 * size))
     main = curve([(0.03, 0.29), (0.03, 0.6), (0.04, 0.96), (0.26, 0.62), (0.43, 0.28), (0.2, 0.26)], pieces=6)
     t.part("sail", [(main, True)], canvas, own=True, bevel=0.8)
     if rng.random() < 0.75:
-        t.part(
-            "sail",
-            rounded((-0.03, 0.85), (-0.04, 0.5), (-0.05, 0.25), (-0.22, 0.25), (-0.36, 0.24), (-0.2, 0.5)),
-            fabric(CREAM * 0.95, sail, "plain", 9),
-            own=True,
-            bevel=0.8,
-        )
+        jib = rounded((-0.03, 0.85), (-0.04, 0.5), (-0.05, 0.25), (-0.22, 0.25), (-0.36, 0.24), (-0.2, 0.5))
+        t.part("sail", jib, fabric(CREAM * 0.95, sail, "plain", 9), own=True, bevel=0.8)
     t.part("hull", polygon((-0.52, 0.2), (0.5, 0.18), (0.46, 0.07), (0.38, 0), (-0.32, 0), (-0.44, 0.08)), hull, bevel=0.7)
     t.detail(stroke([(-0.52, 0.19), (0.5, 0.17)], 0.03), plain(mix_white(colour)))
     c.place(t, shadow=0.0, reflect=0.6)
@@ -399,8 +362,7 @@ def boat(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
 
 
 def person(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
-    rng = c.rng
-    t = Thing(c, "person", x, y, size, flip=rng.random() < 0.5, far=far)
+    rng, t = _start(c, "person", x, y, size, far)
     skin = plain(hsv(rng.uniform(0.04, 0.08), rng.uniform(0.3, 0.55), rng.uniform(0.4, 0.95)), 0.04)
     top = cloth(rng, 0.07 * size)
     dress = rng.random() < 0.3
@@ -428,11 +390,8 @@ def person(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None
     hair = plain(hsv(rng.uniform(0.04, 0.11), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.7)), 0.2, 3)
     t.part("head", rounded((-0.068, 0.9), (-0.06, 0.975), (0, 1.0), (0.06, 0.975), (0.068, 0.93), (0.03, 0.95), (-0.04, 0.94)), hair)
     if rng.random() < 0.3:
-        t.part(
-            "head",
-            stroke([(-0.12, 0.95), (0.12, 0.95)], 0.025) + rounded((-0.065, 0.95), (-0.05, 1.02), (0.05, 1.02), (0.065, 0.95)),
-            cloth(rng, 9),
-        )
+        hat = stroke([(-0.12, 0.95), (0.12, 0.95)], 0.025) + rounded((-0.065, 0.95), (-0.05, 1.02), (0.05, 1.02), (0.065, 0.95))
+        t.part("head", hat, cloth(rng, 9))
     c.place(t, foot=0.2)
 
 
@@ -446,28 +405,19 @@ def bird(c: Canvas, x: float, y: float, size: float, *, flying: bool, far: float
     t = Thing(c, "bird", x, y, size, flip=rng.random() < 0.5, far=far, turn=rng.uniform(-0.15, 0.15) if flying else 0.0)
     if flying:
         up = rng.uniform(0.25, 0.5)
-        t.part(
-            "wing",
-            rounded((0.1, 0.0), (0.16, up * 0.6), (0.02, up + 0.3), (-0.12, up + 0.42), (-0.06, up * 0.9), (-0.12, 0.05)),
-            quills,
-            own=True,
-        )
+        wing = rounded((0.1, 0.0), (0.16, up * 0.6), (0.02, up + 0.3), (-0.12, up + 0.42), (-0.06, up * 0.9), (-0.12, 0.05))
+        t.part("wing", wing, quills, own=True)
         t.part("tail", polygon((-0.22, 0.03), (-0.5, 0.1), (-0.46, 0.0), (-0.5, -0.08), (-0.2, -0.05)), quills)
         t.part("body", rounded((-0.28, 0.0), (-0.05, 0.1), (0.2, 0.09), (0.28, 0.02), (0.15, -0.08), (-0.05, -0.1)), plumage, bevel=0.9)
-        t.part(
-            "wing",
-            rounded((0.14, 0.02), (0.02, up * 0.55), (-0.2, up + 0.18), (-0.36, up + 0.26), (-0.26, up * 0.6), (-0.14, 0.0)),
-            quills,
-            own=True,
-        )
+        wing = rounded((0.14, 0.02), (0.02, up * 0.55), (-0.2, up + 0.18), (-0.36, up + 0.26), (-0.26, up * 0.6), (-0.14, 0.0))
+        t.part("wing", wing, quills, own=True)
         head = 0.3, 0.06
     else:
         for lx in (-0.04, 0.06):
             t.part("legs", stroke([(lx, 0.35), (lx + 0.02, 0), (lx + 0.1, 0)], t.px(1.7, 0.022)), beak, flat=True)
         t.part("tail", polygon((-0.2, 0.45), (-0.55, 0.32), (-0.52, 0.42), (-0.2, 0.56)), quills)
-        t.part(
-            "body", rounded((-0.3, 0.45), (-0.1, 0.62), (0.15, 0.68), (0.26, 0.6), (0.2, 0.4), (0.0, 0.3), (-0.2, 0.34)), plumage, bevel=0.9
-        )
+        body = rounded((-0.3, 0.45), (-0.1, 0.62), (0.15, 0.68), (0.26, 0.6), (0.2, 0.4), (0.0, 0.3), (-0.2, 0.34))
+        t.part("body", body, plumage, bevel=0.9)
         t.part("wing", rounded((0.12, 0.56), (-0.1, 0.56), (-0.38, 0.4), (-0.15, 0.38), (0.08, 0.44)), quills, own=True)
         head = 0.22, 0.74
     t.part("head", ellipse(*head, 0.11, 0.1), plain(colour * 0.9, 0.15, 3), bevel=0.9)
@@ -489,18 +439,9 @@ def fish(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
     t.part("fin", rounded((-0.25, tall * 0.7), (-0.3, tall * 1.35), (0.0, tall * 1.5), (0.18, tall * 0.8), (0, tall * 0.6)), fins, own=True)
     t.part("fin", rounded((-0.2, -tall * 0.6), (-0.25, -tall * 1.3), (-0.05, -tall * 1.1), (0.05, -tall * 0.7)), fins, own=True)
     bands = float(rng.choice([0, 0, 2.0, 3.0, 4.0]))
-    outline = rounded(
-        (-0.44, 0.04),
-        (-0.2, tall * 0.8),
-        (0.1, tall),
-        (0.36, tall * 0.6),
-        (0.5, 0),
-        (0.36, -tall * 0.6),
-        (0.1, -tall * 0.95),
-        (-0.2, -tall * 0.75),
-        (-0.44, -0.04),
-    )
-    t.part("body", outline, scales(colour, second, bands, max(2.0, 0.055 * size)), bevel=1.0)
+    back = ((-0.44, 0.04), (-0.2, tall * 0.8), (0.1, tall), (0.36, tall * 0.6), (0.5, 0))
+    belly = ((0.36, -tall * 0.6), (0.1, -tall * 0.95), (-0.2, -tall * 0.75), (-0.44, -0.04))
+    t.part("body", rounded(*back, *belly), scales(colour, second, bands, max(2.0, 0.055 * size)), bevel=1.0)
     t.part("fin", rounded((0.12, -0.02), (0.0, 0.05), (-0.12, -0.06), (-0.02, -0.13)), fins, own=True)
     t.detail(ellipse(0.34, tall * 0.22, 0.05, 0.05), plain(CREAM))
     t.detail(ellipse(0.35, tall * 0.22, 0.027, 0.027), plain(DARK))
@@ -509,16 +450,11 @@ def fish(c: Canvas, x: float, y: float, size: float, far: float = 0.0) -> None:
 
 
 def cat(c: Canvas, x: float, y: float, size: float) -> None:
-    rng = c.rng
-    t = Thing(c, "cat", x, y, size, flip=rng.random() < 0.5)
+    rng, t = _start(c, "cat", x, y, size)
     colour = hsv(rng.uniform(0.04, 0.1), rng.uniform(0.05, 0.7), rng.uniform(0.25, 0.9))
     coat = fur(colour, colour * 0.5, 0.13 * size, float(rng.choice([0.0, 0.7, 0.9])))
-    t.part(
-        "tail",
-        stroke(curve([(-0.2, 0.08), (-0.42, 0.06), (-0.52, 0.25), (-0.44, 0.42)], closed=False), t.px(3, 0.09), t.px(2, 0.06)),
-        coat,
-        bevel=0.8,
-    )
+    tail = curve([(-0.2, 0.08), (-0.42, 0.06), (-0.52, 0.25), (-0.44, 0.42)], closed=False)
+    t.part("tail", stroke(tail, t.px(3, 0.09), t.px(2, 0.06)), coat, bevel=0.8)
     body = rounded((-0.27, 0.0), (-0.3, 0.22), (-0.18, 0.48), (0.0, 0.62), (0.14, 0.55), (0.17, 0.3), (0.22, 0.0), (0, -0.01))
     t.part("body", body, coat, bevel=0.9)
     t.detail(stroke([(0.1, 0.0), (0.09, 0.24)], t.px(1.2)), plain(colour * 0.5))
@@ -554,8 +490,7 @@ def butterfly(c: Canvas, x: float, y: float, size: float) -> None:
 
 
 def chair(c: Canvas, x: float, y: float, size: float) -> None:
-    rng = c.rng
-    t = Thing(c, "chair", x, y, size, flip=rng.random() < 0.5)
+    rng, t = _start(c, "chair", x, y, size)
     colour = timber(rng) if rng.random() < 0.65 else any_colour(rng, 0.2, 0.6)
     frame = wood(colour, 0.06 * size)
     thick = t.px(2.6, 0.045)
@@ -579,8 +514,7 @@ def chair(c: Canvas, x: float, y: float, size: float) -> None:
 
 def table(c: Canvas, x: float, y: float, size: float, half: float) -> float:
     """Returns the row of its top, so that something can stand on it."""
-    rng = c.rng
-    t = Thing(c, "table", x, y, size)
+    rng, t = _start(c, "table", x, y, size, flips=False)
     colour = timber(rng)
     thick = t.px(3, 0.06)
     legs = stroke([(-half + 0.14, 0.85), (-half + 0.14, 0.18)], thick * 0.8) + stroke(
@@ -602,35 +536,20 @@ def darker(material: Material) -> Material:
 
 
 def sofa(c: Canvas, x: float, y: float, size: float) -> None:
-    rng = c.rng
-    t = Thing(c, "sofa", x, y, size)
+    rng, t = _start(c, "sofa", x, y, size, flips=False)
     cover = cloth(rng, 0.11 * size) if rng.random() < 0.5 else fabric(any_colour(rng, 0.2, 0.65), CREAM, "plain", 8)
     half = rng.uniform(0.85, 1.15)
     t.part("legs", box(-half + 0.05, 0, -half + 0.13, 0.14) + box(half - 0.13, 0, half - 0.05, 0.14), wood(timber(rng) * 0.7))
-    t.part(
-        "back",
-        rounded((-half, 0.3), (-half, 0.9), (-half * 0.6, 1.0), (0, 1.0), (half * 0.6, 1.0), (half, 0.9), (half, 0.3), (0, 0.28)),
-        cover,
-        bevel=0.8,
-    )
+    back = rounded((-half, 0.3), (-half, 0.9), (-half * 0.6, 1.0), (0, 1.0), (half * 0.6, 1.0), (half, 0.9), (half, 0.3), (0, 0.28))
+    t.part("back", back, cover, bevel=0.8)
     t.part("seat", box(-half + 0.1, 0.1, half - 0.1, 0.3), darker(cover), bevel=0.4)
     for left, right in ((-half + 0.12, 0.0), (0.0, half - 0.12)):
-        t.part(
-            "seat",
-            rounded(
-                (left, 0.3), (left, 0.44), (left + 0.1, 0.49), (right - 0.1, 0.49), (right, 0.44), (right, 0.3), ((left + right) / 2, 0.28)
-            ),
-            cover,
-            bevel=0.7,
-        )
+        middle = (left + right) / 2
+        seat = rounded((left, 0.3), (left, 0.44), (left + 0.1, 0.49), (right - 0.1, 0.49), (right, 0.44), (right, 0.3), (middle, 0.28))
+        t.part("seat", seat, cover, bevel=0.7)
     for side in (-1, 1):
-        arm = rounded(
-            (side * half * 0.86, 0.1),
-            (side * half * 0.84, 0.55),
-            (side * half * 0.93, 0.66),
-            (side * (half + 0.08), 0.58),
-            (side * (half + 0.08), 0.1),
-        )
+        edge, outer = side * half, side * (half + 0.08)
+        arm = rounded((edge * 0.86, 0.1), (edge * 0.84, 0.55), (edge * 0.93, 0.66), (outer, 0.58), (outer, 0.1))
         t.part("arm", arm, cover, own=True, bevel=0.8)
     for cx in rng.permutation([-0.5, 0.5])[: int(rng.integers(0, 3))]:
         tilt = rng.uniform(-0.3, 0.3)
@@ -644,8 +563,7 @@ def sofa(c: Canvas, x: float, y: float, size: float) -> None:
 
 def rug(c: Canvas, x: float, y: float, size: float) -> None:
     """``size`` is the half width; lies on the floor."""
-    rng = c.rng
-    t = Thing(c, "rug", x, y, size)
+    rng, t = _start(c, "rug", x, y, size, flips=False)
     deep = rng.uniform(0.28, 0.4)
     edge, field = cloth(rng, 0.06 * size), cloth(rng, 0.16 * size)
     if rng.random() < 0.5:
@@ -660,8 +578,7 @@ def rug(c: Canvas, x: float, y: float, size: float) -> None:
 
 def painting(c: Canvas, x: float, y: float, size: float) -> None:
     """``size`` is the height; hangs on the wall from its lower edge."""
-    rng = c.rng
-    t = Thing(c, "painting", x, y, size)
+    rng, t = _start(c, "painting", x, y, size, flips=False)
     half, edge = rng.uniform(0.36, 0.75), rng.uniform(0.06, 0.11)
     t.part("frame", box(-half, 0, half, 1), wood(timber(rng) if rng.random() < 0.7 else DARK * 2, 0.06 * size), bevel=0.7)
     inner = landscape(any_colour(rng, 0.2, 0.6), any_colour(rng, 0.3, 0.7)) if rng.random() < 0.7 else cloth(rng, 0.2 * size)
@@ -670,17 +587,12 @@ def painting(c: Canvas, x: float, y: float, size: float) -> None:
 
 
 def floor_lamp(c: Canvas, x: float, y: float, size: float) -> None:
-    rng = c.rng
-    t = Thing(c, "floor lamp", x, y, size, flip=rng.random() < 0.5)
+    rng, t = _start(c, "floor lamp", x, y, size)
     metal = plain(hsv(rng.choice([0.1, 0.6]), rng.uniform(0.05, 0.5), rng.uniform(0.2, 0.7)), 0.08, 5)
     t.part("base", ellipse(0, 0.02, 0.13, 0.035), metal, bevel=1.0)
     t.part("pole", stroke([(0, 0.03), (0, 0.8)], t.px(2.2, 0.02)), metal, bevel=0.3)
     colour = hsv(rng.choice([0.1, 0.12, 0.03, 0.55, 0.3]), rng.uniform(0.15, 0.5), 0.95)
-    t.part(
-        "shade",
-        polygon((-0.2, 0.72), (0.2, 0.72), (0.12, 0.99), (-0.12, 0.99)),
-        fabric(colour, colour * 0.85, "stripes", max(4.0, 0.05 * size)),
-        bevel=0.5,
-    )
+    screen = fabric(colour, colour * 0.85, "stripes", max(4.0, 0.05 * size))
+    t.part("shade", polygon((-0.2, 0.72), (0.2, 0.72), (0.12, 0.99), (-0.12, 0.99)), screen, bevel=0.5)
     c.place(t, foot=0.2)
     c.glow(x, y - 0.85 * size, 0.55 * size, np.array([1.0, 0.85, 0.55], np.float32), rng.uniform(0.3, 0.6))

@@ -1,12 +1,14 @@
 """The five kinds of drawn scene: village, shore, meadow, room and reef.
 
-Each function fills a canvas from back to front: background first, then objects by the row of their foot.
+Each function fills a canvas from back to front: background first, then objects by the row of their foot. The order of its calls of the
+random generator is part of the dataset: changing it changes every picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,16 +20,47 @@ BACKGROUNDS = ("sky", "hill", "grass", "road", "sand", "water", "wall", "floor")
 SIZES = ((240, 320), (320, 240), (224, 304), (256, 336), (304, 224), (240, 300))
 """Heights and widths; a picture's size is drawn from these."""
 
-Drawing = tuple[float, Callable[[], object]]
-"""The row of an object's foot, and the call that draws it."""
+
+class Objects:
+    """Collects the objects of a scene and paints them from back to front, by the row of their foot."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self.canvas = canvas
+        self._drawings: list[tuple[float, Callable[[], object]]] = []
+
+    def add(self, paint: Callable[..., object], x: float, y: float, size: float, *args: object, **options: object) -> None:
+        """An object with its foot at column x and row y. args, options: what else ``paint`` takes."""
+        self._drawings.append((y, partial(paint, self.canvas, x, y, size, *args, **options)))
+
+    def paint(self) -> None:
+        """Draw what was added."""
+        for _, paint in sorted(self._drawings, key=lambda drawing: drawing[0]):
+            paint()
 
 
 def draw(seed: int, number: int) -> Canvas:
-    """Picture ``number`` of a seed, by its own stream of random numbers."""
+    """Picture ``number`` of a seed, by its own stream of random numbers.
+
+    Parameters
+    ----------
+    seed : int
+        Of the series of pictures, 0 or more.
+    number : int
+        Of the picture, from 0. Which kind of scene it is follows from seed and number.
+    """
     rng = np.random.default_rng([seed, number])
     height, width = SIZES[rng.choice(len(SIZES), p=[0.3, 0.25, 0.1, 0.15, 0.1, 0.1])]
     view = VIEWS[(number + seed) % len(VIEWS)]
     return view(height, width, rng)
+
+
+class Outdoors(NamedTuple):
+    """horizon: its row. zenith, low: the sky's colours above and at the horizon, float32 (3,)."""
+
+    canvas: Canvas
+    horizon: float
+    zenith: np.ndarray
+    low: np.ndarray
 
 
 def _sun(rng: np.random.Generator) -> tuple[Light, np.ndarray, np.ndarray]:
@@ -49,6 +82,15 @@ def _sun(rng: np.random.Generator) -> tuple[Light, np.ndarray, np.ndarray]:
     else:
         zenith, horizon, tint, dark = hsv(0.58, 0.14, 0.72), hsv(0.57, 0.05, 0.86), (0.93, 0.95, 0.97), 0.3
     return Light((float(side), float(up)), np.array(tint, np.float32), dark, mix(horizon, zenith, 0.25)), zenith, horizon
+
+
+def _outdoors(height: int, width: int, rng: np.random.Generator, lowest: float, highest: float) -> Outdoors:
+    """A canvas with its sky. lowest, highest: between these shares of the height lies the horizon."""
+    light, zenith, low = _sun(rng)
+    c = Canvas(height, width, rng, light)
+    horizon = height * rng.uniform(lowest, highest)
+    _sky(c, horizon, zenith, low)
+    return Outdoors(c, horizon, zenith, low)
 
 
 def _sky(c: Canvas, horizon_row: float, zenith: np.ndarray, low: np.ndarray) -> None:
@@ -147,11 +189,6 @@ def _road(c: Canvas, horizon_row: float) -> float:
     return float(upper + 0.66 * deep)
 
 
-def _paint(drawings: list[Drawing]) -> None:
-    for _, paint in sorted(drawings, key=lambda d: d[0]):
-        paint()
-
-
 def _spread(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
     """Positions that keep a distance: one per equal stretch, in random order."""
     edges = np.linspace(low, high, count + 1)
@@ -159,45 +196,42 @@ def _spread(rng: np.random.Generator, count: int, low: float, high: float) -> np
 
 
 def village(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    light, zenith, low = _sun(rng)
-    c = Canvas(height, width, rng, light)
-    horizon = height * rng.uniform(0.42, 0.55)
-    _sky(c, horizon, zenith, low)
+    c, horizon, _, _ = _outdoors(height, width, rng, 0.42, 0.55)
     _hills(c, horizon, int(rng.integers(0, 3)))
     _grass(c, horizon - 2 * _line_noise(c, 20), horizon)
     depth = height - horizon
     traffic = _road(c, horizon) if rng.random() < 0.65 else None
     unit = min(height, width)
-    drawings: list[Drawing] = []
+    things = Objects(c)
     places = _spread(rng, 3 if width > height else 2, 0.0, width)
     for k, x in enumerate(places.tolist()):
         y = horizon + depth * rng.uniform(0.1, 0.34)
         near = (y - horizon) / depth
         if k == 0 or (k == 1 and rng.random() < 0.5):
             size = unit * (0.44 + 0.4 * near) * rng.uniform(0.9, 1.15)
-            drawings.append((y, partial(objects.house, c, x, y, size)))
+            things.add(objects.house, x, y, size)
         else:
             size = unit * (0.48 + 0.6 * near) * rng.uniform(0.8, 1.2)
-            drawings.append((y, partial(objects.tree, c, x, y, size, 0.15 * (1 - 2 * near))))
+            things.add(objects.tree, x, y, size, 0.15 * (1 - 2 * near))
     busy = width * rng.uniform(0.2, 0.8)
     if traffic is not None:
         if rng.random() < 0.6:
-            drawings.append((traffic, partial(objects.car, c, busy, traffic, unit * 0.25)))
+            things.add(objects.car, busy, traffic, unit * 0.25)
         else:
-            drawings.append((traffic, partial(objects.bicycle, c, busy, traffic, unit * 0.3)))
+            things.add(objects.bicycle, busy, traffic, unit * 0.3)
     if rng.random() < 0.6:
         y, x2 = horizon + depth * rng.uniform(0.5, 0.7), width * rng.uniform(0.08, 0.92)
-        drawings.append((y, partial(objects.street_lamp, c, x2, y, unit * rng.uniform(0.55, 0.75))))
+        things.add(objects.street_lamp, x2, y, unit * rng.uniform(0.55, 0.75))
     for aside in _spread(rng, int(rng.choice([1, 1, 2])), 0.22, 0.78).tolist():
         x = (busy + aside * width) % width  # beside the traffic more often than before it
         y = horizon + depth * rng.uniform(0.62, 0.93)
         size = unit * (0.2 + 0.3 * (y - horizon) / depth)
-        drawings.append((y, partial(objects.person, c, x, y, size)))
+        things.add(objects.person, x, y, size)
     if rng.random() < 0.4:
         x4, y4 = width * rng.uniform(0.1, 0.9), height * rng.uniform(0.93, 0.99)
-        drawings.append((y4, partial(objects.bird, c, x4, y4, unit * 0.14, flying=False)))
+        things.add(objects.bird, x4, y4, unit * 0.14, flying=False)
     _birds(c, horizon, int(rng.integers(0, 2)))
-    _paint(drawings)
+    things.paint()
     return c
 
 
@@ -207,10 +241,7 @@ def _birds(c: Canvas, horizon: float, count: int) -> None:
 
 
 def shore(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    light, zenith, low = _sun(rng)
-    c = Canvas(height, width, rng, light)
-    horizon = height * rng.uniform(0.36, 0.5)
-    _sky(c, horizon, zenith, low)
+    c, horizon, zenith, low = _outdoors(height, width, rng, 0.36, 0.5)
     if rng.random() < 0.6:
         _hills(c, horizon, 1)
     beach = height * rng.uniform(0.68, 0.8)
@@ -220,52 +251,49 @@ def shore(height: int, width: int, rng: np.random.Generator) -> Canvas:
         beach + slope * (c.columns - width / 2) + 0.02 * height * np.sin(c.columns / width * rng.uniform(4, 9)) + 1.0 * _line_noise(c, 12)
     )
     foam = _below(c, line - rng.uniform(2, 4)) * (0.55 + 0.35 * c.noise(6, 2, 3))
-    c.rgb += np.clip(foam, 0, 1)[..., None] * (0.95 * light.tint - c.rgb)
+    c.rgb += np.clip(foam, 0, 1)[..., None] * (0.95 * c.light.tint - c.rgb)
     if rng.random() < 0.7:
         _sand(c, line, horizon)
     else:
         _grass(c, line, horizon)
     unit = min(height, width)
     _birds(c, horizon, int(rng.integers(0, 3)))
-    drawings: list[Drawing] = []
+    things = Objects(c)
     for x in _spread(rng, int(rng.integers(1, 3)), 0.05 * width, 0.95 * width).tolist():
         y = horizon + (beach - horizon) * rng.uniform(0.15, 0.75)
         size = unit * (0.32 + 0.5 * (y - horizon) / (beach - horizon)) * rng.uniform(0.8, 1.15)
-        drawings.append((y, partial(objects.boat, c, x, y, size)))
+        things.add(objects.boat, x, y, size)
     for x in _spread(rng, int(rng.integers(1, 4)), 0.06 * width, 0.94 * width).tolist():
         y = max(beach + 0.04 * height + abs(slope) * width / 2, height * rng.uniform(0.86, 0.97))
         y = min(y, 0.98 * height)
         what = rng.choice(["palm", "person", "bird", "bicycle"], p=[0.3, 0.4, 0.2, 0.1])
         if what == "palm":
-            drawings.append((y, partial(objects.tree, c, x, y, unit * rng.uniform(0.65, 0.95), kind="palm")))
+            things.add(objects.tree, x, y, unit * rng.uniform(0.65, 0.95), kind="palm")
         elif what == "person":
-            drawings.append((y, partial(objects.person, c, x, y, unit * rng.uniform(0.38, 0.52))))
+            things.add(objects.person, x, y, unit * rng.uniform(0.38, 0.52))
         elif what == "bird":
-            drawings.append((y, partial(objects.bird, c, x, y, unit * rng.uniform(0.18, 0.26), flying=False)))
+            things.add(objects.bird, x, y, unit * rng.uniform(0.18, 0.26), flying=False)
         else:
-            drawings.append((y, partial(objects.bicycle, c, x, y, unit * 0.33)))
-    _paint(drawings)
+            things.add(objects.bicycle, x, y, unit * 0.33)
+    things.paint()
     return c
 
 
 def meadow(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    light, zenith, low = _sun(rng)
-    c = Canvas(height, width, rng, light)
-    horizon = height * rng.uniform(0.3, 0.48)
-    _sky(c, horizon, zenith, low)
+    c, horizon, _, _ = _outdoors(height, width, rng, 0.3, 0.48)
     _hills(c, horizon, int(rng.integers(1, 3)))
     _grass(c, horizon - 3 * _line_noise(c, 30), horizon)
     unit = min(height, width)
-    drawings: list[Drawing] = []
+    things = Objects(c)
     for x in _spread(rng, int(rng.integers(1, 3)), 0, width).tolist():
         y = horizon + 0.05 * height * rng.uniform(0.3, 1.5)
-        drawings.append((y, partial(objects.tree, c, x, y, unit * rng.uniform(0.3, 0.5), 0.15)))
+        things.add(objects.tree, x, y, unit * rng.uniform(0.3, 0.5), 0.15)
     count = int(rng.integers(3, 6))
     for x in _spread(rng, count, 0.03 * width, 0.97 * width).tolist():
         y = height * rng.uniform(0.8, 1.04)
         size = unit * rng.uniform(0.5, 0.78) * (y / height)
-        drawings.append((y, partial(objects.flower, c, x, y, size)))
-    _paint(drawings)
+        things.add(objects.flower, x, y, size)
+    things.paint()
     for x in _spread(rng, int(rng.integers(1, 3)), 0.1 * width, 0.9 * width).tolist():
         objects.butterfly(c, x, height * rng.uniform(0.2, 0.55), unit * rng.uniform(0.22, 0.34))
     return c
@@ -278,7 +306,21 @@ def room(height: int, width: int, rng: np.random.Generator) -> Canvas:
     light = Light((float(side), -float(np.sqrt(1 - side**2))), tint, rng.uniform(0.4, 0.6), np.full(3, 0.5, np.float32))
     c = Canvas(height, width, rng, light)
     skirting = height * rng.uniform(0.56, 0.68)
+    _wall(c, skirting)
+    _floor(c, skirting)
     unit = min(height, width)
+    pictures = int(rng.choice([1, 1, 2]))
+    for x in _spread(rng, pictures, 0.1 * width, 0.9 * width).tolist():
+        objects.painting(c, x, skirting * rng.uniform(0.46, 0.6), unit * rng.uniform(0.22, 0.32) / pictures**0.5)
+    if rng.random() < 0.7:
+        objects.rug(c, width * rng.uniform(0.35, 0.65), _on_floor(c, skirting, 0.5, 0.66), width * rng.uniform(0.3, 0.42))
+    _furnish(c, skirting)
+    return c
+
+
+def _wall(c: Canvas, skirting: float) -> None:
+    """A papered, boarded or brick wall with a skirting board. skirting: the row of its lower edge."""
+    rng, (height, width), tint = c.rng, c.shape, c.light.tint
     everywhere = Patch(rng, c.rows, c.columns, c.rows / height, c.columns / width)
     colour = hsv(rng.uniform(), rng.uniform(0.08, 0.35), rng.uniform(0.62, 0.9))
     papers = [
@@ -293,7 +335,11 @@ def room(height: int, width: int, rng: np.random.Generator) -> Canvas:
     c.backdrop("wall", np.ones(c.shape, np.float32), wall * falloff[..., None] * tint)
     board = (c.rows > skirting - 0.025 * height) & (c.columns > -1)
     c.rgb[board] = 0.86 * tint * (0.8 if rng.random() < 0.3 else 1.0)
-    # The floor in perspective: rows grow towards the viewer, columns spread from a vanishing point above.
+
+
+def _floor(c: Canvas, skirting: float) -> None:
+    """Boards, tiles or carpet in perspective: rows grow towards the viewer, columns spread from a vanishing point above."""
+    rng, (height, width) = c.rng, c.shape
     near = np.clip((c.rows - skirting) / (height - skirting), 0, 1)
     depth = 1 / (0.35 + near)
     across = (c.columns - width * rng.uniform(0.3, 0.7)) * depth
@@ -308,52 +354,51 @@ def room(height: int, width: int, rng: np.random.Generator) -> Canvas:
         dark = (np.floor(across / 34) + np.floor(depth * 5)) % 2
         floor = mix(objects.CREAM * 0.9, timber * 0.9, dark * rng.uniform(0.35, 0.9)) * (1 + 0.04 * c.noise(9, 3))[..., None]
     else:
-        floor = (
-            hsv(rng.uniform(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.75)) * (1 + 0.1 * c.noise(2, 1) + 0.07 * c.noise(18, 2))[..., None]
-        )
-    c.backdrop("floor", _below(c, skirting), floor * tint * (0.82 + 0.2 * near)[..., None], ground=True)
+        carpet = hsv(rng.uniform(), rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.75))
+        floor = carpet * (1 + 0.1 * c.noise(2, 1) + 0.07 * c.noise(18, 2))[..., None]
+    c.backdrop("floor", _below(c, skirting), floor * c.light.tint * (0.82 + 0.2 * near)[..., None], ground=True)
 
-    def on_floor(low: float, high: float) -> float:
-        return skirting + (height - skirting) * rng.uniform(low, high)
 
-    pictures = int(rng.choice([1, 1, 2]))
-    for x in _spread(rng, pictures, 0.1 * width, 0.9 * width).tolist():
-        objects.painting(c, x, skirting * rng.uniform(0.46, 0.6), unit * rng.uniform(0.22, 0.32) / pictures**0.5)
-    if rng.random() < 0.7:
-        objects.rug(c, width * rng.uniform(0.35, 0.65), on_floor(0.5, 0.66), width * rng.uniform(0.3, 0.42))
-    drawings: list[Drawing] = []
+def _on_floor(c: Canvas, skirting: float, low: float, high: float) -> float:
+    """A row between two shares of the floor's depth."""
+    return skirting + (c.shape[0] - skirting) * c.rng.uniform(low, high)
+
+
+def _furnish(c: Canvas, skirting: float) -> None:
+    """Sofa, or table with a plant and perhaps a chair; a lamp; and a few more things."""
+    rng, (height, width) = c.rng, c.shape
+    unit = min(height, width)
+    things = Objects(c)
     places = sorted(_spread(rng, 3, 0.06 * width, 0.94 * width).tolist(), key=lambda x: abs(x - width / 2))
-    seat = float(rng.uniform())
-    if seat < 0.45:
-        size, y = unit * rng.uniform(0.34, 0.42), on_floor(0.1, 0.25)
-        drawings.append((y, partial(objects.sofa, c, places[0], y, size)))
+    if float(rng.uniform()) < 0.45:
+        size, y = unit * rng.uniform(0.34, 0.42), _on_floor(c, skirting, 0.1, 0.25)
+        things.add(objects.sofa, places[0], y, size)
     else:
-        half, size2, y2 = rng.uniform(0.8, 1.2), unit * rng.uniform(0.28, 0.36), on_floor(0.3, 0.5)
-
-        def laid_table() -> None:
-            top = objects.table(c, places[0], y2, size2, half)
-            objects.potted_plant(c, places[0] + rng.uniform(-0.4, 0.4) * half * size2, top, unit * rng.uniform(0.2, 0.3))
-
-        drawings.append((y2, laid_table))
+        half, size, y = rng.uniform(0.8, 1.2), unit * rng.uniform(0.28, 0.36), _on_floor(c, skirting, 0.3, 0.5)
+        things.add(_laid_table, places[0], y, size, half, unit)
         if rng.random() < 0.75:
-            y3 = y2 + rng.uniform(-0.03, 0.06) * height
-            x3 = places[0] + rng.choice([-1, 1]) * (half + 0.2) * size2 * rng.uniform(0.6, 1.0)
-            drawings.append((y3, partial(objects.chair, c, x3, y3, unit * rng.uniform(0.42, 0.5))))
-    y4 = on_floor(0.06, 0.25)
-    drawings.append((y4, partial(objects.floor_lamp, c, places[1], y4, unit * rng.uniform(0.62, 0.75))))
-    y5 = on_floor(0.3, 0.7)
+            chair_y = y + rng.uniform(-0.03, 0.06) * height
+            chair_x = places[0] + rng.choice([-1, 1]) * (half + 0.2) * size * rng.uniform(0.6, 1.0)
+            things.add(objects.chair, chair_x, chair_y, unit * rng.uniform(0.42, 0.5))
+    y = _on_floor(c, skirting, 0.06, 0.25)
+    things.add(objects.floor_lamp, places[1], y, unit * rng.uniform(0.62, 0.75))
+    y = _on_floor(c, skirting, 0.3, 0.7)
     last = rng.choice(["chair", "plant", "cat", "person"], p=[0.25, 0.25, 0.3, 0.2])
     if last == "chair":
-        drawings.append((y5, partial(objects.chair, c, places[2], y5, unit * rng.uniform(0.42, 0.52))))
+        things.add(objects.chair, places[2], y, unit * rng.uniform(0.42, 0.52))
     elif last == "plant":
-        drawings.append((y5, partial(objects.potted_plant, c, places[2], y5, unit * rng.uniform(0.4, 0.55))))
+        things.add(objects.potted_plant, places[2], y, unit * rng.uniform(0.4, 0.55))
     elif last == "person":
-        drawings.append((y5, partial(objects.person, c, places[2], y5, unit * rng.uniform(0.6, 0.75))))
+        things.add(objects.person, places[2], y, unit * rng.uniform(0.6, 0.75))
     if last == "cat" or rng.random() < 0.4:
-        y6 = on_floor(0.7, 0.95)
-        drawings.append((y6, partial(objects.cat, c, width * rng.uniform(0.15, 0.85), y6, unit * rng.uniform(0.28, 0.38))))
-    _paint(drawings)
-    return c
+        y = _on_floor(c, skirting, 0.7, 0.95)
+        things.add(objects.cat, width * rng.uniform(0.15, 0.85), y, unit * rng.uniform(0.28, 0.38))
+    things.paint()
+
+
+def _laid_table(c: Canvas, x: float, y: float, size: float, half: float, unit: float) -> None:
+    top = objects.table(c, x, y, size, half)
+    objects.potted_plant(c, x + c.rng.uniform(-0.4, 0.4) * half * size, top, unit * c.rng.uniform(0.2, 0.3))
 
 
 def reef(height: int, width: int, rng: np.random.Generator) -> Canvas:
@@ -372,7 +417,7 @@ def reef(height: int, width: int, rng: np.random.Generator) -> Canvas:
     c.backdrop("water", np.ones(c.shape, np.float32), colour)
     unit = min(height, width)
     horizon = height * rng.uniform(0.68, 0.78)
-    drawings: list[Drawing] = []
+    things = Objects(c)
 
     def shoal(count: int, far: float, low: float, high: float) -> None:
         for x in _spread(rng, count, 0.05 * width, 0.95 * width).tolist():
@@ -386,8 +431,8 @@ def reef(height: int, width: int, rng: np.random.Generator) -> Canvas:
     for x in _spread(rng, int(rng.integers(2, 4)), 0.04 * width, 0.96 * width).tolist():
         y = horizon + (height - horizon) * rng.uniform(0.15, 0.85)
         size = unit * rng.uniform(0.38, 0.58)
-        drawings.append((y, partial(objects.coral, c, x, y, size, 0.3 * (height - y) / (height - horizon))))
-    _paint(drawings)
+        things.add(objects.coral, x, y, size, 0.3 * (height - y) / (height - horizon))
+    things.paint()
     shoal(int(rng.integers(1, 4)), 0.05, 0.34, 0.56)
     return c
 

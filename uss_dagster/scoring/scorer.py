@@ -1,14 +1,14 @@
-"""Regions against ground truth, image by image: what the scores stage and `uss score` share."""
+"""Metrics over many images: what the scores stage and ``uss score`` share."""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from uss_dagster import registry
 from uss_dagster.errors import BadData, UsageError, UssError
@@ -16,7 +16,45 @@ from uss_dagster.metrics.base import Accumulator, Truth, accumulator
 from uss_dagster.regions import Regions
 
 FULL = "full"
-Row = dict[str, Any]
+"""The evaluation grid of an image's own pixels."""
+
+
+class Convention(TypedDict):
+    """How a number was made: only numbers that agree in all four are comparable."""
+
+    metric: str
+    protocol: str
+    scope: str
+    grid: str
+
+
+class ScoreRow(Convention):
+    """One score. image_id: None for the whole dataset. n: how many images it is of."""
+
+    image_id: str | None
+    value: float
+    n: int
+
+
+class ReplicateRow(Convention):
+    """One score over one bootstrap sample of the images."""
+
+    replicate: int
+    value: float
+
+
+class EntryScoreRow(ScoreRow):
+    """A score of an entry of the leaderboard on a dataset."""
+
+    entry: str
+    dataset: str
+
+
+class EntryReplicateRow(ReplicateRow):
+    """A bootstrap replicate of an entry of the leaderboard on a dataset."""
+
+    entry: str
+    dataset: str
 
 
 def check_grid(grid: str) -> None:
@@ -25,8 +63,21 @@ def check_grid(grid: str) -> None:
         raise UsageError(f"An evaluation grid is 'full' or height x width in cells, such as '60x60'; got '{grid}'.")
 
 
-def prepared(metrics: Iterable[str], hierarchies: Any) -> dict[str, Any]:
-    """What each family with ``prepare`` learns from all predictions. hierarchies: called once a family, gives an iterator of them."""
+def prepared(metrics: Iterable[str], hierarchies: Callable[[], Iterable[Any]]) -> dict[str, object]:
+    """What each family with ``prepare`` learns from all predictions.
+
+    Parameters
+    ----------
+    metrics : iterable of str
+        Names of metric families.
+    hierarchies : callable
+        Called once a family; gives the predictions of all images, or objects with their columns parent, level and source.
+
+    Returns
+    -------
+    dict
+        Family → its state, for ``Scorer``.
+    """
     modules = {name: registry.load("metric", name) for name in metrics}
     return {name: module.prepare(hierarchies()) for name, module in modules.items() if hasattr(module, "prepare")}
 
@@ -35,14 +86,24 @@ def prepared(metrics: Iterable[str], hierarchies: Any) -> dict[str, Any]:
 class Scorer:
     """Scores of some images with several metric families on several grids; parts of the images can be merged.
 
-    metrics: names of families. grids: 'full', or 'HxW' to which both sides are resized. replicates: of the bootstrap. states: see
-    ``prepared``.
+    Parameters
+    ----------
+    metrics : sequence of str
+        Names of metric families.
+    grids : sequence of str
+        'full', or 'HxW', the size in cells to which both sides are resized. Default: 'full' alone.
+    replicates : int
+        Bootstrap samples of the images. Default: 0.
+    states : mapping
+        The result of ``prepared``, for families that need it. Default: empty.
+    images : int
+        Images added so far. Default: 0.
     """
 
     metrics: Sequence[str]
     grids: Sequence[str] = (FULL,)
     replicates: int = 0
-    states: Mapping[str, Any] = field(default_factory=dict)
+    states: Mapping[str, object] = field(default_factory=dict)
     images: int = 0
 
     def __post_init__(self) -> None:
@@ -54,18 +115,18 @@ class Scorer:
             for name in self.metrics
         }
 
-    def add(self, image_id: str, truth: Truth, prediction: Regions) -> list[Row]:
+    def add(self, image_id: str, truth: Truth, prediction: Regions) -> list[ScoreRow]:
         """Measure one image; returns its own rows."""
         if truth.regions.shape != prediction.shape:
             raise BadData(f"Image '{image_id}': ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width).")
-        rows = []
+        rows: list[ScoreRow] = []
         for grid in self.grids:
-            expected = Truth(truth.kind, on_grid(truth.regions, grid), truth.classes)
-            found = on_grid(prediction, grid)
+            resized_truth = Truth(truth.kind, on_grid(truth.regions, grid), truth.classes)
+            resized = on_grid(prediction, grid)
             for name in self.metrics:
                 metrics = registry.load("metric", name).SPEC.metrics
                 with naming(image_id):
-                    values = self.parts[grid, name].update(image_id, expected, found) or {}
+                    values = self.parts[grid, name].update(image_id, resized_truth, resized) or {}
                 rows += [
                     {"image_id": image_id, **conventions(name, metric, grid), "value": value, "n": 1}
                     for metric, value in values.items()
@@ -80,13 +141,13 @@ class Scorer:
             self.parts[key].merge(part)
         self.images += other.images
 
-    def dataset_rows(self) -> Iterator[Row]:
+    def dataset_rows(self) -> Iterator[ScoreRow]:
         """One row a metric and grid, over all images."""
         for (grid, name), part in self.parts.items():
             for metric, value in part.result().items():
                 yield {"image_id": None, **conventions(name, metric, grid), "value": value, "n": part.n}
 
-    def replicate_rows(self) -> Iterator[Row]:
+    def replicate_rows(self) -> Iterator[ReplicateRow]:
         """The bootstrap replicates of ``dataset_rows``."""
         for (grid, name), part in self.parts.items():
             for number, values in enumerate(part.replicate_results()):
@@ -95,19 +156,20 @@ class Scorer:
 
     def skipped(self) -> dict[str, list[str]]:
         """Per family, the images without a score (on the first grid)."""
-        return {name: sorted(self.parts[self.grids[0], name].skipped) for name in self.metrics if self.parts[self.grids[0], name].skipped}
+        ids = {name: sorted(self.parts[self.grids[0], name].skipped) for name in self.metrics}
+        return {name: images for name, images in ids.items() if images}
 
 
 @contextmanager
 def naming(image_id: str) -> Iterator[None]:
-    """Puts the image before what is said about it, errors and warnings alike."""
-    with warnings.catch_warnings(record=True) as heard:
+    """Put the image's name before errors and warnings that arise inside."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             yield
         except UssError as error:
             raise type(error)(f"Image '{image_id}': {error}") from None
-    for warning in heard:
+    for warning in caught:
         warnings.warn(f"Image '{image_id}': {warning.message}", warning.category, stacklevel=3)
 
 
@@ -119,12 +181,12 @@ def on_grid(regions: Regions, grid: str) -> Regions:
     return regions.resized(height, width)
 
 
-def conventions(family: str, metric: str, grid: str) -> Row:
+def conventions(family: str, metric: str, grid: str) -> Convention:
     """The columns that say how a number was made."""
     spec = registry.load("metric", family).SPEC.metrics[metric]
     return {"metric": metric, "protocol": spec.protocol, "scope": spec.scope, "grid": grid}
 
 
-def convention_of(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """By which rows are sorted and told apart."""
+def convention_of(row: Mapping[str, Any] | Convention) -> tuple[str, str, str, str]:
+    """The key by which rows are sorted and told apart."""
     return row["metric"], row["protocol"], row["scope"], row["grid"]

@@ -30,7 +30,7 @@ from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.scoring.scorer import FULL, Row, Scorer, convention_of, prepared
+from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, Scorer, ScoreRow, convention_of, prepared
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
 
@@ -106,11 +106,11 @@ class Scores(EntryCell):
         shards = sorted(segments.glob("shard-*.parquet"))
         total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
         work = functools.partial(_score_shard, empty=total, truth=layout.truth(self.dataset), kind=kind, labels=labels)
-        image_rows: list[Row] = []
+        image_rows: list[ScoreRow] = []
         with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
-            for part, rows in map_shards(work, shards):
+            for part, own_rows in map_shards(work, shards):
                 total.merge(part)
-                image_rows += rows
+                image_rows += own_rows
                 progress.advance(part.images)
         rows = self._write_tables(staging.folder, total, image_rows)
         scored = {row["image_id"] for row in rows if row["image_id"] is not None}
@@ -140,12 +140,12 @@ class Scores(EntryCell):
         write_whole(layout.metrics_file(self.entry, self.dataset), json.dumps(values, indent=1) + "\n")
         return {"images": len(scored), **values}
 
-    def _write_tables(self, folder: Path, total: Scorer, image_rows: list[Row]) -> list[Row]:
+    def _write_tables(self, folder: Path, total: Scorer, image_rows: list[ScoreRow]) -> list[EntryScoreRow]:
         """Write scores and replicates; returns the rows of scores."""
-        cell = {"entry": self.entry, "dataset": self.dataset}
-        rows = [cell | row for row in (*image_rows, *total.dataset_rows())]
+        entry, dataset = self.entry, self.dataset
+        rows: list[EntryScoreRow] = [{"entry": entry, "dataset": dataset, **row} for row in (*image_rows, *total.dataset_rows())]
         rows.sort(key=lambda row: (*convention_of(row), row["image_id"] is not None, row["image_id"] or ""))
-        replicates = [cell | row for row in total.replicate_rows()]
+        replicates: list[EntryReplicateRow] = [{"entry": entry, "dataset": dataset, **row} for row in total.replicate_rows()]
         replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
         write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
@@ -157,7 +157,7 @@ def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
     write_table(path, pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", ids)]) for p in shards), REGIONS)
 
 
-def gallery_of(families: Sequence[str], grid: str, rows: Sequence[Row]) -> dict[str, Any]:
+def gallery_of(families: Sequence[str], grid: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """The convention of the first metric with scores of single images, and by it the best, the median and the worst image.
 
     Oracles and details come after the others. Equal scores go by image id; of an even number the better middle one is taken.
@@ -178,17 +178,17 @@ def gallery_of(families: Sequence[str], grid: str, rows: Sequence[Row]) -> dict[
     return {**{k: ranked[0][k] for k in ("metric", "protocol", "scope", "grid")}, "images": images}
 
 
-def _name(row: Row) -> str:
+def _name(row: ScoreRow) -> str:
     """Key of a number in reports/metrics: the metric, and the grid where it is not the image's own."""
     return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[Row]]:
+def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[ScoreRow]]:
     """Scores of one shard of segments; they are merged in shard order, whoever computed them."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
     classes_file = truth / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
-    rows: list[Row] = []
+    rows: list[ScoreRow] = []
     ids = set(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist())
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
     given = read_labels(labels, ids) if labels else {}

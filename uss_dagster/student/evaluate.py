@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.metrics.base import poisson_weights
-from uss_dagster.metrics.proposals import Matches, click_point, match_codes, one_click, summaries
+from uss_dagster.metrics.coco.clicks import click_point, one_click
+from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries
 from uss_dagster.regions import rle
 from uss_dagster.student.data import Example, Source
 from uss_dagster.student.model import Auto, Student

@@ -1,4 +1,7 @@
-"""File formats that several dataset adapters share.
+"""What dataset adapters share: the public support package for a new adapter.
 
-Belongs here: class trees, label maps, COCO annotations, pairs of files. Does not belong here: one dataset's own rules.
+``class_trees`` reads class trees from YAML, ``label_maps`` and ``pairs`` pictures with label maps, ``coco_json`` COCO's annotation files,
+``files`` finds files in the mirror.
+
+Belongs here: what several datasets need. Does not belong here: one dataset's own rules.
 """

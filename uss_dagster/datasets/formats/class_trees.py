@@ -10,27 +10,32 @@ after it the official label ids that mean it, none where no label does::
     void: ignore 254 255
 
 An adapter with one set of labels has ``<name>.yaml``; one with several has ``<name>_<set>.yaml`` for each, and a function
-``classes(params) -> ClassTree`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
+``classes(params) -> Classes`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
 way ``truth(params) -> str`` says which kind of ground truth it yields, where parameters decide that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from uss_dagster.datasets.base import DatasetSpec
 from uss_dagster.errors import UsageError
 from uss_dagster.regions import ClassTree
+from uss_dagster.regions.classes import FOREGROUND, INNER
 
 _FOLDER = Path(__file__).parent.parent
 _KINDS = ("foreground", "background", "ignore")
+Nested = dict[str, "str | Nested"]
+"""Class → its kind, or the classes below it."""
+_Row = tuple[tuple[str, ...], str, str, tuple[int, ...], int]
+"""(names above, name, kind or '' for a class with children, label ids, line)."""
 
 
 @dataclass(frozen=True)
@@ -43,34 +48,67 @@ class Classes:
 
 @cache
 def load_classes(name: str) -> Classes:
-    """The class tree of ``<name>.yaml`` in this folder."""
+    """The class tree of ``<name>.yaml`` beside the adapters."""
     return read_classes(_FOLDER / f"{name}.yaml")
 
 
 def read_classes(path: Path) -> Classes:
-    """The class tree of one file. A mistake in it is refused with its line."""
-    nested: dict[str, Any] = {}
+    """Read the class tree of one YAML file.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or has a mistake, which is named with its line.
+    """
+    nested: Nested = {}
     ids: list[tuple[int, ...]] = []  # of the root and every class after it, in the order of the file, which is the tree's
     lines: dict[int, int] = {}
     for above, name, kind, labels, line in _rows(path):
-        here = nested
+        siblings = nested
         for part in above:
-            here = here[part]
-        if name in here:
+            siblings = cast(Nested, siblings[part])
+        if name in siblings:
             raise UsageError(f"{path.name}:{line}: class '{name}' stands twice below '{above[-1] if above else 'the scene'}'.")
         for label in labels:
             if label in lines:
                 raise UsageError(f"{path.name}:{line}: label {label} stands twice (first in line {lines[label]}).")
             lines[label] = line
-        here[name] = kind or {}
+        siblings[name] = kind or {}
         ids.append(labels)
     node = {label: number for number, labels in enumerate(ids, start=1) for label in labels}
     return Classes(ClassTree.from_nested(nested), MappingProxyType(node))
 
 
+def classes_in_groups(groups: Mapping[str, Sequence[tuple[int, str]]]) -> Classes:
+    """The tree of foreground classes in groups.
+
+    Parameters
+    ----------
+    groups : mapping
+        Name of each group → (label id, name) of its classes. Those of the group '' lie directly in the scene.
+    """
+    names, parent, kind, node = ["scene"], [-1], [INNER], {}
+    for group, members in groups.items():
+        above = 0
+        if group:
+            above = len(names)
+            names.append(group)
+            parent.append(0)
+            kind.append(INNER)
+        for label, name in members:
+            node[label] = len(names)
+            names.append(name)
+            parent.append(above)
+            kind.append(FOREGROUND)
+    return Classes(ClassTree(tuple(names), tuple(parent), tuple(kind)), MappingProxyType(node))
+
+
 def classes_of(module: Any, params: Any) -> ClassTree | None:
     """The class tree that an adapter (its module) yields with these parameters, or None where it knows no classes."""
-    return module.classes(params) if hasattr(module, "classes") else module.SPEC.classes
+    if not hasattr(module, "classes"):
+        return module.SPEC.classes
+    classes = module.classes(params)
+    return classes.tree if classes else None
 
 
 def spec_of(module: Any, params: Any) -> DatasetSpec:
@@ -79,8 +117,8 @@ def spec_of(module: Any, params: Any) -> DatasetSpec:
     return replace(module.SPEC, truth=truth, classes=classes_of(module, params))
 
 
-def _rows(path: Path) -> Iterator[tuple[tuple[str, ...], str, str, tuple[int, ...], int]]:
-    """(names above, name, kind or '' for a class with children, label ids, line) of every class, parents first."""
+def _rows(path: Path) -> Iterator[_Row]:
+    """A row for every class, parents first."""
     try:
         text = path.read_text(encoding="utf-8")
         # Nodes, not values: they know their line, and a class named 'no' or '3' stays the text it is.
@@ -95,9 +133,7 @@ def _rows(path: Path) -> Iterator[tuple[tuple[str, ...], str, str, tuple[int, ..
     yield from _children(path.name, root, ())
 
 
-def _children(
-    file: str, mapping: yaml.MappingNode, above: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], str, str, tuple[int, ...], int]]:
+def _children(file: str, mapping: yaml.MappingNode, above: tuple[str, ...]) -> Iterator[_Row]:
     for key, value in mapping.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):

@@ -1,7 +1,7 @@
 """COCO's JSON form, which many datasets share: images, categories, and annotations whose masks are polygons or run-length codes.
 
-The file of COCO train2017 is 450 MB, and ten times that as Python objects. So its text is kept, once, and of each annotation only the
-image and the place in the text; an annotation is parsed again when its image is asked for. Masks stay run-length codes.
+The file of COCO train2017 is 450 MB, and ten times that as Python objects. So memory holds its text and, of each annotation, only the
+image and the place in the text; an annotation is parsed when its image is read. Masks stay run-length codes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.datasets.base import Example
-from uss_dagster.datasets.formats.class_trees import Classes
-from uss_dagster.datasets.formats.files import read_picture
+from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, code_of
+from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.formats.class_trees import Classes, classes_in_groups
+from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.errors import BadData
-from uss_dagster.regions import ClassTree, Regions, rle
-from uss_dagster.regions.classes import FOREGROUND, INNER
+from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.coded import CodedRegions
 
 CROWD = "crowd"
@@ -35,8 +35,19 @@ _SPACE = " \t\r\n"
 
 @dataclass(frozen=True)
 class Picture:
-    """One record of 'images'. file: its file_name, or the end of its coco_url where it has none. url_file: the last two parts of its
-    coco_url, 'val2017/000000000139.jpg', or nothing."""
+    """One record of 'images'.
+
+    Parameters
+    ----------
+    id : int
+        COCO's number.
+    file : str
+        Its file_name, or the end of its coco_url where it has none.
+    height, width : int
+        Pixels.
+    url_file : str
+        The last two parts of its coco_url, such as 'val2017/000000000139.jpg'. Default: empty, it has none.
+    """
 
     id: int
     file: str
@@ -48,7 +59,19 @@ class Picture:
 class CocoFile:
     """One JSON file in COCO's form.
 
-    pictures: the records of its images, by ascending id. categories: its categories as they stand. Annotations are read image by image.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    redo : str
+        What to do where it is missing or damaged, in a sentence; part of errors.
+
+    Attributes
+    ----------
+    pictures : list of Picture
+        The records of its images, by ascending id.
+    categories : list of dict
+        Its categories as they are in the file.
     """
 
     def __init__(self, path: Path, redo: str = "Extract the annotations again.") -> None:
@@ -72,13 +95,13 @@ class CocoFile:
         if len(strangers):
             raise BadData(f"{path} has annotations of image {strangers[0]}, which it does not list. {redo}")
 
-    def only(self, wanted: Callable[[Picture], bool]) -> CocoFile:
+    def only(self, condition: Callable[[Picture], bool]) -> CocoFile:
         """The same file with only some of its images."""
         fewer = copy.copy(self)
-        fewer.pictures = [picture for picture in self.pictures if wanted(picture)]
+        fewer.pictures = [picture for picture in self.pictures if condition(picture)]
         return fewer
 
-    def annotations(self, image_id: int) -> list[dict[str, Any]]:
+    def annotations(self, image_id: int) -> list[CocoAnnotation]:
         """The annotations of one image, in the order of the file."""
         first, last = np.searchsorted(self._owners, [image_id, image_id + 1])
         return [json.loads(self._text[start:stop]) for start, stop in self._places[first:last].tolist()]
@@ -87,10 +110,10 @@ class CocoFile:
         """(images, image id of each annotation int64 (n,), its place in the text int64 (n, 2)); sets ``categories``."""
         pictures: list[Picture] = []
         owners, places = array("q"), array("q")
-        self.categories: list[dict[str, Any]] = []
-        seen = set()
+        self.categories: list[CocoCategory] = []
+        keys = set()
         for key, value, start, stop in _elements(self._text):
-            seen.add(key)
+            keys.add(key)
             if key == "images":
                 pictures.append(self._picture(value))
             elif key == "categories":
@@ -101,7 +124,7 @@ class CocoFile:
                 owners.append(value["image_id"])
                 places.extend((start, stop))
         if not pictures:
-            raise BadData(f"{self.path} lists no images, so it is no annotation file in COCO's form (it has {sorted(seen) or 'nothing'}).")
+            raise BadData(f"{self.path} lists no images, so it is no annotation file in COCO's form (it has {sorted(keys) or 'nothing'}).")
         return pictures, np.array(owners, np.int64), np.array(places, np.int64).reshape(-1, 2)
 
     def _picture(self, record: Any) -> Picture:
@@ -170,30 +193,28 @@ def _next(text: str, place: int, end: str) -> int:
     return place if text[place : place + 1] == end else _expect(text, place, ",")
 
 
-def code_of(segmentation: Any, height: int, width: int, what: str) -> bytes:
-    """The run-length code of a segmentation in any of COCO's forms: polygons, runs as a list, or a compressed code."""
-    from pycocotools import mask as coco
-
-    try:
-        if not isinstance(segmentation, Mapping):
-            return coco.merge(coco.frPyObjects(segmentation, height, width))["counts"]
-        size, counts = tuple(segmentation["size"]), segmentation["counts"]
-    except Exception as error:  # pycocotools raises bare Exceptions
-        raise BadData(f"{what}: its segmentation is neither polygons nor a run-length code ({error}).") from error
-    if size != (height, width):
-        raise BadData(f"{what}: its mask is {size[0]}×{size[1]}, its image {height}×{width} (height×width).")
-    if isinstance(counts, str):
-        return counts.encode("ascii", "replace")
-    return counts if isinstance(counts, bytes) else rle.encode_runs(np.asarray(counts, np.int64))
-
-
 def regions_of_annotations(
-    annotations: Iterable[Mapping[str, Any]], height: int, width: int, node: Mapping[int, int] | None, what: str
+    annotations: Iterable[CocoAnnotation], height: int, width: int, node: Mapping[int, int] | None, what: str
 ) -> Regions:
-    """Objects as they stand, still as run-length codes, with the class of their category; crowds are marked by source 'crowd'.
+    """The objects of one image, still as run-length codes.
 
-    node: category id → node of the class tree, or None where categories mean nothing. Annotations without a single pixel (a polygon thinner
-    than one) are left out.
+    Annotations without a single pixel (a polygon thinner than one) are left out.
+
+    Parameters
+    ----------
+    annotations : iterable of dict
+        In the order of the regions.
+    height, width : int
+        Of the image, in pixels.
+    node : mapping, optional
+        Category id → node of the class tree. None: categories mean nothing, and regions get label -1.
+    what : str
+        Names the image in errors.
+
+    Returns
+    -------
+    Regions
+        Without parents; crowds have the source 'crowd'.
     """
     codes: list[bytes] = []
     labels, sources = [], []
@@ -214,61 +235,66 @@ def regions_of_annotations(
 
 def examples_of(
     file: CocoFile,
-    place: Callable[[Picture], Path],
-    *,
+    images: Path | Callable[[Picture], Path],
+    spec: DatasetSpec,
     split: str,
-    what: str,
-    node: Mapping[int, int] | None,
-    redo: str,
-    limit: int | None = None,
-    truth: Callable[[Picture, Regions], Regions] = lambda _, objects: objects,
+    limit: int | None,
+    *,
+    node: Mapping[int, int] | None = None,
+    truth: Callable[[Regions], Regions] = lambda objects: objects,
     name: Callable[[Picture, Path], str] = lambda _, path: path.stem,
-    keep: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+    keep: Callable[[CocoAnnotation], bool] = lambda _: True,
 ) -> Iterator[Example]:
-    """Images of an annotation file (``limit``: the lowest ids), each with its objects; those without an object too.
+    """Images of an annotation file, each with its objects; those without an object too.
 
-    place: where an image lies. what: the dataset's name in errors. truth: turns the objects into the ground truth. name: the image id,
-    for the file's stem. keep: which annotations count.
+    Parameters
+    ----------
+    file : CocoFile
+        The annotations.
+    images : Path or callable
+        The folder below which the records name their files, or record → file.
+    spec : DatasetSpec
+        The dataset, for errors.
+    split : str
+        Name of the split.
+    limit : int, optional
+        Only the images of the lowest numbers; None for all.
+    node : mapping, optional
+        Category id → node of the class tree. Default: None, categories mean nothing.
+    truth : callable
+        Turns the objects into the ground truth. Default: they are the ground truth.
+    name : callable
+        (record, file) → image id. Default: the file's stem.
+    keep : callable
+        Which annotations count. Default: all.
     """
+    place = (lambda picture: images / picture.file) if isinstance(images, Path) else images
     named = sorted((name(picture, place(picture)), picture) for picture in file.pictures[:limit])
     for first, second in itertools.pairwise(named):
         if first[0] == second[0]:
-            raise BadData(f"{file.path} has two images named '{first[0]}' ({first[1].file} and {second[1].file}). {redo}")
+            raise BadData(f"{file.path} has two images named '{first[0]}' ({first[1].file} and {second[1].file}). {spec.get_it}")
     for image_id, picture in named:
-        path, shown = place(picture), f"{what} image {picture.id}"
+        path = place(picture)
         annotations = filter(keep, file.annotations(picture.id))
-        objects = regions_of_annotations(annotations, picture.height, picture.width, node, shown)
-        yield Example(image_id, read_picture(path, redo), path.suffix, split, truth(picture, objects))
+        objects = regions_of_annotations(annotations, picture.height, picture.width, node, f"{spec.title} image {picture.id}")
+        yield Example(image_id, read_picture(path, spec), path.suffix, split, truth(objects))
 
 
-def classes_of_categories(categories: Sequence[Mapping[str, Any]], what: str) -> Classes:
-    """The class tree that an annotation file's own categories make: in their super-categories where there are several, else side by side.
+def classes_of_categories(categories: Sequence[CocoCategory], what: str) -> Classes:
+    """The class tree that an annotation file's own categories make, every class foreground.
 
-    Every class is foreground.
+    Classes lie in their super-categories where there are several of these, else side by side. what: names the file in an error.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
     ids = [category.get("id") for category in categories]
     if not ids or len(set(ids)) < len(ids) or not all(isinstance(i, int) and "name" in c for i, c in zip(ids, categories, strict=True)):
         raise BadData(f"{what} must list categories, each with a name and an id (a number) of its own.")
+    groups: dict[str, list[tuple[int, str]]] = {}
     for category in categories:
-        groups.setdefault(str(category.get("supercategory") or ""), []).append(category)
-    names, parent, kind, node = ["scene"], [-1], [INNER], {}
-    for group, members in groups.items():
-        above = 0
-        if group and len(groups) > 1:
-            above = len(names)
-            names.append(group)
-            parent.append(0)
-            kind.append(INNER)
-        for category in members:
-            node[int(category["id"])] = len(names)
-            names.append(str(category["name"]))
-            parent.append(above)
-            kind.append(FOREGROUND)
-    return Classes(ClassTree(tuple(names), tuple(parent), tuple(kind)), MappingProxyType(node))
+        groups.setdefault(str(category.get("supercategory") or ""), []).append((int(category["id"]), str(category["name"])))
+    return classes_in_groups(groups if len(groups) > 1 else {"": next(iter(groups.values()))})
 
 
-def classes_of_parts(categories: Sequence[Mapping[str, Any]], what: str) -> Classes:
+def classes_of_parts(categories: Sequence[CocoCategory], what: str) -> Classes:
     """The class tree of categories named 'object' or 'object:part': parts below their objects. Every leaf is foreground."""
     classes_of_categories(categories, what)  # refuses what has no name or id
     names = {str(category["name"]): int(category["id"]) for category in categories}
@@ -278,14 +304,18 @@ def classes_of_parts(categories: Sequence[Mapping[str, Any]], what: str) -> Clas
     for name in names:
         if ":" in name:
             parts.setdefault(name.partition(":")[0], []).append(name)
-    nested: dict[str, Any] = {name: dict.fromkeys(below, "foreground") or "foreground" for name, below in parts.items()}
-    tree = ClassTree.from_nested(nested)
+    tree = ClassTree.from_nested({name: dict.fromkeys(below, "foreground") or "foreground" for name, below in parts.items()})
     number = {name: node for node, name in enumerate(tree.names)}
     return Classes(tree, MappingProxyType({label: number[name] for name, label in names.items()}))
 
 
+def find_coco(spec: DatasetSpec, places: Iterable[str], names: Sequence[str] = ()) -> CocoFile:
+    """The annotation file at the first of several places that exists; arguments as in ``files.find``."""
+    return open_coco(find(spec, places, names), spec.get_it)
+
+
 def open_coco(path: Path, redo: str = "Extract the annotations again.") -> CocoFile:
-    """The file, read once though its classes and its images are asked for apart."""
+    """The file; read once, though its classes and its images are asked for one after the other."""
     stat = path.stat() if path.exists() else None
     return _opened(path, redo, stat.st_mtime_ns if stat else 0, stat.st_size if stat else 0)
 

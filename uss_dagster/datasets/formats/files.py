@@ -1,4 +1,4 @@
-"""Finding what an adapter reads: the folder of an official layout among the places where people put it, lists of ids, limits."""
+"""Finding the files that an adapter reads, in any of the layouts in which people keep them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,46 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from uss_dagster.datasets.base import mirror_folder, need_mirror
+from uss_dagster.datasets.base import DatasetSpec, mirror_folder, need_mirror
 from uss_dagster.errors import BadData
 
 
-def check_limit(limit: int | None) -> None:
-    """For a parameter class: a limit is a number of images, or null for all."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}, expected at least 1, or null for all images.")
+def find(spec: DatasetSpec, places: Iterable[str], names: Sequence[str] = ()) -> Path:
+    """The first of several places of a dataset that exists.
 
+    Parameters
+    ----------
+    spec : DatasetSpec
+        The dataset; its ``get_it`` is part of the error.
+    places : iterable of str
+        Paths below the dataset's folder, best first.
+    names : sequence of str
+        Folders of the mirror to look in, best first. Default: those of the spec.
 
-def find(names: Sequence[str], places: Iterable[str], get_it: str) -> Path:
-    """The first of ``places`` (paths in a dataset's folder) that exists in a folder of the mirror called one of ``names``, best first."""
+    Raises
+    ------
+    Unavailable
+        The mirror has none of the folders.
+    BadData
+        None of the folders has any of the places.
+    """
     places = list(places)
-    folders = [folder for folder in map(mirror_folder, names) if folder is not None] or [need_mirror(names[0], get_it)]
+    names = names or spec.mirrors or (spec.name,)
+    folders = [folder for folder in map(mirror_folder, names) if folder is not None] or [need_mirror(names[0], spec.get_it)]
     for folder in folders:
         for place in places:
             if (folder / place).exists():
                 return folder / place
-    where = " nor ".join(map(str, folders))
-    raise BadData(f"{where} {'hold' if len(folders) > 1 else 'holds'} none of {', '.join(places)}. {get_it}")
+    verb = "hold" if len(folders) > 1 else "holds"
+    raise BadData(f"{' nor '.join(map(str, folders))} {verb} none of {', '.join(places)}. {spec.get_it}")
 
 
-def read_picture(path: Path, get_it: str) -> bytes:
+def read_picture(path: Path, spec: DatasetSpec) -> bytes:
     """The bytes of an image file that a list or an annotation names."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise BadData(f"{path} is missing, though the dataset lists it. {get_it}") from None
+        raise BadData(f"{path} is missing, though the dataset lists it. {spec.get_it}") from None
 
 
 def read_ids(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Label maps, the commonest form of ground truth: reading them from PNG files, and the nested regions they stand for."""
+"""Label maps, the commonest form of ground truth: reading them from PNG files, and the nested regions that they mean."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.image_files import MAX_PIXELS
+from uss_dagster.artifacts.image_files import MAX_PIXELS, decode
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
+from uss_dagster.text import few
 
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3
+_GREY, _RGB, _PALETTE = 0, 2, 3
+"""Colour types of PNG."""
 _ORIENTATION = 0x0112
+"""The EXIF tag."""
 _LARGEST_TABLE = 1 << 20
 """Labels below this are looked up in a table; greater ones (such as colours read as numbers) are sorted first."""
 
@@ -23,9 +28,27 @@ _LARGEST_TABLE = 1 << 20
 def regions_of_label_map(labels: np.ndarray, classes: Classes, what: str) -> Regions:
     """The tree of regions of one label map: the whole image, and below it every class with a pixel and all classes above those.
 
-    labels: integer (H, W), official label ids. what: names the image in an error. Regions stand in the order of the class tree and
-    carry its nodes as labels. Ignore classes are regions too: metrics leave their pixels out. An inner class with one child
-    present has the same pixels as the child, as in the class tree.
+    Ignore classes are regions too: metrics leave their pixels out. An inner class with one child present has the same pixels as the
+    child, as in the class tree.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Integer (H, W), official label ids.
+    classes : Classes
+        What the ids mean.
+    what : str
+        Names the image in an error.
+
+    Returns
+    -------
+    Regions
+        In the order of the class tree, labelled with its nodes.
+
+    Raises
+    ------
+    BadData
+        A label is not one of the dataset's.
     """
     nodes = nodes_of_label_map(labels, classes, what)
     used = np.bincount(nodes.ravel(), minlength=len(classes.tree)) > 0
@@ -45,52 +68,79 @@ def nodes_of_label_map(labels: np.ndarray, classes: Classes, what: str) -> np.nd
     if nodes.size and int(nodes.min()) < 0:
         strangers = np.unique(labels[nodes < 0]).tolist()
         raise BadData(
-            f"{what} has labels that its dataset does not know: {', '.join(map(str, strangers[:8]))}{', …' if len(strangers) > 8 else ''}. "
+            f"{what} has labels that its dataset does not know: {few(strangers, 8)}. "
             "Check that the annotations are of this dataset and this set of labels."
         )
     return nodes
 
 
 def regions_of_nodes(nodes: np.ndarray, classes: Classes, used: np.ndarray | None = None) -> Regions:
-    """The tree of regions of a map of class-tree nodes, int (H, W), 0 for no class; an inner class may own pixels.
+    """The tree of regions of a map of class-tree nodes; an inner class may own pixels.
 
-    used: bool (n,), the nodes that occur, where they are known.
+    Parameters
+    ----------
+    nodes : ndarray
+        Integer (H, W), 0 for no class.
+    classes : Classes
+        The class tree of n nodes.
+    used : ndarray, optional
+        Bool (n,), the nodes that occur. Default: counted here.
     """
     tree = classes.tree
     if used is None:
         used = np.bincount(nodes.ravel(), minlength=len(tree)) > 0
     present = tree.ancestors @ used
     present[0] = True
-    kept = np.flatnonzero(present)
+    regions = np.flatnonzero(present)
     rank = np.cumsum(present, dtype=np.int32) - 1
-    parent = rank[np.asarray(tree.parent)[kept]]
+    parent = rank[np.asarray(tree.parent)[regions]]
     parent[0] = -1
-    return Regions.from_tree(rank[nodes], parent, label=kept)
+    return Regions.from_tree(rank[nodes], parent, label=regions)
 
 
-def read_label_png(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 or uint16 (H, W): the label map of one PNG file; size: (height, width) of its image, to be held against."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BadData(f"{path} is missing: an image has no label map. Extract the annotations again.") from None
-    labels = decode_label_png(data, str(path))
-    if size is not None and labels.shape != size:
-        raise BadData(
-            f"{path} is {labels.shape[0]}×{labels.shape[1]}, its image {size[0]}×{size[1]} (height×width). "
-            "Check that image and label map are of one release."
-        )
+def read_label_png(path: Path, size: Size | None = None) -> np.ndarray:
+    """uint8 or uint16 (H, W): the label map of one PNG file. size: of its picture; another one is refused."""
+    labels = decode_label_png(_label_bytes(path), str(path))
+    if size is not None:
+        check_size(path, labels.shape, size)
     return labels
 
 
+def read_rgb_png(path: Path, size: Size) -> np.ndarray:
+    """uint8 (H, W, 3): a PNG file of 8-bit RGB whose colours are numbers. size: of its picture; another one is refused."""
+    data = _label_bytes(path)
+    if data[12:16] != b"IHDR" or tuple(data[24:26]) != (8, _RGB):
+        raise BadData(f"{path} is not a PNG file of 8-bit RGB, in which these labels are written. Extract the annotations again.")
+    numbers = decode(data, str(path))
+    check_size(path, numbers.shape[:2], size)
+    return numbers
+
+
+def check_size(path: Path, shape: tuple[int, ...], size: Size) -> None:
+    """Refuse labels of another size than their picture; both (height, width)."""
+    if shape != size:
+        raise BadData(
+            f"{path} is {shape[0]}×{shape[1]}, its image {size[0]}×{size[1]} (height×width). Check that image and labels are of one release."
+        )
+
+
+def _label_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadData(f"{path} is missing: an image has no label map. Extract the annotations again.") from None
+
+
 def decode_label_png(data: bytes, name: str) -> np.ndarray:
-    """uint8 or uint16 (H, W) of an encoded label map: a PNG with a palette, or grey of 8 or 16 bits. Anything else is refused, for
-    its pixels would not be the labels as they were written."""
+    """uint8 or uint16 (H, W) of an encoded label map: a PNG with a palette, or grey of 8 or 16 bits.
+
+    Anything else is refused: its pixels would not be the labels as they were written.
+    """
     if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
         raise BadData(f"{name} is not a PNG file; a label map was expected. Extract the annotations again.")
     width, height, depth, colour = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24], data[25]
     if colour != _PALETTE and (colour != _GREY or depth not in (8, 16)):
-        form = {_GREY: "grey", 2: "RGB", 4: "grey with transparency", 6: "RGB with transparency"}.get(colour, "unknown")
+        form = {_GREY: "grey", _RGB: "RGB", 4: "grey with transparency", 6: "RGB with transparency"}.get(colour, "unknown")
         raise BadData(f"{name} is a PNG of {depth}-bit {form}; a label map has a palette, or is grey of 8 or 16 bits.")
     if width * height > MAX_PIXELS:
         raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Extract the annotations again.")
@@ -102,7 +152,7 @@ def decode_label_png(data: bytes, name: str) -> np.ndarray:
     return labels.astype(np.uint16 if depth == 16 else np.uint8)
 
 
-def size_of(picture: bytes, name: str) -> tuple[int, int]:
+def size_of(picture: bytes, name: str) -> Size:
     """(height, width) of an encoded picture as it is seen upright, from its header alone."""
     try:
         with Image.open(io.BytesIO(picture)) as opened:

@@ -1,7 +1,7 @@
 """Examples of an adapter → ``images/`` (tar shards, index) and ``truth/`` (regions).
 
-Examples come one by one and nothing of one is kept but its row of the index, so that memory does not grow with images. Each picture is
-read to its end once, when it is added; what lies on the disk is then held against its hash.
+Examples come one by one and only an image's row of the index stays in memory. Each picture is decoded once, when it is added; later
+checks compare the stored bytes with its hash.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.artifacts.staging import remove
 from uss_dagster.artifacts.tables import RegionsWriter, write_table
+from uss_dagster.datasets.base import Adapter, DatasetSpec, Example
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of
 
@@ -26,16 +27,40 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prepare(module: Any, params: Any, folder: Path, what: str, keep: bool = True) -> dict[str, int]:
-    """Write ``images/`` and ``truth/`` of a dataset; returns the numbers of images and regions. keep: write the images, not only their index."""
+def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool = True) -> dict[str, int]:
+    """Write ``images/`` and ``truth/`` of a dataset.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        The module of the dataset.
+    params : dataclass
+        Its parameters.
+    folder : Path
+        Where the two folders go.
+    title : str
+        Of the progress bar.
+    keep : bool
+        Write the images, not only their index. Default: True.
+
+    Returns
+    -------
+    dict
+        Numbers of 'images' and 'regions'.
+
+    Raises
+    ------
+    BadData
+        A picture cannot be decoded, or has another size than its ground truth.
+    """
     for part in ("images", "truth"):  # an adapter is read from start to end: nothing to resume
         remove(folder / part)
         (folder / part).mkdir()
     images = ImageShards(folder / "images", keep=keep)
     truth = RegionsWriter(folder / "truth" / "regions.parquet")
     try:
-        with Progress(what, _expected(module.SPEC, params)) as progress:
-            for example, ((height, width), sha256) in in_threads(_measured, module.examples(params)):
+        with Progress(title, _expected(adapter.SPEC, params)) as progress:
+            for example, ((height, width), sha256) in in_threads(_measured, adapter.examples(params)):
                 if example.truth.shape != (height, width):
                     raise BadData(
                         f"Image '{example.image_id}' is {height}×{width}, its ground truth is {example.truth.shape[0]}×{example.truth.shape[1]} "
@@ -52,7 +77,7 @@ def prepare(module: Any, params: Any, folder: Path, what: str, keep: bool = True
     return {"images": index.num_rows, "regions": truth.rows}
 
 
-def _measured(example: Any) -> tuple[tuple[int, int], str]:
+def _measured(example: Example) -> tuple[tuple[int, int], str]:
     return measure(example.image, example.image_id), sha256_of(example.image)
 
 
@@ -73,8 +98,8 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _expected(spec: Any, params: Any) -> int:
+def _expected(spec: DatasetSpec, params: Any) -> int:
     """Images to expect, for the progress bar only; 0 where it cannot be told."""
     limit = getattr(params, "images", None) or getattr(params, "limit", None)
-    split = spec.counts.get(getattr(params, "split", None), 0)
+    split = spec.counts.get(getattr(params, "split", ""), 0)
     return int(min(limit, split) if limit and split else limit or split)

@@ -1,4 +1,4 @@
-"""What several commands write: aligned tables, short lists of names, numbers with their intervals."""
+"""Text that commands and messages share: aligned tables, short lists of names, numbers with their intervals."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
-    """Lines of a table; columns named in ``right`` are aligned there."""
+    """Lines of a table; columns named in ``right`` are right-aligned."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     cells = [[c.rjust(w) if h in right else c.ljust(w) for h, c, w in zip(head, row, widths, strict=True)] for row in (head, *rows)]
     return ["  ".join(line).rstrip() for line in cells]
 
 
-def few(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and a sign that there are more."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def few(names: Sequence[object], most: int = 5) -> str:
+    """The first ``most`` names, and an ellipsis where there are more."""
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")
 
 
 def number(value: float, sign: str = "") -> str:

@@ -1,4 +1,7 @@
-"""Compiled kernels of ``proposals``: reading run-length codes, IoU along runs, greedy matching, precision curves."""
+"""Compiled loops of ``matches``: reading run-length codes, IoU along runs, greedy matching, precision curves.
+
+38 times faster than pycocotools, with equal numbers: ``benchmarks/proposals.py``.
+"""
 
 from __future__ import annotations
 

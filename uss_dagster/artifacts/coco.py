@@ -1,0 +1,80 @@
+"""The records of COCO's JSON files, which datasets, results and exports share. Every key may be absent in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+import numpy as np
+
+from uss_dagster.errors import BadData
+from uss_dagster.regions import rle
+
+
+class RunLengths(TypedDict):
+    """A mask as runs. size: [height, width]. counts: runs in column order, starting outside; as text or bytes they are compressed."""
+
+    size: list[int]
+    counts: str | bytes | list[int]
+
+
+Segmentation = RunLengths | list[list[float]]
+"""Run lengths, or polygons [[x1, y1, x2, y2, …], …]."""
+
+
+class CocoAnnotation(TypedDict, total=False):
+    """An annotation or a result. parent: id of the annotation above it, in files of this package. iscrowd: 1 for a crowd."""
+
+    id: int
+    image_id: int | str
+    category_id: int
+    segmentation: Segmentation
+    area: float
+    bbox: list[float]
+    iscrowd: int
+    score: float
+    parent: int | None
+
+
+class CocoImage(TypedDict, total=False):
+    """An entry of 'images'. image_id: the name of the image, in files of this package."""
+
+    id: int
+    file_name: str
+    coco_url: str
+    image_id: str
+    height: int
+    width: int
+
+
+class CocoCategory(TypedDict, total=False):
+    """An entry of 'categories'."""
+
+    id: int
+    name: str
+    supercategory: str
+
+
+class CocoDataset(TypedDict, total=False):
+    """A whole file."""
+
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]
+
+
+def code_of(segmentation: Segmentation, height: int, width: int, what: str) -> bytes:
+    """The compressed run-length code of a segmentation in any of COCO's forms. what: names the annotation in an error."""
+    from pycocotools import mask as coco
+
+    try:
+        if not isinstance(segmentation, Mapping):
+            return bytes(coco.merge(coco.frPyObjects(segmentation, height, width))["counts"])
+        size, counts = tuple(segmentation["size"]), segmentation["counts"]
+    except Exception as error:  # pycocotools raises bare Exceptions
+        raise BadData(f"{what}: its segmentation is neither polygons nor a run-length code ({error}).") from error
+    if size != (height, width):
+        raise BadData(f"{what}: its mask is {size[0]}×{size[1]}, its image {height}×{width} (height×width).")
+    if isinstance(counts, str):
+        return counts.encode("ascii", "replace")
+    return counts if isinstance(counts, bytes) else rle.encode_runs(np.asarray(counts, np.int64))
