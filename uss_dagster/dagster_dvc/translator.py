@@ -51,7 +51,7 @@ class DvcTranslator:
     def pool(self, stages: Sequence[StageNode]) -> str | None:
         return _common(stages, "pool")
 
-    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition | None:
+    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[dg.AssetKey] | None:
         """When the asset is to be built by itself; never by default."""
         return None
 
@@ -72,8 +72,8 @@ class DvcTranslator:
         if len(stages) > _LISTED_STAGES:
             rows.append(f"| … | {len(stages) - _LISTED_STAGES} more | |")
         table = "\n".join(["| partition | stage | outputs |", "| --- | --- | --- |", *rows])
-        found: dict[str, Any] = {"dvc/stages": dg.MetadataValue.md(table)}
-        return found if len(stages) > 1 else {**found, "dvc/command": stages[0].cmd}
+        metadata: dict[str, Any] = {"dvc/stages": dg.MetadataValue.md(table)}
+        return metadata if len(stages) > 1 else {**metadata, "dvc/command": stages[0].cmd}
 
 
 def _common(stages: Sequence[StageNode], name: str) -> str | None:
