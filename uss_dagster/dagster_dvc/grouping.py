@@ -95,9 +95,7 @@ def asset_deps(group: StageGroup, groups: StageGroups, asset_of: AssetOfStage, p
     return [dg.AssetDep(key, partition_mapping=_partition_mapping(group, groups[key], reads[key])) for key in groups if key in reads]
 
 
-def _partition_mapping(
-    group: StageGroup, source: StageGroup, reads: Mapping[str | None, set[str | None]]
-) -> dg.PartitionMapping | None:
+def _partition_mapping(group: StageGroup, source: StageGroup, reads: Mapping[str | None, set[str | None]]) -> dg.PartitionMapping | None:
     """The simplest Dagster mapping that says exactly which partitions read which."""
     if source.partitions_def is None:
         return None

@@ -71,6 +71,20 @@ class StageNode:
         """The partition this stage builds, or None where the asset is not partitioned."""
         return self.text("partition")
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """``tags``: a mapping, or ``name=value`` pairs separated by commas."""
+        tags = self.meta.get("tags") or {}
+        if isinstance(tags, Mapping):
+            return {str(name): str(value) for name, value in tags.items()}
+        return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in self.items("tags"))}
+
+    def items(self, name: str) -> list[str]:
+        """A list as given, or a comma-separated text: whole lists cannot be interpolated in a DVC template."""
+        value = self.meta.get(name) or []
+        items = value.split(",") if isinstance(value, str) else value
+        return [text for item in items if (text := str(item).strip())]
+
     def text(self, name: str) -> str | None:
         """A value of ``meta.dagster`` as text, None where it is absent or empty."""
         value = self.meta.get(name)
