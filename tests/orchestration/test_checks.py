@@ -109,7 +109,10 @@ def test_an_outdated_plan_is_a_warning_that_names_the_first_cell(monkeypatch):
 
 def test_planning_afresh_sees_the_code_on_the_disk(planned):
     """A plan in this process would know only what it has imported."""
-    program = f"import pathlib; from uss_dagster.orchestration.planning_process import plan_in_new_process; print(plan_in_new_process(pathlib.Path({str(planned.root)!r}), True))"
+    program = (
+        "import pathlib; from uss_dagster.orchestration.planning_process import plan_in_new_process; "
+        f"print(plan_in_new_process(pathlib.Path({str(planned.root)!r}), True))"
+    )
     path = planned.root / "uss_dagster/methods/felzenszwalb.py"
     text = path.read_text()
     try:

@@ -82,8 +82,7 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
 
     if Path(name).name == LOCK:
         conflicts: list[str] = []
-        sides = [_read(path, name) for path in (base, ours, theirs)]
-        merged = _merge(*sides, _STAGE_LEVEL, "", conflicts)
+        merged = _merge(_read(base, name), _read(ours, name), _read(theirs, name), _STAGE_LEVEL, "", conflicts)
         assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
 
@@ -107,8 +106,8 @@ def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conf
         before = base if isinstance(base, Mapping) else {}
         merged = {}
         for key in (*ours, *(key for key in theirs if key not in ours)):
-            sides = (side.get(key, _MISSING) for side in (before, ours, theirs))
-            value = _merge(*sides, depth - 1, str(key), conflicts)
+            old, mine, other = (side.get(key, _MISSING) for side in (before, ours, theirs))
+            value = _merge(old, mine, other, depth - 1, str(key), conflicts)
             if value is not _MISSING:
                 merged[key] = value
         return merged

@@ -47,7 +47,7 @@ class DvcTranslator:
     def pool(self, stages: Sequence[StageNode]) -> str | None:
         return _common(stages, "pool")
 
-    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[dg.AssetKey] | None:
+    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[Any] | None:
         """When the asset is to be built by itself; never by default."""
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -30,7 +31,7 @@ class UssTranslator(DvcTranslator):
         """Those of the plan (the stage, whether it follows its inputs), and the pool: assets can be searched by them."""
         return {"runs_on": self.pool(stages) or "cpu", **super().tags(stages)}
 
-    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[dg.AssetKey] | None:
+    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[Any] | None:
         """The plan marks cheap stages; what needs a GPU never follows by itself."""
         eager = self.tags(stages).get("automation") == "eager" and self.pool(stages) != "gpu"
         return dg.AutomationCondition.eager() if eager else None
