@@ -8,7 +8,6 @@ bytes that DVC takes as built. Definitions load twice: as the first process does
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = 10
-COPIED = ("dvc.yaml", "workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore", "uss_dagster", "constraints.txt")
+COPIED = ("workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore", "uss_dagster", "constraints.txt")
 
 
 def make_project(root: Path, cells: int) -> None:
@@ -53,19 +52,20 @@ def make_project(root: Path, cells: int) -> None:
     (root / "profiles").mkdir()
     (root / "profiles/generated.yaml").write_text(yaml.safe_dump(profile))
     (root / "params.yaml").write_text("profile: generated\n")
+    (root / "dvc.yaml").write_text("stages: {}\n")
     run(root, ["git", "init", "-q"])
     run(root, [sys.executable, "-m", "uss_dagster.cli", "plan"])
 
 
 def build(root: Path) -> None:
-    """Stand-ins for all outputs, and the dvc.lock that DVC would write for them (``dvc commit`` takes a second a stage)."""
+    """Stand-ins for all outputs, and the dvc.lock files that DVC would write for them (``dvc commit`` takes a second a stage)."""
     from uss_dagster.dagster_dvc import DvcProject
 
     stages = DvcProject(root).stages
     outs = {out for stage in stages.values() for out in stage.outs}
     paths = outs | {dep for stage in stages.values() for dep in stage.deps}
     folders = {str(above) for path in paths for above in Path(path).parents}
-    for path in sorted(paths):
+    for path in sorted(path for path in paths if not (root / path).exists()):
         target = root / path
         if path in folders:
             target.mkdir(parents=True, exist_ok=True)
@@ -75,17 +75,14 @@ def build(root: Path) -> None:
         else:
             target.mkdir(parents=True, exist_ok=True)
             (target / "x").write_text(path)
-    read: dict[str, Any] = {}
-    locked = {}
+    locks: dict[str, dict[str, Any]] = {}
     for address, stage in stages.items():
-        values: dict[str, dict[str, Any]] = {}
-        for file, names in stage.params:
-            if file not in read:
-                read[file] = yaml.load((root / file).read_text(), Loader=yaml.CSafeLoader)
-            values[file] = {name: functools.reduce(lambda at, part: at[part], name.split("."), read[file]) for name in names}
-        entry: dict[str, Any] = {"cmd": stage.cmd, "deps": [hashed(root, path) for path in stage.deps], "params": values}
-        locked[address] = {**entry, "outs": [hashed(root, path) for path in stage.outs]}
-    (root / "dvc.lock").write_text(yaml.dump({"schema": "2.0", "stages": locked}, Dumper=yaml.CSafeDumper, sort_keys=False))
+        file, _, name = address.rpartition(":")
+        entry = {"cmd": stage.cmd, "deps": [hashed(root, path) for path in stage.deps], "outs": [hashed(root, path) for path in stage.outs]}
+        locks.setdefault(os.path.dirname(file), {})[name] = entry
+    for folder, entries in locks.items():
+        text = yaml.dump({"schema": "2.0", "stages": entries}, Dumper=yaml.CSafeDumper, sort_keys=False)
+        (root / folder / "dvc.lock").write_text(text)
 
 
 def hashed(root: Path, path: str) -> dict[str, Any]:

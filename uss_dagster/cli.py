@@ -18,7 +18,6 @@ import typer
 import typer.core
 
 from uss_dagster import __version__
-from uss_dagster.commands.options import Profile
 from uss_dagster.errors import UsageError, UssError, from_lack_of_memory, from_os_error
 from uss_dagster.runtime import quiet_environment
 
@@ -72,44 +71,6 @@ def _options(
 
 
 # -- commands whose module declares no options yet: one block each ------------------------------------------------
-
-
-def _repro(app: typer.Typer) -> None:
-    @app.command()
-    def repro(
-        targets: Annotated[list[str] | None, typer.Argument(help="Stages such as scores@slic_merge__scenes; all by default.")] = None,
-        profile: Profile = None,
-    ) -> None:
-        """Plan, then compute what is out of date, and only that."""
-        from uss_dagster.commands import repro as command
-        from uss_dagster.planning import plan as planning
-        from uss_dagster.planning.profiles import find_root
-
-        root = find_root()
-        command.check_tools(root)
-        for line in planning.write_plan(root, profile):
-            typer.echo(f"planned  {line}")
-        raise typer.Exit(command.repro(root, targets or []))
-
-    @app.command()
-    def demo() -> None:
-        """A leaderboard from nothing, without a network.
-
-        Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
-        """
-        from uss_dagster.commands import repro as command
-        from uss_dagster.planning import plan as planning
-        from uss_dagster.planning.profiles import find_root
-
-        root = find_root()
-        command.check_tools(root)
-        planning.write_plan(root, "demo")
-        code = command.repro(root, [])
-        if code == 0:
-            table = root / "reports" / "leaderboard" / "leaderboard.md"
-            page = os.path.relpath(root / "reports" / "site" / "index.html")
-            typer.echo(f"\n{table.read_text(encoding='utf-8').strip()}\n\nOpen {page}")
-        raise typer.Exit(code)
 
 
 def _train(app: typer.Typer) -> None:
@@ -230,84 +191,9 @@ def _prompt(app: typer.Typer) -> None:
         command(picture, model, point or [], out, device, typer.echo)
 
 
-def _ui(app: typer.Typer) -> None:
-    @app.command()
-    def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
-        """Dagster's web page for this project, on 127.0.0.1."""
-        from uss_dagster.commands.ui import serve
-        from uss_dagster.planning.profiles import find_root
-
-        serve(find_root(), port)
-
-
-def _spot_check(app: typer.Typer) -> None:
-    @app.command(name="spot-check")
-    def spot_check(
-        stage: Annotated[
-            str, typer.Argument(metavar="STAGE", help="A segments stage, such as segments@slic_merge__scenes.", show_default=False)
-        ],
-        images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
-    ) -> None:
-        """Compute a few images again: same inputs, same bytes?"""
-        from uss_dagster.commands.spot_check import spot_check as compare
-        from uss_dagster.planning.profiles import find_root
-
-        chosen = compare(find_root(), stage, images)
-        typer.echo(f"{len(chosen)} images give the same bytes again: {', '.join(chosen)}.")
-
-
-def _merge_lock(app: typer.Typer) -> None:
-    @app.command("merge-lock")
-    def merge_lock(
-        files: Annotated[
-            list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)
-        ] = None,
-        install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
-    ) -> None:
-        """Merge dvc.lock and grid.yaml, stage by stage (for git)."""
-        from uss_dagster.commands import merge_lock as command
-        from uss_dagster.planning.profiles import find_root
-
-        if install:
-            for line in command.install(find_root()):
-                typer.echo(line)
-            return
-        if files is None or len(files) != 4:
-            raise UsageError(
-                f"merge-lock takes four files (base, ours, theirs, path), as git gives them, got {len(files or [])}; or --install."
-            )
-        base, ours, theirs, name = files
-        for stage in command.merge_files(Path(base), Path(ours), Path(theirs), name):
-            typer.echo(f"{name}: both branches changed {stage}; run `uss repro` to build it anew.", err=True)
-
-
-def _doctor(app: typer.Typer) -> None:
-    @app.command()
-    def doctor() -> None:
-        """What this machine has and lacks, and what to do."""
-        from uss_dagster.commands.doctor import findings
-        from uss_dagster.planning.profiles import find_root
-
-        try:
-            root: Path | None = find_root()
-        except UsageError:
-            root = None
-        wrong = 0
-        for verdict, what, sentence in findings(root):
-            wrong += verdict == "fix"
-            typer.echo(f"{verdict:<5} {what:<18} {sentence}")
-        if wrong:
-            raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
-
-
 BLOCKS: dict[str, Callable[[typer.Typer], None]] = {
-    "repro": _repro,
     "train": _train,
     "prompt": _prompt,
-    "ui": _ui,
-    "spot_check": _spot_check,
-    "merge_lock": _merge_lock,
-    "doctor": _doctor,
 }
 
 # -- assembly -----------------------------------------------------------------------------------------------------

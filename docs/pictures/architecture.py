@@ -84,9 +84,7 @@ def draw() -> Figure:
     for box in BOXES.values():
         left, bottom = box.x - box.width / 2, box.y - box.height / 2
         style = "round,pad=0,rounding_size=0.12"
-        axes.add_patch(
-            FancyBboxPatch((left, bottom), box.width, box.height, boxstyle=style, facecolor=COLOURS[box.colour], edgecolor=GREY)
-        )
+        axes.add_patch(FancyBboxPatch((left, bottom), box.width, box.height, boxstyle=style, facecolor=COLOURS[box.colour], edgecolor=GREY))
         axes.text(box.x, box.y + box.height / 2 - 0.22, box.title, ha="center", va="center", fontsize=11, weight="bold", color=INK)
         axes.text(box.x, box.y - 0.16, box.text, ha="center", va="center", fontsize=9, color=INK, linespacing=1.2)
     return figure

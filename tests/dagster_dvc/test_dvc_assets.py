@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, StageNode, dvc_assets, dvc_sync_checks, families
+from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, StageNode, dvc_assets, dvc_sync_checks, group_stages
 from uss_dagster.errors import UsageError
 
 
@@ -133,5 +133,5 @@ def test_definitions_hold_together(root: Path) -> None:
         assets=dvc_assets(project), asset_checks=dvc_sync_checks(project), resources={"dvc": dg.ResourceDefinition.none_resource()}
     )
     dg.Definitions.validate_loadable(definitions)
-    found = families(project)
+    found = group_stages(project)
     assert [s.address for s in found[dg.AssetKey(["segments", "lc"])].nodes] == ["segments@lc__toy", "segments@lc__voc"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc_command import dvc
 
-from uss_dagster.dagster_dvc import DvcProject
+from uss_dagster.dagster_dvc import DvcProject, DvcRunner
 from uss_dagster.errors import UsageError
 
 
@@ -72,6 +73,37 @@ def test_a_second_dvc_file_in_a_folder_keeps_paths_relative_to_the_root(root: Pa
     assert (stage.deps, stage.outs, stage.asset_key) == (("data/datasets",), ("sub/model",), ("sub", "train"))
     assert project.upstream["sub/dvc.yaml:train"] == ("datasets@toy", "datasets@voc")
     assert project.outs_version("sub/dvc.yaml:train") == {"sub/model": "abc"}
+
+
+def test_paths_of_a_lock_start_from_the_stage_s_working_folder(root: Path) -> None:
+    """A real run of a pipeline in a folder of its own, with ``wdir``, from a template too."""
+    folder = root / "pipelines/toy"
+    folder.mkdir(parents=True)
+    (folder / "cell.yaml").write_text("size: 1\n")
+    (folder / "vars.yaml").write_text("up: ../..\n")
+    stages = {
+        "make": {
+            "cmd": "cp pipelines/toy/cell.yaml made.yaml",
+            "wdir": "../..",
+            "deps": ["pipelines/toy/cell.yaml"],
+            "outs": ["made.yaml"],
+        },
+        "again": {"cmd": "cp made.yaml again.yaml", "wdir": "${up}", "deps": ["made.yaml"], "outs": ["again.yaml"]},
+        "here": {"cmd": "cp cell.yaml here.yaml", "deps": ["cell.yaml"], "outs": ["here.yaml"]},
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"vars": ["vars.yaml"], "stages": stages}, sort_keys=False))
+    dvc(root, "repro", "-q", "pipelines/toy/dvc.yaml")
+    project = DvcProject(root)
+    at = "pipelines/toy/dvc.yaml:{}".format
+    assert project.lock_files == [root / "dvc.lock", root / "pipelines/toy/dvc.lock"]
+    assert list(project.outs_version(at("make"))) == ["made.yaml"]
+    assert project.locked_deps(at("make")).keys() == {"pipelines/toy/cell.yaml"}
+    assert list(project.outs_version(at("again"))) == ["again.yaml"]
+    assert list(project.outs_version(at("here"))) == ["pipelines/toy/here.yaml"]
+    assert project.upstream[at("again")] == (at("make"),)
+    assert DvcRunner(root).status([at("make"), at("here")]) == {}
+    (folder / "cell.yaml").write_text("size: 2\n")
+    assert DvcRunner(root).status([at("make")]) == {at("make"): ["dependency pipelines/toy/cell.yaml: modified"]}
 
 
 def test_loading_writes_nothing_outside_dvc_s_own_folder(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dvc_command import dvc
 
 from uss_dagster.dagster_dvc import DvcProject, DvcResource, DvcTranslator, Refresh, dvc_assets, lock_sensor
-from uss_dagster.dagster_dvc.lock_sensor import changed_versions
+from uss_dagster.dagster_dvc.outside_builds import changed_versions
 
 KEY = dg.AssetKey
 LC, UN, DATASETS, BOARD = KEY(["segments", "lc"]), KEY(["segments", "un"]), KEY("datasets"), KEY("leaderboard")

@@ -44,7 +44,7 @@ def resolved(root):
 
 def test_kept_stages_equal_resolved_ones_and_need_no_dvc(root, monkeypatch):
     fresh = resolved(root)
-    assert (root / stage_cache.KEPT).is_file()
+    assert (root / stage_cache.CACHE).is_file()
     monkeypatch.setattr(DvcProject, "_resolve_stages", lambda self: pytest.fail("DVC was asked"))
     assert DvcProject(root).stages == fresh
     assert fresh["make@b"].cmd == "python make.py b 2 round"
@@ -74,7 +74,7 @@ def test_whatever_stages_are_resolved_from_is_noticed(root, file, text):
 def test_what_is_kept_and_broken_is_resolved_again(root):
     fresh = resolved(root)
     for broken in ("", "[]", '{"key": 1}', "{"):
-        (root / stage_cache.KEPT).write_text(broken)
+        (root / stage_cache.CACHE).write_text(broken)
         assert DvcProject(root).stages == fresh
 
 

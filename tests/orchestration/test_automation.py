@@ -8,8 +8,9 @@ import pytest
 
 from uss_dagster.dagster_dvc import DvcProject, StageNode, dvc_assets
 from uss_dagster.errors import UsageError
-from uss_dagster.orchestration.build import UssTranslator, build_defs
+from uss_dagster.orchestration.build import build_defs
 from uss_dagster.orchestration.settings import Settings, read_settings
+from uss_dagster.orchestration.translator import UssTranslator
 
 SOURCES = ["datasets", "features/patches", "segments/felzenszwalb", "segments/kmeans", "segments/slic_merge"]
 
@@ -58,15 +59,16 @@ def test_new_images_alone_start_no_features_and_no_segments(definitions, instanc
     assert not requested(second) & set(SOURCES)
 
 
-def test_only_cheap_families_have_a_condition_and_never_a_gpu_pool(definitions, planned):
+def test_only_cheap_stages_have_a_condition_and_never_a_gpu_pool(definitions, planned):
     with_condition = {
         key.to_user_string()
         for key, node in ((k, definitions.resolve_asset_graph().get(k)) for k in definitions.resolve_asset_graph().get_all_asset_keys())
         if node.automation_condition
     }
     assert with_condition == {"scores/felzenszwalb", "scores/kmeans", "scores/slic_merge", "leaderboard", "site"}
-    on_gpu = StageNode("scores@a__b", "x", meta={"asset": "scores/a", "partition": "b", "pool": "gpu"})
-    assert UssTranslator().automation_condition([on_gpu]) is None
+    meta = {"asset": "scores/a", "partition": "b", "tags": {"stage": "scores", "automation": "eager"}}
+    assert UssTranslator().automation_condition([StageNode("a", "x", meta=meta)]) is not None
+    assert UssTranslator().automation_condition([StageNode("a", "x", meta={**meta, "pool": "gpu"})]) is None
 
 
 def test_the_leaderboard_goes_stale_after_its_hours(planned):
@@ -79,7 +81,7 @@ def test_the_leaderboard_goes_stale_after_its_hours(planned):
 def test_everything_that_runs_by_itself_is_off_unless_switched_on(definitions):
     repository = definitions.get_repository_def()
     running = {s.name for s in repository.sensor_defs if s.default_status == dg.DefaultSensorStatus.RUNNING}
-    assert running == {"built_outside_dagster", "grid_yaml_out_of_date"}, "these only tell"
+    assert running == {"built_outside_dagster", "plan_out_of_date"}, "these only tell"
     assert [s.default_status for s in repository.schedule_defs] == [dg.DefaultScheduleStatus.STOPPED]
 
 

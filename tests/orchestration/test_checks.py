@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from uss_dagster.dagster_dvc import DvcProject
-from uss_dagster.orchestration import checks
-from uss_dagster.orchestration.checks import falls, gaps, previous_leaderboard
+from uss_dagster.orchestration import leaderboard_checks as checks
+from uss_dagster.orchestration.leaderboard_checks import falls, gaps, previous_leaderboard
 
 
 def board(**rows) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def test_a_number_below_its_interval_has_fallen_and_both_are_told():
 def test_lower_is_better_rises_and_the_largest_fall_comes_first():
     before = board(a=("bits", 1.0, 0.9, 1.1, False, "v"), b=("bits", 1.0, 0.9, 1.1, False, "v"), c=("bits", 1.0, 0.9, 1.1, False, "v"))
     now = board(a=("bits", 1.2, 1.1, 1.3, False, "v"), b=("bits", 1.5, 1.4, 1.6, False, "v"), c=("bits", 0.5, 0.4, 0.6, False, "v"))
-    assert [fall.what[-1] for fall in falls(now, before)[0]] == ["b", "a"]
+    assert [fall.row[-1] for fall in falls(now, before)[0]] == ["b", "a"]
 
 
 def test_what_cannot_be_compared_is_left_out():
@@ -43,10 +43,10 @@ def test_what_cannot_be_compared_is_left_out():
 
 
 def test_gaps_are_cells_and_metrics_that_others_have():
-    grid = {"leaderboard": {"cells": ["a__cats", "b__cats", "c__dogs"]}}
+    planned = [("a", "cats"), ("b", "cats"), ("c", "dogs")]
     frame = pd.concat([board(a=("m", 0.5, 0.4, 0.6, True, "v"), b=("m", float("nan"), 0.4, 0.6, True, "v"))])
-    assert gaps(grid, frame) == ["c on dogs: no score", "b on cats: m has no value"]
-    assert gaps({"leaderboard": {"cells": ["a__cats"]}}, frame) == []
+    assert gaps(planned, frame) == ["c on dogs: no score", "b on cats: m has no value"]
+    assert gaps([("a", "cats")], frame) == []
 
 
 def commit(root: Path, value: str) -> str:
@@ -98,23 +98,26 @@ def test_the_leaderboard_before_is_the_last_committed_one_that_differs(repositor
 
 
 def test_an_outdated_plan_is_a_warning_that_names_the_first_cell(monkeypatch):
-    monkeypatch.setattr(checks, "plan_afresh", lambda root, check: ["segments a__cats: code", "site: code"])
-    verdict = checks.planned(Path())
-    assert verdict["passed"] is False
-    assert verdict["severity"].value == "WARN"
-    assert verdict["description"] == "grid.yaml is out of date: segments a__cats: code (and 1 more)"
-    monkeypatch.setattr(checks, "plan_afresh", lambda root, check: [])
-    assert checks.planned(Path())["passed"] is True
+    monkeypatch.setattr(checks, "plan_in_new_process", lambda root, check: ["segments/a/cats: code", "site: code"])
+    verdict = checks.plan_verdict(Path())
+    assert verdict.passed is False
+    assert verdict.severity.value == "WARN"
+    assert verdict.description == "The plan is out of date: segments/a/cats: code (and 1 more)"
+    monkeypatch.setattr(checks, "plan_in_new_process", lambda root, check: [])
+    assert checks.plan_verdict(Path()).passed is True
 
 
 def test_planning_afresh_sees_the_code_on_the_disk(planned):
     """A plan in this process would know only what it has imported."""
-    program = f"import pathlib; from uss_dagster.orchestration.planning import plan_afresh; print(plan_afresh(pathlib.Path({str(planned.root)!r}), True))"
+    program = (
+        "import pathlib; from uss_dagster.orchestration.planning_process import plan_in_new_process; "
+        f"print(plan_in_new_process(pathlib.Path({str(planned.root)!r}), True))"
+    )
     path = planned.root / "uss_dagster/methods/felzenszwalb.py"
     text = path.read_text()
     try:
         path.write_text(text + "\n_UNUSED = 1\n")
-        assert planned.run(sys.executable, "-c", program).stdout.strip() == "['segments felzenszwalb__scenes: code']"
+        assert planned.run(sys.executable, "-c", program).stdout.strip() == "['segments/felzenszwalb/scenes: code']"
     finally:
         path.write_text(text)
     planned.append("params.yaml", "entries: {nobody: {}}\n")

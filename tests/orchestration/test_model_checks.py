@@ -98,4 +98,4 @@ def test_the_version_before_is_the_newest_committed_one_that_differs(tmp_path: P
         def cached(self, version):
             return tmp_path / "old.json" if version == "old" else None
 
-    assert models._before(stage, Project()) == {"ar1000": 0.7}
+    assert models.scores_before(stage, Project()) == {"ar1000": 0.7}

@@ -1,6 +1,7 @@
 """What the sensors say and ask for: folders of images, an outdated plan, failed runs."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ import pytest
 
 from uss_dagster.dagster_dvc import DvcProject
 from uss_dagster.errors import UsageError
-from uss_dagster.orchestration import sensors as watching
-from uss_dagster.orchestration.build import UssTranslator
+from uss_dagster.orchestration import sensors
 from uss_dagster.orchestration.sensors import folder_sensor, folders, plan_sensor
+from uss_dagster.orchestration.translator import UssTranslator
 from uss_dagster.orchestration.webhook import failure_webhook
 from uss_dagster.planning.contents import content_of, seen_at
 
@@ -97,13 +98,13 @@ def test_a_webhook_that_refuses_or_is_away_fails_nothing_and_is_not_named(failed
 
 def test_an_edit_is_told_once_by_the_check(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("profile: small\n")
-    verdicts = iter(["segments a__cats: code", None])
+    descriptions = iter(["segments/a/cats: code", None])
 
-    def planned(root: Path) -> dict:
-        said = next(verdicts)
-        return {"passed": said is None, "severity": dg.AssetCheckSeverity.WARN, "description": said}
+    def verdict(root: Path) -> dg.AssetCheckResult:
+        description = next(descriptions)
+        return dg.AssetCheckResult(passed=description is None, severity=dg.AssetCheckSeverity.WARN, description=description)
 
-    monkeypatch.setattr(watching, "planned", planned)
+    monkeypatch.setattr(sensors, "plan_verdict", verdict)
     sensor = plan_sensor("plan", tmp_path, on=True)
     first = tick(sensor)
     (event,) = first.asset_events
@@ -119,8 +120,8 @@ def test_an_edit_is_told_once_by_the_check(tmp_path, monkeypatch):
 @pytest.fixture
 def own(planned, tmp_path) -> Path:
     """The planned project's parameters with a folder of images, and what is beside them."""
-    for name in ("dvc.yaml", "grid.yaml"):
-        (tmp_path / name).write_text((planned.root / name).read_text())
+    (tmp_path / "dvc.yaml").write_text((planned.root / "dvc.yaml").read_text())
+    shutil.copytree(planned.root / "pipelines", tmp_path / "pipelines")
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles/small.yaml").write_text((planned.root / "profiles/small.yaml").read_text())
     (tmp_path / "params.yaml").write_text(

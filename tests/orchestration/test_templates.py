@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import BIN, SOURCE
+from projects import BIN, SMALL, SOURCE, make_project
+
+from uss_dagster.planning.plan import read_plan
+from uss_dagster.stages.models import Models
 
 WORKFLOWS = sorted((SOURCE / ".github/workflows").glob("*.yml"))
 DEPLOY = SOURCE / "deploy"
@@ -79,15 +82,12 @@ def test_stages_on_a_gpu_are_never_computed_there(name):
         assert job["env"]["USS_NO_GPU"]
 
 
-def test_a_stage_on_a_gpu_refuses_to_be_computed_there(planned):
-    grid = (planned.root / "grid.yaml").read_text()
-    assert "pool: ''" in grid
-    try:
-        (planned.root / "grid.yaml").write_text(grid.replace("pool: ''", "pool: gpu"))
-        done = planned.uss("stage", "segments", "kmeans__scenes", code=69, USS_NO_GPU="1")
-    finally:
-        (planned.root / "grid.yaml").write_text(grid)
-    assert "segments 'kmeans__scenes' is not computed here (USS_NO_GPU is set)" in done.stderr
+def test_a_stage_on_a_gpu_refuses_to_be_computed_there(tmp_path):
+    students = "curated:\n  masks: {dataset: scenes, entry: kmeans}\nstudents:\n  first: {curated: masks}\n"
+    project = make_project(tmp_path / "project", SMALL + students)
+    (cell,) = read_plan(project.root).of(Models)
+    done = project.uss("stage", cell.file, code=69, USS_NO_GPU="1")
+    assert "models/first is not computed here (USS_NO_GPU is set)" in done.stderr
 
 
 def exists(words: list[str]) -> None:

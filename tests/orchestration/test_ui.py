@@ -328,7 +328,7 @@ def test_a_walk_through_the_pages(built: Project, tmp_path: Path):
         wait_for("the check", lambda: "Passed" in (shown := ui.text()) and "validation" in shown)
         photograph(ui, "check")
         ui.open(f"/runs/{run}")
-        wait_for("the log", lambda: "scores@kmeans__scenes" in ui.text() and "RUN_SUCCESS" in ui.text())
+        wait_for("the log", lambda: "kmeans/dvc.yaml:scores" in ui.text() and "RUN_SUCCESS" in ui.text())
         photograph(ui, "run_log")
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from uss_dagster.commands.repro import has_git, no_scm
-from uss_dagster.errors import UssError
+import typer
+
+from uss_dagster.commands.requirements import has_git, no_scm
+from uss_dagster.errors import UsageError, UssError
 
 REQUIRED = (
     "dagster",
@@ -26,8 +28,28 @@ REQUIRED = (
 )
 
 
+def doctor() -> None:
+    """What this machine has and lacks, and what to do."""
+    from uss_dagster.planning.profiles import find_root
+
+    try:
+        root: Path | None = find_root()
+    except UsageError:
+        root = None
+    wrong = 0
+    for verdict, subject, sentence in findings(root):
+        wrong += verdict == "fix"
+        typer.echo(f"{verdict:<5} {subject:<18} {sentence}")
+    if wrong:
+        raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
 def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
-    """(ok | note | fix, what, sentence) one by one, in the order a person would solve them."""
+    """(ok | note | fix, subject, sentence) one by one, in the order a person would solve them."""
     for name in REQUIRED:
         try:
             yield "ok", name, version(name)
@@ -45,33 +67,33 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield "note", "git", "not used (core.no_scm)."
     else:
         yield "fix", "git", "no git repository: run `git init`, or `dvc config --local core.no_scm true`."
-    try:
-        from uss_dagster.planning import plan
-
-        changes = plan.write_plan(root, check=True)
-        yield (
-            ("ok", "plan", "grid.yaml is up to date.")
-            if not changes
-            else ("fix", "plan", f"grid.yaml is out of date ({changes[0]}): run `uss plan`.")
-        )
-    except UssError as error:
-        yield "fix", "plan", str(error)
+    yield _plan(root)
     free = shutil.disk_usage(root).free / 1024**3
     yield "ok" if free > 5 else "note", "disk", f"{free:.0f} GiB free."
-    mirror = os.environ.get("USS_MIRROR")
-    yield (
-        ("ok", "USS_MIRROR", mirror) if mirror else ("note", "USS_MIRROR", "is not set; datasets that cannot be downloaded freely need it.")
-    )
+    if mirror := os.environ.get("USS_MIRROR"):
+        yield "ok", "USS_MIRROR", mirror
+    else:
+        yield "note", "USS_MIRROR", "is not set; datasets that cannot be downloaded freely need it."
+
+
+def _plan(root: Path) -> tuple[str, str, str]:
+    from uss_dagster.planning.plan import write_plan
+
+    try:
+        changes = write_plan(root, check=True)
+    except UssError as error:
+        return "fix", "plan", str(error)
+    return ("fix", "plan", f"is out of date ({changes[0]}): run `uss plan`.") if changes else ("ok", "plan", "is up to date.")
 
 
 def _antlr() -> tuple[str, str, str]:
     try:
-        found = version("antlr4-python3-runtime")
+        antlr = version("antlr4-python3-runtime")
     except PackageNotFoundError:
         return "note", "antlr4", "is not installed."
-    if found.startswith("4.13"):
-        return "ok", "antlr4", found
-    return "fix", "antlr4", f"{found} breaks Dagster's asset selection: run `pip install -c constraints.txt antlr4-python3-runtime`."
+    if antlr.startswith("4.13"):
+        return "ok", "antlr4", antlr
+    return "fix", "antlr4", f"{antlr} breaks Dagster's asset selection: run `pip install -c constraints.txt antlr4-python3-runtime`."
 
 
 def _device() -> tuple[str, str, str]:
@@ -81,4 +103,5 @@ def _device() -> tuple[str, str, str]:
 
     if torch.cuda.is_available():
         return "ok", "device", torch.cuda.get_device_name(0)
-    return "note", "device", f"no GPU; {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "note", "device", f"no GPU; {cores} CPU cores."

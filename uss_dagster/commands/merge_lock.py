@@ -1,7 +1,8 @@
-"""``uss merge-lock``: git's merge driver for dvc.lock and grid.yaml, which two branches change in different stages.
+"""``uss merge-lock``: git's merge driver for the dvc.lock files and for the files that ``uss plan`` writes.
 
-Stage by stage (cell by cell), what one side changed is taken; where both changed the same, ours is kept and the stage is named: DVC
-sees that its recorded dependencies are not those of the merged tree, and runs it.
+In a lock, what one side changed is taken stage by stage; where both changed the same stage, ours is kept and the stage is named: DVC sees
+that its recorded dependencies are not those of the merged tree, and runs it. Of a planned file that both sides changed, ours is kept:
+``uss plan`` writes it again from the merged profile and code.
 """
 
 from __future__ import annotations
@@ -9,22 +10,50 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+import typer
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
 
 DRIVER = "uss-merge-lock"
-MERGED = ("dvc.lock", "grid.yaml")
+LOCK = "dvc.lock"
+MERGED = (LOCK, "/dvc.yaml", "/pipelines/**/*.yaml")
+"""Patterns of git: every lock, the project's own dvc.yaml, and what is planned below pipelines/."""
 _MISSING = object()
+_STAGE_LEVEL = 2
+"""``stages`` and the names below it are merged; the entry of a stage is taken whole."""
 
 
-def install(root: Path) -> list[str]:
-    """Tell git, in this clone, to merge with this driver; returns a line for each thing done."""
+def merge_lock(
+    files: Annotated[list[str] | None, typer.Argument(metavar="BASE OURS THEIRS PATH", help="As git calls it.", show_default=False)] = None,
+    install: Annotated[bool, typer.Option("--install", help="Tell git, in this clone, to merge with this.")] = False,
+) -> None:
+    """Merge dvc.lock and planned files, stage by stage (for git)."""
+    from uss_dagster.planning.profiles import find_root
+
+    if install:
+        for line in install_driver(find_root()):
+            typer.echo(line)
+        return
+    if files is None or len(files) != 4:
+        raise UsageError(
+            f"merge-lock takes four files (base, ours, theirs, path), as git gives them, got {len(files or [])}; or --install."
+        )
+    base, ours, theirs, name = files
+    for line in merge_files(Path(base), Path(ours), Path(theirs), name):
+        typer.echo(line, err=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("merge-lock")(merge_lock)
+
+
+def install_driver(root: Path) -> list[str]:
+    """Tell git, in this clone, to merge with this driver; returns a line for each change."""
     commands = {
-        f"merge.{DRIVER}.name": "dvc.lock and grid.yaml, stage by stage",
+        f"merge.{DRIVER}.name": "dvc.lock stage by stage, planned files by `uss plan`",
         f"merge.{DRIVER}.driver": "uss merge-lock %O %A %B %P",
     }
     for name, value in commands.items():
@@ -33,34 +62,42 @@ def install(root: Path) -> list[str]:
             raise UsageError(f"git does not take the setting {name} in {root}: {done.stderr.strip() or 'is this a git repository?'}")
     attributes = root / ".gitattributes"
     text = attributes.read_text(encoding="utf-8") if attributes.exists() else ""
-    missing = [line for name in MERGED if (line := f"{name} merge={DRIVER}") not in text.splitlines()]
+    missing = [line for pattern in MERGED if (line := f"{pattern} merge={DRIVER}") not in text.splitlines()]
     if missing:
         write_whole(attributes, "".join([text, "" if not text or text.endswith("\n") else "\n", *(f"{line}\n" for line in missing)]))
-    return [f"git merges {' and '.join(MERGED)} stage by stage in this clone.", *(f".gitattributes: {line}" for line in missing)]
+    return [f"git merges {', '.join(MERGED)} with `uss merge-lock` in this clone.", *(f".gitattributes: {line}" for line in missing)]
 
 
 def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
-    """Merge three versions of one file into ``ours``, as git asks of a driver. name: the file's path in the repository.
+    """Merge three versions of one file into ``ours``, as git asks of a driver; returns a line for each thing to do afterwards.
 
-    Returns the stages (dotted keys) that both sides changed differently, for which ours was kept.
+    Parameters
+    ----------
+    base, ours, theirs
+        The versions. ``ours`` is rewritten.
+    name
+        The file's path in the repository.
     """
-    conflicts: list[str] = []
-    lock = Path(name).name == "dvc.lock"
-    merged = _merge(_read(base, name), _read(ours, name), _read(theirs, name), 2 if lock else 99, (), conflicts)
-    if lock:
+    from uss_dagster.planning.plan import HEADER
+
+    if Path(name).name == LOCK:
+        conflicts: list[str] = []
+        merged = _merge(_read(base, name), _read(ours, name), _read(theirs, name), _STAGE_LEVEL, "", conflicts)
+        assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
 
-        text = dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))})
-    else:
-        from uss_dagster.planning.plan import render_grid
+        write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
+        return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]
+    if ours.read_text(encoding="utf-8").startswith(HEADER):
+        return [f"{name}: both branches planned it; run `uss plan` to write it anew."]
+    # Somebody's own file below pipelines/: merged as git merges text.
+    if subprocess.run(["git", "merge-file", ours, base, theirs]).returncode:
+        raise BadData(f"{name}: both branches changed the same lines. Edit it, then `git add` it.")
+    return []
 
-        text = render_grid(_in_order(merged.get("grid") or {}))
-    write_whole(ours, text)
-    return [conflict.removeprefix("stages.") for conflict in conflicts]
 
-
-def _merge(base: Any, ours: Any, theirs: Any, depth: int, at: tuple[str, ...], conflicts: list[str]) -> Any:
-    """Three-way merge of mappings, ``depth`` levels down; lists of names that both sides changed become what either added or kept."""
+def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conflicts: list[str]) -> object:
+    """Three-way merge of mappings, ``depth`` levels down; names of values that both sides changed go to ``conflicts``."""
     if ours == theirs or theirs == base:
         return ours
     if ours == base:
@@ -68,38 +105,25 @@ def _merge(base: Any, ours: Any, theirs: Any, depth: int, at: tuple[str, ...], c
     if depth and isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         before = base if isinstance(base, Mapping) else {}
         merged = {}
-        for key in (*ours, *(k for k in theirs if k not in ours)):
+        for key in (*ours, *(key for key in theirs if key not in ours)):
             old, mine, other = (side.get(key, _MISSING) for side in (before, ours, theirs))
-            value = _merge(old, mine, other, depth - 1, (*at, str(key)), conflicts)
+            value = _merge(old, mine, other, depth - 1, str(key), conflicts)
             if value is not _MISSING:
                 merged[key] = value
         return merged
-    if isinstance(ours, list) and isinstance(theirs, list) and at[-1:] == ("cells",):
-        gone = set(base if isinstance(base, list) else ()) - (set(ours) & set(theirs))
-        return sorted({*ours, *theirs} - gone)
-    conflicts.append(".".join(at))
+    conflicts.append(at)
     return theirs if ours is _MISSING else ours
 
 
-def _in_order(grid: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells sorted by key, as `uss plan` writes them."""
-    nested = ("datasets", "entries")
-    ordered: dict[str, Any] = {}
-    for section, cells in grid.items():
-        if section == "leaderboard":
-            ordered[section] = {k: dict(sorted(v.items())) if k in nested else v for k, v in cells.items()}
-        else:
-            ordered[section] = dict(sorted(cells.items())) if isinstance(cells, Mapping) and section != "site" else cells
-    return ordered
+def _read(path: Path, name: str) -> dict[str, object]:
+    import yaml
 
-
-def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadData(
             f"One side's {name} is not valid YAML ({' '.join(str(error).split())}). Restore it in its branch, then merge."
         ) from None
-    if found is not None and not isinstance(found, dict):
+    if content is not None and not isinstance(content, dict):
         raise BadData(f"One side's {name} is not a mapping. Restore it in its branch, then merge.")
-    return found or {}
+    return content or {}

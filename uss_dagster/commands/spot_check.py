@@ -1,68 +1,108 @@
-"""``uss spot-check``: a few images of a segments cell computed again, and held against what is published."""
+"""``uss spot-check``: a few images of a segments cell computed again, and compared with the published regions."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-import pyarrow as pa
+import typer
 
-from uss_dagster import registry
-from uss_dagster.artifacts.images import Images, evenly_spaced
-from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
-from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.planning import plan
-from uss_dagster.planning.cells import expected_code
-from uss_dagster.stages.segments import Samples, parameters_of
 
-_STAGE = "segments"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from uss_dagster.stages.segments import Segments
 
 
-def spot_check(root: Path, address: str, count: int) -> list[str]:
+def spot_check(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="A segments cell, such as segments/slic_merge/scenes.", show_default=False)],
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images to compute again.")] = 2,
+) -> None:
+    """Compute a few images again: same inputs, same bytes?"""
+    from uss_dagster.planning.profiles import find_root
+
+    ids = compare_again(find_root(), cell, images)
+    typer.echo(f"{len(ids)} images give the same bytes again: {', '.join(ids)}.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("spot-check")(spot_check)
+
+
+def compare_again(root: Path, name: str, count: int) -> list[str]:
     """Compute ``count`` evenly spaced images of a cell again, without touching anything; returns their ids.
 
-    ``BadData`` names the images that came out differently; ``UsageError`` where there is nothing to compare with.
+    Parameters
+    ----------
+    root
+        The project folder.
+    name
+        Name of a segments cell, or its address for DVC.
+    count
+        Number of images.
+
+    Raises
+    ------
+    BadData
+        Images came out differently.
+    UsageError
+        There is no such cell, or nothing to compare with.
     """
-    stage, _, key = address.partition("@")
-    cells: dict[str, Any] = plan.read_grid(root)[_STAGE]
-    if stage != _STAGE or key not in cells:
-        raise UsageError(f"'{address}' is no planned segments stage.{did_you_mean(address, [f'{_STAGE}@{cell}' for cell in cells])}")
-    cell = cells[key]
-    if cell["code"] != expected_code(_STAGE, cell):
-        raise UsageError(f"The code of '{address}' was edited since it was planned. Run `uss repro {address}` first.")
-    published = root / "data" / "segments" / cell["entry"] / cell["dataset"]
+    import pyarrow as pa
+
+    from uss_dagster.artifacts.images import Images, evenly_spaced
+    from uss_dagster.artifacts.schemas import REGIONS
+    from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
+    from uss_dagster.planning.layout import Layout
+    from uss_dagster.segmenter import Samples
+
+    layout = Layout(root)
+    cell = _segments_cell(root, name)
+    published = cell.artefact(layout)
     shards = sorted(published.glob("shard-*.parquet"))
     if not shards:
-        raise UsageError(f"{published.relative_to(root)} is not here. Run `uss repro {address}` first.")
-    folder = root / "data" / "datasets" / cell["dataset"] / "images"
-    features = root / "data" / "features" / cell["backbone"] / cell["dataset"] if cell["backbone"] else None
-    encoder = Encoder.of(cell["encoder"]["kind"], cell["encoder"]["params"]) if cell["encoder"] else None
-    module = registry.load("method", cell["method"])
-    params = parameters_of(cell, root)
-    ids = Images(folder).ids
-    state = module.fit(Samples(ids, folder, features, encoder), params) if hasattr(module, "fit") else None
-    chosen = evenly_spaced(ids, count)
+        raise UsageError(f"{layout.relative(published)} does not exist. Run `uss repro {cell.name}` first.")
+    folder = layout.images(cell.dataset)
+    features = layout.features(cell.backbone, cell.dataset) if cell.backbone else None
+    segmenter, ids = cell.segmenter(layout), Images(folder).ids
+    segmenter = segmenter.fit(Samples(ids, folder, features, segmenter.encoder))
+    compared = evenly_spaced(ids, count)
     different = []
     with tempfile.TemporaryDirectory() as scratch:
-        for sample in Samples(chosen, folder, features, encoder):
+        for sample in Samples(compared, folder, features, segmenter.encoder):
             path = Path(scratch) / "again.parquet"
-            write_table(path, regions_to_table(sample.image_id, module.segment(sample, params, state).pruned()), REGIONS)
+            write_table(path, regions_to_table(sample.image_id, segmenter.segment(sample)), REGIONS)
             before = pa.concat_tables(read_table(shard, REGIONS, filters=[("image_id", "==", sample.image_id)]) for shard in shards)
             if not same(read_table(path, REGIONS), before):
                 different.append(sample.image_id)
     if different:
         raise BadData(
-            f"{len(different)} of {len(chosen)} images of '{address}' came out differently: {', '.join(different)}. Is the cell up to date "
+            f"{len(different)} of {len(compared)} images of '{cell.name}' came out differently: {', '.join(different)}. Is the cell up to date "
             "(`dvc status`), and was it computed with these library versions and on this kind of machine?"
         )
-    return chosen
+    return compared
+
+
+def _segments_cell(root: Path, name: str) -> Segments:
+    """The planned cell of this name or address; its code must be what was planned."""
+    from uss_dagster.planning.plan import read_plan
+    from uss_dagster.stages.segments import Segments
+
+    cells = read_plan(root).of(Segments)
+    cell = next((cell for cell in cells if name in (cell.name, cell.address)), None)
+    if cell is None:
+        raise UsageError(f"'{name}' is no planned segments cell.{did_you_mean(name, [cell.name for cell in cells])}")
+    if cell.code != cell.expected_code():
+        raise UsageError(f"The code of '{cell.name}' was edited since it was planned. Run `uss repro {cell.name}` first.")
+    return cell
 
 
 def same(one: pa.Table, other: pa.Table) -> bool:
-    """Whether two tables of one schema hold the same bytes; values that are not numbers equal themselves here, such as levels of masks without any."""
+    """Whether two tables of one schema hold the same bytes. NaN equals NaN here, for levels of masks without any."""
+    import pyarrow as pa
+
     if one.num_rows != other.num_rows:
         return False
     for first, second in zip(one.combine_chunks().columns, other.combine_chunks().columns, strict=True):

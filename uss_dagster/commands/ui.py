@@ -7,11 +7,24 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from uss_dagster.commands.repro import check_tools, tool_environment
+import typer
+
 from uss_dagster.errors import UsageError
 
 HOST = "127.0.0.1"
+
+
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
+    """Dagster's web page for this project, on 127.0.0.1."""
+    from uss_dagster.planning.profiles import find_root
+
+    serve(find_root(), port)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(ui)
 
 
 def dagster_home(root: Path) -> Path:
@@ -26,18 +39,21 @@ def dagster_home(root: Path) -> Path:
 
 def serve(root: Path, port: int) -> None:
     """Replace this process by `dagster dev`."""
-    check_tools(root)
     import socket
 
+    from uss_dagster.commands.requirements import check_tools
+    from uss_dagster.dagster_dvc.runner import tool_environment
+
+    check_tools(root)
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise UsageError(f"Port {port} is in use on this machine. Choose another: `uss ui --port {port + 1}`.")
     environment = tool_environment() | {"DAGSTER_HOME": str(dagster_home(root)), "DAGSTER_DISABLE_TELEMETRY": "1"}
-    # Not for the person who typed `uss ui`: which of its commands Dagster would rather see used.
+    # Dagster's advice to use another of its commands is not for a person who typed `uss ui`.
     quiet = "ignore:Function `dev_command` is superseded"
     words = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml"), "-h", HOST, "-p", str(port)]
-    # A script starts what it puts in the background deaf to interrupts, and Dagster makes an interrupt of every signal
-    # to end: deaf, it would outlive a plain `kill`.
+    # A program that a script starts in the background ignores interrupts, and Dagster turns every signal to end into an interrupt:
+    # it would outlive a plain `kill`.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.chdir(root)
     os.execve(sys.executable, words, environment)

@@ -1,7 +1,7 @@
-"""A DVC project as plain data: its resolved stages, who feeds whom, and what dvc.lock says about them.
+"""A DVC project as plain data: its resolved stages, the edges between them, and what the dvc.lock files record.
 
-Belongs here: reading dvc.yaml (through DVC itself, so templates resolve exactly as ``dvc repro`` resolves them) and
-dvc.lock (plain YAML, without DVC). Nothing here writes. Does not belong here: Dagster, running anything.
+Stages are read through DVC, so that templates resolve as in ``dvc repro``; lock files are read as plain YAML. A project may have many
+``dvc.yaml`` files, each with its own ``dvc.lock``. Nothing here writes, runs a stage, or knows Dagster.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class StageNode:
     outs: tuple[str, ...] = ()
     params: tuple[tuple[str, tuple[str, ...]], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    wdir: str = "."
 
     @property
     def asset_key(self) -> tuple[str, ...]:
@@ -69,6 +70,20 @@ class StageNode:
     def partition(self) -> str | None:
         """The partition this stage builds, or None where the asset is not partitioned."""
         return self.text("partition")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """``tags``: a mapping, or ``name=value`` pairs separated by commas."""
+        tags = self.meta.get("tags") or {}
+        if isinstance(tags, Mapping):
+            return {str(name): str(value) for name, value in tags.items()}
+        return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in self.items("tags"))}
+
+    def items(self, name: str) -> list[str]:
+        """A list as given, or a comma-separated text: whole lists cannot be interpolated in a DVC template."""
+        value = self.meta.get(name) or []
+        items = value.split(",") if isinstance(value, str) else value
+        return [text for item in items if (text := str(item).strip())]
 
     def text(self, name: str) -> str | None:
         """A value of ``meta.dagster`` as text, None where it is absent or empty."""
@@ -92,6 +107,7 @@ class DvcProject:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).resolve()
         self._locks: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._wdirs: dict[str, dict[str, str]] = {}
 
     @cached_property
     def stages(self) -> dict[str, StageNode]:
@@ -102,7 +118,7 @@ class DvcProject:
             # DVC rewrites dvc.lock in place, so a reader can meet half of it; its lock says when the file is whole.
             if "dvc.lock" not in str(error):
                 raise
-            with while_dvc_rests(self.root):
+            with dvc_idle(self.root):
                 return self._load_stages()
 
     @cached_property
@@ -143,16 +159,21 @@ class DvcProject:
         """Dependency path to the content hash that the stage read, as dvc.lock records it."""
         return {dep.path: dep.hash for dep in self._locked(address, "deps")}
 
+    @property
+    def lock_files(self) -> list[Path]:
+        """Every dvc.lock that the stages may have, sorted; some may not exist yet."""
+        return sorted({self.root / _lock_name(address) for address in self.stages})
+
     def committed_outs(self, address: str, limit: int = 20) -> Iterator[tuple[str, tuple[LockedOut, ...]]]:
-        """(commit, outputs of a stage) for the last commits that changed dvc.lock, newest first; nothing without git."""
-        file, _, name = address.rpartition(":")
-        folder = os.path.dirname(file)
-        for commit in self._git("log", f"-n{limit}", "--format=%h", "--", os.path.join(folder, "dvc.lock")).split():
+        """(commit, outputs of a stage) for the last commits that changed its dvc.lock, newest first; nothing without git."""
+        lock = _lock_name(address)
+        for commit in self._git("log", f"-n{limit}", "--format=%h", "--", lock).split():
             try:
-                content = yaml.load(self._git("show", f"{commit}:./{os.path.join(folder, 'dvc.lock')}"), Loader=_LOADER) or {}
+                content = yaml.load(self._git("show", f"{commit}:./{lock}"), Loader=_LOADER) or {}
             except yaml.YAMLError:  # committed with the marks of a merge
                 continue
-            yield commit, _items((content.get("stages") or {}).get(name) or {}, "outs", folder)
+            entry = (content.get("stages") or {}).get(address.rpartition(":")[2]) or {}
+            yield commit, _locked_items(entry, "outs", self._working_folder(address))
 
     def cached(self, version: str, member: str = "") -> Path | None:
         """The file of DVC's local cache that holds a version, or, of a folder's version, a file in it; None where it is not there."""
@@ -177,11 +198,28 @@ class DvcProject:
             return ""
         return done.stdout if done.returncode == 0 else ""
 
-    def _locked(self, address: str, what: str) -> tuple[LockedOut, ...]:
+    def _locked(self, address: str, section: str) -> tuple[LockedOut, ...]:
+        entry = self._lock(self.root / _lock_name(address)).get(address.rpartition(":")[2]) or {}
+        return _locked_items(entry, section, self._working_folder(address))
+
+    def _working_folder(self, address: str) -> str:
+        """The folder, from the root, that the paths in a stage's lock entry start from: its ``wdir``, else that of its dvc.yaml.
+
+        Read as plain YAML, which costs a tenth of asking DVC; a ``wdir`` from a template is resolved by DVC.
+        """
         file, _, name = address.rpartition(":")
         folder = os.path.dirname(file)
-        entry = self._lock(self.root / folder / "dvc.lock").get(name) or {}
-        return _items(entry, what, folder)
+        if file not in self._wdirs:
+            try:
+                text = (self.root / (file or "dvc.yaml")).read_text(encoding="utf-8")
+                stages = (yaml.load(text, Loader=_LOADER) or {}).get("stages") or {} if "wdir" in text else {}
+            except (OSError, yaml.YAMLError):
+                stages = {}
+            self._wdirs[file] = {stage: str(wdir) for stage, entry in stages.items() if (wdir := (entry.get("do") or entry).get("wdir"))}
+        wdir = self._wdirs[file].get(name.partition("@")[0], ".")
+        if "${" in wdir:
+            return self.stages[address].wdir if address in self.stages else folder
+        return os.path.normpath(os.path.join(folder, wdir))
 
     def _lock(self, path: Path) -> dict[str, Any]:
         try:
@@ -191,7 +229,7 @@ class DvcProject:
         known = self._locks.get(path)
         if known and known[0] == stamp:
             return known[1]
-        with while_dvc_rests(self.root):
+        with dvc_idle(self.root):
             stamp, text = _stamp(path), path.read_bytes()
         try:
             content = yaml.load(text, Loader=_LOADER) or {}
@@ -207,14 +245,13 @@ class DvcProject:
         if not (self.root / ".dvc").is_dir():
             raise UsageError(f"{self.root} is not a DVC project: run `dvc init` there, or `dvc init --no-scm` without git.")
         key = stage_cache.key_of(self.root)
-        kept = stage_cache.recall(self.root, key) if key else None
-        if kept is None:
-            found = self._resolve_stages()
-            if key and key == stage_cache.key_of(self.root):  # nothing was edited meanwhile
-                stage_cache.keep(self.root, key, [asdict(stage) for stage in found])
-        else:
-            found = [_from_plain(stage) for stage in kept]
-        return {stage.address: stage for stage in found}
+        stored = stage_cache.restore(self.root, key) if key else None
+        if stored is not None:
+            return {stage.address: stage for stage in map(_from_plain, stored)}
+        stages = self._resolve_stages()
+        if key and key == stage_cache.key_of(self.root):  # nothing was edited meanwhile
+            stage_cache.store(self.root, key, [asdict(stage) for stage in stages])
+        return {stage.address: stage for stage in stages}
 
     def _resolve_stages(self) -> list[StageNode]:
         from dvc.exceptions import DvcException
@@ -232,8 +269,13 @@ class DvcProject:
             raise UsageError(f"DVC cannot read the stages of {self.root}: {_explain(error)}.") from error
 
 
-def _items(entry: Mapping[str, Any], what: str, folder: str) -> tuple[LockedOut, ...]:
-    """The outputs or dependencies of one stage's entry in the dvc.lock of a folder, sorted by path."""
+def _lock_name(address: str) -> str:
+    """The dvc.lock of a stage, from the root."""
+    return os.path.join(os.path.dirname(address.rpartition(":")[0]), "dvc.lock")
+
+
+def _locked_items(entry: Mapping[str, Any], section: str, folder: str) -> tuple[LockedOut, ...]:
+    """The outputs or dependencies in one stage's entry of a dvc.lock, sorted by path. folder: what the paths are relative to."""
     items = (
         LockedOut(
             path=os.path.normpath(os.path.join(folder, str(item["path"]))).replace(os.sep, "/"),
@@ -241,7 +283,7 @@ def _items(entry: Mapping[str, Any], what: str, folder: str) -> tuple[LockedOut,
             size=int(item.get("size") or 0),
             files=int(item.get("nfiles") or 1),
         )
-        for item in entry.get(what, ())
+        for item in entry.get(section, ())
     )
     return tuple(sorted(items, key=lambda item: item.path))
 
@@ -263,13 +305,14 @@ def _node(stage: Any, root: Path) -> StageNode:
         outs=tuple(sorted(_relative(out, root) for out in stage.outs)),
         params=params,
         meta=_meta(stage),
+        wdir=os.path.relpath(stage.wdir, root).replace(os.sep, "/"),
     )
 
 
-def _from_plain(kept: Mapping[str, Any]) -> StageNode:
-    """A stage that went through JSON."""
-    params = tuple((file, tuple(names)) for file, names in kept["params"])
-    return StageNode(kept["address"], kept["cmd"], tuple(kept["deps"]), tuple(kept["outs"]), params, kept["meta"])
+def _from_plain(values: stage_cache.PlainStage) -> StageNode:
+    """A stage that went through JSON, which turns tuples into lists."""
+    params = tuple((file, tuple(names)) for file, names in values["params"])
+    return StageNode(**{**values, "deps": tuple(values["deps"]), "outs": tuple(values["outs"]), "params": params})
 
 
 def _meta(stage: Any) -> dict[str, Any]:
@@ -301,7 +344,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def while_dvc_rests(root: str | os.PathLike[str], wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
+def dvc_idle(root: str | os.PathLike[str], wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     """Hold DVC's repository lock, shared, for a moment: DVC writes dvc.lock in place, but only under that lock.
 
     Free while a stage's command runs. Where it cannot be had in time, or the platform has no flock, the block runs all

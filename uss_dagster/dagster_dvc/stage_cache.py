@@ -1,9 +1,9 @@
-"""The resolved stages of a project, kept between processes: DVC needs some 8 ms a stage to resolve them, and every process that loads
+"""The resolved stages of a project, stored between processes: DVC needs some 8 ms a stage to resolve them, and every process that loads
 the definitions (web server, daemon, each run) asks for the same ones.
 
-Kept under a hash of everything that DVC resolves them from: its version, its configuration, every dvc.yaml, .dvc and .dvcignore file
-that git knows or would add (DVC leaves out those that git ignores), and the files that templates take their variables from. Without git,
-where a file cannot be read, and where a template computes the name of such a file, nothing is kept and DVC is asked each time.
+They are stored under a hash of everything that DVC resolves them from: its version, its configuration, every dvc.yaml, .dvc and .dvcignore
+file that git knows or would add (DVC leaves out those that git ignores), and the files that templates take their variables from. Without
+git, where a file cannot be read, and where a template computes the name of such a file, nothing is stored and DVC is asked each time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 
 import yaml
 
-KEPT = Path(".dvc") / "tmp" / "dagster_dvc" / "stages.json"
-FORMAT = "1"
+CACHE = Path(".dvc") / "tmp" / "dagster_dvc" / "stages.json"
+FORMAT = "2"
+PlainStage = dict[str, Any]
+"""A ``StageNode`` as JSON holds it."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -33,7 +35,7 @@ def key_of(root: Path) -> str | None:
         names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
         names |= {name for name in (".dvc/config", ".dvc/config.local") if (root / name).is_file()}
         content = {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
-        for name in [name for name in content if name.endswith("dvc.yaml")]:
+        for name in [name for name, text in content.items() if name.endswith("dvc.yaml") and b"${" in text]:
             for path in sorted(set(_variables(yaml.load(content[name], Loader=_LOADER), os.path.dirname(name)))):
                 if (root / path).is_file():
                     content[path] = (root / path).read_bytes()
@@ -43,18 +45,18 @@ def key_of(root: Path) -> str | None:
     return hashlib.sha256(json.dumps([FORMAT, version("dvc"), digests]).encode()).hexdigest()
 
 
-def recall(root: Path, key: str) -> list[dict[str, Any]] | None:
-    """The stages kept under a key, as plain data; None where there are none."""
+def restore(root: Path, key: str) -> list[PlainStage] | None:
+    """The stages stored under a key, as plain data; None where there are none."""
     try:
-        kept = json.loads((root / KEPT).read_text(encoding="utf-8"))
+        stored = json.loads((root / CACHE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return kept["stages"] if isinstance(kept, dict) and kept.get("key") == key else None
+    return stored["stages"] if isinstance(stored, dict) and stored.get("key") == key else None
 
 
-def keep(root: Path, key: str, stages: list[dict[str, Any]]) -> None:
-    """Put them in place of what was kept; a folder that cannot be written to keeps nothing."""
-    path = root / KEPT
+def store(root: Path, key: str, stages: list[PlainStage]) -> None:
+    """Replace what was stored; in a folder that cannot be written to nothing is stored."""
+    path = root / CACHE
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -36,22 +36,18 @@ class DvcTranslator:
         return stages[0].text("description")
 
     def kinds(self, stages: Sequence[StageNode]) -> set[str]:
-        return {"dvc"} | {kind for stage in stages for kind in _items(stage, "kinds")}
+        return {"dvc"} | {kind for stage in stages for kind in stage.items("kinds")}
 
     def owners(self, stages: Sequence[StageNode]) -> list[str]:
-        return sorted({owner for stage in stages for owner in _items(stage, "owners")})
+        return sorted({owner for stage in stages for owner in stage.items("owners")})
 
     def tags(self, stages: Sequence[StageNode]) -> dict[str, str]:
-        """``tags``: a mapping, or ``name=value`` pairs separated by commas."""
-        tags = stages[0].meta.get("tags") or {}
-        if isinstance(tags, Mapping):
-            return {str(name): str(value) for name, value in tags.items()}
-        return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in _items(stages[0], "tags"))}
+        return stages[0].tags
 
     def pool(self, stages: Sequence[StageNode]) -> str | None:
         return _common(stages, "pool")
 
-    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition | None:
+    def automation_condition(self, stages: Sequence[StageNode]) -> dg.AutomationCondition[Any] | None:
         """When the asset is to be built by itself; never by default."""
         return None
 
@@ -72,8 +68,8 @@ class DvcTranslator:
         if len(stages) > _LISTED_STAGES:
             rows.append(f"| … | {len(stages) - _LISTED_STAGES} more | |")
         table = "\n".join(["| partition | stage | outputs |", "| --- | --- | --- |", *rows])
-        found: dict[str, Any] = {"dvc/stages": dg.MetadataValue.md(table)}
-        return found if len(stages) > 1 else {**found, "dvc/command": stages[0].cmd}
+        metadata: dict[str, Any] = {"dvc/stages": dg.MetadataValue.md(table)}
+        return metadata if len(stages) > 1 else {**metadata, "dvc/command": stages[0].cmd}
 
 
 def _common(stages: Sequence[StageNode], name: str) -> str | None:
@@ -83,10 +79,3 @@ def _common(stages: Sequence[StageNode], name: str) -> str | None:
             f"Asset '{'/'.join(stages[0].asset_key)}' has several values for {name}: {', '.join(values)}. Give all its stages one."
         )
     return values[0] or None
-
-
-def _items(stage: StageNode, name: str) -> list[str]:
-    """A list as given, or a comma-separated text: whole lists cannot be interpolated in a DVC template."""
-    value = stage.meta.get(name) or []
-    items = value.split(",") if isinstance(value, str) else value
-    return [text for item in items if (text := str(item).strip())]

@@ -1,52 +1,42 @@
-"""The one check that curated sets have beside their validation: how far the last run moved from the version before it."""
+"""The check of curated sets: how far the last run moved from the version before it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import AssetFamily, DvcProject, DvcTranslator, families, table
+from uss_dagster.dagster_dvc import StageGroup, read_json, table
+from uss_dagster.dagster_dvc.grouping import StageGroups
+from uss_dagster.orchestration.translator import groups_of
+from uss_dagster.stages.curated import CuratedSet
 
 DRIFT = "drift"
-CURATED = "curated"
-ROWS = ("measure", "before", "now", "moved", "limit", "within")
+COLUMNS = ("measure", "before", "now", "moved", "limit", "within")
 
 
-def drift_checks(project: DvcProject, translator: DvcTranslator) -> list[dg.AssetChecksDefinition]:
+def drift_checks(groups: StageGroups, root: Path) -> list[dg.AssetChecksDefinition]:
     """For each curated set a check that reads the comparison in the facts of its last run; a warning, since a change may be meant."""
-    found = families(project, translator)
-    return [_drift_check(family, project.root) for key, family in found.items() if key.path[0] == CURATED]
+    return [_drift_check(group, root) for group in groups_of(groups, CuratedSet)]
 
 
-def _drift_check(family: AssetFamily, root: Path) -> dg.AssetChecksDefinition:
+def _drift_check(group: StageGroup, root: Path) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=family.key,
+        asset=group.key,
         name=DRIFT,
         description="Whether masks and images of the last run are distributed as in the version before it.",
     )
     def drift() -> dg.AssetCheckResult:
-        rows = [(stage.address, _facts(root / str(stage.text("facts")))) for stage in family.nodes if stage.text("facts")]
-        known = {address: facts for address, facts in rows if "drift" in facts}
-        compared = [row for facts in known.values() for row in facts.get("drift_rows", [])]
-        said = "; ".join(f"{address}: {facts['drift']}" for address, facts in known.items())
+        facts = {stage.address: read_json(root / path) for stage in group.nodes if (path := stage.text("facts"))}
+        compared = {address: values for address, values in facts.items() if "drift" in values}
+        rows = [row for values in compared.values() if isinstance(drift := values.get("drift_rows"), list) for row in drift]
+        cells = [["–" if row.get(column) is None else row[column] for column in COLUMNS] for row in rows]
         return dg.AssetCheckResult(
-            passed=all(facts.get("drift_within_limits", True) for facts in known.values()),
+            passed=all(bool(values.get("drift_within_limits", True)) for values in compared.values()),
             severity=dg.AssetCheckSeverity.WARN,
-            description=said or "No run on this machine has compared it with a version before.",
-            metadata={"comparison": table(ROWS, [["–" if row.get(n) is None else row[n] for n in ROWS] for row in compared])}
-            if compared
-            else {},
+            description="; ".join(f"{address}: {values['drift']}" for address, values in compared.items())
+            or "No run on this machine has compared it with a version before.",
+            metadata={"comparison": table(COLUMNS, cells)} if rows else {},
         )
 
     return drift
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

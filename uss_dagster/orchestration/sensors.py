@@ -1,6 +1,6 @@
-"""Sensors of this project: an outdated plan is told, and a folder of images that is new or changed becomes a partition to build.
+"""Sensors of this project: a warning when the plan is out of date, and runs for folders of images that are new or changed.
 
-Both look at names, sizes and times of files first, and plan only when these changed.
+Both compare names, sizes and times of files first, and plan only when these changed.
 """
 
 # No `from __future__ import annotations` here: Dagster wants the annotation of a context as a class, not as text.
@@ -11,39 +11,42 @@ from pathlib import Path
 import dagster as dg
 
 import uss_dagster
-from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, families
+from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, group_stages
 from uss_dagster.errors import UssError
-from uss_dagster.orchestration.checks import LEADERBOARD, PLANNED, planned
-from uss_dagster.orchestration.planning import plan_afresh
-from uss_dagster.planning import plan
-from uss_dagster.planning import profiles as profile
+from uss_dagster.orchestration.leaderboard_checks import LEADERBOARD, PLANNED, plan_verdict
+from uss_dagster.orchestration.planning_process import plan_in_new_process
 from uss_dagster.planning.contents import seen_at
+from uss_dagster.planning.layout import PARAMS, PIPELINES, PROFILES
+from uss_dagster.planning.profiles import read_profile
+from uss_dagster.stages.datasets import Datasets
 
-DATASETS = dg.AssetKey("datasets")
+DATASETS = dg.AssetKey(Datasets.stage)
 FOLDER = "folder"
 _EVERY_S = 60
 
 
 def plan_sensor(name: str, root: Path, on: bool) -> dg.SensorDefinition:
-    """Warns when grid.yaml is not what params.yaml, profiles/ and the code imply: by the result of the leaderboard's check, which is
+    """Warns when the plan is not what params.yaml, profiles/ and the code imply: by the result of the leaderboard's check, which is
     reported anew after each edit. Its cursor says when it looked last."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        watched = (Path(profile.PARAMS), Path(profile.PROFILES), Path(plan.GRID), *sorted(Path(uss_dagster.__file__).parent.rglob("*.py")))
+        watched = (Path(PARAMS), Path(PROFILES), Path(PIPELINES), *sorted(Path(uss_dagster.__file__).parent.rglob("*.py")))
         cursor = seen_at(root, watched)
         if cursor == context.cursor:
             return dg.SensorResult(skip_reason="Nothing was edited since the last look.")
-        verdict = planned(root)
+        verdict = plan_verdict(root)
         event = dg.AssetCheckEvaluation(
             asset_key=LEADERBOARD,
             check_name=PLANNED,
-            passed=verdict["passed"],
-            severity=verdict["severity"],
-            description=verdict.get("description"),
-            metadata=verdict.get("metadata") or {},
+            passed=verdict.passed,
+            severity=verdict.severity,
+            description=verdict.description,
+            metadata=verdict.metadata,
         )
-        said = "grid.yaml is up to date." if verdict["passed"] else verdict["description"]
-        (context.log.info if verdict["passed"] else context.log.warning)(said)
+        if verdict.passed:
+            context.log.info("The plan is up to date.")
+        else:
+            context.log.warning(verdict.description)
         return dg.SensorResult(asset_events=[event], cursor=cursor)
 
     return dg.SensorDefinition(
@@ -51,7 +54,7 @@ def plan_sensor(name: str, root: Path, on: bool) -> dg.SensorDefinition:
         evaluation_fn=evaluate,
         minimum_interval_seconds=_EVERY_S,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Warns, by a check of the leaderboard, when grid.yaml is out of date.",
+        description="Warns, by a check of the leaderboard, when the plan is out of date.",
     )
 
 
@@ -60,7 +63,7 @@ def folder_sensor(
     project: DvcProject,
     translator: DvcTranslator,
     on: bool,
-    replan: Callable[[Path], object] = plan_afresh,
+    replan: Callable[[Path], object] = plan_in_new_process,
 ) -> dg.SensorDefinition:
     """Builds the dataset of a folder of images when the folder is new or changed. Its cursor is what it saw of each folder."""
 
@@ -74,11 +77,11 @@ def folder_sensor(
             replan(project.root)
         except UssError as error:
             return dg.SensorResult(skip_reason=str(error))
-        family = families(project, translator).get(DATASETS)
+        group = group_stages(project, translator).get(DATASETS)
         built = DvcProject(project.root)
         requests, unknown = [], []
         for dataset in changed:
-            stage = family.stages.get(dataset) if family else None
+            stage = group.stages.get(dataset) if group else None
             if stage is None:
                 unknown.append(dataset)
                 del now[dataset]  # looked at again, until the definitions know it
@@ -103,8 +106,9 @@ def folder_sensor(
 
 def folders(root: Path) -> dict[str, list[Path]]:
     """Dataset → what it is read from, for the datasets of kind ``folder`` in the active profile."""
-    found = {}
-    for dataset, given in profile.read_profile(root).datasets.items():
-        if given.get("kind", dataset) == FOLDER:
-            found[dataset] = [Path(str(given[part])) for part in ("path", "masks", "classes") if given.get(part)]
-    return found
+    datasets = read_profile(root).datasets
+    return {
+        name: [Path(str(path)) for part in ("path", "masks", "classes") if (path := section.params.get(part))]
+        for name, section in datasets.items()
+        if (section.kind or name) == FOLDER
+    }

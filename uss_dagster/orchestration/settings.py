@@ -9,7 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from uss_dagster import registry
-from uss_dagster.planning import profiles as profile
+from uss_dagster.planning.layout import PARAMS
 from uss_dagster.planning.yaml_files import YamlFile
 
 SECTION = "orchestration"
@@ -17,11 +17,28 @@ SECTION = "orchestration"
 
 @dataclass(frozen=True)
 class Settings:
-    """refresh: the one switch of the scheduled leaderboard. cron, timezone: when. gpu_hours: the hours of the day, in that time zone, in
-    which stages of the pool ``gpu`` may be asked for, such as '20-6'; '0-24' is always, '' never. watch: report what was built outside
-    Dagster, and warn of an outdated plan. folders: build a dataset of kind ``folder`` when its files are new or changed. follow: scores,
-    leaderboard and site follow by themselves what they are made from. stale_after_hours: the leaderboard's freshness check fails when it
-    was last built longer ago; 0 for never. owner: whom assets name: an address of mail, or a team such as 'team:vision'.
+    """What Dagster does by itself.
+
+    Parameters
+    ----------
+    refresh : bool, default False
+        Switches the scheduled leaderboard on.
+    cron : str, default '0 3 * * *'
+        When it runs: minute, hour, day, month, weekday.
+    timezone : str, default 'UTC'
+        Time zone of ``cron`` and ``gpu_hours``.
+    gpu_hours : str, default '0-24'
+        Hours of the day in which stages of the pool ``gpu`` may be asked for, such as '20-6'. '0-24': always, '': never.
+    watch : bool, default True
+        Report what was built outside Dagster, and warn of an outdated plan.
+    folders : bool, default False
+        Build a dataset of kind ``folder`` when its files are new or changed.
+    follow : bool, default False
+        Scores, leaderboard and site follow by themselves what they are made from.
+    stale_after_hours : int, hours, default 0
+        The leaderboard's freshness check fails when it was built longer ago. 0: never.
+    owner : str, default 'team:segmentation'
+        Owner of the assets: a mail address, or a team such as 'team:vision'.
     """
 
     refresh: bool = False
@@ -35,9 +52,7 @@ class Settings:
     owner: str = "team:segmentation"
 
     def __post_init__(self) -> None:
-        from dagster._utils.schedules import is_valid_cron_schedule
-
-        if not is_valid_cron_schedule(self.cron):
+        if not _is_cron(self.cron):
             raise ValueError(f"cron is '{self.cron}', expected five fields such as '0 3 * * *' (minute, hour, day, month, weekday).")
         try:
             ZoneInfo(self.timezone)
@@ -61,10 +76,21 @@ class Settings:
 
 def read_settings(root: Path) -> Settings:
     """The settings of a project, checked; the defaults where params.yaml has no such section."""
-    file = YamlFile(root / profile.PARAMS)
+    file = YamlFile(root / PARAMS)
     return registry.build_params(Settings, file.data.get(SECTION) or {}, f"{file.at(SECTION)}: {SECTION}")
 
 
+def _is_cron(text: str) -> bool:
+    """Whether Dagster takes this as the times of a schedule."""
+    import dagster as dg
+
+    try:
+        dg.ScheduleDefinition(name="check", job_name="check", cron_schedule=text)
+    except dg.DagsterInvalidDefinitionError:
+        return False
+    return True
+
+
 def _hours(text: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"([01]?\d|2[0-4])-([01]?\d|2[0-4])", text)
-    return (int(found[1]), int(found[2])) if found and found[1] != found[2] else None
+    hours = re.fullmatch(r"([01]?\d|2[0-4])-([01]?\d|2[0-4])", text)
+    return (int(hours[1]), int(hours[2])) if hours and hours[1] != hours[2] else None

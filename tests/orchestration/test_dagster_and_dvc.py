@@ -1,4 +1,4 @@
-"""Two doors, same bytes: Dagster and `dvc repro` run the same stages, and agree on what is out of date."""
+"""Dagster and `dvc repro` run the same stages, give the same bytes, and agree on what is out of date."""
 
 import concurrent.futures
 import re
@@ -7,7 +7,7 @@ import pytest
 from projects import Project, executed
 
 ALL = ("asset", "materialize", "-m", "uss_dagster.definitions", "--partition", "scenes", "--select")
-SLIC = ["segments@slic_merge__scenes", "scores@slic_merge__scenes", "leaderboard", "site"]
+SLIC = ["segments/slic_merge/scenes", "scores/slic_merge/scenes", "leaderboard", "site"]
 
 
 def materialize(project: Project, selection: str, code: int | None = 0, **env: str) -> list[str]:
@@ -20,7 +20,7 @@ def materialize(project: Project, selection: str, code: int | None = 0, **env: s
 def test_everything_from_dagster_gives_the_hashes_of_dvc_repro(project: Project, finished: Project):
     assert len(materialize(project, "*")) == 10
     assert project.lock() == finished.lock()
-    assert project.repro() == [], "the other door finds nothing left to do"
+    assert project.repro() == [], "`uss repro` finds nothing left to do"
 
 
 def test_only_downstream_through_dagster(built: Project):
@@ -52,14 +52,14 @@ def test_statement_shared_module_and_new_dataset_through_dagster(built: Project)
     built.append("uss_dagster/graphs/superpixels.py", "\n_UNUSED = 1\n")
     planned = ("felzenszwalb", "kmeans", "slic_merge")
     importers = {m for m in planned if "superpixels" in (built.root / f"uss_dagster/methods/{m}.py").read_text(encoding="utf-8")}
-    assert set(materialize(built, "*")) == {f"segments@{name}__scenes" for name in importers}
+    assert set(materialize(built, "*")) == {f"segments/{name}/scenes" for name in importers}
     built.append("params.yaml", "datasets:\n  more_scenes: {kind: scenes, images: 2, seed: 7}\n")
     built.uss("plan")  # a new partition must be planned before Dagster can be asked for it
     done = built.dagster(*(w if w != "scenes" else "more_scenes" for w in ALL), "*")
     stages = executed(done.stdout + done.stderr)
-    assert sorted(s for s in stages if "@" in s) == sorted(
-        ["datasets@more_scenes", "features@patches__more_scenes"]
-        + [f"{stage}@{entry}__more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
+    assert sorted(s for s in stages if "/" in s) == sorted(
+        ["datasets/more_scenes", "features/patches/more_scenes"]
+        + [f"{stage}/{entry}/more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
     )
     assert stages[-2:] == ["leaderboard", "site"]
 
@@ -70,15 +70,15 @@ def test_a_refused_output_reads_well_in_dagster(built: Project):
         "    rows.sort(key=lambda r: (*convention_of(r)",
         '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (*convention_of(r)',
     )
-    before = (built.root / "dvc.lock").read_bytes()
+    before = built.locks()
     done = built.dagster(*ALL, 'key:"scores/kmeans"', code=None)
     text = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "scores kmeans__scenes was refused: scores are numbers: nm_covering" in text
+    assert "scores/kmeans/scenes was refused: scores are numbers: nm_covering" in text
     assert "is nan for image 'scene00000'" in text
     assert re.search(r"ASSET_CHECK_EVALUATION - Asset check 'validation' on 'scores/kmeans' did not pass", text)
     assert "Traceback" not in text.split("STEP_FAILURE")[0]
-    assert (built.root / "dvc.lock").read_bytes() == before
+    assert built.locks() == before
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_eight_at_once_in_one_workspace(project: Project):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda s: project.dagster(*ALL, s, code=None), selections))
     assert [r.returncode for r in runs] == [0] * 8, "\n".join((r.stdout + r.stderr)[-3000:] for r in runs if r.returncode)
-    assert {"datasets@scenes", "features@patches__scenes", "segments@felzenszwalb__scenes"} <= set(project.lock())
+    assert {"datasets/scenes", "features/patches/scenes", "segments/felzenszwalb/scenes"} <= set(project.lock())
     entries = ['key:"segments/kmeans"', 'key:"segments/slic_merge"', 'key:"scores/felzenszwalb"', 'key:"segments/felzenszwalb"'] * 2
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda s: project.dagster(*ALL, s, code=None), entries))

@@ -1,0 +1,33 @@
+"""What a project and this machine must have for DVC to run."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import shutil
+from pathlib import Path
+
+from uss_dagster.errors import UsageError
+
+
+def check_tools(root: Path) -> None:
+    """Refuse, with what to do, when DVC cannot work in this project."""
+    if importlib.util.find_spec("dvc") is None:
+        raise UsageError("DVC is not installed beside uss. Run `make setup`, or `pip install -c constraints.txt -e .`.")
+    if not (root / ".dvc").is_dir():
+        raise UsageError(f"{root} has no .dvc folder. Run `dvc init` there (`dvc init --no-scm` without git).")
+    if not has_git(root) and not no_scm(root):
+        why = "git is not installed" if shutil.which("git") is None else f"{root} is not a git repository"
+        raise UsageError(f"DVC needs git here, and {why}. Run `git init`, or go without: `dvc config --local core.no_scm true`.")
+
+
+def has_git(root: Path) -> bool:
+    """Whether git is installed and the folder lies in a repository."""
+    return shutil.which("git") is not None and any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
+def no_scm(root: Path) -> bool:
+    """Whether DVC is told to work without git, in the shared or the local configuration."""
+    parser = configparser.ConfigParser()
+    parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    return parser.getboolean("core", "no_scm", fallback=False)
