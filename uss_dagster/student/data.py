@@ -20,7 +20,7 @@ from uss_dagster.artifacts.mask_readers import CocoMasks
 from uss_dagster.artifacts.tables import read_table, row_groups
 from uss_dagster.curation.human import CROWD
 from uss_dagster.curation.splits import SPLITS, split_of
-from uss_dagster.curation.tables import HUMAN, IMAGES, POOL
+from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.regions import Regions
 
@@ -120,14 +120,14 @@ def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str
 
 
 class _MaskTable:
-    """Image id → (codes, which a person drew), from rows of schema ``POOL`` whose image ids ascend."""
+    """Image id → (codes, which a person drew), from rows of schema ``MASKS`` whose image ids ascend."""
 
     COLUMNS = ("image_id", "rle", "height", "width", "area", "entry", "source")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._first: list[str] = []  # image id with which each row group begins
-        for rows in row_groups([path], POOL, ["image_id"]):
+        for rows in row_groups([path], MASKS, ["image_id"]):
             self._first.append(rows["image_id"][0].as_py() if rows.num_rows else "")
         self._group = lru_cache(maxsize=4)(self._read)
 
