@@ -241,7 +241,7 @@ image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint
 CHUNKED = "found = student.masks(image, 'queries', iou=1.0)\n"
 AT_ONCE = """
 from uss_dagster.regions import rle
-logits = student.look(image)._asked(0, None, True)[0]
+logits = student.encode(image)._decode(0, None, True)[0]
 inside = torch.nn.functional.interpolate(logits[None], (1024, 1024), mode="bilinear")[0].sigmoid() > 0.5
 codes = rle.encode(inside.numpy())
 """

@@ -41,7 +41,7 @@ class Discs:
     def __init__(self) -> None:
         self.looks = 0
 
-    def look(self, image: np.ndarray, split: int = 1) -> LookedAt:
+    def encode(self, image: np.ndarray, split: int = 1) -> LookedAt:
         self.looks += 1
         return LookedAt(image.shape[:2])
 

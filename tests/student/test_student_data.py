@@ -12,11 +12,11 @@ from PIL import Image
 from student_cases import example, source
 
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
-from uss_dagster.curation.tables import HUMAN, IMAGES, MEASURES, MASKS
+from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS, MEASURES
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
 from uss_dagster.student.data import Example, Relabelled, coco_source, curated_source, regions_source
-from uss_dagster.student.self_training import merged_labels
+from uss_dagster.student.self_training import merge_labels
 
 
 def masks_of(number: int) -> np.ndarray:
@@ -115,8 +115,8 @@ def test_merged_labels_keep_what_people_drew_and_what_is_not_repeated() -> None:
     masks[4, 0:4, 6:9] = True  # old, repeated by none
     human, old, again, weak, other = rle.encode(masks)
     picture = Example("a", np.zeros((10, 10, 3), np.uint8), (old, human, other), np.array([False, True, False]))
-    assert merged_labels(picture, [again, weak]) == (human, again, other)
-    assert merged_labels(picture, []) == (human, old, other)
+    assert merge_labels(picture, [again, weak]) == (human, again, other)
+    assert merge_labels(picture, []) == (human, old, other)
     merged = Relabelled(source(2), [(b"x",), ()])
     assert merged[0].codes == (b"x",)
     assert list(merged.ids) == ["picture0", "picture1"]

@@ -59,7 +59,7 @@ def prompt(picture: Path, model: Path, points: Sequence[str], out: Path | None, 
     for x, y in places:
         if not (0 <= x < image.shape[1] and 0 <= y < image.shape[0]):
             raise UsageError(f"--point {x},{y} lies outside {picture}, which is {image.shape[1]}×{image.shape[0]} pixels (width × height).")
-    looked = load(model, device).look(image, SPLIT)
+    looked = load(model, device).encode(image, SPLIT)
     answers = [Answer(place, ask(looked, place, (image.shape[0], image.shape[1]))) for place in places]
     for line in lines_of(answers):
         tell(line)

@@ -95,7 +95,7 @@ class Gallery:
         with self._lock:
             if number not in self._looked:
                 image = self.image(number)
-                self._looked[number] = (image, self.student.look(image, SPLIT))
+                self._looked[number] = (image, self.student.encode(image, SPLIT))
                 while len(self._looked) > LOOKED:
                     self._looked.popitem(last=False)
             self._looked.move_to_end(number)

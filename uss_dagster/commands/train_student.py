@@ -46,6 +46,7 @@ class Request:
 def train_student(request: Request, tell: Callable[[str], None]) -> None:
     """Train, or go on training, and say how good it became on the validation split."""
     from uss_dagster.runtime import torch_device
+    from uss_dagster.student.card import ModelCard
     from uss_dagster.student.rounds import Round, loss_fall, train_round
 
     settings = settings_of(request)
@@ -53,8 +54,8 @@ def train_student(request: Request, tell: Callable[[str], None]) -> None:
         raise UsageError(f"--out '{request.out}' is a file, expected a folder to write the model to. Choose another name.")
     train, val, told = sources(request)
     device = str(torch_device(request.device))
-    facts = {"title": request.title, **told, "licence": request.licence or told["licence"], "command": command_of(request, settings)}
-    job = Round("train student", request.out, settings, facts, device, request.threads, request.self_train)
+    card = ModelCard(request.title, told["data"], told["version"], request.licence or told["licence"], command_of(request, settings))
+    job = Round("train student", request.out, settings, card, device, request.threads, request.self_train)
     request.out.mkdir(parents=True, exist_ok=True)
     result, scores = train_round(train, val, job)
     if int(os.environ.get("RANK", "0")):

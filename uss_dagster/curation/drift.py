@@ -120,7 +120,7 @@ def compare(before: SetSummary, now: SetSummary) -> list[DriftRow]:
     histograms: dict[str, list[int]] = before.get("histograms", {})
     for name in HISTOGRAMS:
         old, new = histograms.get(name, []), now["histograms"][name]
-        if len(old) == len(new) and sum(old) and sum(new):
+        if len(old) == len(new) and any(old) and any(new):
             rows.append(_row(f"distribution of {name}", None, None, jensen_shannon(old, new), LIMITS["distribution"]))
     first, second = float(before.get("masks_per_image", 0)), float(now["masks_per_image"])
     moved = abs(second - first) / max(first, 1e-9) if first or second else 0.0
