@@ -44,7 +44,6 @@ import pyarrow as pa  # noqa: E402
 
 from uss_dagster import registry  # noqa: E402
 from uss_dagster.artifacts.image_files import decode  # noqa: E402
-
 from uss_dagster.backbones.base import Encoder  # noqa: E402
 from uss_dagster.curation.curate import curate  # noqa: E402
 from uss_dagster.curation.filters import filter_masks, mask_value  # noqa: E402
