@@ -178,124 +178,6 @@ def _score(app: typer.Typer) -> None:
             command.write_result(result, out)
 
 
-def _train(app: typer.Typer) -> None:
-    train_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Train the small networks of this package.")
-    app.add_typer(train_app, name="train")
-
-    @train_app.command("diffusion")
-    def train_diffusion(
-        images: Annotated[str, typer.Option("--images", metavar="FOLDER|scenes", help="Pictures to learn from; 'scenes' draws them.")],
-        out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")],
-        count: Annotated[
-            int | None, typer.Option(metavar="N", help="How many pictures. [default: 1600 scenes, or the whole folder]", show_default=False)
-        ] = None,
-        steps: Annotated[
-            int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: 2400]", show_default=False)
-        ] = None,
-        seed: Annotated[int, typer.Option(min=0)] = 0,
-        threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
-        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1.")] = "cpu",
-        licence: Annotated[
-            str | None,
-            typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: mit for scenes]", show_default=False),
-        ] = None,
-    ) -> None:
-        """A small diffusion UNet in pixels, for the backbone 'diffusion'.
-
-        The folder gets config.json, scheduler_config.json, float16 safetensors, a model card, the losses as CSV and a checkpoint.
-        """
-        from uss_dagster.commands.train import train_diffusion as command
-
-        command(images, out, count, seed, steps, threads, device, licence, lambda line: typer.echo(line, err=True))
-
-    @train_app.command("student")
-    def train_student(
-        masks: Annotated[
-            Path | None,
-            typer.Option(
-                "--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False
-            ),
-        ] = None,
-        coco: Annotated[
-            Path | None, typer.Option("--coco", metavar="FILE", help="Or COCO json; its pictures lie in --images.", show_default=False)
-        ] = None,
-        images: Annotated[
-            Path | None, typer.Option("--images", metavar="FOLDER", help="Where the pictures lie.", show_default=False)
-        ] = None,
-        out: Annotated[
-            Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run goes on from it.")
-        ] = Path("student"),
-        size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
-        steps: Annotated[
-            int | None, typer.Option(min=1, metavar="N", help="Steps of the optimiser. [default: the size's own]", show_default=False)
-        ] = None,
-        self_train: Annotated[
-            Path | None,
-            typer.Option(
-                "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
-            ),
-        ] = None,
-        param: Annotated[
-            list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any other setting, such as batch=4; may be repeated.")
-        ] = None,
-        seed: Annotated[int, typer.Option(min=0)] = 0,
-        threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
-        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-        title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
-        licence: Annotated[
-            str | None,
-            typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False),
-        ] = None,
-    ) -> None:
-        """A student that learns from masks, for whole pictures and for clicks.
-
-        The folder gets model.safetensors, config.json, the losses as CSV and picture, and a model card. On several GPUs or machines:
-        `torchrun --nproc_per_node 4 -m uss_dagster.cli train student …`.
-        """
-        from uss_dagster.commands.train_student import Request
-        from uss_dagster.commands.train_student import train_student as command
-
-        command(
-            Request(masks, coco, images, out, size, steps, seed, self_train, param or [], threads, device, title, licence),
-            lambda line: typer.echo(line, err=True),
-        )
-
-
-def _prompt(app: typer.Typer) -> None:
-    @app.command()
-    def prompt(
-        picture: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The picture that is asked.", show_default=False)] = None,
-        model: Annotated[Path, typer.Option("--model", metavar="DIR", help="A trained student.")] = Path("student"),
-        point: Annotated[
-            list[str] | None,
-            typer.Option("--point", metavar="X,Y", help="Pixels from the upper left corner; may be repeated.", show_default=False),
-        ] = None,
-        out: Annotated[
-            Path | None,
-            typer.Option("--out", "-o", metavar="FILE", help="Write the masks: a picture (.png) or COCO (.json).", show_default=False),
-        ] = None,
-        serve: Annotated[bool, typer.Option("--serve", help="A page to click on, on 127.0.0.1 only.")] = False,
-        images: Annotated[
-            Path | None, typer.Option("--images", metavar="FOLDER", help="Pictures that the page offers.", show_default=False)
-        ] = None,
-        port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
-        device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    ) -> None:
-        """Ask a student what is at a point: nested masks with qualities."""
-        if serve:
-            from uss_dagster.commands.prompt_page import serve_pictures
-
-            if point or out:
-                raise UsageError("--serve shows masks on its page; leave out --point and --out.")
-            serve_pictures(model, [given for given in (picture, images) if given], port, device, typer.echo)
-            return
-        from uss_dagster.commands.prompt import prompt as command
-
-        if picture is None or images is not None:
-            raise UsageError("Name one picture to ask, as in `uss prompt IMAGE --point 120,45`; --images goes with --serve.")
-        command(picture, model, point or [], out, device, typer.echo)
-
-
 def _ui(app: typer.Typer) -> None:
     @app.command()
     def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
@@ -448,8 +330,6 @@ def _doctor(app: typer.Typer) -> None:
 BLOCKS: dict[str, Callable[[typer.Typer], None]] = {
     "repro": _repro,
     "score": _score,
-    "train": _train,
-    "prompt": _prompt,
     "ui": _ui,
     "data": _data,
     "spot_check": _spot_check,

@@ -403,8 +403,8 @@ def _every_split(params: type) -> Iterator[Any]:
 def check(name: str, given: Sequence[str], say: Say) -> Report:
     """The verdict on a dataset, rule by rule."""
     from uss_dagster.commands.parameters import parse_parameters
-    from uss_dagster.planning.profiles import find_root
     from uss_dagster.datasets.preparation import checks as stage
+    from uss_dagster.planning.profiles import find_root
 
     try:
         root: Path | None = find_root()

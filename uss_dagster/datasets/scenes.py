@@ -70,10 +70,11 @@ def examples(params: Params) -> Iterator[Example]:
     assert SPEC.classes is not None
     for number in range(params.images):
         canvas = draw(params.seed, number)
-        yield Example(f"scene{number:05d}", _photograph(canvas.picture(), canvas.rng), ".jpg", "all", canvas.truth(SPEC.classes))
+        yield Example(f"scene{number:05d}", photograph(canvas.picture(), canvas.rng), ".jpg", "all", canvas.truth(SPEC.classes))
 
 
-def _photograph(image: np.ndarray, rng: np.random.Generator) -> bytes:
+def photograph(image: np.ndarray, rng: np.random.Generator) -> bytes:
+    """A drawn image as the JPEG of a small camera, of random quality."""
     from PIL import Image
 
     out = io.BytesIO()
