@@ -19,7 +19,7 @@ of each later round to ``pseudo`` with its 95 % interval. ``--keep`` stores pict
 
 ``--ways``: the student ``truth`` of that folder, asked in one pass, in more and more windows, and without letting masks end where colours change.
 
-``--chosen``: of UnSAM's masks of the first 24 scenes, recall of the drawing's masks by the best masks by quality, by score, by both, and as ``curate`` chooses.
+``--chosen``: of UnSAM's masks of the first 24 scenes: AR@1000 of the best by quality, by score, by both, and as ``curate`` chooses them.
 
 ``--memory``: peak of a process that makes 300 masks of 1024×1024 with the network of size S, beside one that upsamples all of them at once.
 """

@@ -60,8 +60,8 @@ def validate(name: str, folder: Path, images: pa.Table, params: CurateParams, fa
     report = Report(name)
     results = read_table(folder / "images.parquet", IMAGES)
     masks = folder / "masks.parquet"
-    kept = results.filter(pc.equal(results["status"], "kept")) if results.num_rows else results
-    check_contract(report, "there are images", [] if kept.num_rows else [_no_image_left(results)])
+    in_set = results.filter(pc.equal(results["status"], "kept")) if results.num_rows else results
+    check_contract(report, "there are images", [] if in_set.num_rows else [_no_image_left(results)])
     check_contract(report, "image ids ascend and are unique", sorted_unique(results, ["image_id"]))
     check_contract(report, "human masks of every image could be used", [f"Image '{i}': {why}" for i, why in sorted(failures.items())])
     check_contract(
@@ -69,13 +69,13 @@ def validate(name: str, folder: Path, images: pa.Table, params: CurateParams, fa
         "masks decode, have the area and box they say, and nest",
         valid_regions((t.select(REGIONS.names) for t in mask_tables(masks)), True),
     )
-    check_contract(report, "masks are those of the kept images, as many as are said", _mask_count_problems(masks, kept))
+    check_contract(report, "masks are those of the kept images, as many as are said", _mask_count_problems(masks, in_set))
     check_contract(report, f"found masks overlap human ones by IoU {params.tau} at most", _human_overlaps(masks, params.tau))
     for path in sorted(folder.glob("annotations/*.json")) + [folder / "labels.json"] * (folder / "labels.json").exists():
         relative = path.relative_to(folder).as_posix()
-        check_contract(report, f"{relative}: ids are unique and codes decode", _coco_problems(path, kept, path.stem))
+        check_contract(report, f"{relative}: ids are unique and codes decode", _coco_problems(path, in_set, path.stem))
     check_contract(report, "one picture, or near-duplicates of it, stand in one split only", _split_leaks(results, images, params))
-    check_expectations(report, _frame(masks, kept), _expectations(params))
+    check_expectations(report, _frame(masks, in_set), _expectations(params))
     return report
 
 
@@ -85,7 +85,7 @@ def _no_image_left(results: pa.Table) -> str:
     return f"No image is left ({message or 'there was none'}). Loosen the limits, or look at the reasons in images.parquet."
 
 
-def _frame(masks: Path, kept: pa.Table) -> pd.DataFrame:
+def _frame(masks: Path, in_set: pa.Table) -> pd.DataFrame:
     """One row a kept image. Masks are read once, image by image, so that memory does not grow with their number."""
     import pandas as pd
 
@@ -108,7 +108,7 @@ def _frame(masks: Path, kept: pa.Table) -> pd.DataFrame:
     measured = pd.DataFrame(
         rows, columns=["image_id", "repeated_masks", "found_masks", "smallest_found", "largest_share", "outermost_masks"]
     )
-    frame = kept.to_pandas().merge(measured, on="image_id", how="left")
+    frame = in_set.to_pandas().merge(measured, on="image_id", how="left")
     frame["copies"] = frame["found_masks"] + frame["human_masks"] - frame["masks"]
     return frame
 
@@ -135,8 +135,8 @@ def _expectations(params: CurateParams) -> list[Expectation]:
     ]
 
 
-def _mask_count_problems(masks: Path, kept: pa.Table) -> Iterator[str]:
-    expected = dict(zip(kept["image_id"].to_pylist(), kept["masks"].to_pylist(), strict=True))
+def _mask_count_problems(masks: Path, in_set: pa.Table) -> Iterator[str]:
+    expected = dict(zip(in_set["image_id"].to_pylist(), in_set["masks"].to_pylist(), strict=True))
     before = ""
     for table in mask_tables(masks, ["image_id"]):
         for image_id, rows in rows_by_image(table):
@@ -161,9 +161,9 @@ def _human_overlaps(masks: Path, tau: float) -> Iterator[str]:
                 yield f"Image '{image_id}' keeps found masks that overlap human ones by more."
 
 
-def _coco_problems(path: Path, kept: pa.Table, name: str) -> Iterator[str]:
+def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
     """Read a COCO file line by line, as it was written, so that memory does not grow with the file."""
-    images = kept if name not in SPLITS else kept.filter(pc.equal(kept["split"], name))
+    images = in_set if name not in SPLITS else in_set.filter(pc.equal(in_set["split"], name))
     missing = images["masks"].to_pylist()  # annotations still to come, by image
     sizes = list(zip(images["height"].to_pylist(), images["width"].to_pylist(), strict=True))
     ids = images["image_id"].to_pylist()

@@ -23,19 +23,8 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.regions.coded import CodedRegions
 from uss_dagster.runtime import torch_device
+from uss_dagster.student import prediction
 from uss_dagster.student.net import Encoded, Output, StudentNet
-from uss_dagster.student.prediction import (
-    Leaves,
-    ScoredMasks,
-    Window,
-    cut_by_window,
-    encode_masks,
-    nest,
-    pyramid,
-    stability,
-    suppress,
-    window_pixels,
-)
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 
 Auto = Literal["queries", "grid", "union"]
@@ -127,7 +116,7 @@ class Student:
         snap: bool = True,
         min_stability: float = 0.0,
         iou: float = 0.8,
-    ) -> ScoredMasks:
+    ) -> prediction.ScoredMasks:
         """The masks of an image, best first.
 
         Parameters
@@ -152,7 +141,7 @@ class Student:
         """
         encoded = self.encode(image, split, snap)
         parts = [encoded.masks(view, auto, grid, min_score, min_stability, iou) for view in range(len(encoded.windows))]
-        masks = ScoredMasks(
+        masks = prediction.ScoredMasks(
             encoded.shape,
             [code for part in parts for code in part.codes],
             np.concatenate([part.score for part in parts]),
@@ -165,7 +154,7 @@ class Student:
 
     def segment(self, image: np.ndarray, auto: Auto = "union", most: int = 300, min_score: float = 0.0, **options: Any) -> CodedRegions:
         """The masks of an image as a tree, see ``prediction.nest``; parameters as in ``masks``."""
-        return nest(self.masks(image, auto, most, min_score, **options))
+        return prediction.nest(self.masks(image, auto, most, min_score, **options))
 
     def encode(self, image: np.ndarray, split: int = 1, snap: bool = True) -> EncodedImage:
         """Encode an image once for any number of clicks; parameters as in ``masks``."""
@@ -197,9 +186,9 @@ class EncodedImage:
             raise UsageError(f"split is {split}, expected 1 (the whole image alone) to 8 windows along a side.")
         self.student, self.image = student, image
         self.shape = image.shape[0], image.shape[1]
-        self._levels = pyramid(self.shape, split)
-        self.windows: list[Window] = [window for level in self._levels for window in level]
-        self._leaves = Leaves(image) if snap else None
+        self._levels = prediction.pyramid(self.shape, split)
+        self.windows: list[prediction.Window] = [window for level in self._levels for window in level]
+        self._leaves = prediction.Leaves(image) if snap else None
         self._encoded: dict[int, Encoded] = {}
 
     def click(self, x: float, y: float) -> list[Answer]:
@@ -225,13 +214,13 @@ class EncodedImage:
             y, x, h, w = self.windows[view]
             in_window = ((points[indices] + 0.5 - (x, y)) / (w, h)).astype(np.float32)
             logits, _, view_quality = self._decode(view, in_window, learned=False)
-            view_codes = encode_masks(logits, self.windows[view], self.shape, self._leaves)
+            view_codes = prediction.encode_masks(logits, self.windows[view], self.shape, self._leaves)
             for i, index in enumerate(indices.tolist()):
                 codes[index] += view_codes[i * grains : (i + 1) * grains]
                 quality[index] += view_quality[i * grains : (i + 1) * grains].tolist()
         return [self._best(c, np.array(q), grains) for c, q in zip(codes, quality, strict=True)]
 
-    def masks(self, view: int, auto: Auto, grid: int, min_score: float, min_stability: float, iou: float) -> ScoredMasks:
+    def masks(self, view: int, auto: Auto, grid: int, min_score: float, min_stability: float, iou: float) -> prediction.ScoredMasks:
         """The masks of one window; parameters as in ``Student.masks``. view: index of the window."""
         if auto not in ("queries", "grid", "union"):
             raise UsageError(f"auto is '{auto}', expected queries, grid or union.")
@@ -247,14 +236,14 @@ class EncodedImage:
                 parts.append((logits, quality, "click"))
         logits, score = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         names = np.repeat([part[2] for part in parts], [len(part[0]) for part in parts])
-        score = torch.where(cut_by_window(logits, self.windows[view], self.shape), CUT_FACTOR * score, score)
+        score = torch.where(prediction.cut_by_window(logits, self.windows[view], self.shape), CUT_FACTOR * score, score)
         good = score >= min_score
         if min_stability > 0:
-            good &= stability(logits) >= min_stability
+            good &= prediction.stability(logits) >= min_stability
         candidates = torch.nonzero(good)[:, 0]
-        keep = candidates[suppress(logits[candidates], score[candidates], iou)]
-        codes = encode_masks(logits[keep], self.windows[view], self.shape, self._leaves)
-        return ScoredMasks(self.shape, codes, score[keep].cpu().numpy().astype(np.float32), names[keep.cpu().numpy()].tolist())
+        keep = candidates[prediction.suppress(logits[candidates], score[candidates], iou)]
+        codes = prediction.encode_masks(logits[keep], self.windows[view], self.shape, self._leaves)
+        return prediction.ScoredMasks(self.shape, codes, score[keep].cpu().numpy().astype(np.float32), names[keep.cpu().numpy()].tolist())
 
     def _best_views(self, points: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """(window, indices of points): at every level, each point goes to the window whose centre is nearest, relative to its size."""
@@ -289,7 +278,7 @@ class EncodedImage:
     @torch.inference_mode()
     def _encode(self, view: int) -> Encoded:
         if view not in self._encoded:
-            pixels = window_pixels(self.image, self.windows[view], self.student.settings.test_input)
+            pixels = prediction.window_pixels(self.image, self.windows[view], self.student.settings.test_input)
             self._encoded[view] = self.student.net.encode(torch.from_numpy(pixels).to(self.student.device))
         return self._encoded[view]
 

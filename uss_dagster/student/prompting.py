@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -41,26 +41,6 @@ class PointMasks:
     masks: CodedRegions
 
 
-class ImageJson(TypedDict):
-    file_name: str
-    height: int
-    width: int
-
-
-class AnswerJson(TypedDict):
-    """point: [x, y]. masks: COCO annotations."""
-
-    point: list[int]
-    masks: list[dict[str, object]]
-
-
-class PromptJson(TypedDict):
-    """The file that ``uss prompt --out FILE.json`` writes."""
-
-    image: ImageJson
-    answers: list[AnswerJson]
-
-
 def masks_at(image: EncodedImage, point: tuple[int, int]) -> PointMasks:
     """The masks at a point of an encoded image."""
     answers = image.click(*point)
@@ -80,19 +60,17 @@ def answer_lines(answers: Sequence[PointMasks]) -> list[str]:
     return lines
 
 
-def answers_json(name: str, answers: Sequence[PointMasks]) -> PromptJson:
-    """Masks as COCO annotations by point; all have category 1, since masks have no classes. name: of the image's file."""
+def answers_json(name: str, answers: Sequence[PointMasks]) -> dict[str, object]:
+    """The content of ``uss prompt --out FILE.json``: COCO annotations by point, of category 1, since masks have no classes. name: of the image."""
     height, width = answers[0].masks.shape
-    entries: list[AnswerJson] = []
-    first = 1
+    numbers = itertools.count(1)
+    entries = []
     for answer in answers:
         masks = answer.masks
         rows = zip(masks.area.tolist(), masks.boxes.tolist(), masks.rles(), masks.score.tolist(), strict=True)
         annotations = [
-            {**annotation(first + i, 1, -1, area, box, (height, width), code, round(score, 4), None)}
-            for i, (area, box, code, score) in enumerate(rows)
+            annotation(next(numbers), 1, -1, area, box, (height, width), code, round(score, 4), None) for area, box, code, score in rows
         ]
-        first += len(masks)
         entries.append({"point": list(answer.point), "masks": annotations})
     return {"image": {"file_name": name, "height": height, "width": width}, "answers": entries}
 

@@ -18,7 +18,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -147,20 +146,6 @@ def processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
         yield torch.distributed.get_rank(), torch.distributed.get_world_size(), place
     finally:
         torch.distributed.destroy_process_group()
-
-
-class Checkpoint(TypedDict):
-    """The plain values of a checkpoint. best: score and step of the best weights, and validations since."""
-
-    step: int
-    settings: dict[str, str | float]
-    data: str
-    lines: list[dict[str, float]]
-    sums: list[float]
-    count: int
-    seconds: float
-    best: tuple[float, int, int]
-    scores: dict[str, float]
 
 
 class Trainer:
@@ -338,7 +323,7 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        values: Checkpoint = {
+        values = {
             "step": self.done,
             "settings": self.settings.to_dict(),
             "data": self._data,
@@ -357,8 +342,7 @@ class Trainer:
         path = self.out / CHECKPOINT
         if not path.exists():
             return
-        tensors, plain = read_run(path)
-        values: Checkpoint = plain  # type: ignore[assignment]
+        tensors, values = read_run(path)
         refuse_other_settings(path, values["settings"], self.settings.to_dict())
         if values["data"] != self._data:
             raise UsageError(
