@@ -65,13 +65,11 @@ def train_student(
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out '{out}' is a file, expected a folder to write the model to. Choose another name.")
     data = _training_data(masks, coco, images)
-    paths = {"--masks": masks, "--coco": coco, "--images": images}
-    command = ["uss", "train", "student", *(word for name, path in paths.items() if path is not None for word in (name, str(path)))]
-    command += ["--size", settings.size, "--steps", str(settings.steps), "--seed", str(settings.seed)]
-    command += ["--self-train", str(self_train)] if self_train else []
-    command += [part for word in words for part in ("--param", word)]
-    command += ["--threads", str(threads), "--out", str(out)]
-    card = ModelCard(title, data.data, data.version, licence or data.licence, shlex.join(command))
+    options: list[tuple[str, object]] = [("--masks", masks), ("--coco", coco), ("--images", images)]
+    options += [("--size", settings.size), ("--steps", settings.steps), ("--seed", settings.seed), ("--self-train", self_train)]
+    options += [*(("--param", word) for word in words), ("--threads", threads), ("--out", out)]
+    command = shlex.join(["uss", "train", "student", *(str(part) for option in options if option[1] is not None for part in option)])
+    card = ModelCard(title, data.data, data.version, licence or data.licence, command)
     job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train)
     out.mkdir(parents=True, exist_ok=True)
     result, scores = train_round(data.train, data.val, job)
