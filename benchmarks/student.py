@@ -19,7 +19,7 @@ of each later round to ``pseudo`` with its 95 % interval. ``--keep`` stores pict
 
 ``--ways``: the student ``truth`` of that folder, asked in one pass, in more and more windows, and without letting masks end where colours change.
 
-``--chosen``: of UnSAM's masks of the first 24 scenes, what the best by quality, by score, by both, and as ``curate`` chooses recall of the drawing's.
+``--chosen``: of UnSAM's masks of the first 24 scenes: AR@1000 of the best by quality, by score, by both, and as ``curate`` chooses them.
 
 ``--memory``: peak of a process that makes 300 masks of 1024×1024 with the network of size S, beside one that upsamples all of them at once.
 """
@@ -44,14 +44,15 @@ import pyarrow as pa  # noqa: E402
 
 from uss_dagster import registry  # noqa: E402
 from uss_dagster.artifacts.image_files import decode  # noqa: E402
-from uss_dagster.artifacts.images import digest  # noqa: E402
 from uss_dagster.backbones.base import Encoder  # noqa: E402
-from uss_dagster.curation.curate import curate, filtered, worth  # noqa: E402
+from uss_dagster.curation.curate import curate  # noqa: E402
+from uss_dagster.curation.filters import filter_masks, mask_value  # noqa: E402
 from uss_dagster.curation.human import HumanMasks, Labels, no_labels  # noqa: E402
-from uss_dagster.curation.params import CurateParams  # noqa: E402
-from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image  # noqa: E402
+from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, pool_masks, source_image_row  # noqa: E402
+from uss_dagster.curation.params import CurateParams, Description  # noqa: E402
 from uss_dagster.datasets.base import Sample  # noqa: E402
 from uss_dagster.datasets.scenes import SPEC, Params, examples  # noqa: E402
+from uss_dagster.hashing import sha256_of  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
 from uss_dagster.metrics.coco.matches import Matches, match_codes  # noqa: E402
 from uss_dagster.metrics.proposals import ground_truth  # noqa: E402
@@ -60,7 +61,7 @@ from uss_dagster.student.evaluate import values  # noqa: E402
 
 TRAIN_SERIES, UNSEEN_SERIES = 101, 77
 SHOWN = ("ar1000", "ar100", "click_max", "click_oracle")
-INFO = {"title": "drawn scenes", "source": "benchmark", "methods": ["unsam"], "licence": "MIT", "citation": "", "homepage": ""}
+DESCRIPTION = Description("drawn scenes", "benchmark", "unsam", "MIT")
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ def draw(series: int, count: int) -> dict[str, Scene]:
         kept, _, _ = ground_truth(Truth("classes", example.truth, SPEC.classes))
         codes = example.truth.rles()
         image = decode(example.image, example.image_id)
-        found[example.image_id] = Scene(example.image_id, image, digest(example.image), [codes[i] for i in kept])
+        found[example.image_id] = Scene(example.image_id, image, sha256_of(example.image), [codes[i] for i in kept])
     return found
 
 
 class Pools:
-    """``curation.tables.Pool`` of scenes, by ``unsam`` as the demo has it; each scene is segmented once."""
+    """``curation.tables.MaskPool`` of scenes, by ``unsam`` as the demo has it; each scene is segmented once."""
 
     def __init__(self, scenes: dict[str, Scene], folder: Path) -> None:
         self.scenes, self.folder = scenes, folder
@@ -92,8 +93,8 @@ class Pools:
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
-    def looks(self) -> pa.Table:
-        return pa.concat_tables(look_row(s.image_id, f"{s.image_id}.jpg", s.sha256, s.image) for s in self.scenes.values())
+    def images(self) -> pa.Table:
+        return pa.concat_tables(source_image_row(s.image_id, f"{s.image_id}.jpg", s.sha256, s.image) for s in self.scenes.values())
 
     def masks(self) -> Iterator[tuple[str, pa.Table]]:
         import pyarrow.parquet as pq
@@ -107,7 +108,7 @@ class Pools:
                 begun = time.perf_counter()
                 regions = method.segment(Sample(scene.image_id, scene.image, encoder([scene.image])[0]), params)
                 self.seconds += time.perf_counter() - begun
-                pq.write_table(pool_image(scene.image_id, scene.image, [Family("unsam", regions)], PoolParams(refine=False)), path)
+                pq.write_table(pool_masks(scene.image_id, scene.image, [MaskFamily("unsam", regions)], MaskPoolParams(refine=False)), path)
             yield scene.image_id, pq.read_table(path)
 
 
@@ -128,7 +129,7 @@ def curated(pools: Pools, labels: Labels, most: int, folder: Path) -> Path:
     """All in one split: unseen scenes are of another series. most: pseudo-masks a scene."""
     if not (folder / "summary.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        curate(pools, labels, CurateParams(splits=(1.0, 0.0, 0.0), formats=(), most=most), folder, INFO)
+        curate(pools, labels, CurateParams(splits=(1.0, 0.0, 0.0), formats=(), most=most), folder, DESCRIPTION)
     return folder
 
 
@@ -215,14 +216,14 @@ def chosen(arguments: argparse.Namespace, folder: Path) -> None:
         "quality": lambda table, shape: np.nan_to_num(table["quality"].to_numpy()),
         "score": lambda table, shape: np.nan_to_num(table["score"].to_numpy()),
         "both": lambda table, shape: np.nan_to_num(table["quality"].to_numpy() * table["score"].to_numpy()),
-        "worth": worth,
+        "value": mask_value,
     }
     for most in (1000, 100, 60):
         for name, value in ways_to_choose.items():
             found = {}
             for image_id, scene in scenes.items():
                 shape = scene.image.shape[:2]
-                table, _ = filtered(rows[image_id], HumanMasks(), shape, CurateParams())
+                table, _ = filter_masks(rows[image_id], HumanMasks(), shape, CurateParams())
                 best = table.take(np.argsort(-value(table, shape), kind="stable")[:most])
                 found[image_id] = match_codes(
                     shape, scene.codes, best["rle"].to_pylist(), np.ones(best.num_rows, np.float32), image_id=image_id
@@ -240,7 +241,7 @@ image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint
 CHUNKED = "found = student.masks(image, 'queries', iou=1.0)\n"
 AT_ONCE = """
 from uss_dagster.regions import rle
-logits = student.look(image)._asked(0, None, True)[0]
+logits = student.encode(image)._decode(0, None, True)[0]
 inside = torch.nn.functional.interpolate(logits[None], (1024, 1024), mode="bilinear")[0].sigmoid() > 0.5
 codes = rle.encode(inside.numpy())
 """

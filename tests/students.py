@@ -49,11 +49,12 @@ def write_curated(root: Path, images: int = 6, name: str = "masks", dataset: str
     import pyarrow as pa
     from PIL import Image
 
-    from uss_dagster.artifacts.images import ImageShards, digest
+    from uss_dagster.artifacts.images import ImageShards
     from uss_dagster.artifacts.schemas import IMAGES
     from uss_dagster.artifacts.staging import manifest_text
     from uss_dagster.artifacts.tables import regions_to_table, write_table
     from uss_dagster.curation import tables
+    from uss_dagster.hashing import sha256_of
 
     place = root / "data" / "datasets" / dataset / "images"
     place.mkdir(parents=True)
@@ -65,19 +66,19 @@ def write_curated(root: Path, images: int = 6, name: str = "masks", dataset: str
         image_id, split = f"i{number}", "val" if number % 4 == 3 else "train"
         shards.add(image_id, stream.getvalue(), ".png", *image.shape[:2], "all")
         rows.append(
-            {"image_id": image_id, "file_name": f"{image_id}.png", "sha256": digest(stream.getvalue()), "height": 40, "width": 48, "status": "kept",
+            {"image_id": image_id, "file_name": f"{image_id}.png", "sha256": sha256_of(stream.getvalue()), "height": 40, "width": 48, "status": "kept",
              "reason": "", "group": image_id, "split": split, "masks": 2, "human_masks": 0, "dropped": 0, "coverage": 0.3}
         )  # fmt: skip
         table = regions_to_table(image_id, regions)
-        table = table.append_column(tables.POOL.field("entry"), pa.array(["e"] * len(table), pa.string()))
+        table = table.append_column(tables.MASKS.field("entry"), pa.array(["e"] * len(table), pa.string()))
         for measure in tables.MEASURES:
-            table = table.append_column(tables.POOL.field(measure), pa.array([float("nan")] * len(table), pa.float32()))
+            table = table.append_column(tables.MASKS.field(measure), pa.array([float("nan")] * len(table), pa.float32()))
         masks.append(table)
     shards.close()
     write_table(place / "images.parquet", shards.table(), IMAGES)
     folder = root / "data" / "curated" / name
     folder.mkdir(parents=True)
     write_table(folder / "images.parquet", pa.Table.from_pylist(rows, schema=tables.IMAGES), tables.IMAGES)
-    write_table(folder / "masks.parquet", pa.concat_tables(masks), tables.POOL)
+    write_table(folder / "masks.parquet", pa.concat_tables(masks), tables.MASKS)
     (folder / "manifest.json").write_text(manifest_text(folder, {"dataset": dataset, "licence": "MIT (drawn)"}), encoding="utf-8")
     return folder

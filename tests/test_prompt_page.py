@@ -19,9 +19,9 @@ import pytest
 from devtools import browser, find_chromium
 from PIL import Image
 
-from uss_dagster.commands import prompt_page
-from uss_dagster.commands.prompt_page import HOST, Gallery, make_server
 from uss_dagster.regions import rle
+from uss_dagster.student import prompt_page
+from uss_dagster.student.prompt_page import HOST, Gallery, make_server
 
 BAD_NAME = '<img src=x onerror="window.hacked=1">.png'
 
@@ -41,13 +41,13 @@ class Discs:
     def __init__(self) -> None:
         self.looks = 0
 
-    def look(self, image: np.ndarray, split: int = 1) -> LookedAt:
+    def encode(self, image: np.ndarray, split: int = 1) -> EncodedDiscs:
         self.looks += 1
-        return LookedAt(image.shape[:2])
+        return EncodedDiscs(image.shape[:2])
 
 
 @dataclass(frozen=True)
-class LookedAt:
+class EncodedDiscs:
     shape: tuple[int, int]
 
     def click(self, x: float, y: float) -> list[Answer]:
@@ -170,9 +170,9 @@ def test_a_port_in_use_is_said(tmp_path):
 def test_with_a_student(tmp_path):
     from students import small_student
 
-    from uss_dagster.commands.prompt import load
+    from uss_dagster.student.model import Student
 
-    gallery = Gallery(load(small_student(), "cpu"), [picture(tmp_path / "a.png")], ["a.png"])
+    gallery = Gallery(Student.load(small_student()), [picture(tmp_path / "a.png")], ["a.png"])
     started = time.perf_counter()
     first = gallery.click(0, 100, 75)
     encoded = time.perf_counter()

@@ -169,13 +169,13 @@ def test_what_cannot_be_trained(tmp_path, monkeypatch, words, said):
 
 
 def test_pictures_of_a_curated_set_are_looked_for_by_name_and_checked(tmp_path):
-    from uss_dagster.commands.train_student import pixels_of
+    from uss_dagster.student.inputs import curated_pixels
 
     curated = write_curated(tmp_path / "project")
     (tmp_path / "pictures").mkdir()
     image = drawn(2)[0]
     Image.fromarray(image).save(tmp_path / "pictures/i2.png")
-    pixels = pixels_of(curated, tmp_path / "pictures")
+    pixels = curated_pixels(curated, tmp_path / "pictures")
     np.testing.assert_array_equal(pixels("i2"), image)
     Image.fromarray(image[::-1]).save(tmp_path / "pictures/i2.png")
     with pytest.raises(BadData, match="is not the picture that the set was made from"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from uss_dagster.curation.duplicates import groups_of, look_at, near_duplicates, near_pairs
+from uss_dagster.curation.duplicates import groups_of, image_signature, near_duplicates, near_pairs
 
 
 def all_pairs(hashes, others, radius):
@@ -33,7 +33,7 @@ def test_the_search_finds_what_comparing_all_finds(seed, radius, count, crowded)
 
 
 def same(a, b, radius=6, colours=24.0):
-    looks = [look_at(a), look_at(b)]
+    looks = [image_signature(a), image_signature(b)]
     hashes, mirrored = (np.array([getattr(look, name) for look in looks], np.uint64) for name in ("hash", "mirrored"))
     return len(near_duplicates(hashes, mirrored, np.stack([look.colours for look in looks]), radius, colours)) == 1
 
@@ -41,7 +41,7 @@ def same(a, b, radius=6, colours=24.0):
 def test_the_hash_of_the_mirror_image_follows_from_the_picture():
     for seed in range(20):
         image = picture(seed)
-        ours, theirs = look_at(image), look_at(image[:, ::-1])
+        ours, theirs = image_signature(image), image_signature(image[:, ::-1])
         assert (ours.mirrored, ours.hash) == (theirs.hash, theirs.mirrored)
 
 
@@ -68,7 +68,7 @@ def test_changed_copies_are_found(how):
 
 
 def test_different_pictures_are_not_the_same():
-    looks = [look_at(picture(seed, 96, 128)) for seed in range(60)]
+    looks = [image_signature(picture(seed, 96, 128)) for seed in range(60)]
     hashes, mirrored = (np.array([getattr(look, name) for look in looks], np.uint64) for name in ("hash", "mirrored"))
     assert len(near_duplicates(hashes, mirrored, np.stack([look.colours for look in looks]), 6, 24.0)) == 0
 
@@ -84,7 +84,7 @@ def test_colours_tell_apart_what_the_hash_does_not():
 
 
 def test_a_thousand_copies_of_one_picture_make_one_group_and_few_pairs():
-    look = look_at(picture(1))
+    look = image_signature(picture(1))
     n = 1000
     hashes, mirrored = np.full(n, look.hash, np.uint64), np.full(n, look.mirrored, np.uint64)
     pairs = near_duplicates(hashes, mirrored, np.repeat(look.colours[None], n, axis=0), 6, 24.0)
@@ -97,5 +97,5 @@ def test_groups_follow_chains_and_stand_under_their_first():
 
 
 def test_a_plain_picture_is_known():
-    assert look_at(np.full((20, 30, 3), 77, np.uint8)).plain
-    assert not look_at(picture(0)).plain
+    assert image_signature(np.full((20, 30, 3), 77, np.uint8)).one_colour
+    assert not image_signature(picture(0)).one_colour

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from uss_dagster.artifacts.tables import regions_from_table
 from uss_dagster.curation import drift
+from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, merge_families, nest, pool_masks
 from uss_dagster.curation.measures import measure, refined_iou
-from uss_dagster.curation.pooling import Family, PoolParams, joined, nested, pool_image
 from uss_dagster.curation.splits import SPLITS, split_of
 from uss_dagster.curation.stability import check_views, stability
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions
 
 SHAPE = (48, 64)
-QUICK = PoolParams(refine=False)
+QUICK = MaskPoolParams(refine=False)
 
 
 def masks_in(rows):
@@ -26,7 +26,7 @@ def masks_in(rows):
 def test_a_pool_of_two_methods_has_no_copies_and_nests():
     first = boxes(SHAPE, (0, 0, 40, 40), (5, 5, 10, 10))
     second = boxes(SHAPE, (0, 0, 40, 40), (5, 5, 20, 10), (30, 50, 6, 6), (0, 0, 40, 39))
-    rows = pool_image("a", picture(0), [Family("one", first), Family("two", second)], QUICK)
+    rows = pool_masks("a", picture(0), [MaskFamily("one", first), MaskFamily("two", second)], QUICK)
     assert rows["entry"].to_pylist() == ["one", "two", "one", "two"], "of copies the first stays; what overlaps by 0.975 goes"
     assert rows["area"].to_pylist() == [1600, 200, 100, 36]
     assert rows["parent"].to_pylist() == [-1, 0, 1, -1]
@@ -36,7 +36,7 @@ def test_a_pool_of_two_methods_has_no_copies_and_nests():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 50), st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12))
 def test_every_mask_lies_below_the_smallest_one_that_holds_it(places):
-    rows = pool_image("a", picture(0), [Family("m", boxes(SHAPE, *places))], PoolParams(iou=1.0, refine=False))
+    rows = pool_masks("a", picture(0), [MaskFamily("m", boxes(SHAPE, *places))], MaskPoolParams(iou=1.0, refine=False))
     masks, parent = masks_in(rows), rows["parent"].to_pylist()
     assert {m.tobytes() for m in masks} == {box(SHAPE, *p).tobytes() for p in places}
     for child, mask in enumerate(masks):
@@ -48,26 +48,26 @@ def test_every_mask_lies_below_the_smallest_one_that_holds_it(places):
 
 def test_families_are_joined_without_drawing_masks():
     first, second = boxes(SHAPE, (0, 0, 20, 20), (10, 10, 20, 20)), boxes(SHAPE, (5, 5, 30, 30))
-    together = joined([first, second])
+    together = merge_families([first, second])
     assert np.array_equal(together.masks(), np.concatenate([first.masks(), second.masks()]))
-    assert len(nested(Regions.from_masks([], shape=SHAPE))) == 0
+    assert len(nest(Regions.from_masks([], shape=SHAPE))) == 0
     with pytest.raises(BadData, match="must have one size"):
-        joined([first, boxes((10, 10), (0, 0, 5, 5))])
+        merge_families([first, boxes((10, 10), (0, 0, 5, 5))])
 
 
 def test_an_image_without_masks_has_no_rows():
-    assert pool_image("a", picture(0), [Family("m", Regions.from_masks([], shape=SHAPE))], QUICK).num_rows == 0
+    assert pool_masks("a", picture(0), [MaskFamily("m", Regions.from_masks([], shape=SHAPE))], QUICK).num_rows == 0
 
 
 def test_masks_of_another_size_are_refused():
     with pytest.raises(BadData, match=r"is \(48, 64\) \(height, width\), its masks are over \(10, 12\)"):
-        pool_image("a", picture(0), [Family("m", boxes((10, 12), (0, 0, 5, 5)))], QUICK)
+        pool_masks("a", picture(0), [MaskFamily("m", boxes((10, 12), (0, 0, 5, 5)))], QUICK)
 
 
 def test_the_best_of_too_many_stay():
     regions = boxes(SHAPE, (0, 0, 30, 30), (0, 40, 8, 8), (40, 0, 6, 6))
     scored = Regions(regions.atoms, regions.members, score=[0.1, 0.9, 0.5])
-    rows = pool_image("a", picture(0), [Family("m", scored)], PoolParams(most=2, refine=False))
+    rows = pool_masks("a", picture(0), [MaskFamily("m", scored)], MaskPoolParams(most=2, refine=False))
     assert rows["area"].to_pylist() == [64, 36]
 
 
@@ -151,15 +151,15 @@ def test_drift():
     assert drift.jensen_shannon([1, 2, 3], [2, 4, 6]) == pytest.approx(0, abs=1e-8)
     assert drift.jensen_shannon([1, 0], [0, 7]) == pytest.approx(1)
     before = drift.Summary()
-    before.count("status", "kept", 2)
+    before.status["kept"] = 2
     before.masks, before.coverage = 20, 1.8
     before.add("area", [100, 200, 5000, float("nan")])
     assert sum(before.histograms["area"]) == 3
     same = drift.compare(before.to_dict(), before.to_dict())
     assert all(row["within"] and row["moved"] == 0 for row in same)
     now = drift.Summary()
-    now.count("status", "kept", 1)
-    now.count("status", "empty", 1)
+    now.status["kept"] = 1
+    now.status["empty"] = 1
     now.masks, now.coverage = 30, 0.5
     now.add("area", [10, 10, 10])
     moved = {row["measure"]: row for row in drift.compare(before.to_dict(), now.to_dict())}

@@ -17,7 +17,8 @@ from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import write_table
 from uss_dagster.curation.curated_set import previous_summary
-from uss_dagster.curation.params import CurateParams, PoolParams
+from uss_dagster.curation.mask_pool import MaskPoolParams
+from uss_dagster.curation.params import CurateParams
 from uss_dagster.errors import UsageError
 from uss_dagster.planning import plan
 from uss_dagster.planning.cells import expected_code
@@ -59,7 +60,7 @@ def cells(entry: str = "felzenszwalb", **limits: object) -> dict[str, dict]:
             "dataset": "d",
             "entries": [entry],
             "families": {},
-            "params": registry.params_to_dict(PoolParams()),
+            "params": registry.params_to_dict(MaskPoolParams()),
             "pool": "",
             "shard_images": SHARD,
         },
@@ -137,17 +138,20 @@ def test_drift_is_said_and_refused_only_where_that_is_asked_for(tmp_path):
     assert "Against" not in (tmp_path / "data/curated/set/report.html").read_text()
 
 
-def test_the_previous_version_is_found_in_the_cache_of_dvc(tmp_path):
+@pytest.mark.parametrize("name", ["dvc.lock", "pipelines/scenes/dvc.lock"])
+def test_the_previous_version_is_found_in_the_cache_of_dvc(tmp_path, name):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[cache]\n    dir = elsewhere\n")
     outs = [{"path": "data/curated/set", "md5": "aa.dir"}, {"path": "reports/curated/set.json", "md5": "abcdef"}]
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"curated/set": {"outs": outs}}}))
-    assert previous_summary(tmp_path, "reports/curated/set.json") is None
+    lock = tmp_path / name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(yaml.safe_dump({"stages": {"curated/set": {"outs": outs}}}))
+    assert previous_summary(tmp_path, lock, tmp_path / "reports/curated/set.json") is None
     cached = tmp_path / ".dvc/elsewhere/files/md5/ab/cdef"
     cached.parent.mkdir(parents=True)
     cached.write_text('{"masks": 7}')
-    assert previous_summary(tmp_path, "reports/curated/set.json") == {"masks": 7}
-    assert previous_summary(tmp_path, "reports/curated/other.json") is None
+    assert previous_summary(tmp_path, lock, tmp_path / "reports/curated/set.json") == {"masks": 7}
+    assert previous_summary(tmp_path, lock, tmp_path / "reports/curated/other.json") is None
 
 
 SMALL = """\

@@ -12,11 +12,11 @@ from PIL import Image
 from student_cases import example, source
 
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
-from uss_dagster.curation.tables import HUMAN, IMAGES, MEASURES, POOL
+from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS, MEASURES
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
 from uss_dagster.student.data import Example, Relabelled, coco_source, curated_source, regions_source
-from uss_dagster.student.self_training import merged_labels
+from uss_dagster.student.self_training import merge_labels
 
 
 def masks_of(number: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def masks_of(number: int) -> np.ndarray:
 
 def curated(folder: Path, count: int, group_rows: int = 8192) -> Path:
     """A set of ``count`` images, every third in val and the fifth without masks; the last mask of each image was drawn by a person."""
-    writer = RowsWriter(folder / "masks.parquet", POOL, group_rows)
+    writer = RowsWriter(folder / "masks.parquet", MASKS, group_rows)
     for number in range(count):
         if number == 5:
             continue
@@ -34,7 +34,7 @@ def curated(folder: Path, count: int, group_rows: int = 8192) -> Path:
         rows = regions_to_table(f"picture{number}", Regions.from_masks(masks, source=sources))
         entries = pa.array(["unsam"] * (len(masks) - 1) + [HUMAN], pa.string())
         measures = [pa.array(np.full(len(masks), np.nan, np.float32), from_pandas=False) for _ in MEASURES]
-        writer.add(pa.table([*rows.columns, entries, *measures], schema=POOL))
+        writer.add(pa.table([*rows.columns, entries, *measures], schema=MASKS))
     writer.close()
     rows = [
         {name: "" if IMAGES.field(name).type == pa.string() else 0 for name in IMAGES.names}
@@ -115,8 +115,8 @@ def test_merged_labels_keep_what_people_drew_and_what_is_not_repeated() -> None:
     masks[4, 0:4, 6:9] = True  # old, repeated by none
     human, old, again, weak, other = rle.encode(masks)
     picture = Example("a", np.zeros((10, 10, 3), np.uint8), (old, human, other), np.array([False, True, False]))
-    assert merged_labels(picture, [again, weak]) == (human, again, other)
-    assert merged_labels(picture, []) == (human, old, other)
+    assert merge_labels(picture, [again, weak]) == (human, again, other)
+    assert merge_labels(picture, []) == (human, old, other)
     merged = Relabelled(source(2), [(b"x",), ()])
     assert merged[0].codes == (b"x",)
     assert list(merged.ids) == ["picture0", "picture1"]

@@ -11,7 +11,7 @@ from student_cases import settings, source
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uss_dagster.student import losses
-from uss_dagster.student.losses import Criterion, assign, compare, pair_losses, telling
+from uss_dagster.student.losses import Criterion, assign, compare, pair_losses, uncertain_places
 from uss_dagster.student.net import Output
 from uss_dagster.student.views import Batch, Views
 
@@ -58,7 +58,7 @@ def test_pairs_cost_least_and_unknown_targets_get_none() -> None:
 
 def outputs(batch: Batch, learned: int = 4, grains: int = 3, scale: float = 1.0) -> Output:
     generator = torch.Generator().manual_seed(2)
-    b, p = batch.wanted.shape[:2]
+    b, p = batch.answers.shape[:2]
     n, side = learned + p * grains, batch.targets.shape[-1]
     draw = lambda *shape: (torch.randn(*shape, generator=generator) * scale).requires_grad_()  # noqa: E731
     return Output(draw(b, n, side, side), draw(b, n), draw(b, n))
@@ -70,7 +70,7 @@ def batch_of(count: int = 2, clicks: int = 2) -> Batch:
 
 def test_every_grain_of_a_click_is_told_its_overlap_with_the_best_target() -> None:
     batch = batch_of()
-    batch.wanted[:, :, 1:] = -1  # one target, three grains: two are not matched
+    batch.answers[:, :, 1:] = -1  # one target, three grains: two are not matched
     output = outputs(batch)
     Criterion(4, 3)([output], batch, torch.Generator())["click_quality"].backward()
     assert output.quality.grad is not None
@@ -78,14 +78,14 @@ def test_every_grain_of_a_click_is_told_its_overlap_with_the_best_target() -> No
     pairs = compare(output.masks.flatten(2), batch.targets.flatten(2))
     for b, p, g in itertools.product(range(2), range(2), range(3)):
         q = 4 + p * 3 + g
-        gap = torch.sigmoid(output.quality[b, q]) - pairs.iou[b, q, batch.wanted[b, p, 0]]
+        gap = torch.sigmoid(output.quality[b, q]) - pairs.iou[b, q, batch.answers[b, p, 0]]
         assert torch.sign(output.quality.grad[b, q]) == torch.sign(gap)
 
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_click_beside_all_masks_is_told_that_it_has_no_answer_unless_masks_may_be_missing(partial: bool) -> None:
     batch = batch_of()
-    batch.wanted[:, 1] = -1
+    batch.answers[:, 1] = -1
     output = outputs(batch)
     Criterion(4, 3, partial=partial)([output], batch, torch.Generator())["click_quality"].backward()
     gradient = output.quality.grad[:, 4:].unflatten(1, (2, 3))  # type: ignore[index]
@@ -96,9 +96,9 @@ def test_a_click_beside_all_masks_is_told_that_it_has_no_answer_unless_masks_may
 
 def test_an_image_without_masks_only_says_that_there_are_none() -> None:
     batch = batch_of()
-    batch.known[:] = False
+    batch.valid[:] = False
     batch.targets[:] = 0
-    batch.wanted[:] = -1
+    batch.answers[:] = -1
     output = outputs(batch)
     found = Criterion(4, 3)([output], batch, torch.Generator())
     assert {name for name, value in found.items() if float(value.detach())} == {"objectness"}
@@ -114,7 +114,7 @@ def test_with_partial_labels_a_query_far_from_all_labels_is_not_told_that_it_is_
     far[:, 3] = -9.0  # touches nothing
     far[:, 0] = batch.targets[:, 0] * 18 - 9  # has the only label
     output.masks = far.requires_grad_()
-    batch.known[:, 1:] = False
+    batch.valid[:, 1:] = False
     for partial in (False, True):
         output.objectness.grad = None
         Criterion(4, 3, partial=partial)([output], batch, torch.Generator())["objectness"].backward()
@@ -150,7 +150,7 @@ def test_two_halves_of_a_batch_learn_what_the_whole_does(monkeypatch: pytest.Mon
 def test_places_are_where_masks_are_unsure_and_the_loss_there_is_near_the_whole() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.linspace(-8, 8, 4000).repeat(2, 1)
-    places = telling(logits, 400, generator)
+    places = uncertain_places(logits, 400, generator)
     assert places.shape == (2, 400)
     assert logits.gather(1, places[:, :300]).abs().max() < 4
     assert logits.gather(1, places[:, 300:]).abs().max() > 6

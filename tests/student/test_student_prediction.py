@@ -17,7 +17,7 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.student import prediction
 from uss_dagster.student.model import Student, build
-from uss_dagster.student.prediction import Found, Leaves, cut_off, encode_masks, nested, pyramid, stability, suppressed, tiles
+from uss_dagster.student.prediction import Leaves, ScoredMasks, cut_by_window, encode_masks, nest, pyramid, stability, suppress, tiles
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_suppression_is_that_of_masks() -> None:
     coarse = torch.randn(6, 3, 3, generator=generator).repeat_interleave(5, 0)
     logits = interpolate(coarse[None], (12, 12))[0] + 0.6 * torch.randn(30, 12, 12, generator=generator)
     score = torch.rand(30, generator=generator)
-    kept = suppressed(logits, score, 0.6)
+    kept = suppress(logits, score, 0.6)
     assert kept.tolist() == mask_nms(logits.numpy() > 0, score.numpy(), 0.6).tolist()
     assert 6 <= len(kept) < 30
-    assert not len(suppressed(torch.full((2, 4, 4), -1.0), torch.ones(2), 0.9))  # nothing is no mask
+    assert not len(suppress(torch.full((2, 4, 4), -1.0), torch.ones(2), 0.9))  # nothing is no mask
 
 
 def test_a_mask_is_stable_when_its_border_does_not_move() -> None:
@@ -80,9 +80,9 @@ def test_windows_of_half_the_number_stand_between_the_whole_and_the_small() -> N
 def test_masks_that_touch_a_border_within_the_image_are_told() -> None:
     logits = torch.full((5, 4, 6), -1.0)
     logits[0, 1, 1] = logits[1, 0, 3] = logits[2, 2, 0] = logits[3, 3, 2] = logits[4, 1, 5] = 1
-    assert cut_off(logits, (0, 0, 20, 30), (20, 30)).tolist() == [False] * 5
-    assert cut_off(logits, (0, 10, 20, 20), (40, 30)).tolist() == [False, False, True, True, False]
-    assert cut_off(logits, (5, 0, 35, 20), (40, 30)).tolist() == [False, True, False, False, True]
+    assert cut_by_window(logits, (0, 0, 20, 30), (20, 30)).tolist() == [False] * 5
+    assert cut_by_window(logits, (0, 10, 20, 20), (40, 30)).tolist() == [False, False, True, True, False]
+    assert cut_by_window(logits, (5, 0, 35, 20), (40, 30)).tolist() == [False, True, False, False, True]
 
 
 def two_colours() -> np.ndarray:
@@ -112,7 +112,7 @@ def test_snapping_is_a_vote_of_the_pixels_of_each_piece() -> None:
         y, x, height, width = window
         inside = rng.random((6, *cells), dtype=np.float32) * np.linspace(0.9, 1.3, 6, dtype=np.float32)[:, None, None]
         full = interpolate(torch.from_numpy(inside)[None], (width, height), mode="bilinear", align_corners=False)[0].numpy()
-        held, lost = leaves.held(inside, window)
+        held, lost = leaves.snap(inside, window)
         assert lost.tolist() == [not mask.any() for mask in held]
         for piece in np.unique(leaves.labels[x : x + width, y : y + height]):
             everywhere = leaves.labels == piece
@@ -136,20 +136,20 @@ def test_a_tree_of_masks_is_nested_and_cuts_what_leaves_its_parent() -> None:
     other[3:12, 8:10] = True
     other[12, 8] = True  # 18 of 19 pixels inside
     codes = rle.encode(np.array([part, other, whole, whole]))
-    tree = nested(Found((20, 20), codes, np.array([0.5, 0.6, 0.7, 0.4], np.float32), ["query"] * 4))
+    tree = nest(ScoredMasks((20, 20), codes, np.array([0.5, 0.6, 0.7, 0.4], np.float32), ["query"] * 4))
     assert tree.area.tolist() == [400, 100, 20, 18]
     assert tree.parent.tolist() == [-1, 0, 0, 1]
     assert tree.score.tolist() == pytest.approx([1, 0.7, 0.5, 0.6])
     masks = tree.masks()
     for region, above in enumerate(tree.parent.tolist()):
         assert above < 0 or not (masks[region] & ~masks[above]).any()
-    lone = nested(Found((20, 20), [], np.zeros(0, np.float32), []))
+    lone = nest(ScoredMasks((20, 20), [], np.zeros(0, np.float32), []))
     assert lone.area.tolist() == [400]
 
 
 def test_a_tree_of_more_masks_than_a_byte_counts() -> None:
     masks = np.arange(1, 301)[:, None, None] > np.arange(400).reshape(1, 20, 20)
-    tree = nested(Found((20, 20), rle.encode(masks), np.linspace(1, 0.1, 300, dtype=np.float32), ["click"] * 300))
+    tree = nest(ScoredMasks((20, 20), rle.encode(masks), np.linspace(1, 0.1, 300, dtype=np.float32), ["click"] * 300))
     assert tree.area.tolist() == [400, *range(300, 0, -1)]
     assert tree.parent.tolist() == list(range(-1, 300))
 
@@ -191,7 +191,7 @@ def test_windows_add_masks_and_the_tree_is_one_of_the_house(student: Student) ->
 def test_a_click_gives_at_most_one_mask_a_grain_best_first(student: Student) -> None:
     image = example(2).image
     for split in (1, 2):
-        looked = student.look(image, split)
+        looked = student.encode(image, split)
         answers = looked.click(20, 13)
         assert 1 <= len(answers) <= 3
         quality = [answer.quality for answer in answers]
@@ -202,7 +202,7 @@ def test_a_click_gives_at_most_one_mask_a_grain_best_first(student: Student) -> 
 
 
 def test_clicks_do_not_see_one_another(student: Student) -> None:
-    looked = student.look(example(0).image)
+    looked = student.encode(example(0).image)
     alone = looked.click(11, 20)
     among = looked.clicks(np.array([[30, 5], [11, 20], [44, 39]]))[1]
     assert [a.quality for a in alone] == pytest.approx([a.quality for a in among], abs=1e-5)
@@ -210,9 +210,9 @@ def test_clicks_do_not_see_one_another(student: Student) -> None:
 
 def test_what_cannot_be_looked_at_is_refused(student: Student) -> None:
     with pytest.raises(UsageError, match="not in the image, whose columns are 0 to 47 and rows 0 to 39"):
-        student.look(example(0).image).click(48, 3)
+        student.encode(example(0).image).click(48, 3)
     with pytest.raises(BadData, match="uint8"):
-        student.look(np.zeros((4, 4, 3), np.float32))
+        student.encode(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(UsageError, match="expected queries, grid or union"):
         student.masks(example(0).image, "all")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="split is 0"):
@@ -223,7 +223,7 @@ def test_pictures_of_one_pixel_and_of_one_colour(student: Student) -> None:
     for shape in ((1, 1, 3), (1, 70, 3), (30, 30, 3)):
         image = np.full(shape, 90, np.uint8)
         assert student.segment(image, "union", grid=2).area[0] == shape[0] * shape[1]
-        assert all(answer.shape == shape[:2] for answer in student.look(image).click(0, 0))
+        assert all(answer.shape == shape[:2] for answer in student.encode(image).click(0, 0))
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ from uss_dagster.student.prediction import encode_masks
 from uss_dagster.student.settings import preset
 student = Student(build(preset("S")), preset("S"))
 torch.nn.init.normal_(student.net.content)
-looked = student.look(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
+looked = student.encode(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
 logits = looked._asked(0, None, True)[0]
 logits = logits - logits.flatten(1).median(1).values[:, None, None]
 codes = encode_masks(logits, looked.windows[0], looked.shape, looked._leaves)

@@ -15,19 +15,20 @@ import torch
 from student_cases import settings, source
 
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.student.card import ModelCard
 from uss_dagster.student.data import LazySource
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
 from uss_dagster.student.settings import StudentSettings, preset
-from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, Facts, rate_at, train, watched
+from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
 
-FACTS = Facts("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
+MODEL_CARD = ModelCard("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps with validation."""
     out = tmp_path_factory.mktemp("student")
-    result = train(source(), source(2), settings(), out, facts=FACTS)
+    result = train(source(), source(2), settings(), out, card=MODEL_CARD)
     assert result.finished
     assert [step for step, _ in result.losses] == [1, 2, 3, 4, 5, 6]
     return out
@@ -40,9 +41,9 @@ def test_the_folder_says_all_that_is_needed(run: Path) -> None:
     student = Student.load(run)
     assert config["sha256"] == student.digest
     assert config["data"] == {"told": "discs", "version": "1234abcd"}
-    card = (run / CARD).read_text()
+    text = (run / CARD).read_text()
     for word in ("A student of discs", "1234abcd", "license: mit", "uss train student --out x", student.digest, "6 images"):
-        assert word in card, word
+        assert word in text, word
     rows = (run / LOSSES).read_text().splitlines()
     assert len(rows) == 7
     assert rows[0].startswith("step,loss,mask,dice")
@@ -55,10 +56,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> N
     steps: list[int] = []
     advance = lambda step, loss: steps.append(step)  # noqa: E731
     for stop in (lambda: steps[-1] == 1, lambda: steps[-1] == 3):
-        assert not train(source(), source(2), settings(), tmp_path, facts=FACTS, stop=stop, advance=advance).finished
+        assert not train(source(), source(2), settings(), tmp_path, card=MODEL_CARD, stop=stop, advance=advance).finished
         assert (tmp_path / CHECKPOINT).exists()
         assert not (tmp_path / WEIGHTS).exists()
-    assert train(source(), source(2), settings(), tmp_path, facts=FACTS, advance=advance).finished
+    assert train(source(), source(2), settings(), tmp_path, card=MODEL_CARD, advance=advance).finished
     assert steps == [1, 2, 3, 4, 5, 6]
     for name in (WEIGHTS, CONFIG, LOSSES, PICTURE, CARD):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
@@ -67,7 +68,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> N
 
 def test_two_threads_learn_what_one_does(run: Path, tmp_path: Path) -> None:
     """Which learns from the halves of each batch one after the other; and from a batch that cannot be halved as it is."""
-    train(source(), source(2), settings(), tmp_path / "two", facts=FACTS, threads=2)
+    train(source(), source(2), settings(), tmp_path / "two", card=MODEL_CARD, threads=2)
     assert (tmp_path / "two" / WEIGHTS).read_bytes() == (run / WEIGHTS).read_bytes()
     odd = [train(source(), None, settings(batch=3, steps=2), tmp_path / name, threads=n).folder for name, n in (("a", 1), ("b", 2))]
     assert len({(folder / WEIGHTS).read_bytes() for folder in odd}) == 1
@@ -79,7 +80,7 @@ def test_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path, monkey
     gradients = []
     for parts in (1, 2):
         monkeypatch.setattr(training, "HALVES", parts)
-        trainer = training.Trainer(source(), None, settings(batch=4), tmp_path, torch.device("cpu"), FACTS)
+        trainer = training.Trainer(source(), None, settings(batch=4), tmp_path, torch.device("cpu"), MODEL_CARD)
         batch = trainer.views.batch(0)
         with ThreadPoolExecutor(2) as crew:
             trainer.step(batch, crew)
@@ -89,14 +90,14 @@ def test_halves_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path, monkey
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    train(source(), None, settings(), tmp_path, facts=FACTS, stop=lambda: True)
+    train(source(), None, settings(), tmp_path, card=MODEL_CARD, stop=lambda: True)
     with pytest.raises(UsageError, match=r"other settings \(rate 0.002 → 0.001\)"):
-        train(source(), None, settings(rate=1e-3), tmp_path, facts=FACTS)
+        train(source(), None, settings(rate=1e-3), tmp_path, card=MODEL_CARD)
     with pytest.raises(UsageError, match="other images or another version"):
-        train(source(5), None, settings(), tmp_path, facts=FACTS)
+        train(source(5), None, settings(), tmp_path, card=MODEL_CARD)
     (tmp_path / CHECKPOINT).write_bytes(b"\x80\x04pickled")
     with pytest.raises(BadData, match="is not a checkpoint of this program"):
-        train(source(), None, settings(), tmp_path, facts=FACTS)
+        train(source(), None, settings(), tmp_path, card=MODEL_CARD)
 
 
 def test_the_best_weights_are_kept_and_training_stops_when_validation_says_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +195,10 @@ def test_the_rate_is_one_cycle() -> None:
     assert [rate_at(step, 1) for step in range(1)] == [pytest.approx(0.04)]
 
 
-def test_watched_images_are_spread() -> None:
-    assert watched(0) == []
-    assert watched(3) == [0, 1, 2]
-    many = watched(1000)
+def test_validation_images_are_spread() -> None:
+    assert validation_indices(0) == []
+    assert validation_indices(3) == [0, 1, 2]
+    many = validation_indices(1000)
     assert len(many) == 24
     assert set(np.diff(many)) <= {41, 42}
 

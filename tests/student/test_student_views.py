@@ -8,7 +8,7 @@ from student_cases import example, settings, source
 
 from uss_dagster.regions import rle
 from uss_dagster.student import views
-from uss_dagster.student.views import Picture, Views, answers, clicks, reduced, windowed
+from uss_dagster.student.views import ReducedExample, Views, click_answers, reduce_example, sample_clicks, window_masks
 
 
 def test_a_batch_follows_from_seed_and_step_whatever_was_asked_before() -> None:
@@ -25,15 +25,15 @@ def test_a_batch_follows_from_seed_and_step_whatever_was_asked_before() -> None:
 
 def test_each_pass_shows_every_picture_once(monkeypatch) -> None:
     seen = Views(source(5), settings(batch=2))
-    shown = [index for step in range(5) for index in seen._chosen(step)]
+    shown = [index for step in range(5) for index in seen._indices(step)]
     assert sorted(shown[:5]) == sorted(shown[5:]) == list(range(5))
     assert shown[:5] != shown[5:]
-    assert len(Views(source(2), settings(batch=8))._chosen(0)) == 8
+    assert len(Views(source(2), settings(batch=8))._indices(0)) == 8
 
 
 def test_a_target_is_the_share_of_each_pixel() -> None:
-    picture = reduced(example(0), 48)
-    whole = windowed(picture, (0, 0, 40, 48), 8, 64, np.random.default_rng(0))
+    picture = reduce_example(example(0), 48)
+    whole = window_masks(picture, (0, 0, 40, 48), 8, 64, np.random.default_rng(0))
     truth = np.array([rle.decode(code, 40, 48) for code in example(0).codes])
     shares = truth.reshape(3, 8, 5, 8, 6).mean(axis=(2, 4))
     assert len(whole) == 3
@@ -48,27 +48,27 @@ def test_a_window_has_only_what_can_be_seen_in_it() -> None:
     corner[:6, :6] = True
     atoms = np.where(corner, 0, 1).astype(np.uint16)
     members = np.array([[True, False], [False, True], [True, True]])
-    picture = Picture(np.zeros((20, 20, 3), np.uint8), atoms, members, np.zeros(3, bool))
+    picture = ReducedExample(np.zeros((20, 20, 3), np.uint8), atoms, members, np.zeros(3, bool))
     rng = np.random.default_rng(0)
-    assert len(windowed(picture, (0, 0, 20, 20), 10, 64, rng)) == 2  # the third is all of it
-    assert len(windowed(picture, (8, 8, 12, 12), 10, 64, rng)) == 0  # the first is not there, the others fill it
-    assert len(windowed(picture, (0, 0, 20, 20), 10, 1, rng)) == 1
+    assert len(window_masks(picture, (0, 0, 20, 20), 10, 64, rng)) == 2  # the third is all of it
+    assert len(window_masks(picture, (8, 8, 12, 12), 10, 64, rng)) == 0  # the first is not there, the others fill it
+    assert len(window_masks(picture, (0, 0, 20, 20), 10, 1, rng)) == 1
 
 
 def test_of_too_many_masks_those_that_a_person_drew_go_first() -> None:
     atoms = np.arange(100, dtype=np.uint16).reshape(10, 10)
     human = np.zeros(100, bool)
     human[[7, 60]] = True
-    picture = Picture(np.zeros((10, 10, 3), np.uint8), atoms, np.eye(100, dtype=bool), human)
+    picture = ReducedExample(np.zeros((10, 10, 3), np.uint8), atoms, np.eye(100, dtype=bool), human)
     chosen = []
     for seed in range(20):
-        masks = windowed(picture, (0, 0, 10, 10), 10, 5, np.random.default_rng(seed))
+        masks = window_masks(picture, (0, 0, 10, 10), 10, 5, np.random.default_rng(seed))
         assert len(masks) == 5
         assert masks[:, 0, 7].any()
         assert masks[:, 6, 0].any()
         chosen += masks.reshape(5, -1).argmax(axis=1).tolist()
     assert len(set(chosen)) > 30
-    one = [windowed(picture, (0, 0, 10, 10), 10, 1, np.random.default_rng(seed)).reshape(-1).argmax() for seed in range(20)]
+    one = [window_masks(picture, (0, 0, 10, 10), 10, 1, np.random.default_rng(seed)).reshape(-1).argmax() for seed in range(20)]
     assert set(one) == {7, 60}
 
 
@@ -77,18 +77,18 @@ def test_clicks_are_near_the_middle_of_masks_and_know_what_lies_there() -> None:
     masks[0, 4:20, 4:20] = 1
     masks[1, 10:14, 10:14] = 1
     masks[2, 2:5, 20:23] = 1
-    points = clicks(masks, 40, np.random.default_rng(1))
+    points = sample_clicks(masks, 40, np.random.default_rng(1))
     places = (points * 24).astype(int)
     assert masks[:, places[:, 1], places[:, 0]].any(axis=0).all()
     big = places[(places[:, 0] < 20) & (places[:, 1] > 5)]
     assert (np.abs(big - 12) <= 3).all()  # a disc of a tenth of 16 pixels around the middle
-    wanted = answers(masks, np.array([[0.5, 0.5], [0.25, 0.25], [0.99, 0.99]], np.float32), 3)
-    assert wanted.tolist() == [[1, 0, -1], [0, -1, -1], [-1, -1, -1]]
+    indices = click_answers(masks, np.array([[0.5, 0.5], [0.25, 0.25], [0.99, 0.99]], np.float32), 3)
+    assert indices.tolist() == [[1, 0, -1], [0, -1, -1], [-1, -1, -1]]
 
 
 def test_of_many_masks_at_a_click_those_of_evenly_spaced_size_are_wanted() -> None:
     masks = np.array([np.pad(np.ones((2 * r, 2 * r), np.float32), 12 - r) for r in range(1, 8)])[::-1]
-    assert answers(masks, np.array([[0.5, 0.5]], np.float32), 3).tolist() == [[6, 3, 0]]
+    assert click_answers(masks, np.array([[0.5, 0.5]], np.float32), 3).tolist() == [[6, 3, 0]]
 
 
 def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
@@ -111,12 +111,12 @@ def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
     monkeypatch.setattr(views, "CACHE_BYTES", 1)
     few = Views(Counting(), settings())
     assert all(torch.equal(few.batch(step).images, images) for step, images in enumerate(expected))
-    assert len(few._kept) == 1
+    assert len(few._cache) == 1
     assert len(reads) > 12
 
 
 def test_one_click_of_four_falls_anywhere() -> None:
     batch = Views(source(), settings(batch=6, clicks=16)).batch(0)
-    on_mask = (batch.wanted >= 0).any(-1)
+    on_mask = (batch.answers >= 0).any(-1)
     assert on_mask[:, 4:].all()
     assert 0 < int(on_mask[:, :4].sum()) < 24

@@ -13,7 +13,8 @@ from uss_dagster.commands.options import Backbone, BackboneParameters, Images, L
 from uss_dagster.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from uss_dagster.curation.params import CurateParams, PoolParams
+    from uss_dagster.curation.mask_pool import MaskPoolParams
+    from uss_dagster.curation.params import CurateParams
 
 
 def register(app: typer.Typer) -> None:
@@ -59,14 +60,15 @@ def curate(
     curate_images(images, request, typer.echo, echo_error)
 
 
-def parse_settings(words: Sequence[str], preset: str, formats: Sequence[str]) -> tuple[PoolParams, CurateParams]:
+def parse_settings(words: Sequence[str], preset: str, formats: Sequence[str]) -> tuple[MaskPoolParams, CurateParams]:
     """The parameters of pooling and of curation from ``name=value`` words."""
     from uss_dagster import registry
     from uss_dagster.commands.parameters import parse_parameters
-    from uss_dagster.curation.params import CurateParams, PoolParams, pool_defaults
+    from uss_dagster.curation.mask_pool import MaskPoolParams, mask_pool_defaults
+    from uss_dagster.curation.params import CurateParams
 
-    owners = {field.name: owner for owner in (PoolParams, CurateParams) for field in fields(owner)}
-    values: dict[type, dict[str, Any]] = {PoolParams: pool_defaults(preset), CurateParams: {"preset": preset}}
+    owners = {field.name: owner for owner in (MaskPoolParams, CurateParams) for field in fields(owner)}
+    values: dict[type, dict[str, Any]] = {MaskPoolParams: mask_pool_defaults(preset), CurateParams: {"preset": preset}}
     if formats:
         values[CurateParams]["formats"] = list(formats)
     for word in words:
@@ -74,5 +76,5 @@ def parse_settings(words: Sequence[str], preset: str, formats: Sequence[str]) ->
         if name not in owners:
             raise UsageError(f"--set: there is no parameter '{name}'.{did_you_mean(name, owners)}")
         values[owners[name]].update(parse_parameters([word], owners[name], "--set"))
-    pool = registry.build_params(PoolParams, values[PoolParams], "--set")
+    pool = registry.build_params(MaskPoolParams, values[MaskPoolParams], "--set")
     return pool, registry.build_params(CurateParams, values[CurateParams], "--set")

@@ -1,17 +1,18 @@
-"""What a curated set is in a few numbers, and how far they moved since the version before."""
+"""The summary of a curated set, and how far it moved since the previous version."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 AREA_EDGES = tuple(round(float(2.0 ** (e / 2)), 1) for e in range(4, 45))
-"""Bins of mask areas, pixels: two an octave from 4 to about 4 million."""
+"""Edges of the bins of mask areas, in pixels: two bins an octave from 4 to about 4 million."""
 UNIT_EDGES = tuple(round(i / 20, 2) for i in range(21))
 COUNT_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9)
 HISTOGRAMS: dict[str, Sequence[float]] = {
@@ -26,36 +27,72 @@ LIMITS = {"distribution": 0.2, "masks_per_image": 0.25, "coverage": 0.1, "set_as
 of images set aside."""
 
 
+class SetSummary(TypedDict):
+    """The content of ``summary.json``: counts, means and histograms of a curated set."""
+
+    images: int
+    kept: int
+    masks: int
+    human_masks: int
+    masks_per_image: float
+    coverage: float
+    set_aside: float
+    status: dict[str, int]
+    splits: dict[str, int]
+    dropped: dict[str, int]
+    sources: dict[str, int]
+    histograms: dict[str, list[int]]
+
+
+class DriftRow(TypedDict):
+    """One measure of two versions: its values (None for a distribution), how far it moved, the limit, and whether it is within the limit."""
+
+    measure: str
+    before: float | None
+    now: float | None
+    moved: float
+    limit: float
+    within: bool
+
+
 @dataclass
 class Summary:
-    """Counts and histograms, added up image by image; memory does not grow."""
+    """Counts and histograms, added up image by image; memory does not grow.
 
-    status: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, int] = field(default_factory=dict)
+    Parameters
+    ----------
+    status, splits : Counter
+        Images by status and by split.
+    dropped, sources : Counter
+        Masks by the reason for which a filter removed them, and by entry.
+    masks, human_masks : int
+        In the set.
+    coverage : float
+        Sum over the kept images.
+    histograms : dict of str to list of int
+        By the names in ``HISTOGRAMS``.
+    """
+
+    status: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
     masks: int = 0
     human_masks: int = 0
     coverage: float = 0.0
     histograms: dict[str, list[int]] = field(default_factory=lambda: {name: [0] * (len(e) - 1) for name, e in HISTOGRAMS.items()})
 
-    def count(self, table: str, key: str, number: int = 1) -> None:
-        """Add to one of the tables of counts."""
-        counts: dict[str, int] = getattr(self, table)
-        counts[key] = counts.get(key, 0) + number
-
     def add(self, name: str, values: Sequence[float] | np.ndarray) -> None:
-        """Add values to a histogram; those beyond its ends count in the last bins, NaN nowhere."""
+        """Add values to a histogram; those beyond its ends count in the first or last bin, NaN in none."""
         edges = np.asarray(HISTOGRAMS[name], np.float64)
-        known = np.asarray(values, np.float64)
-        known = known[np.isfinite(known)]
-        place = np.clip(np.searchsorted(edges, known, "right") - 1, 0, len(edges) - 2)
+        finite = np.asarray(values, np.float64)
+        finite = finite[np.isfinite(finite)]
+        place = np.clip(np.searchsorted(edges, finite, "right") - 1, 0, len(edges) - 2)
         self.histograms[name] = (np.bincount(place, minlength=len(edges) - 1) + np.array(self.histograms[name])).tolist()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values with keys in order; what a later version is compared with."""
-        images = sum(self.status.values())
-        kept = self.status.get("kept", 0)
+    def to_dict(self) -> SetSummary:
+        """Plain values, which a later version is compared with."""
+        images, kept = sum(self.status.values()), self.status["kept"]
         return {
             "images": images,
             "kept": kept,
@@ -64,34 +101,38 @@ class Summary:
             "masks_per_image": round(self.masks / kept, 4) if kept else 0.0,
             "coverage": round(self.coverage / kept, 4) if kept else 0.0,
             "set_aside": round(1 - kept / images, 4) if images else 0.0,
-            **{name: dict(sorted(getattr(self, name).items())) for name in ("status", "splits", "dropped", "sources")},
+            "status": dict(sorted(self.status.items())),
+            "splits": dict(sorted(self.splits.items())),
+            "dropped": dict(sorted(self.dropped.items())),
+            "sources": dict(sorted(self.sources.items())),
             "histograms": self.histograms,
         }
 
 
-def summary_text(summary: Mapping[str, Any]) -> str:
+def summary_text(summary: SetSummary) -> str:
     """A summary as JSON, the same text for the same numbers."""
     return json.dumps(summary, indent=1) + "\n"
 
 
-def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a measure: what it was, what it is, how far it moved, the limit, and whether that is within it."""
+def compare(before: SetSummary, now: SetSummary) -> list[DriftRow]:
+    """Compare two versions, one row a measure. ``before`` may lack keys or bins, if an older program wrote it."""
     rows = []
+    histograms: dict[str, list[int]] = before.get("histograms", {})
     for name in HISTOGRAMS:
-        old, new = before.get("histograms", {}).get(name), now["histograms"][name]
-        if old is not None and len(old) == len(new) and sum(old) and sum(new):
+        old, new = histograms.get(name, []), now["histograms"][name]
+        if len(old) == len(new) and any(old) and any(new):
             rows.append(_row(f"distribution of {name}", None, None, jensen_shannon(old, new), LIMITS["distribution"]))
-    old, new = float(before.get("masks_per_image", 0)), float(now["masks_per_image"])
-    rows.append(_row("masks an image", old, new, abs(new - old) / max(old, 1e-9) if old or new else 0.0, LIMITS["masks_per_image"]))
-    for name in ("coverage", "set_aside"):
-        old, new = float(before.get(name, 0)), float(now[name])
-        rows.append(
-            _row({"coverage": "mean coverage", "set_aside": "share of images set aside"}[name], old, new, abs(new - old), LIMITS[name])
-        )
+    first, second = float(before.get("masks_per_image", 0)), float(now["masks_per_image"])
+    moved = abs(second - first) / max(first, 1e-9) if first or second else 0.0
+    rows.append(_row("masks an image", first, second, moved, LIMITS["masks_per_image"]))
+    first, second = float(before.get("coverage", 0)), float(now["coverage"])
+    rows.append(_row("mean coverage", first, second, abs(second - first), LIMITS["coverage"]))
+    first, second = float(before.get("set_aside", 0)), float(now["set_aside"])
+    rows.append(_row("share of images set aside", first, second, abs(second - first), LIMITS["set_aside"]))
     return rows
 
 
-def _row(measure: str, before: float | None, now: float | None, moved: float, limit: float) -> dict[str, Any]:
+def _row(measure: str, before: float | None, now: float | None, moved: float, limit: float) -> DriftRow:
     return {"measure": measure, "before": before, "now": now, "moved": round(moved, 4), "limit": limit, "within": moved <= limit}
 
 

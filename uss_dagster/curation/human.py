@@ -1,7 +1,7 @@
-"""Human masks beside found ones: the UnSAM+ merge (Wang, Yang & Darrell, NeurIPS 2024), and where human masks come from.
+"""Human masks: where they come from, and the UnSAM+ merge with the masks that methods found (Wang, Yang & Darrell, NeurIPS 2024).
 
-All human masks stay, and every found mask whose greatest IoU with any of them is at most τ = 0.02, the bound included. Found masks are
-compared with human ones only; without human masks all stay. So what people left out is added, and so are parts below 2 % of what they drew.
+All human masks stay. A found mask stays if its greatest IoU with any human mask is at most τ = 0.02. Found masks are compared with human
+masks only. So the merge adds objects that people left out, and parts below 2 % of what they drew.
 """
 
 from __future__ import annotations
@@ -12,20 +12,34 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pycocotools import mask as coco
 
 from uss_dagster.artifacts.mask_readers import CocoMasks
+from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import region_tables, regions_from_table, rows_by_image
+from uss_dagster.curation.overlaps import best_iou, parents_by_containment
+from uss_dagster.curation.tables import HUMAN, MASKS, mask_rows
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, IGNORE
+from uss_dagster.regions.coded import CodedRegions
 
 CROWD = "crowd"
+"""The value of the column ``source`` that marks a mask over a crowd of objects."""
 
 
 @dataclass(frozen=True)
 class HumanMasks:
-    """Human masks of one image: COCO codes, class labels (-1 for none), and which mark a crowd."""
+    """Human masks of one image.
+
+    Parameters
+    ----------
+    codes : tuple of K bytes
+        COCO run-length codes.
+    labels : tuple of K int
+        Class ids, -1 for none.
+    crowd : tuple of K bool
+        Which of them mark a crowd.
+    """
 
     codes: tuple[bytes, ...] = ()
     labels: tuple[int, ...] = ()
@@ -33,95 +47,134 @@ class HumanMasks:
 
 
 Labels = Callable[[str, tuple[int, int]], HumanMasks]
-"""Image id and (height, width) → its human masks."""
+"""Image id and (height, width) → its human masks. Called by ascending image id."""
 
 
 def no_labels(image_id: str, shape: tuple[int, int]) -> HumanMasks:
-    """Nobody drew anything."""
+    """There are no human masks."""
     return HumanMasks()
 
 
-def best_human_iou(codes: Sequence[bytes], human: Sequence[bytes], shape: tuple[int, int]) -> np.ndarray:
-    """Float64 (K,): the greatest IoU of each mask with any human one, 0 where there is none."""
-    if not codes or not human:
-        return np.zeros(len(codes))
-    return np.asarray(coco.iou(_coded(codes, shape), _coded(human, shape), [0] * len(human))).max(axis=1)
-
-
 def stays_beside_human(codes: Sequence[bytes], human: Sequence[bytes], shape: tuple[int, int], tau: float = 0.02) -> np.ndarray:
-    """Bool (K,): the found masks that the merge keeps."""
-    return best_human_iou(codes, human, shape) <= tau
+    """Which found masks the merge keeps, bool (K,)."""
+    return best_iou(codes, human, shape) <= tau
 
 
-def holders(codes: Sequence[bytes], shape: tuple[int, int]) -> np.ndarray:
-    """Int (K,): for masks from large to small, the smallest one before it that holds it whole, or -1."""
-    if not codes:
-        return np.zeros(0, np.int64)
-    coded = _coded(codes, shape)
-    inside = np.asarray(coco.iou(coded, coded, [1] * len(coded))) >= 1  # [a, b]: the share of a that lies in b
-    inside &= np.tri(len(codes), k=-1, dtype=bool)
-    last = len(codes) - 1 - np.argmax(inside[:, ::-1], axis=1)
-    return np.where(inside.any(axis=1), last, -1)
+def with_human(image_id: str, rows: pa.Table, human: HumanMasks, shape: tuple[int, int]) -> pa.Table:
+    """Found and human masks of one image in one hierarchy.
+
+    Parameters
+    ----------
+    image_id : str
+    rows : pyarrow.Table
+        Found masks, schema ``MASKS``.
+    human : HumanMasks
+    shape : tuple of int
+        (height, width) of the image.
+
+    Returns
+    -------
+    pyarrow.Table
+        Schema ``MASKS``, from large to small; a mask's parent is the smallest mask that contains it whole.
+    """
+    if not human.codes:
+        return rows
+    source = [CROWD if crowd else "gt" for crowd in human.crowd]
+    regions = CodedRegions(human.codes, shape, label=np.array(human.labels, np.int32), source=source)
+    merged = pa.concat_tables([mask_rows(image_id, regions, [HUMAN] * len(human.codes), {}), rows.cast(MASKS)])
+    merged = merged.take(np.lexsort((np.arange(merged.num_rows), -merged["area"].to_numpy())))
+    return renumbered(merged, parents_by_containment(merged["rle"].to_pylist(), shape))
 
 
-def labels_of_coco(path: Path) -> Labels:
-    """Human masks from COCO json, by file name without its ending."""
+def renumbered(rows: pa.Table, parent: np.ndarray) -> pa.Table:
+    """Rows of one image with other parents, int (K,); parents come before their children."""
+    depth = np.zeros(len(parent), np.int32)
+    for region, above in enumerate(parent.tolist()):
+        depth[region] = depth[above] + 1 if above >= 0 else 0
+    for name, values in (("region", np.arange(len(parent))), ("parent", parent), ("depth", depth)):
+        rows = rows.set_column(rows.column_names.index(name), MASKS.field(name), pa.array(values.astype(np.int32)))
+    return rows
+
+
+class CocoLabels:
+    """Human masks from COCO json, by file name without its suffix.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    ids : set of str
+        The images that the file names.
+
+    Raises
+    ------
+    BadData
+        If the file names no image files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._masks = named_coco_masks(path)
+        self.ids = set(self._masks.ids)
+
+    def __call__(self, image_id: str, shape: tuple[int, int]) -> HumanMasks:
+        if image_id not in self.ids:
+            return HumanMasks()
+        return _human_masks(self._masks.regions(image_id, shape), shape, image_id)
+
+
+def named_coco_masks(path: Path) -> CocoMasks:
+    """The masks of a COCO file that names its images; any other is refused."""
     masks = CocoMasks(path)
     if not masks.named:
         raise BadData(f"{path} names no image files, so its masks cannot be matched with pictures. Add 'images' with 'file_name'.")
-    known = set(masks.ids)
+    return masks
 
-    def of(image_id: str, shape: tuple[int, int]) -> HumanMasks:
-        if image_id not in known:
+
+class TruthLabels:
+    """Human masks from a dataset's ground truth: its instances, or the regions of its foreground classes, whole and in parts.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the ground truth: ``regions.parquet``, and ``classes.json`` if there are classes.
+    kind : str
+        Of the ground truth: 'instances' or 'classes'.
+
+    Raises
+    ------
+    UsageError
+        If ground truth of this kind has no masks of objects.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        if kind not in ("instances", "classes"):
+            raise UsageError(f"Ground truth of kind '{kind}' holds no masks of objects to merge with; 'instances' or 'classes' does.")
+        classes = folder / "classes.json"
+        self._no_object: set[int] = set()
+        if classes.exists():
+            kinds = ClassTree.from_json(classes.read_text(encoding="utf-8")).kind
+            self._no_object = {0, *(node for node, kind in enumerate(kinds) if kind in (BACKGROUND, IGNORE))}  # 0 is the root
+        self._images = (image for table in region_tables([folder / "regions.parquet"]) for image in rows_by_image(table))
+        self._next: tuple[str, pa.Table] | None = ("", REGIONS.empty_table())
+
+    def __call__(self, image_id: str, shape: tuple[int, int]) -> HumanMasks:
+        while self._next is not None and self._next[0] < image_id:
+            self._next = next(self._images, None)
+        if self._next is None or self._next[0] != image_id:
             return HumanMasks()
-        return _human(masks.regions(image_id, shape), shape, image_id)
-
-    of.ids = known  # type: ignore[attr-defined]
-    return of
-
-
-def labels_of_truth(folder: Path, kind: str) -> Labels:
-    """Human masks from a dataset's own ground truth: its objects, or the regions of its foreground classes, whole and in parts."""
-    if kind not in ("instances", "classes"):
-        raise UsageError(f"Ground truth of kind '{kind}' holds no masks of objects to merge with; 'instances' or 'classes' does.")
-    classes = folder / "classes.json"
-    background = _background(ClassTree.from_json(classes.read_text(encoding="utf-8"))) if classes.exists() else set()
-    source = (
-        (image_id, rows) for table in region_tables([folder / "regions.parquet"]) for image_id, rows in rows_by_image(table)
-    )  # ascending, as the images that are asked for
-    ahead: list[tuple[str, pa.Table]] = []
-
-    def of(image_id: str, shape: tuple[int, int]) -> HumanMasks:
-        while not ahead or ahead[0][0] < image_id:
-            step = next(source, None)
-            if step is None:
-                return HumanMasks()
-            ahead[:] = [step]
-        if ahead[0][0] != image_id:
-            return HumanMasks()
-        regions = regions_from_table(ahead[0][1])
-        keep = ~regions.is_root & ~np.isin(regions.label, sorted(background))
-        return _human(regions.select(keep), shape, image_id)
-
-    return of
+        regions = regions_from_table(self._next[1])
+        keep = ~regions.is_root & ~np.isin(regions.label, sorted(self._no_object))
+        return _human_masks(regions.select(keep), shape, image_id)
 
 
-def _background(classes: ClassTree) -> set[int]:
-    """Classes that are no object: the root, and what is background or not counted."""
-    return {0, *(node for node, kind in enumerate(classes.kind) if kind in (BACKGROUND, IGNORE))}
-
-
-def _human(regions: Regions, shape: tuple[int, int], image_id: str) -> HumanMasks:
+def _human_masks(regions: Regions, shape: tuple[int, int], image_id: str) -> HumanMasks:
     if regions.shape != shape:
         raise BadData(
             f"Image '{image_id}' is {shape[0]}×{shape[1]}, its human masks are over {regions.shape[0]}×{regions.shape[1]} (height×width)."
         )
-    some = np.flatnonzero(regions.area > 0).tolist()
-    codes = regions.rles()
+    keep, codes = np.flatnonzero(regions.area > 0).tolist(), regions.rles()
     return HumanMasks(
-        tuple(codes[i] for i in some), tuple(int(regions.label[i]) for i in some), tuple(regions.source[i] == CROWD for i in some)
+        tuple(codes[i] for i in keep), tuple(int(regions.label[i]) for i in keep), tuple(regions.source[i] == CROWD for i in keep)
     )
-
-
-def _coded(codes: Sequence[bytes], shape: tuple[int, int]) -> list[dict[str, object]]:
-    return [{"size": list(shape), "counts": code} for code in codes]

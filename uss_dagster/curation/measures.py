@@ -1,12 +1,14 @@
-"""How good each mask is, without labels: does its border lie on edges, does it differ from what is around it, does refinement agree?
+"""Quality measures of masks without labels: borders on edges, contrast to the surroundings, agreement with a refinement.
 
-All sums are over atoms and over pairs of neighbouring atoms, so the work for K masks is two small matrix products, not K passes over the
-picture. Large pictures are measured at ``MEASURED`` pixels; a mask too thin to be there has no measure (NaN).
+* edge: mean rank of the colour step along the mask's border among all places of the image; a border drawn at random gets 0.5.
+* separation: distance d of the mask's mean colour from that of its neighbours along the border, relative to the spread s within the mask:
+  d / (d + s).
+* quality: the mean of edge and separation.
+* refined_iou: IoU of the mask with the result of a guided filter on the image (He, Sun & Tang, TPAMI 35(6), 2013); UnSAM drops masks below
+  0.5.
 
-edge: mean rank, among all places of the picture, of the colour step where the mask's border runs: 0.5 is what a border drawn at random
-gets. separation: how far the mask's mean colour lies from that of its neighbours along the border, against the spread within it,
-d / (d + s). quality: the mean of both. refined_iou: IoU of the mask and what a guided filter on the picture makes of it (He, Sun & Tang,
-TPAMI 35(6), 2013); UnSAM drops masks below 0.5.
+All sums are over atoms and over pairs of neighbouring atoms. So the work for K masks is two small matrix products, not K passes over the
+image (``benchmarks/curation.py``). Large images are measured at ``MEASURED`` pixels; a mask that has no pixel there gets NaN.
 """
 
 from __future__ import annotations
@@ -16,34 +18,51 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
+from uss_dagster.curation.overlaps import coco_codes
 from uss_dagster.regions import Regions, rle
 
 MEASURED = 80_000
-"""Pixels of the picture at which masks are measured."""
+"""Greatest number of pixels of the image on which masks are measured."""
 SPREAD = 2.0
-"""Added to the spread of colours within a mask (in units of Lab), so that noise does not set plain surfaces apart."""
-JUDGED = 64
-"""Pixels, at that size, from which a mask's refinement is judged: the filter smooths smaller ones away whatever they show."""
+"""Added to the spread of colours within a mask (in units of Lab), so that noise does not separate plain surfaces."""
+MIN_REFINED = 64
+"""Least area of a mask, in pixels of the measured image, to get a ``refined_iou``: the filter removes smaller masks whatever they show."""
 CHUNK = 128
+"""Masks that are refined at once."""
 
 
 def measure(image: np.ndarray, regions: Regions, refine: bool) -> dict[str, np.ndarray]:
-    """edge, separation, quality and refined_iou, float32 (K,) each. image: uint8 (H, W, 3). refine: measure the last one too (slow)."""
-    picture = _reduced(image)
-    small = regions.resized(*picture.shape[:2])
-    there = small.area > 0
-    edge, separation = _against_surroundings(picture, small)
-    unknown = np.full(len(regions), np.nan)
-    quality = np.where(np.isnan(edge), separation, (edge + separation) / 2)
-    found = {"edge": edge, "separation": separation, "quality": quality, "refined_iou": refined_iou(picture, small) if refine else unknown}
-    return {name: np.where(there, values, np.nan).astype(np.float32) for name, values in found.items()}
+    """Measure K masks.
+
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3)
+    regions : Regions
+    refine : bool
+        Measure ``refined_iou`` too, which is slow; otherwise it is NaN.
+
+    Returns
+    -------
+    dict of str to float32 array of shape (K,)
+        edge, separation, quality, refined_iou.
+    """
+    reduced = _reduced(image)
+    small = regions.resized(*reduced.shape[:2])
+    edge, separation = _contrast(reduced, small)
+    measures = {
+        "edge": edge,
+        "separation": separation,
+        "quality": np.where(np.isnan(edge), separation, (edge + separation) / 2),
+        "refined_iou": refined_iou(reduced, small) if refine else np.full(len(regions), np.nan),
+    }
+    return {name: np.where(small.area > 0, values, np.nan).astype(np.float32) for name, values in measures.items()}
 
 
-def _against_surroundings(picture: np.ndarray, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-    """(edge, separation), float64 (K,). Edge is NaN without a border inside the picture, where separation is 0."""
+def _contrast(image: np.ndarray, regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+    """(edge, separation), float64 (K,). Without a border inside the image, edge is NaN and separation 0."""
     from skimage.color import rgb2lab
 
-    lab = rgb2lab(picture)
+    lab = rgb2lab(image)
     atoms, area, members = regions.atoms, regions.atom_area.astype(np.float64), regions.members.astype(np.float64)
     count = len(area)
     colour = np.stack([np.bincount(atoms.ravel(), lab[..., c].ravel(), count) for c in range(3)], axis=1)
@@ -54,22 +73,22 @@ def _against_surroundings(picture: np.ndarray, regions: Regions) -> tuple[np.nda
     pairs, length, rank = _borders(atoms, _ranked_steps(lab))
     if not len(pairs):
         return np.full(len(regions), np.nan), np.zeros(len(regions))
-    of_atom = colour / np.maximum(area, 1)[:, None]
-    here, there = members[:, pairs[:, 0]], members[:, pairs[:, 1]]
-    inside_first, inside_second = here * (1 - there) * length, there * (1 - here) * length
-    border = inside_first.sum(axis=1) + inside_second.sum(axis=1)
-    some = np.maximum(border, 1)
-    edge = (here != there).astype(np.float64) @ rank / some
-    around = (inside_first @ of_atom[pairs[:, 1]] + inside_second @ of_atom[pairs[:, 0]]) / some[:, None]
-    apart = np.linalg.norm(mean - around, axis=1)
-    separation = np.where(border > 0, apart / (apart + spread + SPREAD), 0.0)
+    atom_colour = colour / np.maximum(area, 1)[:, None]
+    first, second = members[:, pairs[:, 0]], members[:, pairs[:, 1]]
+    first_inside, second_inside = first * (1 - second) * length, second * (1 - first) * length
+    border = first_inside.sum(axis=1) + second_inside.sum(axis=1)
+    divisor = np.maximum(border, 1)
+    edge = (first != second).astype(np.float64) @ rank / divisor
+    around = (first_inside @ atom_colour[pairs[:, 1]] + second_inside @ atom_colour[pairs[:, 0]]) / divisor[:, None]
+    distance = np.linalg.norm(mean - around, axis=1)
+    separation = np.where(border > 0, distance / (distance + spread + SPREAD), 0.0)
     return np.where(border > 0, edge, np.nan), separation
 
 
 def _ranked_steps(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ranks in 0..1 of the colour step between each pixel and its right and its lower neighbour, (H, W-1) and (H-1, W).
 
-    A step is measured over four pixels, so that a soft or slightly misplaced edge counts in full.
+    A step spans four pixels, so that a soft or slightly misplaced edge counts in full.
     """
     steps = []
     for axis in (0, 1):
@@ -97,29 +116,53 @@ def _borders(atoms: np.ndarray, ranked: tuple[np.ndarray, np.ndarray]) -> tuple[
     return pairs, np.bincount(place, minlength=len(key)).astype(np.float64), np.bincount(place, rank, len(key))
 
 
-def refined_iou(picture: np.ndarray, regions: Regions, radius: int = 4, eps: float = 1e-3) -> np.ndarray:
-    """IoU of each mask with its guided filter on the picture, cut at one half; float64 (K,), NaN below ``JUDGED`` pixels.
+def refined_iou(image: np.ndarray, regions: Regions, radius: int = 4, eps: float = 1e-3) -> np.ndarray:
+    """IoU of each mask with the result of a guided filter, thresholded at 0.5.
 
-    picture: uint8 (H, W, 3) of the regions' size.
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3)
+        Of the regions' size.
+    regions : Regions
+    radius : int, default 4
+        Of the filter, in pixels.
+    eps : float, default 1e-3
+        Regularisation of the filter.
+
+    Returns
+    -------
+    float64 array of shape (K,)
+        NaN for masks below ``MIN_REFINED`` pixels.
     """
     from uss_dagster.refine.upsampling import guided_parts
 
-    found = np.full(len(regions), np.nan)
-    judged = np.flatnonzero(regions.area >= JUDGED).tolist()
-    for start in range(0, len(judged), CHUNK):
-        chosen = judged[start : start + CHUNK]
-        masks = np.stack([regions.mask(r) for r in chosen])
-        for region, mask, (rows, columns, soft) in zip(chosen, masks, guided_parts(masks, picture, radius, eps), strict=True):
+    ious = np.full(len(regions), np.nan)
+    large = np.flatnonzero(regions.area >= MIN_REFINED).tolist()
+    for start in range(0, len(large), CHUNK):
+        chunk = large[start : start + CHUNK]
+        masks = np.stack([regions.mask(r) for r in chunk])
+        for region, mask, (rows, columns, soft) in zip(chunk, masks, guided_parts(masks, image, radius, eps), strict=True):
             before, after = mask[rows, columns], soft > 0.5
-            found[region] = np.count_nonzero(before & after) / np.count_nonzero(before | after)
-    return found
+            ious[region] = np.count_nonzero(before & after) / np.count_nonzero(before | after)
+    return ious
 
 
 def boundary_connectivity(codes: Sequence[bytes], shape: tuple[int, int]) -> np.ndarray:
-    """How many pixels of the image's border each mask holds, over the root of its area; float64 (K,). codes: COCO codes over ``shape``.
+    """Number of pixels of the image's border in each mask, divided by the square root of the mask's area.
 
-    Background runs on beyond the image, so it holds much of the border, 1 and more; a thing that the image cuts holds little (Zhu, Liang, Wei & Sun,
-    "Saliency optimization from robust background detection", CVPR 2014).
+    Background continues beyond the image, so it has much of the border: 1 and more. An object that the image cuts has little (Zhu, Liang,
+    Wei & Sun, "Saliency optimization from robust background detection", CVPR 2014).
+
+    Parameters
+    ----------
+    codes : sequence of K bytes
+        COCO run-length codes.
+    shape : tuple of int
+        (height, width).
+
+    Returns
+    -------
+    float64 array of shape (K,)
     """
     if not codes:
         return np.zeros(0)
@@ -127,13 +170,12 @@ def boundary_connectivity(codes: Sequence[bytes], shape: tuple[int, int]) -> np.
     ring = np.zeros(shape, np.uint8, order="F")
     ring[[0, -1]] = ring[:, [0, -1]] = 1
     area = rle.areas(codes, height, width).astype(np.float64)
-    coded = [{"size": [height, width], "counts": code} for code in codes]
-    share = np.asarray(coco.iou(coded, [coco.encode(ring)], [1]))[:, 0]  # of the mask in the ring
+    share = np.asarray(coco.iou(coco_codes(codes, shape), [coco.encode(ring)], [1]))[:, 0]  # of the mask in the ring
     return share * area / np.sqrt(np.maximum(area, 1))
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:
-    """The picture at no more than about ``MEASURED`` pixels, by averages."""
+    """The image with about ``MEASURED`` pixels at most, by area averages."""
     from PIL import Image
 
     height, width = image.shape[:2]

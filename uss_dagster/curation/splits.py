@@ -1,5 +1,6 @@
-"""Train, validation and test, by a seeded hash of what images show: near-duplicates are never apart, and an image never moves because
-others come or go."""
+"""Train, validation and test splits by a seeded hash of image content.
+
+Near-duplicates are never in different splits, and adding or removing other images never moves an image."""
 
 from __future__ import annotations
 
@@ -10,9 +11,18 @@ SPLITS = ("train", "val", "test")
 
 
 def split_of(identity: str, seed: int, shares: Sequence[float]) -> str:
-    """The split of a group of images. identity: of the group, such as the smallest sha256 among its files. shares: of the three splits."""
-    word = hashlib.sha256(f"{seed} {identity}".encode()).digest()[:8]
-    place = int.from_bytes(word, "big") / 2**64 * sum(shares)
+    """The split of a group of images.
+
+    Parameters
+    ----------
+    identity : str
+        Of the group, such as the smallest sha256 among its files.
+    seed : int
+    shares : sequence of 3 float
+        Of train, val and test; any sum.
+    """
+    digest = hashlib.sha256(f"{seed} {identity}".encode()).digest()[:8]
+    place = int.from_bytes(digest, "big") / 2**64 * sum(shares)
     for name, share in zip(SPLITS, shares, strict=True):
         if place < share:
             return name

@@ -1,78 +1,96 @@
-"""The two tables of a pool: one row a mask with its measures, one row an image with what tells it from others."""
+"""The tables of a mask pool and of a curated set: one row a mask with its measures, one row an image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
+import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import read_table, row_groups, rows_by_image
-
-MEASURES = ("edge", "separation", "quality", "refined_iou", "stability")
-"""See ``measures`` and ``stability``; each in 0..1, NaN where it was not or could not be measured."""
-
-POOL = pa.schema([*REGIONS, pa.field("entry", pa.string(), nullable=False), *(pa.field(m, pa.float32(), nullable=False) for m in MEASURES)])
-"""A region, which entry found it, and its measures. ``HUMAN`` in ``entry`` marks a human mask."""
+from uss_dagster.artifacts.tables import read_table, regions_to_table, row_groups, rows_by_image
+from uss_dagster.regions import Regions
 
 HUMAN = "human"
+"""The value of the column ``entry`` that marks a mask drawn by a person."""
+MEASURES = ("edge", "separation", "quality", "refined_iou", "stability")
+"""See ``measures`` and ``stability``. Each lies in 0..1, or is NaN where it was not or could not be measured."""
 
-LOOKS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("hash", pa.uint64(), nullable=False),
-        pa.field("mirrored", pa.uint64(), nullable=False),
-        pa.field("colours", pa.binary(), nullable=False),
-        pa.field("problem", pa.string(), nullable=False),
-    ]
+
+def _schema(**types: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
+
+
+MASKS = pa.schema([*REGIONS, *_schema(entry=pa.string(), **dict.fromkeys(MEASURES, pa.float32()))])
+"""One row a mask: a region, the entry that found it, and its measures."""
+
+SOURCE_IMAGES = _schema(
+    image_id=pa.string(),
+    file_name=pa.string(),
+    sha256=pa.string(),
+    height=pa.int32(),
+    width=pa.int32(),
+    hash=pa.uint64(),
+    mirrored=pa.uint64(),
+    colours=pa.binary(),
+    problem=pa.string(),
 )
-"""hash, mirrored, colours: see ``duplicates``. problem: why the image cannot be used, empty where it can."""
+"""One row an image of a mask pool (files ``looks-*.parquet``). hash, mirrored, colours: see ``duplicates.ImageSignature``. problem: why the
+image cannot be used; empty if it can."""
 
-IMAGES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("file_name", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("masks", pa.int32(), nullable=False),
-        pa.field("human_masks", pa.int32(), nullable=False),
-        pa.field("dropped", pa.int32(), nullable=False),
-        pa.field("coverage", pa.float32(), nullable=False),
-    ]
+IMAGES = _schema(
+    image_id=pa.string(),
+    file_name=pa.string(),
+    sha256=pa.string(),
+    height=pa.int32(),
+    width=pa.int32(),
+    status=pa.string(),
+    reason=pa.string(),
+    group=pa.string(),
+    split=pa.string(),
+    masks=pa.int32(),
+    human_masks=pa.int32(),
+    dropped=pa.int32(),
+    coverage=pa.float32(),
 )
-"""Every image of the source, kept or set aside. status: 'kept' or why not (``curate.STATUSES``), with the reason in words. group: the
-image id that stands for its near-duplicates, itself where it has none. split: empty where set aside. masks: in the set, those of people
-included; dropped: by the filters. coverage: share of pixels that a mask holds."""
+"""One row an image of the source of a curated set, kept or set aside. status: a key of ``curate.STATUSES``. reason: why, in words. group: the
+image id that represents its near-duplicates. split: empty if set aside. masks: in the set, human ones included. dropped: masks that the
+filters removed. coverage: share of the pixels that lie in a mask."""
 
 
-class Pool(Protocol):
-    """Where the masks of many images come from, image by image."""
+class SourceImage(TypedDict):
+    """A row of ``SOURCE_IMAGES``."""
+
+    image_id: str
+    file_name: str
+    sha256: str
+    height: int
+    width: int
+    hash: int
+    mirrored: int
+    colours: bytes
+    problem: str
+
+
+class MaskPool(Protocol):
+    """The masks of many images, image by image."""
 
     @property
-    def looks(self) -> pa.Table:
-        """Every image, those that cannot be used too, schema ``LOOKS``, ascending by id."""
+    def images(self) -> pa.Table:
+        """Every image, also those that cannot be used. Schema ``SOURCE_IMAGES``, ascending by id."""
 
     def masks(self) -> Iterator[tuple[str, pa.Table]]:
-        """(image id, its rows of schema ``POOL``), ascending by id; images without masks are left out."""
+        """(image id, its rows of schema ``MASKS``), ascending by id; images without masks are left out."""
 
 
-class PoolFolder:
-    """A published pool: shards of masks, and of looks, beside each other."""
+class MaskPoolFolder:
+    """A published mask pool: ``shard-*.parquet`` holds its masks, ``looks-*.parquet`` its images."""
 
     def __init__(self, folder: Path) -> None:
         self.shards = sorted(folder.glob("shard-*.parquet"))
-        self.looks = pa.concat_tables(read_table(path, LOOKS) for path in sorted(folder.glob("looks-*.parquet")))
+        self.images = pa.concat_tables(read_table(path, SOURCE_IMAGES) for path in sorted(folder.glob("looks-*.parquet")))
 
     def masks(self) -> Iterator[tuple[str, pa.Table]]:
         for path in self.shards:
@@ -81,5 +99,23 @@ class PoolFolder:
 
 
 def mask_tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a file of masks, one row group (whole images) in memory at a time."""
-    return row_groups([path], POOL, columns)
+    """The rows of a file of masks; one row group, which holds whole images, is in memory at a time."""
+    return row_groups([path], MASKS, columns)
+
+
+def mask_rows(image_id: str, regions: Regions, entries: Sequence[str], measures: Mapping[str, np.ndarray]) -> pa.Table:
+    """The masks of one image as rows of schema ``MASKS``.
+
+    Parameters
+    ----------
+    image_id : str
+    regions : Regions
+        K masks.
+    entries : sequence of K str
+        The entry that found each mask, or ``HUMAN``.
+    measures : mapping of str to float array of shape (K,)
+        By the names in ``MEASURES``; a missing one becomes NaN.
+    """
+    unknown = np.full(len(regions), np.nan)
+    columns = [pa.array(measures.get(name, unknown).astype(np.float32), from_pandas=False) for name in MEASURES]
+    return pa.table([*regions_to_table(image_id, regions).columns, pa.array(list(entries), pa.string()), *columns], schema=MASKS)

@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from uss_dagster.artifacts.staging import Rejected, Staging, remove
-from uss_dagster.curation.curate import Curated
-from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set
-from uss_dagster.curation.human import Labels, labels_of_coco, no_labels
-from uss_dagster.curation.params import CurateParams, PoolParams
+from uss_dagster.curation.curate import CurateResult
+from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set
+from uss_dagster.curation.drift import SetSummary
+from uss_dagster.curation.human import CocoLabels, Labels, no_labels
+from uss_dagster.curation.mask_pool import MaskPoolParams
+from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.own_images import files
 from uss_dagster.own_images.mask_pool import OwnImage, OwnMaskPool, read_all
@@ -39,27 +40,19 @@ class Request:
 
     segmenter: Segmenter
     out: Path
-    pool: PoolParams
+    pool: MaskPoolParams
     params: CurateParams
     labels: Path | None = None
     copy: bool = False
-    title: str = "Curated masks"
+    title: str = "CurateResult masks"
     licence: str = "not stated; masks made by a program"
 
     @property
     def private(self) -> Path:
         return self.out / PRIVATE
 
-    @property
-    def info(self) -> dict[str, str]:
-        """What the datasheet and the json say of the set, apart from its source."""
-        method = self.segmenter.spec.title
-        return {"title": self.title, "methods": method, "licence": self.licence, "citation": "", "homepage": ""}
 
-
-def curate_images(
-    paths: list[Path], request: Request, report: Callable[[str], None], report_failure: Callable[[str], None]
-) -> dict[str, Any]:
+def curate_images(paths: list[Path], request: Request, report: Callable[[str], None], report_failure: Callable[[str], None]) -> SetSummary:
     """Curate images and put the result into ``request.out``; returns its summary.
 
     An image that cannot be used is listed in ``set_aside.csv`` and reported. The result is put in place complete, or, where its checks
@@ -102,7 +95,7 @@ def _list_images(paths: list[Path], out: Path) -> list[OwnImage]:
 def _human_labels(path: Path | None, ids: Sequence[str]) -> Labels:
     if path is None:
         return no_labels
-    labels = labels_of_coco(path)
+    labels = CocoLabels(path)
     if not getattr(labels, "ids", set()).intersection(ids):
         raise BadData(f"None of the {len(ids)} pictures is named in {path}; they go by file name without its ending.")
     return labels
@@ -121,16 +114,14 @@ def _prepare_out(out: Path) -> None:
 # -- the result -----------------------------------------------------------------------------------------------------
 
 
-def _publish(request: Request, pool: OwnMaskPool, labels: Labels) -> tuple[Curated, list[str]]:
+def _publish(request: Request, pool: OwnMaskPool, labels: Labels) -> tuple[CurateResult, list[str]]:
     """Make the set from the pool, check it, and put it into the output folder; returns it and the lines to report."""
     remove(request.private / "work" / RESULT)  # one quick pass, not resumed
     staging = Staging(request.private, RESULT, [])
     paths = {image.image_id: image.path for image in pool.own_images}
-    info = {**request.info, "source": f"{len(pool.own_images)} pictures"}
-    curated, checks = make_set(
-        "curated", staging.folder, pool, labels, request.params, info, lambda i: files.read_image(paths[i]), lambda done: None
-    )
-    drift = drift_facts(judge_drift(checks, _previous_summary(request.out), curated.summary, request.params))["drift"]
+    description = Description(request.title, f"{len(pool.own_images)} pictures", request.segmenter.spec.title, request.licence)
+    curated, checks = make_set("curated", staging.folder, pool, labels, request.params, description, lambda i: files.read_image(paths[i]))
+    drift = drift_facts(check_drift(checks, _previous_summary(request.out), curated.summary, request.params))["drift"]
     lines = _summary_lines(curated.summary, drift, request.out, pool, (staging.folder / "labels.json").exists())
     if checks.success and curated.ids:
         lines[-1] += _write_explorer(request, staging.folder, curated.ids, paths)
@@ -176,15 +167,15 @@ def _put_in_place(folder: Path, out: Path) -> None:
     remove(folder)
 
 
-def _previous_summary(out: Path) -> dict[str, Any] | None:
+def _previous_summary(out: Path) -> SetSummary | None:
     try:
-        summary: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        summary: SetSummary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary
 
 
-def _summary_lines(summary: Mapping[str, Any], drift: str, out: Path, pool: OwnMaskPool, has_labels: bool) -> list[str]:
+def _summary_lines(summary: SetSummary, drift: str, out: Path, pool: OwnMaskPool, has_labels: bool) -> list[str]:
     reused = sum(not image.problem for image in pool.own_images) - pool.computed
     set_aside = ", ".join(f"{count} {status}" for status, count in summary["status"].items() if status != "kept")
     return [

@@ -24,9 +24,9 @@ from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner, ShardTotal
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging, remove
 from uss_dagster.artifacts.tables import read_table, write_table
-from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image
+from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, pool_masks, source_image_row
 from uss_dagster.curation.stability import stability
-from uss_dagster.curation.tables import LOOKS, POOL
+from uss_dagster.curation.tables import MASKS, SOURCE_IMAGES
 from uss_dagster.errors import BadData, UsageError, UssError
 from uss_dagster.files import write_whole
 from uss_dagster.hashing import sha256_of, sha256_of_file
@@ -104,7 +104,7 @@ class OwnMaskPool:
         Folder of unfinished and finished files, ``DIR/.curate``.
     """
 
-    def __init__(self, images: Sequence[OwnImage], segmenter: Segmenter, params: PoolParams, private: Path) -> None:
+    def __init__(self, images: Sequence[OwnImage], segmenter: Segmenter, params: MaskPoolParams, private: Path) -> None:
         encoder = dataclasses.asdict(segmenter.encoder) if segmenter.encoder else None
         depends_on = [
             [segmenter.method, registry.params_to_dict(segmenter.params), encoder, segmenter.long_side, segmenter.state_digest],
@@ -142,17 +142,17 @@ class OwnMaskPool:
         self.own_images = [dataclasses.replace(image, problem=self._problem(image)) for image in self.own_images]
 
     @functools.cached_property
-    def looks(self) -> pa.Table:
-        """One row an image, schema ``LOOKS``."""
+    def images(self) -> pa.Table:
+        """One row an image, schema ``SOURCE_IMAGES``."""
         return pa.concat_tables(self._look(image) for image in self.own_images)
 
     def masks(self) -> Iterator[tuple[str, pa.Table]]:
-        """(image id, rows of schema ``POOL``) of each image that has masks."""
+        """(image id, rows of schema ``MASKS``) of each image that has masks."""
         for image in self.own_images:
             if not image.problem:
-                rows = read_table(self._staging.folder / image.files[0], POOL)
+                rows = read_table(self._staging.folder / image.files[0], MASKS)
                 if rows.num_rows:
-                    yield image.image_id, _renamed(rows, image_id=image.image_id).cast(POOL)
+                    yield image.image_id, _renamed(rows, image_id=image.image_id).cast(MASKS)
 
     def finish(self) -> None:
         """Remove what this pool does not use; called when the result is in place."""
@@ -161,9 +161,9 @@ class OwnMaskPool:
 
     def _look(self, image: OwnImage) -> pa.Table:
         if image.problem:
-            return look_row(image.image_id, image.name, image.sha256, None, image.problem)
-        row = read_table(self._staging.folder / image.files[1], LOOKS)
-        return _renamed(row, image_id=image.image_id, file_name=image.name).cast(LOOKS)
+            return source_image_row(image.image_id, image.name, image.sha256, None, image.problem)
+        row = read_table(self._staging.folder / image.files[1], SOURCE_IMAGES)
+        return _renamed(row, image_id=image.image_id, file_name=image.name).cast(SOURCE_IMAGES)
 
     def _problem(self, image: OwnImage) -> str:
         if image.problem or self._staging.has(image.files[-1]):
@@ -171,7 +171,7 @@ class OwnMaskPool:
         return _error_file(self._errors, image).read_text(encoding="utf-8").partition("\n")[0]
 
 
-def _pool_one(image: OwnImage, staging: Staging, segmenter: Segmenter, params: PoolParams, errors: Path) -> None:
+def _pool_one(image: OwnImage, staging: Staging, segmenter: Segmenter, params: MaskPoolParams, errors: Path) -> None:
     """Compute the masks of one image, or note why it cannot be used. Runs in a worker.
 
     Only a wrong request stops the run: a method that fails on one image of many is reported and its traceback kept.
@@ -181,9 +181,9 @@ def _pool_one(image: OwnImage, staging: Staging, segmenter: Segmenter, params: P
         if sha256_of(data) != image.sha256:
             raise BadData("it was changed during the run")
         pixels = decode(data, str(image.path))
-        look = look_row(image.image_id, image.name, image.sha256, pixels)
+        look = source_image_row(image.image_id, image.name, image.sha256, pixels)
         usable = not look["problem"][0].as_py()
-        rows = _masks(image.image_id, pixels, segmenter, params) if usable else POOL.empty_table()
+        rows = _masks(image.image_id, pixels, segmenter, params) if usable else MASKS.empty_table()
     except UsageError:
         raise
     except Exception as error:
@@ -193,14 +193,14 @@ def _pool_one(image: OwnImage, staging: Staging, segmenter: Segmenter, params: P
             problem = f"method '{segmenter.method}' failed on it ({type(error).__name__}: {' '.join(str(error).split())})"
         write_whole(_error_file(errors, image), f"{problem}\n{image.path}\n\n{traceback.format_exc()}")
         return
-    staging.write(image.files[0], lambda path: write_table(path, rows, POOL))
-    staging.write(image.files[1], lambda path: write_table(path, look, LOOKS))
+    staging.write(image.files[0], lambda path: write_table(path, rows, MASKS))
+    staging.write(image.files[1], lambda path: write_table(path, look, SOURCE_IMAGES))
 
 
-def _masks(image_id: str, pixels: np.ndarray, segmenter: Segmenter, params: PoolParams) -> pa.Table:
+def _masks(image_id: str, pixels: np.ndarray, segmenter: Segmenter, params: MaskPoolParams) -> pa.Table:
     segment = functools.partial(segmenter.segment_image, image_id)
     regions = segment(pixels)
-    return pool_image(image_id, pixels, [Family(segmenter.method, regions, stability(pixels, regions, segment, params.views))], params)
+    return pool_masks(image_id, pixels, [MaskFamily(segmenter.method, regions, stability(pixels, regions, segment, params.views))], params)
 
 
 def _error_file(folder: Path, image: OwnImage) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions, regions_from_table
-from uss_dagster.curation.tables import PoolFolder
+from uss_dagster.curation.tables import MaskPoolFolder
 from uss_dagster.drawing import montage, overlay, shrunk
 from uss_dagster.planning.cells import DatasetCell
 from uss_dagster.planning.layout import Layout
@@ -26,7 +26,7 @@ def mask_pool_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
     """A montage of evenly spaced images with the masks of their pool; None where these have no mask."""
     images = Images(layout.images(cell.dataset))
     ids = set(evenly_spaced(images.ids, SAMPLES))
-    masks = {i: regions_from_table(rows) for i, rows in PoolFolder(cell.artefact(layout)).masks() if i in ids}
+    masks = {i: regions_from_table(rows) for i, rows in MaskPoolFolder(cell.artefact(layout)).masks() if i in ids}
     pictures = [shrunk(overlay(images.pixels(i), masks[i], n_regions=24), LONGEST) for i in sorted(masks)]
     return encode_png(montage(pictures, sorted(masks), columns=SAMPLES)) if pictures else None
 

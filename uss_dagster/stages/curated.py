@@ -11,10 +11,10 @@ from uss_dagster import registry
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.staging import Staging, content_id, remove
-from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set, previous_summary, write_drift_page
-from uss_dagster.curation.human import Labels, labels_of_coco, labels_of_truth, no_labels
-from uss_dagster.curation.params import CurateParams
-from uss_dagster.curation.tables import PoolFolder
+from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set, previous_summary, write_drift_page
+from uss_dagster.curation.human import CocoLabels, Labels, TruthLabels, no_labels
+from uss_dagster.curation.params import CurateParams, Description
+from uss_dagster.curation.tables import MaskPoolFolder
 from uss_dagster.errors import UsageError
 from uss_dagster.files import write_whole
 from uss_dagster.planning.cells import DatasetCell, Facts, Output
@@ -101,17 +101,17 @@ class CuratedSet(DatasetCell):
         images = Images(layout.images(self.dataset))
         params = registry.build_params(CurateParams, self.params, f"curated '{self.curated}'")
         summary_file = layout.curated_summary(self.curated)
-        before = previous_summary(layout.root, layout.relative(summary_file))
+        before = previous_summary(layout.root, layout.root / self.pipeline / "dvc.lock", summary_file)
         staging = Staging(layout.private, self.name, [self.to_plain(), content_id(pool)])
         for unfinished in list(staging.folder.iterdir()):  # one pass: nothing to resume
             remove(unfinished)
-        info = {name: getattr(self, name) for name in ("title", "source", "methods", "licence", "citation", "homepage")}
+        info = Description(self.title, self.source, self.methods, self.licence, self.citation, self.homepage)
         title = f"curated {self.curated}"
         with Progress(self.name, len(images)) as progress:
             result, report = make_set(
-                title, staging.folder, PoolFolder(pool), self._human_masks(layout), params, info, images.pixels, progress.advance
+                title, staging.folder, MaskPoolFolder(pool), self._human_masks(layout), params, info, images.pixels, progress.advance
             )
-        drift = judge_drift(report, before, result.summary, params)
+        drift = check_drift(report, before, result.summary, params)
         counts = {"images": result.summary["kept"], "masks": result.summary["masks"], "human_masks": result.summary["human_masks"]}
         manifest = {
             "name": self.curated,
@@ -131,8 +131,8 @@ class CuratedSet(DatasetCell):
         if self.labels == NO_LABELS:
             return no_labels
         if self.labels == TRUTH:
-            return labels_of_truth(layout.truth(self.dataset), self.truth)
-        return labels_of_coco(layout.root / self.labels)
+            return TruthLabels(layout.truth(self.dataset), self.truth)
+        return CocoLabels(layout.root / self.labels)
 
 
 def _labels_of(profile: Profile, name: str, kind: str) -> str:

@@ -19,10 +19,9 @@ from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, write_table
 from uss_dagster.backbones.base import Encoder
-from uss_dagster.curation.params import pool_defaults
-from uss_dagster.curation.pooling import Family, PoolParams, look_row, pool_image
+from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, mask_pool_defaults, pool_masks, source_image_row
 from uss_dagster.curation.stability import stability
-from uss_dagster.curation.tables import LOOKS, MEASURES, POOL, PoolFolder, mask_tables
+from uss_dagster.curation.tables import MASKS, MEASURES, SOURCE_IMAGES, MaskPoolFolder, mask_tables
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
@@ -52,7 +51,7 @@ class MaskPool(DatasetCell):
     backbones
         Entry → name of the backbone whose features its method is fitted to, likewise.
     params
-        See ``PoolParams``.
+        See ``MaskPoolParams``.
     """
 
     group: ClassVar[str] = "curation"
@@ -81,8 +80,8 @@ class MaskPool(DatasetCell):
             for entry in entries:
                 if entry not in segments:
                     raise UsageError(f"{at}: No entry '{entry}' runs on '{dataset}'.{did_you_mean(entry, segments)}")
-            values = {**pool_defaults(section.preset), **section.mask_pool}
-            params = complete_params(profile, PoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
+            values = {**mask_pool_defaults(section.preset), **section.mask_pool}
+            params = complete_params(profile, MaskPoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
             pooled = {entry: segments[entry] for entry in entries}
             if params["views"]:
                 _refuse_trained_models(planner, name, pooled)
@@ -133,7 +132,7 @@ class MaskPool(DatasetCell):
             files = (f"shard-{number:05d}.parquet", f"looks-{number:05d}.parquet")
             read = [sha256_of_file(path / files[0]) for path in segments.values()]
             jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), read) if storable else "", (files, ids), len(ids)))
-        params = registry.build_params(PoolParams, self.params, f"mask pool '{self.curated}'")
+        params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
         masks = sum(table.num_rows for path in sorted(staging.folder.glob("shard-*.parquet")) for table in mask_tables(path, ["region"]))
@@ -176,7 +175,7 @@ def _compute(
     folder: Path,
     segments: dict[str, Path],
     segmenters: dict[str, Segmenter],
-    params: PoolParams,
+    params: MaskPoolParams,
 ) -> None:
     """One shard of masks and one of looks."""
     (masks_file, looks_file), ids = item
@@ -193,14 +192,14 @@ def _compute(
                 raise BadData(
                     f"{segments[entry] / masks_file} has no regions of image '{image_id}'. Run `dvc checkout --force` or its stage again."
                 )
-            families.append(Family(entry, masks, _stability(masks, pixels, image_id, segmenters.get(entry), params)))
-        pooled.append(pool_image(image_id, pixels, families, params))
-        looks.append(look_row(image_id, names[image_id], digest, pixels))
-    staging.write(masks_file, lambda path: write_table(path, pa.concat_tables(pooled), POOL))
-    staging.write(looks_file, lambda path: write_table(path, pa.concat_tables(looks), LOOKS))
+            families.append(MaskFamily(entry, masks, _stability(masks, pixels, image_id, segmenters.get(entry), params)))
+        pooled.append(pool_masks(image_id, pixels, families, params))
+        looks.append(source_image_row(image_id, names[image_id], digest, pixels))
+    staging.write(masks_file, lambda path: write_table(path, pa.concat_tables(pooled), MASKS))
+    staging.write(looks_file, lambda path: write_table(path, pa.concat_tables(looks), SOURCE_IMAGES))
 
 
-def _stability(masks: Regions, pixels: np.ndarray, image_id: str, segmenter: Segmenter | None, params: PoolParams) -> np.ndarray:
+def _stability(masks: Regions, pixels: np.ndarray, image_id: str, segmenter: Segmenter | None, params: MaskPoolParams) -> np.ndarray:
     if not params.views or segmenter is None:
         return np.zeros(0, np.float32)
     return stability(pixels, masks, functools.partial(segmenter.segment_image, image_id), params.views)
@@ -213,7 +212,7 @@ def validate(title: str, folder: Path, images: Images) -> Report:
     """The checks of a mask pool."""
     report = Report(title)
     paths = sorted(folder.glob("shard-*.parquet"))
-    looks = PoolFolder(folder).looks
+    looks = MaskPoolFolder(folder).images
     check_contract(report, "every image is there once, in order", [] if looks["image_id"].to_pylist() == images.ids else ["Images differ."])
     light = pa.concat_tables(
         table

@@ -27,6 +27,7 @@ from uss_dagster.planning.profiles import Params, errors_at
 from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.mask_pool import MaskPool
 from uss_dagster.stages.segments import Segments
+from uss_dagster.student.card import ModelCard
 from uss_dagster.student.rounds import Round, loss_fall, train_round
 from uss_dagster.student.settings import StudentSettings
 
@@ -136,13 +137,8 @@ class Models(DatasetCell):
         settings = registry.build_params(StudentSettings, self.params, f"student '{self.student}'")
         device = str(torch_device("auto"))
         version = dvc_hash(curated)
-        card = {
-            "title": self.title,
-            "data": f"{self.source} (data/curated/{self.curated} of {self.dataset})",
-            "version": version,
-            "licence": self.licence,
-            "command": f"uss repro {self.name}",
-        }
+        data = f"{self.source} (data/curated/{self.curated} of {self.dataset})"
+        card = ModelCard(self.title, data, version, self.licence, f"uss repro {self.name}")
         train, val = (curated_source(curated, images.pixels, split) for split in ("train", "val"))
         training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher)
         result, scores = train_round(train, val, training)

@@ -1,7 +1,8 @@
 """The student: one network that learns from masks, then segments whole images in one pass and answers clicks at several granularities.
 
-Belongs here: the network, its losses, training, the masks it finds, its evaluation, export and model card. Does not belong here: where masks to
-learn from come from (``curation``), the method that puts it on the leaderboard (``methods``), and the commands that train or ask it.
+Belongs here: the network, its losses, training, prediction, evaluation, export, model card, and the page on which people click. Does not
+belong here: where masks come from (``curation``), the method that puts a student on the leaderboard (``methods``), command-line options
+(``commands``).
 
-``settings`` can be read without torch; the other modules import it at their top.
+``settings`` and ``card`` import without torch; the other modules import it at their top.
 """

@@ -1,6 +1,6 @@
-"""Pictures with masks to learn from, read one at a time: a curated set, COCO json, or regions in memory.
+"""Images with masks to learn from, read one at a time: from a curated set, COCO json, or regions in memory.
 
-Belongs here: the ``Source`` that training and evaluation read, and where it comes from. Does not belong here: crops and tensors (``views``).
+Belongs here: the ``Source`` that training and evaluation read, and where it comes from. Does not belong here: windows and tensors (``views``).
 """
 
 from __future__ import annotations
@@ -11,26 +11,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 
 from uss_dagster.artifacts.image_files import decode
-from uss_dagster.artifacts.mask_readers import CocoMasks
 from uss_dagster.artifacts.tables import read_table, row_groups
-from uss_dagster.curation.human import CROWD
+from uss_dagster.curation.human import CROWD, named_coco_masks
 from uss_dagster.curation.splits import SPLITS, split_of
-from uss_dagster.curation.tables import HUMAN, IMAGES, POOL
+from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.regions import Regions
 
 SHARES = (0.9, 0.1, 0.0)
-"""Of train, val and test, where a COCO file says nothing of splits."""
+"""Of train, val and test, for a COCO file that names no splits."""
+
+Masks = tuple[Sequence[bytes], np.ndarray]
+"""COCO run-length codes of K masks, and bool (K,): which of them a person drew."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, uint8 (H, W, 3), and the COCO codes of its K masks. human: bool (K,), which of them a person drew."""
+    """One image and its masks.
+
+    Parameters
+    ----------
+    image_id : str
+    image : uint8 array of shape (height, width, 3)
+    codes : tuple of K bytes
+        COCO run-length codes of the masks.
+    human : bool array of shape (K,), optional
+        Which masks a person drew; none by default.
+    """
 
     image_id: str
     image: np.ndarray
@@ -48,7 +60,7 @@ class Example:
 
 
 class Source(Protocol):
-    """Examples in an order that does not change; each is read when it is asked for."""
+    """Examples in a fixed order; each is read when it is needed."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -60,11 +72,18 @@ class Source(Protocol):
 
 
 class LazySource:
-    """Examples by id through two functions: pixels uint8 (H, W, 3), and (codes, human)."""
+    """Examples that two functions of the image id read.
 
-    def __init__(
-        self, ids: Sequence[str], pixels: Callable[[str], np.ndarray], masks: Callable[[str], tuple[Sequence[bytes], np.ndarray]]
-    ) -> None:
+    Parameters
+    ----------
+    ids : sequence of str
+    pixels : callable
+        Image id → uint8 array of shape (height, width, 3).
+    masks : callable
+        Image id → ``Masks``.
+    """
+
+    def __init__(self, ids: Sequence[str], pixels: Callable[[str], np.ndarray], masks: Callable[[str], Masks]) -> None:
         self.ids, self._pixels, self._masks = list(ids), pixels, masks
 
     def __len__(self) -> int:
@@ -76,7 +95,19 @@ class LazySource:
 
 
 class Relabelled:
-    """A source whose masks are others. codes: a tuple an example, in order."""
+    """The images of a source with other masks.
+
+    Parameters
+    ----------
+    source : Source
+    codes : sequence of tuple of bytes
+        COCO run-length codes, one tuple an example, in order.
+
+    Raises
+    ------
+    BadData
+        If there are more or fewer tuples than examples.
+    """
 
     def __init__(self, source: Source, codes: Sequence[tuple[bytes, ...]]) -> None:
         if len(codes) != len(source):
@@ -95,40 +126,50 @@ class Relabelled:
 
 
 def regions_source(items: Sequence[tuple[str, np.ndarray, Regions]]) -> LazySource:
-    """Of pictures in memory: (image id, uint8 (H, W, 3), its regions); roots and empty regions are no targets."""
+    """Images in memory: (image id, uint8 (H, W, 3), its regions). Root regions and empty ones are no targets."""
     by_id = {image_id: (image, regions) for image_id, image, regions in items}
 
-    def masks(image_id: str) -> tuple[Sequence[bytes], np.ndarray]:
+    def masks(image_id: str) -> Masks:
         regions = by_id[image_id][1]
-        codes = regions.rles()
-        some = np.flatnonzero(~regions.is_root & (regions.area > 0))
-        return [codes[i] for i in some], np.zeros(len(some), bool)
+        return _targets(regions, ~regions.is_root & (regions.area > 0))
 
     return LazySource(list(by_id), lambda image_id: by_id[image_id][0], masks)
 
 
 def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train") -> LazySource:
-    """Of one split of a curated set (``images.parquet`` and ``masks.parquet``). pixels: image id → uint8 (H, W, 3), such as ``Images.pixels``.
+    """One split of a curated set.
 
-    Masks are read by row groups, of which few are in memory; those of crowds and of the whole image are no targets.
+    Masks are read by row groups, of which few are in memory. Masks of crowds and of the whole image are no targets.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``images.parquet`` and ``masks.parquet``.
+    pixels : callable
+        Image id → uint8 array of shape (height, width, 3), such as ``Images.pixels``.
+    split : {'train', 'val', 'test'}, default 'train'
+
+    Raises
+    ------
+    UsageError
+        If there is no split of that name.
     """
     if split not in SPLITS:
         raise UsageError(f"split is '{split}'.{did_you_mean(split, SPLITS)}")
     images = read_table(folder / "images.parquet", IMAGES, columns=["image_id", "split"])
-    ids = [i for i, s in zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True) if s == split]
+    ids = [row["image_id"] for row in images.to_pylist() if row["split"] == split]
     return LazySource(ids, pixels, _MaskTable(folder / "masks.parquet"))
 
 
 class _MaskTable:
-    """Image id → (codes, which a person drew), from rows of schema ``POOL`` whose image ids ascend."""
+    """Reads the masks of an image from a file of schema ``MASKS`` whose image ids ascend."""
 
     COLUMNS = ("image_id", "rle", "height", "width", "area", "entry", "source")
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._first: list[str] = []  # image id with which each row group begins
-        for rows in row_groups([path], POOL, ["image_id"]):
-            self._first.append(rows["image_id"][0].as_py() if rows.num_rows else "")
+        tables = row_groups([path], MASKS, ["image_id"])
+        self._first_ids = [rows["image_id"][0].as_py() if rows.num_rows else "" for rows in tables]  # one a row group
         self._group = lru_cache(maxsize=4)(self._read)
 
     def _read(self, group: int) -> dict[str, np.ndarray]:
@@ -138,8 +179,8 @@ class _MaskTable:
             rows = file.read_row_group(group, columns=list(self.COLUMNS))
         return {name: rows[name].to_numpy(zero_copy_only=False) for name in self.COLUMNS}
 
-    def __call__(self, image_id: str) -> tuple[Sequence[bytes], np.ndarray]:
-        group = bisect.bisect_right(self._first, image_id) - 1
+    def __call__(self, image_id: str) -> Masks:
+        group = bisect.bisect_right(self._first_ids, image_id) - 1
         if group < 0:
             return [], np.zeros(0, bool)
         rows = self._group(group)
@@ -149,34 +190,54 @@ class _MaskTable:
         return part["rle"][targets].tolist(), part["entry"][targets] == HUMAN
 
 
+class _CocoImage(TypedDict, total=False):
+    file_name: str
+    split: str
+
+
 def coco_source(annotations: Path, images: Path, split: str = "train") -> LazySource:
-    """Of COCO json and the folder of its pictures. Splits are those that the file names ('split' of an image, as curated sets have it);
-    a file that names none is divided by a hash of its file names, nine tenths for train."""
-    masks = CocoMasks(annotations)
-    if not masks.named:
-        raise BadData(f"{annotations} names no image files, so its masks cannot be matched with pictures. Add 'images' with 'file_name'.")
-    entries: list[dict[str, Any]] = json.loads(annotations.read_text(encoding="utf-8"))["images"]
-    told = any(entry.get("split") for entry in entries)
+    """One split of COCO json and a folder of its images.
+
+    Parameters
+    ----------
+    annotations : Path
+        The json. If its images have the key 'split', as in curated sets, that counts; otherwise a hash of the file names divides them, nine
+        tenths for train.
+    images : Path
+        The folder with the image files.
+    split : {'train', 'val', 'test'}, default 'train'
+
+    Raises
+    ------
+    BadData
+        If the json names no image files, or an image is missing.
+    """
+    masks = named_coco_masks(annotations)
+    entries: list[_CocoImage] = json.loads(annotations.read_text(encoding="utf-8"))["images"]
+    has_splits = any(entry.get("split") for entry in entries)
     files = {}
     for entry in entries:
         name = Path(entry["file_name"])
-        if (entry.get("split", "") if told else split_of(name.stem, 0, SHARES)) == split:
-            files[name.stem] = _picture(images, name)
+        if (entry.get("split", "") if has_splits else split_of(name.stem, 0, SHARES)) == split:
+            files[name.stem] = _image_file(images, name)
 
     def pixels(image_id: str) -> np.ndarray:
         return decode(files[image_id].read_bytes(), str(files[image_id]))
 
-    def codes(image_id: str) -> tuple[Sequence[bytes], np.ndarray]:
+    def codes(image_id: str) -> Masks:
         regions = masks.regions(image_id)
-        all_codes = regions.rles()
-        targets = [i for i, name in enumerate(regions.source) if name != CROWD and regions.area[i] > 0]
-        return [all_codes[i] for i in targets], np.zeros(len(targets), bool)
+        return _targets(regions, (np.array(regions.source, object) != CROWD) & (regions.area > 0))
 
     return LazySource(sorted(files), pixels, codes)
 
 
-def _picture(folder: Path, name: Path) -> Path:
-    """The file of a picture: by its whole name below the folder, else by its last part."""
+def _targets(regions: Regions, keep: np.ndarray) -> Masks:
+    codes, indices = regions.rles(), np.flatnonzero(keep)
+    return [codes[i] for i in indices], np.zeros(len(indices), bool)
+
+
+def _image_file(folder: Path, name: Path) -> Path:
+    """The file of an image: by its whole name below the folder, else by the last part of its name."""
     for path in (folder / name, folder / name.name):
         if path.is_file():
             return path

@@ -1,4 +1,4 @@
-"""Encoders from timm in place of the network's own, with weights from a local .safetensors file."""
+"""timm models as encoders of the student, with weights from a local .safetensors file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,22 @@ from uss_dagster.torchvision_import import ensure_torchvision
 
 
 class TimmEncoder(nn.Module):
-    """Four maps of a timm model, from the given stride on by halves; a model of one resolution, such as a ViT, is resampled."""
+    """Four feature maps of a timm model, each of half the resolution of the one before.
+
+    A model of one resolution, such as a ViT, is resampled.
+
+    Parameters
+    ----------
+    name : str
+        As in ``timm.list_models()``.
+    stride : int
+        Of the first map, in pixels.
+
+    Raises
+    ------
+    UsageError
+        If timm has no such model, or it gives no feature maps.
+    """
 
     def __init__(self, name: str, stride: int) -> None:
         super().__init__()
@@ -33,12 +48,12 @@ class TimmEncoder(nn.Module):
         info: Any = self.model.feature_info
         reductions: list[int] = info.reduction()
         self.strides = [stride * 2**i for i in range(4)]
-        self.picked = [min(range(len(reductions)), key=lambda i: (abs(reductions[i] - wanted), -i)) for wanted in self.strides]
-        self.channels: list[int] = [info.channels()[i] for i in self.picked]
+        self.indices = [min(range(len(reductions)), key=lambda i: (abs(reductions[i] - stride), -i)) for stride in self.strides]
+        self.channels: list[int] = [info.channels()[i] for i in self.indices]
         self.train()
 
     def train(self, mode: bool = True) -> TimmEncoder:
-        """Statistics of batch norms stay those that came with the weights: batches are small, and parts of images."""
+        """Batch norms keep the statistics that came with the weights: batches are small, and windows of images."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -49,14 +64,27 @@ class TimmEncoder(nn.Module):
         maps = self.model(x)
         side = x.shape[-1]
         sizes = [(side // stride, side // stride) for stride in self.strides]
-        chosen = [maps[i] for i in self.picked]
         return [
-            m if m.shape[-2:] == s else interpolate(m, s, mode="bilinear", align_corners=False) for m, s in zip(chosen, sizes, strict=True)
+            maps[i] if maps[i].shape[-2:] == size else interpolate(maps[i], size, mode="bilinear", align_corners=False)
+            for i, size in zip(self.indices, sizes, strict=True)
         ]
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Fill an encoder from a .safetensors file with the names of its timm model; heads and the like are left out, what is missing is refused."""
+    """Load the weights of an encoder.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        A ``TimmEncoder``, or the network's own.
+    path : Path
+        A .safetensors file with the tensor names of the timm model. Other tensors, such as heads, are ignored.
+
+    Raises
+    ------
+    BadData
+        If the file cannot be read or lacks tensors.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

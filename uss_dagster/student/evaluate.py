@@ -1,4 +1,4 @@
-"""How good a student is: average recall of its masks without classes, and what it answers to one click at the centre of each mask."""
+"""Scores of a student: average recall of its masks without classes, and IoU of its answers to one click at the centre of each mask."""
 
 from __future__ import annotations
 
@@ -15,50 +15,95 @@ from uss_dagster.student.data import Example, Source
 from uss_dagster.student.model import Auto, Student
 
 REPLICATES = 1000
+"""Draws of a bootstrap."""
 
 
 def evaluate(
     student: Student, source: Source, auto: Auto = "union", advance: Callable[[int], None] = lambda n: None, **options: Any
 ) -> dict[str, float]:
-    """ar1000, ar100, ar_small, ar_medium, ar_large, ap, click_max, click_oracle, …: see ``metrics.proposals``. options: of ``Student.masks``."""
+    """Scores of a student on all examples of a source.
+
+    Parameters
+    ----------
+    student : Student
+    source : Source
+    auto : {'queries', 'grid', 'union'}, default 'union'
+        See ``Student.masks``.
+    advance : callable, optional
+        Called with the number of examples that were finished.
+    **options
+        Of ``Student.masks``.
+
+    Returns
+    -------
+    dict of str to float
+        ar1000, ar100, ar_small, ar_medium, ar_large, ap, click_max, click_oracle, …; see ``metrics.proposals``.
+    """
     return values(matches(student, source, auto, advance, **options))
 
 
 def matches(
     student: Student, source: Source, auto: Auto = "union", advance: Callable[[int], None] = lambda n: None, clicks: int = 0, **options: Any
 ) -> dict[str, Matches]:
-    """Image id → what was found of its masks, for ``values`` and ``difference``. clicks: masks an image that are clicked, 0 for all."""
-    found = {}
+    """Matches of each example by image id, for ``values`` and ``difference``; parameters as in ``evaluate`` and ``match``."""
+    by_id = {}
     for index in range(len(source)):
         example = source[index]
-        found[example.image_id] = match(student, example, auto, clicks, **options)
+        by_id[example.image_id] = match(student, example, auto, clicks, **options)
         advance(1)
-    return found
+    return by_id
 
 
 def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **options: Any) -> Matches:
-    """One image."""
+    """Match the masks and the click answers of a student with the masks of one example.
+
+    Parameters
+    ----------
+    student : Student
+    example : Example
+    auto : {'queries', 'grid', 'union'}
+        See ``Student.masks``.
+    clicks : int, default 0
+        About how many masks are clicked; 0 for all.
+    **options
+        Of ``Student.masks``.
+    """
     masks = student.masks(example.image, auto, **options)
     result = match_codes(example.shape, list(example.codes), masks.codes, masks.score, image_id=example.image_id)
-    chosen = range(0, len(example.codes), max(1, len(example.codes) // clicks)) if clicks else range(len(example.codes))
-    truths = [rle.decode(example.codes[i], *example.shape) for i in chosen]
+    step = max(1, len(example.codes) // clicks) if clicks else 1
+    truths = [rle.decode(code, *example.shape) for code in example.codes[::step]]
     if truths:
         points = np.array([click_point(mask) for mask in truths])
-        looked = student.look(example.image, options.get("split", 1), options.get("snap", True))
-        for truth, answers in zip(truths, looked.clicks(points), strict=True):
-            drawn = np.array([answer.mask() for answer in answers]).reshape(len(answers), *example.shape)
-            result.clicks[:] += one_click(truth[None], [drawn], [np.array([answer.quality for answer in answers])])["clicks"]
+        encoded = student.encode(example.image, options.get("split", 1), options.get("snap", True))
+        for truth, answers in zip(truths, encoded.clicks(points), strict=True):
+            answer_masks = np.array([answer.mask() for answer in answers]).reshape(len(answers), *example.shape)
+            result.clicks[:] += one_click(truth[None], [answer_masks], [np.array([answer.quality for answer in answers])])["clicks"]
     return result
 
 
-def values(found: dict[str, Matches]) -> dict[str, float]:
-    """Values over all images."""
-    images = [found[image_id] for image_id in sorted(found)]
+def values(by_id: dict[str, Matches]) -> dict[str, float]:
+    """Scores over all images."""
+    images = [by_id[image_id] for image_id in sorted(by_id)]
     return next(summaries(images, np.ones((1, len(images)), np.int64)))
 
 
 def difference(first: dict[str, Matches], second: dict[str, Matches], name: str, level: float = 0.95) -> tuple[float, float, float]:
-    """(difference, low, high) of a value, the second less the first, over the same images: a bootstrap in which both keep the same images."""
+    """Difference of a score between two students on the same images, with its bootstrap interval; both keep the same images in each draw.
+
+    Parameters
+    ----------
+    first, second : dict of str to Matches
+        See ``matches``.
+    name : str
+        Of the score.
+    level : float, default 0.95
+        Of the interval.
+
+    Returns
+    -------
+    difference, low, high : float
+        The second less the first.
+    """
     ids = sorted(first)
     weights = np.array([poisson_weights(image_id, REPLICATES) for image_id in ids], np.int64).T
     one, other = ([v.get(name, np.nan) for v in summaries([f[i] for i in ids], weights)] for f in (first, second))
@@ -68,6 +113,6 @@ def difference(first: dict[str, Matches], second: dict[str, Matches], name: str,
 
 
 def mean_of(scores: dict[str, float], names: Iterable[str] = ("ar1000", "click_oracle")) -> float:
-    """What training watches: the mean of these values, those that there are."""
-    there = [scores[name] for name in names if name in scores]
-    return float(np.mean(there)) if there else 0.0
+    """The mean of these scores, by which training chooses the best weights; those that are missing do not count."""
+    present = [scores[name] for name in names if name in scores]
+    return float(np.mean(present)) if present else 0.0

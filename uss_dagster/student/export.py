@@ -1,6 +1,6 @@
-"""A student for other programs: ONNX, checked against torch, beside a plain folder of weights, config and what to do with pixels.
+"""Export of a student for other programs: as ONNX, checked against torch, or as a folder with weights, config and preprocessing.
 
-The ONNX graph takes ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), clicks as (x, y) in 0..1, and gives ``masks`` (1, Q + P·G, s, s) as
+The ONNX graph takes ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), clicks as (x, y) in 0..1. It gives ``masks`` (1, Q + P·G, s, s) as
 logits, ``objectness`` and ``quality`` (1, Q + P·G) in 0..1: first the learned queries, then the grains of each click.
 """
 
@@ -26,14 +26,15 @@ from uss_dagster.student.model import CONFIG, WEIGHTS, Student
 from uss_dagster.student.net import DEVIATION, MEAN, StudentNet
 
 TOLERANCE = 1e-3
+"""Greatest difference between ONNX and torch."""
 OPSET = 17
 CLICKS = 4
-"""Clicks in the picture on which the graph is traced and checked; it takes any number from one."""
+"""Number of clicks with which the graph is traced and checked; it takes any number from one."""
 NAMES = ("masks", "objectness", "quality")
 
 
 class LastOutput(nn.Module):
-    """The network's last output alone, as three tensors."""
+    """The network's last output as three tensors."""
 
     def __init__(self, net: StudentNet) -> None:
         super().__init__()
@@ -45,7 +46,26 @@ class LastOutput(nn.Module):
 
 
 def export_onnx(student: Student, path: Path) -> float:
-    """Write the network as ONNX; returns the greatest difference to torch, which must not exceed 1e-3."""
+    """Write the network as ONNX.
+
+    Parameters
+    ----------
+    student : Student
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    float
+        The greatest difference to torch.
+
+    Raises
+    ------
+    Unavailable
+        If the package onnx is not installed.
+    BadData
+        If the difference exceeds ``TOLERANCE``; nothing is written then.
+    """
     if importlib.util.find_spec("onnx") is None:
         raise Unavailable("ONNX export needs the package 'onnx', which is not installed. Run `pip install onnx onnxruntime` and try again.")
     net = copy.deepcopy(student.net).cpu()
@@ -80,13 +100,16 @@ def export_onnx(student: Student, path: Path) -> float:
 
 
 def log_shares(logits: Tensor) -> Tensor:
-    """``StudentNet.shares`` by logarithms: onnxruntime's sigmoid of large negative numbers is right in absolute terms only, and the shares of a mask that
-    is nowhere are ratios of such numbers."""
+    """``StudentNet.shares`` by logarithms.
+
+    onnxruntime computes the sigmoid of large negative numbers with a small absolute, but a large relative error. The shares of an empty mask are
+    ratios of such numbers.
+    """
     return (-softplus(-logits)).softmax(-1)
 
 
 def run_onnx(data: bytes, image: np.ndarray, points: np.ndarray) -> list[Any]:
-    """Masks, objectness and quality, by onnxruntime where it is installed, else by the (slow) evaluator of onnx."""
+    """Masks, objectness and quality from onnxruntime if it is installed, else from the (slow) evaluator of onnx."""
     feed = {"image": image, "points": points}
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
@@ -101,7 +124,13 @@ def run_onnx(data: bytes, image: np.ndarray, points: np.ndarray) -> list[Any]:
 
 
 def export_folder(folder: Path, out: Path) -> None:
-    """Copy a student's weights, config and card, and add ``preprocessor_config.json`` as `transformers` writes it."""
+    """Copy a student's weights, config and card, and add ``preprocessor_config.json`` as `transformers` writes it.
+
+    Raises
+    ------
+    UsageError
+        If ``out`` is not empty.
+    """
     student = Student.load(folder)
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"'{out}' is not empty. Name a folder that is not there yet.")
@@ -110,7 +139,7 @@ def export_folder(folder: Path, out: Path) -> None:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
     side = student.settings.test_input
-    told = {
+    preprocessing = {
         "do_resize": True,
         "size": {"height": side, "width": side},
         "resample": 2,
@@ -119,4 +148,4 @@ def export_folder(folder: Path, out: Path) -> None:
         "do_normalize": False,
         "normalised_inside": {"mean": MEAN, "std": DEVIATION},
     }
-    write_whole(out / "preprocessor_config.json", json.dumps(told, indent=1) + "\n")
+    write_whole(out / "preprocessor_config.json", json.dumps(preprocessing, indent=1) + "\n")

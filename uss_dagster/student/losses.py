@@ -1,12 +1,12 @@
-"""What a student is told: masks matched to queries one to one, and the losses of the pairs.
+"""The losses of a student: queries are matched to target masks one to one, and each pair has losses.
 
-All queries are compared with all masks at once: binary cross-entropy and dice are sums over pixels, so two matrix products give them for every pair
-(and a third, of the masks cut at a half, the IoU). The losses of the matched pairs are entries of the same matrices.
+All queries are compared with all targets at once. Binary cross-entropy and dice are sums over pixels, so two matrix products give them for every pair,
+and a third, of thresholded masks, gives the IoU. The losses of the matched pairs are entries of the same matrices.
 
-Learned queries: Hungarian matching by objectness, cross-entropy and dice; those without a mask only learn that they have none. Clicks: the masks that
-hold the click are matched to its grains; the quality of *every* grain, matched or not, is told the IoU with the best of them, so that all
-qualities can be compared (in Semantic-SAM and UnSAM grains without a match learn none). Some clicks fall anywhere; on no mask, their quality is 0:
-a grid of clicks asks most often about what is nothing.
+* Learned queries: Hungarian matching by objectness, cross-entropy and dice. A query without a target only learns that it has none.
+* Clicks: the targets that contain the click are matched to its grains. The quality of *every* grain, matched or not, learns the IoU with the best of
+  these targets, so that all qualities can be compared. (In Semantic-SAM and UnSAM, grains without a match learn none.) Some clicks fall anywhere;
+  where no target is, their quality learns 0, since most clicks of a grid hit no object.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ from uss_dagster.student.views import Batch
 
 MASK, DICE, OBJECT, QUALITY = 5.0, 5.0, 2.0, 1.0
 EMPTY = 0.2
-"""Weight of a query without a mask in the objectness loss."""
+"""Weight of a query without a target in the objectness loss."""
 FAR = 1e-2
-"""IoU with any label up to which a query is not told that it is wrong, where labels are known to be incomplete."""
+"""If labels are incomplete: a query whose IoU with every target is at most this does not learn that it is wrong."""
 NAMES = ("mask", "dice", "objectness", "quality", "click_mask", "click_dice", "click_quality")
 
 
 @dataclass
 class Pairs:
-    """Of N masks with K targets. mask (cross-entropy), dice: losses (B, N, K), differentiable. iou: (B, N, K), of the masks cut at a half."""
+    """Comparison of N masks with K targets in B images.
+
+    Parameters
+    ----------
+    mask, dice : Tensor of shape (B, N, K)
+        Cross-entropy and dice losses, differentiable.
+    iou : Tensor of shape (B, N, K)
+        Of thresholded masks.
+    """
 
     mask: Tensor
     dice: Tensor
@@ -39,7 +47,7 @@ class Pairs:
 
 
 def compare(logits: Tensor, targets: Tensor) -> Pairs:
-    """logits: (B, N, pixels). targets: (B, K, pixels), shares in 0..1."""
+    """Compare all masks with all targets. logits: (B, N, pixels). targets: (B, K, pixels), shares in 0..1."""
     logits = logits.float()
     by_target = targets.transpose(1, 2)
     area = targets.sum(-1)[:, None]
@@ -47,39 +55,63 @@ def compare(logits: Tensor, targets: Tensor) -> Pairs:
     share = logits.sigmoid()
     dice = 1 - (2 * (share @ by_target) + 1) / (share.sum(-1, keepdim=True) + area + 1)
     with torch.no_grad():
-        held, wanted = (logits > 0).to(targets.dtype), (by_target >= 0.5).to(targets.dtype)
-        shared = held @ wanted
-        iou = shared / (held.sum(-1, keepdim=True) + wanted.sum(1, keepdim=True) - shared).clamp(min=1)
+        masks, truths = (logits > 0).to(targets.dtype), (by_target >= 0.5).to(targets.dtype)
+        shared = masks @ truths
+        iou = shared / (masks.sum(-1, keepdim=True) + truths.sum(1, keepdim=True) - shared).clamp(min=1)
     return Pairs(mask, dice, iou)
 
 
-def assign(cost: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(image, query, target) of the pairs that cost least, one to one. cost: (B, N, K). known: bool (B, K)."""
+def assign(cost: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Match queries and targets one to one with the least total cost.
+
+    Parameters
+    ----------
+    cost : Tensor of shape (B, N, K)
+    valid : bool Tensor of shape (B, K)
+        Which targets exist.
+
+    Returns
+    -------
+    image, query, target : int64 Tensor of shape (M,)
+        Indices of the pairs.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    plain = np.nan_to_num(cost.detach().float().cpu().numpy(), nan=1e6, posinf=1e6, neginf=-1e6)
-    sure = known.cpu().numpy()
-    found: list[np.ndarray] = []
-    for image, table in enumerate(plain):
-        columns = np.flatnonzero(sure[image])
+    costs = np.nan_to_num(cost.detach().float().cpu().numpy(), nan=1e6, posinf=1e6, neginf=-1e6)
+    matches = [np.zeros((3, 0), np.int64)]
+    for image, exists in enumerate(valid.cpu().numpy()):
+        columns = np.flatnonzero(exists)
         if len(columns):
-            rows, chosen = linear_sum_assignment(table[:, columns])
-            found.append(np.stack([np.full(len(rows), image), rows, columns[chosen]]))
-    pairs = torch.from_numpy(np.concatenate(found, 1) if found else np.zeros((3, 0), np.int64)).to(cost.device)
+            rows, places = linear_sum_assignment(costs[image][:, columns])
+            matches.append(np.stack([np.full(len(rows), image), rows, columns[places]]))
+    pairs = torch.from_numpy(np.concatenate(matches, 1)).to(cost.device)
     return pairs[0], pairs[1], pairs[2]
 
 
 def pair_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(cross-entropy, dice), each (M,), of M masks with a target each, (M, pixels)."""
+    """(cross-entropy, dice), each (M,), of M masks with one target each. logits, targets: (M, pixels)."""
     logits = logits.float()
     share = logits.sigmoid()
     mask = binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
     return mask, 1 - (2 * (share * targets).sum(-1) + 1) / (share.sum(-1) + targets.sum(-1) + 1)
 
 
-def telling(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Places (M, count) among the pixels of M masks (M, pixels): three quarters where the mask is least sure of three times as many random ones, the
-    others anywhere (PointRend: Kirillov et al., CVPR 2020)."""
+def uncertain_places(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Sample places of M masks for the losses, as in PointRend (Kirillov et al., CVPR 2020).
+
+    Three quarters are the most uncertain of 3 · ``count`` random places, the others are random.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (M, pixels)
+    count : int
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    int64 Tensor of shape (M, count)
+    """
     pixels = logits.shape[-1]
     many = torch.randint(pixels, (len(logits), 3 * count), generator=generator).to(logits.device)
     unsure = logits.detach().gather(1, many).abs().topk(count * 3 // 4, largest=False).indices
@@ -88,22 +120,41 @@ def telling(logits: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 class Criterion:
-    """The losses of a batch. learned: number of learned queries. grains: masks a click. points: places at which masks are compared, 0 for all.
-    partial: see ``StudentSettings``."""
+    """The losses of a batch.
+
+    Parameters
+    ----------
+    learned : int
+        Number of learned queries.
+    grains : int
+        Masks a click.
+    points : int, default 0
+        Number of places at which masks are compared; 0 for all pixels.
+    partial : bool, default False
+        See ``StudentSettings``.
+    """
 
     def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False) -> None:
         self.learned, self.grains, self.points, self.partial = learned, grains, points, partial
 
     def counts(self, batch: Batch) -> Tensor:
-        """Float32 (3,): pairs of learned queries, pairs of clicks, and clicks that learn a quality; the mean of all processes."""
-        matched = batch.known.sum(1).clamp(max=self.learned).sum()
-        return averaged(torch.stack([matched, (batch.wanted >= 0).sum(), self._told(batch).sum()]).float())
+        """Number of pairs of learned queries, of pairs of clicks, and of clicks that learn a quality: float32 (3,), the mean of all processes."""
+        matched = batch.valid.sum(1).clamp(max=self.learned).sum()
+        return averaged(torch.stack([matched, (batch.answers >= 0).sum(), self._learns_quality(batch).sum()]).float())
 
     def __call__(self, outputs: list[Output], batch: Batch, generator: torch.Generator, counts: Tensor | None = None) -> dict[str, Tensor]:
-        """Each name's loss, weighted, added over depths. generator: on the CPU, of the places.
+        """The losses by name, weighted and added over depths.
 
-        counts: that sums over pairs are divided by, at first those of the batch. Several processes, or parts of one batch, whose gradients are averaged
-        are given the mean: then what they learn from parts is what one learns from the whole.
+        Parameters
+        ----------
+        outputs : list of Output
+            One a depth.
+        batch : Batch
+        generator : torch.Generator
+            On the CPU; draws the places.
+        counts : Tensor of shape (3,), optional
+            Divisors of the sums over pairs, by default ``self.counts(batch)``. If the gradients of several processes, or of parts of one batch, are
+            averaged, each needs the mean of their counts. Then together they learn what one process learns from the whole batch.
         """
         counts = (self.counts(batch) if counts is None else counts).clamp(min=0.5)
         targets = batch.targets.flatten(2)
@@ -113,10 +164,9 @@ class Criterion:
         for output in outputs:
             flat = output.masks.flatten(2)
             pairs = compare(flat if some is None else flat[..., some], targets if some is None else targets[..., some])
-            for name, value in self._learned(output, flat, pairs, targets, batch, generator, counts).items():
-                sums[name] = sums[name] + value
-            for name, value in self._clicked(output, flat, pairs, targets, batch, generator, counts).items():
-                sums[name] = sums[name] + value
+            for part in (self._learned, self._clicked):
+                for name, value in part(output, flat, pairs, targets, batch, generator, counts).items():
+                    sums[name] = sums[name] + value
         return sums
 
     def _learned(
@@ -125,15 +175,15 @@ class Criterion:
         n = self.learned
         objectness, quality = output.objectness[:, :n].float(), output.quality[:, :n].float()
         cost = MASK * pairs.mask[:, :n] + DICE * pairs.dice[:, :n] - OBJECT * objectness.sigmoid()[..., None]
-        image, query, target = assign(cost, batch.known)
+        image, query, target = assign(cost, batch.valid)
         mask, dice = self._pairs(flat, pairs, targets, image, query, target, generator)
-        wanted = torch.zeros_like(objectness)
-        wanted[image, query] = 1
+        matched = torch.zeros_like(objectness)
+        matched[image, query] = 1
         weight = torch.full_like(objectness, EMPTY)
         if self.partial:
             weight = weight * (pairs.iou[:, :n].amax(-1) > FAR)
         weight[image, query] = 1
-        each = binary_cross_entropy_with_logits(objectness, wanted, reduction="none")
+        each = binary_cross_entropy_with_logits(objectness, matched, reduction="none")
         gap = (quality.sigmoid()[image, query] - pairs.iou[image, query, target]).abs()
         return {
             "mask": MASK * mask.sum() / counts[0],
@@ -146,44 +196,44 @@ class Criterion:
         self, output: Output, flat: Tensor, pairs: Pairs, targets: Tensor, batch: Batch, generator: torch.Generator, counts: Tensor
     ) -> dict[str, Tensor]:
         n, g = self.learned, self.grains
-        p = batch.wanted.shape[1]
+        p = batch.answers.shape[1]
         if not p:
             return {}
-        real = batch.wanted >= 0  # (B, P, G)
-        index = batch.wanted.clamp(min=0)[:, :, None].expand(-1, -1, g, -1)  # (B, P, G of the answer, G of the targets)
+        valid = batch.answers >= 0  # (B, P, G)
+        index = batch.answers.clamp(min=0)[:, :, None].expand(-1, -1, g, -1)  # (B, P, G of the answer, G of the targets)
         mask, dice, iou = (table[:, n:].unflatten(1, (p, g)).gather(3, index) for table in (pairs.mask, pairs.dice, pairs.iou))
         cost = (MASK * mask + DICE * dice).flatten(0, 1)
-        click, grain, place = assign(cost, real.flatten(0, 1))
+        click, grain, place = assign(cost, valid.flatten(0, 1))
         image, query = click // p, n + (click % p) * g + grain
-        target = batch.wanted.flatten(0, 1)[click, place]
+        target = batch.answers.flatten(0, 1)[click, place]
         mask_loss, dice_loss = self._pairs(flat, pairs, targets, image, query, target, generator)
-        best = torch.where(real[:, :, None], iou, torch.zeros_like(iou)).amax(-1)  # (B, P, G)
-        said = output.quality[:, n:].float().sigmoid().unflatten(1, (p, g))
-        gap = ((said - best).square() * self._told(batch)[..., None]).sum() / g
+        best = torch.where(valid[:, :, None], iou, torch.zeros_like(iou)).amax(-1)  # (B, P, G)
+        quality = output.quality[:, n:].float().sigmoid().unflatten(1, (p, g))
+        gap = ((quality - best).square() * self._learns_quality(batch)[..., None]).sum() / g
         return {
             "click_mask": MASK * mask_loss.sum() / counts[1],
             "click_dice": DICE * dice_loss.sum() / counts[1],
             "click_quality": QUALITY * gap / counts[2],
         }
 
-    def _told(self, batch: Batch) -> Tensor:
-        """Bool (B, P): clicks that learn a quality. Those on a mask, and those beside the masks of an image, unless masks may be missing there."""
-        on_mask = (batch.wanted >= 0).any(-1)
-        return on_mask if self.partial else on_mask | batch.known.any(1, keepdim=True)
+    def _learns_quality(self, batch: Batch) -> Tensor:
+        """Clicks that learn a quality, bool (B, P): those on a target, and, unless labels are incomplete, all clicks of images with targets."""
+        on_mask = (batch.answers >= 0).any(-1)
+        return on_mask if self.partial else on_mask | batch.valid.any(1, keepdim=True)
 
     def _pairs(
         self, flat: Tensor, pairs: Pairs, targets: Tensor, image: Tensor, query: Tensor, target: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """(cross-entropy, dice) of matched pairs: those already there, or at places chosen for each of them."""
+        """(cross-entropy, dice) of matched pairs: from ``pairs``, or at places sampled for each pair."""
         if not self.points or not len(image):
             return pairs.mask[image, query, target], pairs.dice[image, query, target]
-        logits, wanted = flat[image, query], targets[image, target]
-        places = telling(logits, min(self.points, logits.shape[-1]), generator)
-        return pair_losses(logits.gather(1, places), wanted.gather(1, places))
+        logits = flat[image, query]
+        places = uncertain_places(logits, min(self.points, logits.shape[-1]), generator)
+        return pair_losses(logits.gather(1, places), targets[image, target].gather(1, places))
 
 
 def averaged(values: Tensor) -> Tensor:
-    """The mean over all processes of a training, where there are several."""
+    """The mean over all processes of a training."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         values = values.clone()
         torch.distributed.all_reduce(values)

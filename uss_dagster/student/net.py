@@ -1,13 +1,17 @@
 """The student's network: an encoder, mask features, and a decoder whose queries each give a mask, an objectness and a quality.
 
-Learned queries and clicks share all weights but the embeddings they start from. A query attends to the cells that the mask before it touched (masked
-attention of Mask2Former: Cheng et al., CVPR 2022), then queries see one another: the learned ones all together, those of a click the others of that click
-(Semantic-SAM: Li et al., ECCV 2024). Masks are products of query and pixel embeddings, to which the mean embedding of the mask before is added, at
-first that of the clicked pixel (as k-means does: Yu et al., CMT-DeepLab and k-means Mask Transformer, 2022): what is like the click is a mask from the
-first step. No deformable attention: plain torch operations only.
+Learned queries and clicks share all weights except the embeddings they start from. In each decoder layer, a query attends to the cells that its
+previous mask touches (masked attention of Mask2Former: Cheng et al., CVPR 2022). Then queries attend to one another: learned queries to all learned
+queries, the queries of a click to those of the same click (Semantic-SAM: Li et al., ECCV 2024).
 
-Pixel embeddings have mean 0 and deviation 1 over the image, in each channel, and a query says its threshold apart. So logits have a size that tells
-inside from outside at once; products of small embeddings that share a mean have to grow first, which takes longer than a short training has.
+A mask is the product of a query's embedding and the pixel embeddings. The mean pixel embedding of the query's previous mask is added to the query's
+embedding; for a click, the first one is the embedding of the clicked pixel (as in k-means: Yu et al., CMT-DeepLab and k-means Mask Transformer,
+2022). So pixels similar to the clicked one form a mask from the first step.
+
+Pixel embeddings have mean 0 and standard deviation 1 over the image in each channel, and a query predicts its threshold separately. So logits separate
+inside from outside from the start. Products of small embeddings with a common mean would have to grow first, which takes longer than a short training.
+
+Only plain torch operations are used; there is no deformable attention. Attribute names of modules are tensor names in weights files.
 """
 
 from __future__ import annotations
@@ -25,16 +29,26 @@ from uss_dagster.student.settings import Architecture
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PRIOR = 0.1
-"""Objectness that an untrained query claims."""
+"""Objectness of an untrained query."""
 THRESHOLD = 4.0
-"""Logits that one unit of a query's threshold is worth: it has far to go, since most masks have one hundredth of the pixels."""
+"""Factor on a query's threshold. It is large because the threshold has to move far: most masks cover one hundredth of the pixels."""
 
 
 @dataclass
 class Encoded:
-    """What all queries of B images share. pixels: (B, d / 2, h, w), mask features with their places, of mean 0 and deviation 1 over
-    (h, w). memories: (B, n, d), cells with their places, and
-    the (height, width) of each. around: (B, d, h', w'), the coarser map that clicks are read from beside ``pixels``."""
+    """What all queries of B images share.
+
+    Parameters
+    ----------
+    pixels : Tensor of shape (B, d / 2, h, w)
+        Pixel embeddings, with their positions; mean 0 and standard deviation 1 over (h, w).
+    memories : list of Tensor of shape (B, n, d)
+        Cells that queries attend to, with their positions.
+    sizes : list of tuple of int
+        (height, width) of each memory.
+    around : Tensor of shape (B, d, h', w')
+        The coarser map that clicks read beside ``pixels``.
+    """
 
     pixels: Tensor
     memories: list[Tensor]
@@ -44,7 +58,17 @@ class Encoded:
 
 @dataclass
 class Output:
-    """Of one depth and N queries: masks (B, N, h, w) and objectness (B, N) as logits, quality (B, N) as logits of the IoU."""
+    """The predictions of N queries at one depth.
+
+    Parameters
+    ----------
+    masks : Tensor of shape (B, N, h, w)
+        Logits.
+    objectness : Tensor of shape (B, N)
+        Logits.
+    quality : Tensor of shape (B, N)
+        Logits of the expected IoU.
+    """
 
     masks: Tensor
     objectness: Tensor
@@ -52,6 +76,7 @@ class Output:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 8 groups, or as many as divide the channels."""
     return nn.GroupNorm(math.gcd(channels, 8), channels)
 
 
@@ -72,7 +97,7 @@ class Block(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Four stages, each of half the resolution of the one before; the first has the given stride."""
+    """A residual encoder of four stages; each has half the resolution of the one before. stride: of the first. depth: blocks a stage."""
 
     def __init__(self, channels: Sequence[int], stride: int, depth: int = 1) -> None:
         super().__init__()
@@ -96,6 +121,8 @@ class ConvEncoder(nn.Module):
 
 
 class Mlp(nn.Sequential):
+    """Linear layers with SiLU between them."""
+
     def __init__(self, inside: int, hidden: int, outside: int, layers: int = 2) -> None:
         widths = [inside, *[hidden] * (layers - 1), outside]
         steps: list[nn.Module] = []
@@ -105,24 +132,25 @@ class Mlp(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Plain attention with several heads; ``seen`` bool (B, N, M) says which keys a query may look at."""
+    """Multi-head attention."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """query: (B, N, d). key, value: (B, M, d). allowed: bool (B, N, M), which keys a query may attend to; all by default."""
         q, k, v = (
             linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for linear, x in ((self.query, query), (self.key, key), (self.value, value))
         )
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=None if seen is None else seen[:, None])
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=None if allowed is None else allowed[:, None])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class Layer(nn.Module):
-    """Queries look at the picture, then at one another, then each is changed by itself."""
+    """A decoder layer: cross-attention to the image, self-attention among queries, and a feed-forward network."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -130,22 +158,30 @@ class Layer(nn.Module):
         self.alone = Mlp(dim, 4 * dim, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
-    def forward(self, x: Tensor, place: Tensor, memory: Tensor, seen: Tensor, learned: int, grains: int) -> Tensor:
-        """x, place: (B, N, d), of which the first ``learned`` are learned queries and the others clicks of ``grains`` each."""
-        x = self.norms[0](x + self.cross(x + place, memory, memory, seen))
+    def forward(self, x: Tensor, position: Tensor, memory: Tensor, allowed: Tensor, learned: int, grains: int) -> Tensor:
+        """x, position: (B, N, d). The first ``learned`` queries are learned ones, the others belong to clicks, ``grains`` to each."""
+        x = self.norms[0](x + self.cross(x + position, memory, memory, allowed))
         parts = []
         if learned:
-            own, at = x[:, :learned], place[:, :learned]
+            own, at = x[:, :learned], position[:, :learned]
             parts.append(self.among(own + at, own + at, own))
         if x.shape[1] > learned:
-            own, at = (t[:, learned:].unflatten(1, (-1, grains)).flatten(0, 1) for t in (x, place))
+            own, at = (t[:, learned:].unflatten(1, (-1, grains)).flatten(0, 1) for t in (x, position))
             parts.append(self.among(own + at, own + at, own).view(x.shape[0], -1, x.shape[2]))
         x = self.norms[1](x + torch.cat(parts, 1))
         return self.norms[2](x + self.alone(x))
 
 
 class StudentNet(nn.Module):
-    """encoder: any module with ``channels`` of its maps, from fine to coarse by halves, at least four; None builds the network's own."""
+    """The whole network.
+
+    Parameters
+    ----------
+    shape : Architecture
+    encoder : torch.nn.Module, optional
+        Gives at least four feature maps, each of half the resolution of the one before, and has the attribute ``channels``. The default is
+        ``ConvEncoder``.
+    """
 
     frequencies: Tensor
 
@@ -179,12 +215,12 @@ class StudentNet(nn.Module):
         nn.init.constant_(self.objectness.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def fourier(self, xy: Tensor) -> Tensor:
-        """Embedding (…, d) of points (…, 2) in 0..1."""
-        turned = xy[..., None] * self.frequencies
-        return self.place(torch.cat([turned.sin(), turned.cos()], -1).flatten(-2))
+        """Position embedding (…, d) of points (…, 2) in 0..1."""
+        angle = xy[..., None] * self.frequencies
+        return self.place(torch.cat([angle.sin(), angle.cos()], -1).flatten(-2))
 
     def encode(self, images: Tensor) -> Encoded:
-        """images: (B, 3, S, S) in 0..1."""
+        """Encode images, (B, 3, S, S) in 0..1."""
         mean, deviation = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
         maps = self.encoder((images - mean) / deviation)
         maps = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
@@ -196,84 +232,109 @@ class StudentNet(nn.Module):
             pyramid.insert(0, x)
         memories, sizes = [], []
         for linear, stage in zip(self.memory, self.shape.memories, strict=True):
-            held = pyramid[stage]
-            h, w = held.shape[-2:]
-            memories.append(linear(held.flatten(2).transpose(1, 2)) + self.fourier(cells(h, w, images.device)))
+            level = pyramid[stage]
+            h, w = level.shape[-2:]
+            memories.append(linear(level.flatten(2).transpose(1, 2)) + self.fourier(cells(h, w, images.device)))
             sizes.append((h, w))
         h, w = pyramid[0].shape[-2:]
-        place = self.pixel_place(self.fourier(cells(h, w, images.device))).T.unflatten(1, (h, w))
-        return Encoded(instance_norm(self.pixel(pyramid[0]) + place), memories, sizes, pyramid[self.shape.memories[-1]])
+        position = self.pixel_place(self.fourier(cells(h, w, images.device))).T.unflatten(1, (h, w))
+        return Encoded(instance_norm(self.pixel(pyramid[0]) + position), memories, sizes, pyramid[self.shape.memories[-1]])
 
-    def ask(self, encoded: Encoded, points: Tensor | None, learned: bool = True) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Content and position (B, N, d) and look (B, N, d / 2) of the queries to begin with, and how many of them are learned.
+    def queries(self, encoded: Encoded, points: Tensor | None, learned: bool = True) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The queries before the first layer.
 
-        points: (B, P, 2) in 0..1. A look is what the pixels of a query's mask are like: at first the clicked pixel, none for learned queries.
+        Parameters
+        ----------
+        encoded : Encoded
+        points : Tensor of shape (B, P, 2), or None
+            Clicks in 0..1.
+        learned : bool, default True
+            Include the learned queries.
+
+        Returns
+        -------
+        content, position : Tensor of shape (B, N, d)
+        mean_pixel : Tensor of shape (B, N, d / 2)
+            The mean pixel embedding of each query's mask: at first that of the clicked pixel, and 0 for learned queries.
+        count : int
+            Number of learned queries, which come first.
         """
         count = encoded.pixels.shape[0]
-        content, place, look = [], [], []
+        content, position, mean_pixel = [], [], []
         if learned:
             content.append(self.content.expand(count, -1, -1))
-            place.append(self.position.expand(count, -1, -1))
-            look.append(self.content.new_zeros(()).expand(count, len(self.content), encoded.pixels.shape[1]))
+            position.append(self.position.expand(count, -1, -1))
+            mean_pixel.append(self.content.new_zeros(()).expand(count, len(self.content), encoded.pixels.shape[1]))
         if points is not None and points.shape[1]:
             grid = (points[:, :, None] * 2 - 1).to(encoded.pixels.dtype)
-            around, here = (
+            around, pixel = (
                 grid_sample(m, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
                 for m in (encoded.around, encoded.pixels)
             )
             at = self.fourier(points)
-            content.append(((self.read(torch.cat([around, here], -1)) + at)[:, :, None] + self.grain).flatten(1, 2))
-            place.append((at[:, :, None] + self.grain).flatten(1, 2))
-            look.append(here[:, :, None].expand(-1, -1, len(self.grain), -1).flatten(1, 2))
-        return torch.cat(content, 1), torch.cat(place, 1), torch.cat(look, 1), len(self.content) if learned else 0
+            content.append(((self.read(torch.cat([around, pixel], -1)) + at)[:, :, None] + self.grain).flatten(1, 2))
+            position.append((at[:, :, None] + self.grain).flatten(1, 2))
+            mean_pixel.append(pixel[:, :, None].expand(-1, -1, len(self.grain), -1).flatten(1, 2))
+        return torch.cat(content, 1), torch.cat(position, 1), torch.cat(mean_pixel, 1), len(self.content) if learned else 0
 
     def decode(self, encoded: Encoded, points: Tensor | None, learned: bool = True, deep: bool = True) -> list[Output]:
-        """Outputs at every depth, the last one the best; or not ``deep``, of that alone, which spares judging masks that nobody sees."""
-        x, place, look, count = self.ask(encoded, points, learned)
+        """Predictions at every depth; the last ones are the best.
+
+        Parameters
+        ----------
+        encoded : Encoded
+        points : Tensor of shape (B, P, 2), or None
+            Clicks in 0..1.
+        learned : bool, default True
+            Include the learned queries, which come first.
+        deep : bool, default True
+            False gives the last depth only.
+        """
+        x, position, mean_pixel, count = self.queries(encoded, points, learned)
         flat = encoded.pixels.flatten(2).transpose(1, 2)
-        asked, masks = self.draw(x, look, encoded.pixels)
-        outputs = [self.judge(asked, masks)] if deep else []
+        embedding, masks = self.draw(x, mean_pixel, encoded.pixels)
+        outputs = [self.judge(embedding, masks)] if deep else []
         for i, layer in enumerate(self.layers):
             m = i % len(encoded.memories)
             with torch.no_grad():
                 before = masks.detach()
                 touched = adaptive_max_pool2d(before, encoded.sizes[m]).flatten(2) >= 0
-                seen = touched | ~touched.any(-1, keepdim=True)  # a query with an empty mask looks everywhere
+                allowed = touched | ~touched.any(-1, keepdim=True)  # a query with an empty mask attends to all cells
                 share = self.shares(before.flatten(2))
-            look = share.to(flat.dtype) @ flat
-            x = layer(x + self.looked(look), place, encoded.memories[m], seen, count, self.shape.grains)
-            asked, masks = self.draw(x, look, encoded.pixels)
+            mean_pixel = share.to(flat.dtype) @ flat
+            x = layer(x + self.looked(mean_pixel), position, encoded.memories[m], allowed, count, self.shape.grains)
+            embedding, masks = self.draw(x, mean_pixel, encoded.pixels)
             if deep or layer is self.layers[-1]:
-                outputs.append(self.judge(asked, masks))
+                outputs.append(self.judge(embedding, masks))
         return outputs
 
     @staticmethod
     def shares(logits: Tensor) -> Tensor:
-        """What each pixel (B, N, pixels) has of a mask's whole probability."""
+        """The share of each pixel in the sum of a mask's probabilities. logits: (B, N, pixels)."""
         share = logits.sigmoid()
         return share / share.sum(-1, keepdim=True)
 
-    def draw(self, x: Tensor, look: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """What queries ask for (B, N, d), and their masks (B, N, h, w): where pixels are like what a mask held before, changed by what is asked for."""
+    def draw(self, x: Tensor, mean_pixel: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised queries (B, N, d), and the logits of their masks (B, N, h, w)."""
         x = self.norm(x)
         width = pixels.shape[1]
-        asked = self.mask(x)
-        wanted = asked[..., :width] + look / math.sqrt(width)
-        return x, torch.einsum("bnd,bdhw->bnhw", wanted, pixels) + THRESHOLD * asked[..., width:, None]
+        embedding = self.mask(x)
+        direction = embedding[..., :width] + mean_pixel / math.sqrt(width)
+        return x, torch.einsum("bnd,bdhw->bnhw", direction, pixels) + THRESHOLD * embedding[..., width:, None]
 
     def judge(self, x: Tensor, masks: Tensor) -> Output:
-        """How sure queries are that their masks are things, and how good."""
-        seen = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
-        return Output(masks, self.objectness(x)[..., 0], self.quality(seen)[..., 0])
+        """Objectness and quality of masks (B, N, h, w) of normalised queries (B, N, d)."""
+        described = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
+        return Output(masks, self.objectness(x)[..., 0], self.quality(described)[..., 0])
 
     def forward(self, images: Tensor, points: Tensor | None = None) -> list[Output]:
         return self.decode(self.encode(images), points)
 
 
 def appearance(logits: Tensor) -> Tensor:
-    """(B, N, 2) of masks (B, N, h, w): the IoU that their own probabilities let expect of the mask cut at a half, and its share of the pixels."""
-    share, held = logits.float().sigmoid(), logits > 0
-    inside, count = (share * held).sum((-2, -1)), held.float().sum((-2, -1))
+    """Two numbers a mask, (B, N, 2): its IoU expected from its own probabilities, and its share of the pixels. logits: (B, N, h, w)."""
+    share, mask = logits.float().sigmoid(), logits > 0
+    inside, count = (share * mask).sum((-2, -1)), mask.float().sum((-2, -1))
     expected = inside / (count + share.sum((-2, -1)) - inside).clamp(min=1e-6)
     return torch.stack([expected, count / logits.shape[-1] / logits.shape[-2]], -1)
 

@@ -1,4 +1,7 @@
-"""What the stage ``models`` and the command ``uss train student`` share: labels of a second round, training, and the scores of what was trained."""
+"""One round of training, as the stage ``models`` and ``uss train student`` run it: labels of a teacher, training, and scores on the validation split.
+
+Imports torch lazily.
+"""
 
 from __future__ import annotations
 
@@ -8,83 +11,114 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.errors import BadData
+from uss_dagster.student.card import ModelCard
+from uss_dagster.student.settings import StudentSettings
 
-AUTO: Literal["union"] = "union"
-"""How validation scores find the masks of a whole picture: as many as the student can give."""
+if TYPE_CHECKING:
+    from uss_dagster.student.data import Source
+    from uss_dagster.student.training import TrainResult
+
 IMAGES, CLICKS = 100, 20
-"""At most so many images of the validation split are measured, evenly spaced, with about so many clicks on each."""
+"""Greatest number of validation images that are scored, evenly spaced, and about how many masks of each are clicked."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One training. teacher: folder of the student whose masks are added first, and with whose weights one of its kind begins, or None.
-    facts: for the model card, see ``training.Facts``."""
+    """What to train, and where.
 
-    what: str
+    Parameters
+    ----------
+    name : str
+        Of the run, for progress and errors.
+    out : Path
+        The folder for the model; training continues from the checkpoint in it.
+    settings : StudentSettings
+    card : ModelCard
+    device : str, default 'cpu'
+        cpu, cuda or cuda:1.
+    threads : int, default 1
+        Of torch on a CPU.
+    teacher : Path, optional
+        A student whose confident masks are added to the labels first. If its network is the same, its weights are the start.
+    """
+
+    name: str
     out: Path
-    settings: Any
-    facts: dict[str, str]
+    settings: StudentSettings
+    card: ModelCard
     device: str = "cpu"
     threads: int = 1
     teacher: Path | None = None
 
 
-def train_round(train: Any, val: Any, job: Round, stop: Callable[[], bool] = lambda: False) -> tuple[Any, dict[str, float]]:
-    """Train on sources of examples; returns the result and the scores on ``val``, which may be empty: then there are none.
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that ``torchrun`` started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
-    Goes on from the checkpoint in ``job.out`` where it has one, with the same settings and data. Of several processes that `torchrun` started only
-    the first speaks and measures.
+
+def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool] = lambda: False) -> tuple[TrainResult, dict[str, float]]:
+    """Train a student and score it.
+
+    A folder in which the same training has ended before is only scored again. Of several processes, only the first reports and scores.
+
+    Parameters
+    ----------
+    train, val : Source
+        ``val`` may be empty.
+    job : Round
+    stop : callable, optional
+        Called after each step; training stops with a checkpoint if it returns True.
+
+    Returns
+    -------
+    result : TrainResult
+    scores : dict of str to float
+        On ``val``; empty without one, and if training was stopped.
+
+    Raises
+    ------
+    BadData
+        If ``train`` has no image.
     """
-    from uss_dagster.student.model import Student
-    from uss_dagster.student.training import Facts, self_train_labels
-    from uss_dagster.student.training import train as run
+    from uss_dagster.student import training
+    from uss_dagster.student.model import Student, read_config
+    from uss_dagster.student.self_training import self_train_labels
 
-    facts = Facts(**job.facts)
+    card, first, start = job.card, is_first_process(), None
     if job.teacher is not None:
         teacher = Student.load(job.teacher, job.device)
-        facts = replace(facts, version=f"{facts.version}, with masks of student {teacher.digest[:12]}")
-    leads = int(os.environ.get("RANK", "0")) == 0
+        card = replace(card, version=f"{card.version}, with masks of student {teacher.digest[:12]}")
+        start = job.teacher if read_config(job.teacher)[1].same_network(job.settings) else None
     if not len(train):
-        raise BadData(f"{job.what}: there is no picture with masks to train on. Look at the splits of the set.")
-    if (earlier := finished_before(job.out, job.settings, facts.version)) is not None:
-        return earlier, _measured(val, job) if leads else {}
+        raise BadData(f"{job.name}: there is no picture with masks to train on. Look at the splits of the set.")
+    if (earlier := finished_before(job.out, job.settings, card.version)) is not None:
+        return earlier, _validation_scores(val, job) if first else {}
     if job.teacher is not None:
-        with Progress(f"{job.what}: labels of {job.teacher.name}", len(train)) as progress:
-            advance = progress.advance if leads else lambda count: None
-            train = self_train_labels(teacher, train, advance=advance)
-    with Progress(job.what, job.settings.steps, "steps") as progress:
-        result = run(
+        with Progress(f"{job.name}: labels of {job.teacher.name}", len(train)) as progress:
+            train = self_train_labels(teacher, train, advance=progress.advance if first else lambda count: None)
+    with Progress(job.name, job.settings.steps, "steps") as progress:
+        result = training.train(
             train,
             val if len(val) else None,
             job.settings,
             job.out,
             device=job.device,
             threads=job.threads,
-            facts=facts,
+            card=card,
             stop=stop,
-            advance=lambda step, loss: progress.advance(step - progress.done) if leads else None,
-            start=_same_kind(job),
+            advance=lambda step, loss: progress.advance(step - progress.done) if first else None,
+            start=start,
         )
-    return result, _measured(val, job) if leads and result.finished else {}
+    return result, _validation_scores(val, job) if first and result.finished else {}
 
 
-def _same_kind(job: Round) -> Path | None:
-    """The teacher, where its weights fit the network that is trained."""
-    from uss_dagster.student.model import read_config
-
-    if job.teacher is None:
-        return None
-    _, before = read_config(job.teacher)
-    return job.teacher if (before.size, before.encoder) == (job.settings.size, job.settings.encoder) else None
-
-
-def finished_before(out: Path, settings: Any, version: str) -> Any:
-    """What came of the same training if it has ended before in this folder, else None. version: of the data."""
+def finished_before(out: Path, settings: StudentSettings, version: str) -> TrainResult | None:
+    """The result of the same training if it has ended before in this folder. version: of the masks."""
     from uss_dagster.student.model import CONFIG, read_config
     from uss_dagster.student.training import CHECKPOINT, LOSSES, TrainResult
 
@@ -98,25 +132,24 @@ def finished_before(out: Path, settings: Any, version: str) -> Any:
     return TrainResult(out, losses[-1][0], True, 0.0, losses, config["scores"])
 
 
-def _measured(val: Any, job: Round) -> dict[str, float]:
+def _validation_scores(val: Source, job: Round) -> dict[str, float]:
     from uss_dagster.student.evaluate import match, values
     from uss_dagster.student.model import Student
 
-    chosen = evenly_spaced(range(len(val)), IMAGES)
-    if not chosen:
+    indices = evenly_spaced(range(len(val)), IMAGES)
+    if not indices:
         return {}
-    student, found = Student.load(job.out, job.device), {}
-    with Progress(f"{job.what}: validation", len(chosen)) as progress:
-        for index in chosen:
+    student, matches = Student.load(job.out, job.device), {}
+    with Progress(f"{job.name}: validation", len(indices)) as progress:
+        for index in indices:
             example = val[index]
-            found[example.image_id] = match(student, example, AUTO, CLICKS)
+            matches[example.image_id] = match(student, example, "union", CLICKS)
             progress.advance()
-    scores = values(found)
-    return {name: float(value) for name, value in scores.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in values(matches).items() if math.isfinite(value)}
 
 
 def loss_fall(losses: list[tuple[int, float]]) -> float:
-    """By what share the loss fell, from the first line to the mean of the last tenth."""
+    """The share by which the loss fell, from the first line to the mean of the last tenth. losses: (step, loss)."""
     values = [loss for _, loss in losses]
     if not values or not values[0]:
         return 0.0

@@ -1,7 +1,7 @@
-"""One round of self-training: what the student is sure of becomes a label, beside the old labels that it does not repeat.
+"""One round of self-training: confident predictions of a student become labels, beside the old labels that they do not repeat.
 
-Predictions of a score of at least 0.7 are kept; an old label stays where no kept prediction overlaps it by an IoU of 0.5 or more (CutLER, UnSAM). Labels
-that a person drew always stay, and predictions that repeat one give way to it.
+Predictions with a score of at least 0.7 are kept. An old label stays if no kept prediction overlaps it by an IoU of 0.5 or more (CutLER, UnSAM).
+Labels that a person drew always stay, and predictions that repeat one are dropped.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco
-
+from uss_dagster.curation.overlaps import best_iou
 from uss_dagster.student.data import Example, Relabelled, Source
 from uss_dagster.student.model import Auto, Student
 
@@ -26,29 +24,39 @@ def self_train_labels(
     advance: Callable[[int], None] = lambda n: None,
     **options: Any,
 ) -> Relabelled:
-    """The source with merged labels. confidence: least score of a prediction. options: of ``Student.masks``."""
+    """The images of a source with merged labels.
+
+    Parameters
+    ----------
+    student : Student
+    source : Source
+    confidence : float, default 0.7
+        Least score of a prediction.
+    iou : float, default 0.5
+        See ``merge_labels``.
+    auto : {'queries', 'grid', 'union'}, default 'union'
+        See ``Student.masks``.
+    advance : callable, optional
+        Called with the number of examples that were finished.
+    **options
+        Of ``Student.masks``.
+    """
     codes = []
     for index in range(len(source)):
         example = source[index]
-        found = student.masks(example.image, auto, min_score=confidence, **options)
-        codes.append(merged_labels(example, found.codes, iou))
+        predictions = student.masks(example.image, auto, min_score=confidence, **options)
+        codes.append(merge_labels(example, predictions.codes, iou))
         advance(1)
     return Relabelled(source, codes)
 
 
-def merged_labels(example: Example, predictions: list[bytes], iou: float = 0.5) -> tuple[bytes, ...]:
-    """Codes of what people drew, predictions that do not repeat it, and old labels that no prediction repeats."""
-    shape = list(example.shape)
-    human = [code for code, drawn in zip(example.codes, example.human, strict=True) if drawn]
-    old = [code for code, drawn in zip(example.codes, example.human, strict=True) if not drawn]
-    kept = [code for code, best in zip(predictions, _best(predictions, human, shape), strict=True) if best < iou]
-    stay = [code for code, best in zip(old, _best(old, kept, shape), strict=True) if best < iou]
-    return (*human, *kept, *stay)
+def merge_labels(example: Example, predictions: list[bytes], iou: float = 0.5) -> tuple[bytes, ...]:
+    """Human masks, predictions that overlap none of them by ``iou``, and old labels that overlap none of these predictions by ``iou``."""
 
+    def apart(codes: list[bytes], others: list[bytes]) -> list[bytes]:
+        return [code for code, best in zip(codes, best_iou(codes, others, example.shape), strict=True) if best < iou]
 
-def _best(codes: list[bytes], others: list[bytes], shape: list[int]) -> np.ndarray:
-    """The greatest IoU of each mask with any of the others, 0 where there are none."""
-    if not codes or not others:
-        return np.zeros(len(codes))
-    coded = [[{"size": shape, "counts": code} for code in some] for some in (codes, others)]
-    return np.asarray(coco.iou(coded[0], coded[1], [0] * len(others))).max(axis=1)
+    human = [code for code, by_human in zip(example.codes, example.human, strict=True) if by_human]
+    old = [code for code, by_human in zip(example.codes, example.human, strict=True) if not by_human]
+    new = apart(predictions, human)
+    return (*human, *new, *apart(old, new))

@@ -1,20 +1,35 @@
-"""What a student is and how it is trained, in two sizes. Reading it imports nothing heavy."""
+"""The settings of a student in two sizes, and the config file that records them. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
-from uss_dagster.errors import UsageError
+from uss_dagster.errors import UsageError, did_you_mean
 
 Size = Literal["tiny", "S"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """channels: of the encoder's four stages, each at half the resolution of the one before. stride: of the first stage, and of the mask features.
-    memories: the stages that queries attend to, in turn. dim, heads: of attention. layers: of the decoder. queries: learned ones, masks of a whole image.
-    grains: masks a click, from fine to coarse.
+    """The shape of the network.
+
+    Parameters
+    ----------
+    channels : tuple of 4 int
+        Of the encoder's stages; each stage has half the resolution of the one before.
+    stride : int
+        Of the first stage and of the mask features, in pixels.
+    memories : tuple of int
+        Indices of the stages that queries attend to, in turn.
+    dim, heads : int
+        Width and number of heads of attention.
+    layers : int
+        Of the decoder.
+    queries : int
+        Learned queries: masks of a whole image.
+    grains : int
+        Masks a click, from fine to coarse.
     """
 
     channels: tuple[int, int, int, int]
@@ -32,7 +47,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "S": Architecture((64, 128, 256, 384), 4, (2, 1), 256, 8, 6, 300, 6),
 }
 
-_OF_SIZE: dict[str, dict[str, Any]] = {
+_OF_SIZE: dict[str, dict[str, float]] = {
     "tiny": {
         "steps": 600, "batch": 8, "clicks": 12, "rate": 2e-3, "decay": 0.01, "clip": 1.0, "average": 0.99, "masks": 64, "points": 0,
         "input": 96, "test_input": 160, "smallest_crop": 0.25,
@@ -46,17 +61,56 @@ _OF_SIZE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """A value of 0 is the size's own; after construction it stands in its place.
+    """How a student is built and trained.
 
-    steps: of the optimiser. batch: images a step, over all processes. clicks: an image and step. rate: the highest learning rate of one cycle. decay: of
-    weights. clip: greatest norm of the gradient. average: decay of the weights' running mean, which is what is kept. masks: targets an image, at most.
-    points: at which a mask is compared with its target; tiny compares all. input, test_input: side of the square that images are stretched to.
-    smallest_crop: of the image's sides, the share that a training crop has at least.
+    The settings from ``steps`` to ``smallest_crop`` depend on the size: 0 means the size's own value, which replaces the 0 when the object is
+    built. The defaults below are those of (tiny, S).
 
-    encoder: 'conv', the network's own, or the name of a timm model with four or five feature maps, such as resnet50. weights: a .safetensors file for it.
-    partial: labels are known to be incomplete: a query that lies on no label is not told that it is wrong.
-    every: steps between validations, when there is a validation set; 0 is a tenth of all. patience: validations without a better score before training
-    stops; 0 never stops.
+    Parameters
+    ----------
+    size : {'tiny', 'S'}, default 'tiny'
+        See ``ARCHITECTURES``.
+    steps : int, default (600, 40000)
+        Of the optimiser.
+    batch : int, default (8, 16)
+        Images a step, over all processes.
+    clicks : int, default (12, 32)
+        An image and step.
+    rate : float, default (2e-3, 1e-4)
+        Highest learning rate of the one cycle.
+    decay : float, default (0.01, 0.05)
+        Weight decay of AdamW.
+    clip : float, default (1.0, 0.1)
+        Greatest norm of the gradient.
+    average : float, default (0.99, 0.9998)
+        Decay of the running mean of the weights, which is what is published. Below 1.
+    masks : int, default (64, 200)
+        Greatest number of targets an image.
+    points : int, default (0, 4096)
+        Number of places at which a mask is compared with its target; 0 compares all pixels.
+    input : int, default (96, 512)
+        Side of the square to which training windows are stretched, in pixels.
+    test_input : int, default (160, 640)
+        The same when the student is used.
+    smallest_crop : float, default (0.25, 0.25)
+        Least share of the image's sides that a training window has. At most 1.
+    encoder : str, default 'conv'
+        'conv', the network's own, or a timm model with four or five feature maps, such as resnet50.
+    weights : str, default ''
+        A .safetensors file with weights of the encoder.
+    partial : bool, default False
+        Labels are known to be incomplete: a query on no label does not learn that it is wrong.
+    every : int, default 0
+        Steps between validations; 0 is a tenth of all steps.
+    patience : int, default 0
+        Validations without a better score before training stops; 0 never stops.
+    seed : int, default 0
+        Of weights, batches and places.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range.
     """
 
     size: Size = "tiny"
@@ -82,12 +136,12 @@ class StudentSettings:
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
             raise UsageError(f"size is '{self.size}', expected one of {', '.join(ARCHITECTURES)}.")
-        for name, value in _OF_SIZE[self.size].items():
-            given = getattr(self, name)
-            if given < 0:
-                raise UsageError(f"{name} is {given}, expected more than 0, or 0 for that of the size.")
-            if not given:
-                object.__setattr__(self, name, value)
+        for name, default in _OF_SIZE[self.size].items():
+            value = getattr(self, name)
+            if value < 0:
+                raise UsageError(f"{name} is {value}, expected more than 0, or 0 for that of the size.")
+            if not value:
+                object.__setattr__(self, name, default)
         if not self.every:
             object.__setattr__(self, "every", max(1, self.steps // 10))
         for name in ("every", "patience", "seed"):
@@ -104,17 +158,61 @@ class StudentSettings:
     def architecture(self) -> Architecture:
         return ARCHITECTURES[self.size]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | float]:
         """Plain values, in the order of the fields."""
         return asdict(self)
 
+    def same_network(self, other: StudentSettings) -> bool:
+        """Whether weights of one fit the network of the other."""
+        return (self.size, self.encoder) == (other.size, other.encoder)
 
-def preset(size: Size = "tiny", **changes: Any) -> StudentSettings:
-    """The settings of a size with some values changed."""
-    known = [field.name for field in fields(StudentSettings)]
+
+class DataConfig(TypedDict):
+    """The masks that a student learned from. told: in words. version: such as DVC's hash of the curated set."""
+
+    told: str
+    version: str
+
+
+class StudentConfig(TypedDict):
+    """The content of ``config.json``.
+
+    Parameters
+    ----------
+    format : str
+        ``model.FORMAT``.
+    settings : dict
+        Of ``StudentSettings``.
+    sha256 : str
+        Of the weights file.
+    step : int
+        After which the weights were taken.
+    images : int
+        Number of training images.
+    scores : dict of str to float
+        Of the weights on the validation images.
+    data : DataConfig
+    """
+
+    format: str
+    settings: dict[str, str | float]
+    sha256: str
+    step: int
+    images: int
+    scores: dict[str, float]
+    data: DataConfig
+
+
+def preset(size: Size = "tiny", **changes: str | float) -> StudentSettings:
+    """The settings of a size with some values changed.
+
+    Raises
+    ------
+    UsageError
+        If there is no setting of that name, or a value is out of range.
+    """
+    names = [field.name for field in fields(StudentSettings)]
     for name in changes:
-        if name not in known:
-            from uss_dagster.errors import did_you_mean
-
-            raise UsageError(f"A student has no setting '{name}'.{did_you_mean(name, known)}")
-    return StudentSettings(size=size, **changes)
+        if name not in names:
+            raise UsageError(f"A student has no setting '{name}'.{did_you_mean(name, names)}")
+    return StudentSettings(size=size, **changes)  # type: ignore[arg-type]  # the names are checked above, the values there

@@ -1,7 +1,7 @@
 """Trains a small diffusion UNet in pixels, for the backbone ``diffusion``: no VAE, no text, its weights a few megabytes.
 
 Belongs here: the network's shape, the loss, crops, checkpoints, and the folder that is written. Does not belong here: where pictures come
-from (``commands.train``), reading attention (``diffusion``). Imports torch: import it lazily.
+from (``pictures``), reading attention (``diffusion``). Imports torch: import it lazily.
 
 Pixels in [-1, 1] are folded p×p into 3·p² channels, so that the network's finest self-attention joins patches of p×p pixels. It predicts
 velocity on a cosine schedule (Salimans and Ho, Progressive Distillation, ICLR 2022; Nichol and Dhariwal, Improved Denoising Diffusion

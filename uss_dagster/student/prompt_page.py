@@ -1,10 +1,9 @@
-"""``uss prompt --serve``: a small page on this machine: click on a picture, and see the nested masks that lie there.
+"""The server of ``uss prompt --serve``: a page on which people click on an image and see the nested masks at the click.
 
-Belongs here: the server and what it answers; the page itself is ``report/assets/prompt.html`` with its script and style. Does not belong here:
-finding masks.
+The page is ``report/assets/prompt.html`` with its script and style.
 
-The server listens on 127.0.0.1 only and answers only requests that name it so: a page elsewhere that had its own name resolved to
-this address is refused by its Host header. Pictures go by number, never by path; what a person uploads stays in memory.
+The server listens on 127.0.0.1 only, and answers only requests that name it so. A page elsewhere whose name resolves to this address is refused by its
+Host header. Images have numbers, never paths. Uploads stay in memory.
 """
 
 from __future__ import annotations
@@ -21,67 +20,97 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.image_files import decode
-from uss_dagster.commands.prompt import SPLIT, ask, load
-from uss_dagster.drawing import shrunk
+from uss_dagster.artifacts.image_files import decode, shrunk
 from uss_dagster.errors import UsageError, UssError
-from uss_dagster.own_images.files import common_folder, pictures, relative_name
 from uss_dagster.regions import rle
+from uss_dagster.student.model import EncodedImage, Student
+from uss_dagster.student.prompting import SPLIT, masks_at
 
 HOST = "127.0.0.1"
 LONGEST = 1024
-"""Pictures are shown, and asked, with at most so many pixels on their longer side."""
+"""Greatest number of pixels on the longer side of images, as shown and as segmented."""
 UPLOAD_BYTES = 25 * 1024**2
-UPLOADS, LOOKED = 16, 8
-"""How many uploaded pictures, and how many encoded ones, are kept in memory."""
+UPLOADS, ENCODED = 16, 8
+"""How many uploaded images, and how many encoded ones, are in memory at most."""
 FILES = {"/": ("prompt.html", "text/html"), "/prompt.js": ("prompt.js", "text/javascript"), "/prompt.css": ("prompt.css", "text/css")}
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 
+class ListedImage(TypedDict):
+    """An image in the list of the page."""
+
+    number: int
+    name: str
+
+
+class ClickedMask(TypedDict):
+    """A mask at a click. share: of the image. box: x, y, width, height. runs: run lengths (off, on, off, …), down the columns."""
+
+    quality: float
+    share: float
+    box: list[int]
+    runs: list[int]
+
+
 @dataclass
 class Gallery:
-    """The pictures that can be asked, by number, and the student that answers. One thing at a time is computed."""
+    """The images of the page by number, and the student that answers. Requests are computed one after the other.
 
-    student: Any
+    Parameters
+    ----------
+    student : Student
+    files : list of Path
+        Image files.
+    names : list of str
+        As the page shows them.
+    """
+
+    student: Student
     files: list[Path]
     names: list[str]
     _uploads: OrderedDict[int, tuple[str, np.ndarray]] = field(default_factory=OrderedDict)
-    _looked: OrderedDict[int, tuple[np.ndarray, Any]] = field(default_factory=OrderedDict)
+    _encoded: OrderedDict[int, tuple[np.ndarray, EncodedImage]] = field(default_factory=OrderedDict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _next: int = 0
 
     def __post_init__(self) -> None:
         self._next = len(self.files)
 
-    def listing(self) -> list[dict[str, Any]]:
-        """Number and name of every picture."""
+    def listing(self) -> list[ListedImage]:
+        """All images, the last upload first."""
         with self._lock:
-            own = [{"number": number, "name": name} for number, name in enumerate(self.names)]
-            return [{"number": number, "name": name} for number, (name, _) in self._uploads.items()][::-1] + own
+            uploads = [(number, name) for number, (name, _) in self._uploads.items()][::-1]
+        return [{"number": number, "name": name} for number, name in (*uploads, *enumerate(self.names))]
 
     def add(self, name: str, data: bytes) -> int:
-        """An uploaded picture; its number. The oldest one is forgotten when there are too many."""
+        """Add an uploaded image, and return its number. If there are too many, the oldest upload is removed."""
         image = shrunk(decode(data, name), LONGEST)
         with self._lock:
             number, self._next = self._next, self._next + 1
             self._uploads[number] = (name, image)
             while len(self._uploads) > UPLOADS:
-                gone, _ = self._uploads.popitem(last=False)
-                self._looked.pop(gone, None)
+                oldest, _ = self._uploads.popitem(last=False)
+                self._encoded.pop(oldest, None)
         return number
 
     def image(self, number: int) -> np.ndarray:
-        """uint8 (H, W, 3) as it is shown; KeyError where there is none."""
+        """The pixels of an image as it is shown, uint8 (H, W, 3).
+
+        Raises
+        ------
+        KeyError
+            If there is no image of that number.
+        """
         with self._lock:
             if number in self._uploads:
                 return self._uploads[number][1]
-            if number in self._looked:
-                return self._looked[number][0]
+            if number in self._encoded:
+                return self._encoded[number][0]
         if not 0 <= number < len(self.files):
             raise KeyError(number)
         try:
@@ -90,38 +119,45 @@ class Gallery:
             raise UsageError(f"{self.names[number]} cannot be read ({error.strerror}).") from None
         return shrunk(decode(data, self.names[number]), LONGEST)
 
-    def looked(self, number: int) -> tuple[np.ndarray, Any]:
-        """The picture and what the student keeps of it."""
+    def encoded(self, number: int) -> EncodedImage:
+        """An image, encoded by the student."""
         with self._lock:
-            if number not in self._looked:
+            if number not in self._encoded:
                 image = self.image(number)
-                self._looked[number] = (image, self.student.look(image, SPLIT))
-                while len(self._looked) > LOOKED:
-                    self._looked.popitem(last=False)
-            self._looked.move_to_end(number)
-            return self._looked[number]
+                self._encoded[number] = (image, self.student.encode(image, SPLIT))
+                while len(self._encoded) > ENCODED:
+                    self._encoded.popitem(last=False)
+            self._encoded.move_to_end(number)
+            return self._encoded[number][1]
 
-    def click(self, number: int, x: int, y: int) -> list[dict[str, Any]]:
-        """Masks at a pixel, largest first: quality, share of the picture, box, and the runs of its code (off, on, off, …, down the columns)."""
+    def click(self, number: int, x: int, y: int) -> list[ClickedMask]:
+        """The masks at a pixel, largest first."""
         with self._lock:
-            image, looked = self.looked(number)
-            height, width = image.shape[:2]
+            image = self.encoded(number)
+            height, width = image.shape
             if not (0 <= x < width and 0 <= y < height):
                 raise UsageError(f"The point {x},{y} lies outside the picture of {width}×{height} pixels.")
-            found = ask(looked, (x, y), (height, width))
-        rows = zip(found.score.tolist(), found.area.tolist(), found.boxes.tolist(), found.rles(), strict=True)
-        masks = [
+            regions = masks_at(image, (x, y)).masks
+        rows = zip(regions.score.tolist(), regions.area.tolist(), regions.boxes.tolist(), regions.rles(), strict=True)
+        masks: list[ClickedMask] = [
             {"quality": round(quality, 4), "share": round(area / (height * width), 5), "box": box, "runs": rle.runs(code).tolist()}
             for quality, area, box, code in rows
         ]
         return sorted(masks, key=lambda mask: -mask["share"])
 
 
-def serve_pictures(model: Path, paths: list[Path], port: int, device: str, tell: Callable[[str], None]) -> None:
-    """Serve the page until interrupted. paths: pictures and folders of them, or none. port: 0 for any that is free."""
-    files = pictures(paths) if paths else []
-    folder = common_folder(files) if files else Path()
-    server = make_server(Gallery(load(model, device), files, [relative_name(path, folder) for path in files]), port)
+def serve(gallery: Gallery, port: int, tell: Callable[[str], None]) -> None:
+    """Serve the page until interrupted.
+
+    Parameters
+    ----------
+    gallery : Gallery
+    port : int
+        0 for any that is free.
+    tell : callable
+        Called with the address of the page.
+    """
+    server = make_server(gallery, port)
     tell(f"http://{HOST}:{server.server_address[1]}/  (Ctrl-C ends it)")
     try:
         server.serve_forever()
@@ -132,7 +168,13 @@ def serve_pictures(model: Path, paths: list[Path], port: int, device: str, tell:
 
 
 def make_server(gallery: Gallery, port: int) -> ThreadingHTTPServer:
-    """A server that is bound but does not serve yet."""
+    """A server that is bound to its port and does not serve yet.
+
+    Raises
+    ------
+    UsageError
+        If the port cannot be used.
+    """
     handler = type("Handler", (_Handler,), {"gallery": gallery})
     try:
         return _Server((HOST, port), handler)
@@ -157,8 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
-    def log_message(self, format: str, *values: Any) -> None:
-        """Nothing: a person at the terminal sees what the page shows."""
+    def log_message(self, format: str, *values: object) -> None:
+        """Print nothing: the page shows all that matters."""
 
     def _answer(self, method: Callable[[urllib.parse.SplitResult], None]) -> None:
         port = int(self.server.server_address[1])  # type: ignore[index, misc, call-overload, arg-type]
@@ -182,20 +224,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send((resources.files("uss_dagster.report") / "assets" / name).read_bytes(), f"{kind}; charset=utf-8")
         if url.path == "/pictures":
             return self._send_json({"pictures": self.gallery.listing()})
-        asked = {name: int(values[0]) for name, values in urllib.parse.parse_qs(url.query).items()}
+        query = {name: int(values[0]) for name, values in urllib.parse.parse_qs(url.query).items()}
         if url.path == "/picture":
-            stream, side = io.BytesIO(), max(16, asked.get("side", LONGEST))
-            Image.fromarray(shrunk(self.gallery.image(asked["number"]), side)).save(stream, "JPEG", quality=90)
+            stream, side = io.BytesIO(), max(16, query.get("side", LONGEST))
+            Image.fromarray(shrunk(self.gallery.image(query["number"]), side)).save(stream, "JPEG", quality=90)
             return self._send(stream.getvalue(), "image/jpeg")
         if url.path == "/look":
-            image, _ = self.gallery.looked(asked["number"])
-            return self._send_json({"width": image.shape[1], "height": image.shape[0]})
+            height, width = self.gallery.encoded(query["number"]).shape
+            return self._send_json({"width": width, "height": height})
         if url.path == "/click":
-            return self._send_json({"masks": self.gallery.click(asked["number"], asked["x"], asked["y"])})
+            return self._send_json({"masks": self.gallery.click(query["number"], query["x"], query["y"])})
         raise KeyError(url.path)
 
     def _post(self, url: urllib.parse.SplitResult) -> None:
-        self.close_connection = True  # what was not read of a body must not be taken for the next request
+        self.close_connection = True  # the rest of an unread body must not be read as the next request
         if url.path != "/upload":
             raise KeyError(url.path)
         length = self.headers.get("Content-Length", "")
@@ -207,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = urllib.parse.unquote(self.headers.get("X-Name", ""))[:200] or "picture"
         return self._send_json({"number": self.gallery.add(name, self.rfile.read(int(length)))})
 
-    def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send_json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(json.dumps(value).encode(), "application/json", status)
 
     def _send(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
