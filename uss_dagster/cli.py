@@ -10,7 +10,6 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -70,12 +69,6 @@ def _options(
     pass
 
 
-# -- commands whose module declares no options yet: one block each ------------------------------------------------
-
-
-BLOCKS: dict[str, Callable[[typer.Typer], None]] = {
-}
-
 # -- assembly -----------------------------------------------------------------------------------------------------
 
 
@@ -83,8 +76,7 @@ def _register_all() -> None:
     for heading, modules in COMMANDS.items():
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         for name in modules:
-            register = BLOCKS.get(name) or importlib.import_module(f"uss_dagster.commands.{name}").register
-            register(app)
+            importlib.import_module(f"uss_dagster.commands.{name}").register(app)
         for command in app.registered_commands[commands:]:
             command.rich_help_panel = heading
         for group in app.registered_groups[groups:]:
