@@ -42,7 +42,10 @@ def test_a_refused_artefact_changes_nothing_published(tmp_path):
     target = tmp_path / "data" / "out"
     make(tmp_path).publish(target, verdict(True), {})
     before = content_id(target)
-    with pytest.raises(Rejected, match=r"^stage/entry/dataset was refused: all is well: It is not\. .* lie in \.uss/quarantine/stage/entry/dataset; the last"):
+    with pytest.raises(
+        Rejected,
+        match=r"^stage/entry/dataset was refused: all is well: It is not\. .* lie in \.uss/quarantine/stage/entry/dataset; the last",
+    ):
         make(tmp_path, "bad").publish(target, verdict(False), {})
     assert content_id(target) == before
     quarantine = tmp_path / ".uss" / "quarantine" / NAME
