@@ -11,7 +11,6 @@ from uss_dagster import registry
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.staging import Staging, content_id, remove
-from uss_dagster.curation.curated_set import drift_facts, judge_drift, make_set, previous_summary, write_drift_page
 from uss_dagster.curation.human import Labels, labels_of_coco, labels_of_truth, no_labels
 from uss_dagster.curation.params import CurateParams
 from uss_dagster.curation.tables import PoolFolder
@@ -97,21 +96,23 @@ class CuratedSet(DatasetCell):
         return [Output(self.artefact(layout), push=False), Output(layout.curated_summary(self.curated), metric=True)]
 
     def run(self, layout: Layout) -> Facts:
+        from uss_dagster.curation import curated_set  # imports pandas, which `uss plan` does without
+
         pool = layout.mask_pool(self.curated)
         images = Images(layout.images(self.dataset))
         params = registry.build_params(CurateParams, self.params, f"curated '{self.curated}'")
         summary_file = layout.curated_summary(self.curated)
-        before = previous_summary(layout.root, layout.relative(summary_file))
+        before = curated_set.previous_summary(layout.root, layout.relative(summary_file))
         staging = Staging(layout.private, self.name, [self.to_plain(), content_id(pool)])
         for unfinished in list(staging.folder.iterdir()):  # one pass: nothing to resume
             remove(unfinished)
         info = {name: getattr(self, name) for name in ("title", "source", "methods", "licence", "citation", "homepage")}
         title = f"curated {self.curated}"
         with Progress(self.name, len(images)) as progress:
-            result, report = make_set(
+            result, report = curated_set.make_set(
                 title, staging.folder, PoolFolder(pool), self._human_masks(layout), params, info, images.pixels, progress.advance
             )
-        drift = judge_drift(report, before, result.summary, params)
+        drift = curated_set.judge_drift(report, before, result.summary, params)
         counts = {"images": result.summary["kept"], "masks": result.summary["masks"], "human_masks": result.summary["human_masks"]}
         manifest = {
             "name": self.curated,
@@ -123,9 +124,9 @@ class CuratedSet(DatasetCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         write_whole(summary_file, json.dumps(result.summary, indent=1) + "\n")
-        write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
+        curated_set.write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
         set_aside = {f"images_{status}": number for status, number in result.summary["status"].items() if status != "kept"}
-        return {**counts, **set_aside, "coverage": result.summary["coverage"], **drift_facts(drift)}
+        return {**counts, **set_aside, "coverage": result.summary["coverage"], **curated_set.drift_facts(drift)}
 
     def _human_masks(self, layout: Layout) -> Labels:
         if self.labels == NO_LABELS:
