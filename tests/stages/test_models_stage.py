@@ -16,7 +16,7 @@ from uss_dagster.errors import BadData
 from uss_dagster.hashing import dvc_hash
 from uss_dagster.planning.layout import Layout
 from uss_dagster.stages.models import Models
-from uss_dagster.student import rounds as _training
+from uss_dagster.student import rounds
 from uss_dagster.student.settings import StudentSettings
 
 KNOWN = "e5a47635a497bd928e34d1c3a2e85afb.dir"
@@ -77,14 +77,14 @@ def test_a_killed_run_goes_on_and_ends_the_same(root, monkeypatch):
     class Killed(Exception):
         pass
 
-    class Dying(_training.Progress):
+    class Dying(rounds.Progress):
         def advance(self, units: int = 1) -> None:
             super().advance(units)
             steps.append(self.done)
             if len(steps) == 3:
                 raise Killed
 
-    monkeypatch.setattr(_training, "Progress", Dying)
+    monkeypatch.setattr(rounds, "Progress", Dying)
     with pytest.raises(Killed):
         run(root, **settings)
     assert not (root / "data/models/first").exists()
@@ -103,7 +103,7 @@ def test_killed_while_it_measures_it_does_not_train_again(root, monkeypatch):
             raise KeyboardInterrupt
         return {"ar1000": 0.5}
 
-    monkeypatch.setattr(_training, "_measured", broken)
+    monkeypatch.setattr(rounds, "_validation_scores", broken)
     with pytest.raises(KeyboardInterrupt):
         run(root)
     monkeypatch.setattr("uss_dagster.student.training.train", lambda *_, **__: pytest.fail("trained again"))
@@ -129,7 +129,7 @@ def test_a_model_that_would_not_load_is_refused(root, monkeypatch):
     def damaged(folder: Path, device: str = "cpu") -> None:
         raise BadData(f"'{folder.name}' is damaged.")
 
-    monkeypatch.setattr(_training, "_measured", lambda val, job: {"ar1000": 1.5})
+    monkeypatch.setattr(rounds, "_validation_scores", lambda val, job: {"ar1000": 1.5})
     monkeypatch.setattr(Student, "load", damaged)
     with pytest.raises(Rejected, match="the weights load again"):
         run(root)
