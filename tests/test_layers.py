@@ -11,7 +11,7 @@ from source_code import PACKAGE, ROOT, Module, imported_names, modules
 
 LAYERS = [
     ("errors", "__init__"),
-    ("files", "hashing", "pixels", "registry", "runtime", "torchvision_import"),
+    ("files", "hashing", "pixels", "registry", "runtime", "templates", "text", "torchvision_import"),
     ("regions",),
     ("planning",),
     ("artifacts", "graphs", "refine", "weights"),
@@ -22,7 +22,7 @@ LAYERS = [
     ("methods",),
     ("segmenter",),
     ("report",),
-    ("stages",),
+    ("own_images", "stages"),
     ("run",),
     ("commands",),
     ("cli", "orchestration"),

@@ -189,8 +189,8 @@ CORRUPTIONS = {
     ),
     "NaN score": (
         "scores/slic_merge/scenes",
-        "    rows.sort(key=lambda row: (*convention_of(row)",
-        '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda row: (*convention_of(row)',
+        "        rows.sort(key=lambda row: (*convention_of(row)",
+        '        rows[0]["value"] = float("nan")\n        rows.sort(key=lambda row: (*convention_of(row)',
         "is nan for image",
     ),
 }
