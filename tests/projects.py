@@ -186,7 +186,7 @@ def copy_project(source: Project, root: Path) -> Project:
     """A copy with everything computed; the cache is shared through hard links, as DVC itself would."""
     subprocess.run(["cp", "-al", str(source.root), str(root)], check=True)
     # What tests and stages write in place must not be linked to the original.
-    for part in ("uss_dagster", "profiles", ".git", ".dvc/config", ".dvc/tmp"):
+    for part in ("uss_dagster", "profiles", "pipelines", ".git", ".dvc/config", ".dvc/tmp"):
         path, original = root / part, source.root / part
         if original.is_dir():
             shutil.rmtree(path)

@@ -27,6 +27,11 @@ entries:
 """
 
 
+SEGMENTS_CELL = "pipelines/scenes/slic_merge/segments.yaml"
+KMEANS_CELL = "pipelines/scenes/kmeans/segments.yaml"
+PHOTOS_CELL = "pipelines/bsds500/datasets.yaml"
+
+
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     """The one sentence; that it is one, and no traceback beside it, is checked here."""
     assert "Traceback" not in done.stderr + done.stdout
@@ -45,13 +50,16 @@ def published(project: Project) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stage", "segment", "slic_merge__scenes"], "Unknown stage 'segment'. Did you mean 'segments'?"),
-        (["stage", "segments", "slic_merge__scene"], "grid.yaml has no cell 'slic_merge__scene' of stage 'segments'. Did you mean"),
-        (["stage", "site", "page"], "grid.yaml has no cell 'page' of stage 'site'."),
+        (
+            ["stage", "pipelines/scenes/slic_merge/segment.yaml"],
+            "pipelines/scenes/slic_merge/segment.yaml does not exist. If you just added an entry or a dataset, run `uss plan`.",
+        ),
+        (["stage", "pipelines/scenes"], "pipelines/scenes does not exist."),
+        (["stage", "params.yaml"], "params.yaml: Unknown stage 'None'."),
         (["plan", "--profile", "smal"], "--profile: Unknown profile 'smal'. Did you mean 'small'?"),
         (
-            ["repro", "segments@slic_merg__scenes"],
-            "Unknown stage 'segments@slic_merg__scenes'. Did you mean 'segments@slic_merge__scenes'?",
+            ["repro", "segments/slic_merg/scenes"],
+            "Unknown stage 'segments/slic_merg/scenes'. Did you mean 'segments/slic_merge/scenes'?",
         ),
         (["repro", "segment"], "Unknown stage 'segment'. Did you mean 'segments'?"),
     ],
@@ -61,13 +69,32 @@ def test_unknown_names(project: Project, words, said):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("stage: segments", "stage: segment", "Unknown stage 'segment'. Did you mean 'segments'? Run `uss plan`, which writes this file."),
+        ("shard_images: 2", "shard_images: two", "shard_images: Input should be a valid integer"),
+        ("shard_images: 2", "shards: 2", "shard_images: Field required. Run `uss plan`, which writes this file."),
+        ("title:", "colour: red\ntitle:", "colour: Extra inputs are not permitted. Run `uss plan`, which writes this file."),
+        ("shard_images: 2", "shard_images: [", "not valid YAML"),
+    ],
+)
+def test_a_cell_that_was_edited_by_hand(project: Project, old, new, message):
+    project.edit(SEGMENTS_CELL, old, new)
+    sentence = refused(project.uss("stage", SEGMENTS_CELL, code=64))
+    assert sentence.startswith(SEGMENTS_CELL)
+    assert message in sentence
+    project.uss("plan")
+    assert project.uss("plan", "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("entries:\n  slick_merge: {backbone: patches}\n", "params.yaml:3: Unknown method 'slick_merge'. Did you mean 'slic_merge'?"),
         ("entries:\n  kmean: false\n", "params.yaml:3: 'kmean' is switched off, but no 'kmean' is in entries. Did you mean 'kmeans'?"),
         ("entries:\n  mine: {method: kmeans, backbone: vits}\n", "params.yaml:3: Unknown backbone 'vits'. Did you mean 'vit'?"),
         ("datasets:\n  scene: {}\n", "params.yaml:3: Unknown dataset 'scene'. Did you mean 'scenes'?"),
-        ("settings: {sampels: 3}\n", "settings has no parameter 'sampels'. Did you mean 'samples'?"),
+        ("settings: {sampels: 3}\n", "params.yaml:2: settings has no setting 'sampels'. Did you mean 'samples'?"),
         ("entries: [\n", "params.yaml:3: not valid YAML"),
         ("\tentries: {}\n", "params.yaml:2: not valid YAML"),
         ("entries:\n  a: {}\n  a: {}\n", "params.yaml:4: 'a' stands twice (first in line 3)."),
@@ -76,11 +103,11 @@ def test_unknown_names(project: Project, words, said):
     ],
 )
 def test_broken_params(project: Project, text, said):
-    before = (project.root / "grid.yaml").read_bytes()
+    before = tree_hash(project.root / "pipelines"), (project.root / "dvc.yaml").read_bytes()
     project.append("params.yaml", text)
     for command in ("plan", "repro"):
         assert said in refused(project.uss(command, code=64))
-    assert (project.root / "grid.yaml").read_bytes() == before
+    assert (tree_hash(project.root / "pipelines"), (project.root / "dvc.yaml").read_bytes()) == before
 
 
 def test_params_that_are_not_text(project: Project):
@@ -90,7 +117,7 @@ def test_params_that_are_not_text(project: Project):
 
 @pytest.mark.parametrize("workers", ["nonsense", "0", "-1", "1.5"])
 def test_a_nonsense_number_of_workers(built: Project, workers):
-    said = refused(built.uss("stage", "segments", "kmeans__scenes", code=64, USS_WORKERS=workers))
+    said = refused(built.uss("stage", KMEANS_CELL, code=64, USS_WORKERS=workers))
     assert said == f"USS_WORKERS is '{workers}', expected a whole number of at least 1."
 
 
@@ -131,15 +158,15 @@ def photos(tmp_path: Path) -> Project:
 
 
 def test_a_good_mirror_works(photos: Project):
-    photos.uss("stage", "datasets", "bsds500")
+    photos.uss("stage", PHOTOS_CELL)
     assert json.loads((photos.root / "data/datasets/bsds500/manifest.json").read_text())["counts"] == {"images": 2, "regions": 8}
 
 
 def test_no_mirror(photos: Project):
     del photos.env["USS_MIRROR"]
-    said = refused(photos.uss("stage", "datasets", "bsds500", code=69))
+    said = refused(photos.uss("stage", PHOTOS_CELL, code=69))
     assert said.startswith("Dataset 'bsds500' is not here: USS_MIRROR is not set. Fetch BSR_bsds500.tgz")
-    assert "has no folder 'bsds500'" in refused(photos.uss("stage", "datasets", "bsds500", code=69, USS_MIRROR=str(photos.root)))
+    assert "has no folder 'bsds500'" in refused(photos.uss("stage", PHOTOS_CELL, code=69, USS_MIRROR=str(photos.root)))
 
 
 def _other_size(data: Path) -> None:
@@ -172,7 +199,7 @@ SOURCES = {
 def test_a_damaged_source(photos: Project, tmp_path, what):
     damage, said = SOURCES[what]
     damage(tmp_path / "mirror/bsds500/data")
-    done = photos.uss("stage", "datasets", "bsds500", code=65)
+    done = photos.uss("stage", PHOTOS_CELL, code=65)
     assert said in refused(done)
     assert not (photos.root / "data/datasets/bsds500").exists()
     event = json.loads(done.stdout.splitlines()[-1])
@@ -227,7 +254,7 @@ def test_a_damaged_artefact_is_named_with_what_to_do(built: Project, what):
     target = built.root / "data" / stage / "slic_merge" / "scenes"
     before = tree_hash(target)
     damage(built.root / path)
-    sentence = refused(built.uss("stage", stage, "slic_merge__scenes", code=code))
+    sentence = refused(built.uss("stage", f"pipelines/scenes/slic_merge/{stage}.yaml", code=code))
     assert said in sentence
     assert Path(path).name in sentence or Path(path).parent.name in sentence
     assert "dvc checkout" in sentence or "stage again" in sentence
@@ -239,10 +266,10 @@ def test_a_damaged_artefact_is_named_with_what_to_do(built: Project, what):
 def test_what_the_sentence_says_repairs_it(built: Project):
     before = tree_hash(built.root / FEATURES)
     _cut(built.root / FEATURES / "shard-00000.safetensors")
-    assert "dvc checkout --force" in refused(built.uss("stage", "segments", "slic_merge__scenes", code=65))
+    assert "dvc checkout --force" in refused(built.uss("stage", SEGMENTS_CELL, code=65))
     built.dvc("checkout", "--force")
     assert tree_hash(built.root / FEATURES) == before
-    built.uss("stage", "segments", "slic_merge__scenes")
+    built.uss("stage", SEGMENTS_CELL)
 
 
 # -- tools that are missing ----------------------------------------------------------------------------------------------
@@ -252,13 +279,13 @@ def test_what_the_sentence_says_repairs_it(built: Project):
 def test_without_git_repository(project: Project):
     shutil.rmtree(project.root / ".git")
     env = {"GIT_CEILING_DIRECTORIES": str(project.root.parent)}
-    said = refused(project.uss("repro", "datasets@scenes", code=64, **env))
+    said = refused(project.uss("repro", "datasets/scenes", code=64, **env))
     assert said == (
         f"DVC needs git here, and {project.root} is not a git repository. Run `git init`, or go without: "
         "`dvc config --local core.no_scm true`."
     )
     project.dvc("config", "--local", "core.no_scm", "true", **env)
-    assert project.repro("datasets@scenes", **env) == ["datasets@scenes"]
+    assert project.repro("datasets/scenes", **env) == ["datasets/scenes"]
 
 
 def test_without_the_git_program(project: Project, tmp_path):
@@ -266,7 +293,7 @@ def test_without_the_git_program(project: Project, tmp_path):
     programs.mkdir()
     for name in ("sh", "env"):
         (programs / name).symlink_to(shutil.which(name) or "")
-    said = refused(project.uss("repro", "datasets@scenes", code=64, PATH=str(programs)))
+    said = refused(project.uss("repro", "datasets/scenes", code=64, PATH=str(programs)))
     assert "DVC needs git here, and git is not installed." in said
 
 
@@ -301,44 +328,44 @@ def test_the_disk_of_the_results_fills_up(built: Project, tmp_path):
         shutil.copytree(folder, disk / "scenes")
         shutil.rmtree(folder.parent)
         folder.parent.symlink_to(disk)
-        before, lock = published(built), (built.root / "dvc.lock").read_bytes()
+        before, lock = published(built), built.locks()
         filling = fill(disk)
-        said = refused(built.uss("stage", "segments", "slic_merge__scenes", code=75))
+        said = refused(built.uss("stage", SEGMENTS_CELL, code=75))
         assert said.startswith("The disk is full")
         assert said.endswith("Free some space and run the same command again; nothing that was finished is lost.")
         filling.unlink()
         assert published(built) == before
         assert sorted(p.name for p in disk.iterdir()) == ["scenes"]
-        built.uss("stage", "segments", "slic_merge__scenes")
+        built.uss("stage", SEGMENTS_CELL)
         assert published(built) == before
-        assert (built.root / "dvc.lock").read_bytes() == lock
+        assert built.locks() == lock
 
 
 @pytest.mark.parametrize(
-    "cell",
+    "file",
     [
-        pytest.param("features patches__scenes", marks=pytest.mark.slow),
-        "segments kmeans__scenes",
-        pytest.param("scores kmeans__scenes", marks=pytest.mark.slow),
-        pytest.param("datasets scenes", marks=pytest.mark.slow),
+        pytest.param("pipelines/scenes/features-patches.yaml", marks=pytest.mark.slow),
+        "pipelines/scenes/kmeans/segments.yaml",
+        pytest.param("pipelines/scenes/kmeans/scores.yaml", marks=pytest.mark.slow),
+        pytest.param("pipelines/scenes/datasets.yaml", marks=pytest.mark.slow),
     ],
 )
-def test_the_disk_of_the_work_fills_up(built: Project, tmp_path, cell):
+def test_the_disk_of_the_work_fills_up(built: Project, tmp_path, file):
     """Work and results on their own full disk: both survive, and the same command succeeds once there is space."""
     with mounted(tmp_path / "disk", "size=24m") as disk:
         for name in ("data", ".uss", "reports"):
             shutil.copytree(built.root / name, disk / name)
             shutil.rmtree(built.root / name)
             (built.root / name).symlink_to(disk / name)
-        before, lock = published(built), (built.root / "dvc.lock").read_bytes()
+        before, lock = published(built), built.locks()
         filling = fill(disk)
-        said = refused(built.uss("stage", *cell.split(), code=75))
+        said = refused(built.uss("stage", file, code=75))
         assert said.startswith("The disk is full")
         assert published(built) == before
         filling.unlink()
-        built.uss("stage", *cell.split())
+        built.uss("stage", file)
         assert published(built) == before
-        assert (built.root / "dvc.lock").read_bytes() == lock
+        assert built.locks() == lock
 
 
 # -- two at once, and interrupted ------------------------------------------------------------------------------------------
@@ -348,8 +375,8 @@ def slow_down(project: Project, seconds: int) -> None:
     """Make the segments stage wait in each shard where SLOW is set."""
     project.edit(
         "uss_dagster/stages/segments.py",
-        '    number, ids, kept = job\n    name = f"shard',
-        f'    number, ids, kept = job\n    if __import__("os").environ.get("SLOW"):\n        time.sleep({seconds})\n    name = f"shard',
+        "    tables, seconds = [], 0.0\n",
+        f'    if __import__("os").environ.get("SLOW"):\n        time.sleep({seconds})\n    tables, seconds = [], 0.0\n',
     )
     project.uss("plan")
 
@@ -379,21 +406,24 @@ def test_a_busy_project_is_waited_for(built: Project, first):
     slow_down(built, 3)
     words = [str(BIN / "uss"), "repro"] if first == "uss" else [sys.executable, "-m", "dvc", "repro"]
     running = subprocess.Popen(
-        [*words, "segments@felzenszwalb__scenes"],
+        [*words, "segments/felzenszwalb/scenes" if first == "uss" else "pipelines/scenes/felzenszwalb/dvc.yaml:segments"],
         cwd=built.root,
         env={**built.env, "SLOW": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: (built.root / ".uss/work/segments-felzenszwalb__scenes").exists(), "the first run never reached its stage")
-    second = built.uss("repro", "segments@kmeans__scenes")
+    wait_for(lambda: (built.root / ".uss/work/segments/felzenszwalb/scenes").exists(), "the first run never reached its stage")
+    second = built.uss("repro", "segments/kmeans/scenes")
     output, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert "Traceback" not in output + errors + second.stdout + second.stderr
-    assert executed(output) == ["segments@felzenszwalb__scenes"]
-    assert executed(second.stdout) == ["segments@kmeans__scenes"]
-    assert json.loads(built.dvc("status", "--json", "segments").stdout).keys() <= {"segments@slic_merge__scenes"}
+    assert executed(output) == ["segments/felzenszwalb/scenes"]
+    assert executed(second.stdout) == ["segments/kmeans/scenes"]
+    assert json.loads(built.dvc("status", "--json").stdout).keys() <= {
+        f"pipelines/scenes/{entry}/dvc.yaml:{stage}"
+        for entry, stage in (("slic_merge", "segments"), *((entry, "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")))
+    }
 
 
 @pytest.mark.parametrize(
@@ -404,7 +434,7 @@ def test_an_interrupted_stage_publishes_nothing_and_leaves_nobody(built: Project
     before = published(built)
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "2"}
     run = subprocess.Popen(
-        [str(BIN / "uss"), "stage", "segments", "kmeans__scenes"],
+        [str(BIN / "uss"), "stage", KMEANS_CELL],
         cwd=built.root,
         env=env,
         stderr=subprocess.PIPE,
@@ -422,17 +452,17 @@ def test_an_interrupted_stage_publishes_nothing_and_leaves_nobody(built: Project
     assert "Traceback" not in errors
     wait_for(lambda: not in_folder(built.root), "processes were left running", 5)
     assert published(built) == before
-    built.uss("stage", "segments", "kmeans__scenes")
+    built.uss("stage", KMEANS_CELL)
     assert published(built) == before
 
 
 @pytest.mark.slow
 def test_an_interrupted_repro_leaves_nobody(built: Project):
     slow_down(built, 60)
-    lock = (built.root / "dvc.lock").read_bytes()
+    lock = built.locks()
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "2"}
     run = subprocess.Popen(
-        [str(BIN / "uss"), "repro", "segments@kmeans__scenes"],
+        [str(BIN / "uss"), "repro", "segments/kmeans/scenes"],
         cwd=built.root,
         env=env,
         stdout=subprocess.PIPE,
@@ -445,8 +475,8 @@ def test_an_interrupted_repro_leaves_nobody(built: Project):
     assert run.returncode not in (0, None)
     assert "Traceback" not in errors
     wait_for(lambda: not in_folder(built.root), "processes were left running", 5)
-    assert (built.root / "dvc.lock").read_bytes() == lock
-    assert built.repro("segments@kmeans__scenes") == ["segments@kmeans__scenes"]
+    assert built.locks() == lock
+    assert built.repro("segments/kmeans/scenes") == ["segments/kmeans/scenes"]
 
 
 # -- `uss repro` as a whole ------------------------------------------------------------------------------------------------
@@ -454,11 +484,13 @@ def test_an_interrupted_repro_leaves_nobody(built: Project):
 
 def test_a_failed_repro_has_the_exit_code_of_its_stage_and_loses_nothing(built: Project):
     """DVC removes the outputs of a stage before it runs, and exits with 255 whatever happened; `uss repro` mends both."""
-    before, lock = published(built), (built.root / "dvc.lock").read_bytes()
-    built.edit("uss_dagster/stages/segments.py", "    report = validate(key", "    raise BadData('It broke.')\n    report = validate(key")
+    before, lock = published(built), built.locks()
+    built.edit(
+        "uss_dagster/stages/segments.py", "        report = validate(", "        raise BadData('It broke.')\n        report = validate("
+    )
     assert refused(built.uss("repro", code=65)) == "It broke."
     assert published(built) == before
-    assert (built.root / "dvc.lock").read_bytes() == lock
+    assert built.locks() == lock
 
 
 @pytest.mark.slow
@@ -470,7 +502,7 @@ def test_a_full_disk_and_then_space(built: Project, tmp_path):
         before = published(built)
         built.append("params.yaml", "entries:\n  kmeans: {params: {k: 5}}\n")
         filling = fill(disk)
-        assert refused(built.uss("repro", "segments@kmeans__scenes", code=75)).startswith("The disk is full")
+        assert refused(built.uss("repro", "segments/kmeans/scenes", code=75)).startswith("The disk is full")
         assert published(built) == before
         filling.unlink()
-        assert built.repro("segments@kmeans__scenes") == ["segments@kmeans__scenes"]
+        assert built.repro("segments/kmeans/scenes") == ["segments/kmeans/scenes"]

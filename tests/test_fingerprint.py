@@ -1,11 +1,15 @@
 """What counts as a change of code."""
 
+import ast
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 import uss_dagster
+from uss_dagster import registry
+from uss_dagster.planning.cells import stage_classes
 from uss_dagster.planning.fingerprints import closure, fingerprint, tables
 
 
@@ -51,6 +55,63 @@ def test_a_shared_module_counts_where_it_is_imported_and_nowhere_else(package):
     shared.write_text(shared.read_text(encoding="utf-8") + "\nMORE = 1\n", encoding="utf-8")
     assert fingerprint(METHOD, package) != slic
     assert fingerprint(["uss_dagster.methods.felzenszwalb"], package) == felz
+
+
+STAGES = sorted(stage_classes())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_imports_are_not_followed_into_planning_and_other_stages(stage):
+    """What these decide stands in the cell's parameter file, which is an input of its own."""
+    modules = closure([f"uss_dagster.stages.{stage}"])
+    assert {m for m in modules if m.startswith("uss_dagster.stages.")} == {f"uss_dagster.stages.{stage}"}
+    assert not {m for m in modules if m == "uss_dagster.planning" or m.startswith("uss_dagster.planning.")}
+    assert "uss_dagster.artifacts.staging" in modules, "the library is followed"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_of_another_stage_only_the_class_is_imported(stage):
+    """Its functions would run without counting."""
+    tree = ast.parse((Path(uss_dagster.__file__).parent / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("uss_dagster.stages"):
+            other = stage_classes()[node.module.rpartition(".")[2]]
+            assert [alias.name for alias in node.names] == [other.__name__]
+
+
+def test_an_edit_reaches_the_stages_that_run_it(package):
+    def prints() -> dict[str, str]:
+        return {stage: fingerprint([f"uss_dagster.stages.{stage}"], package) for stage in STAGES}
+
+    before = prints()
+    for path in (package / "planning").glob("*.py"):
+        path.write_text(path.read_text(encoding="utf-8") + "\nMORE = 1\n")
+    assert prints() == before
+    for path, changed in (
+        ("stages/datasets.py", {"datasets"}),
+        ("stages/segments.py", {"segments"}),
+        ("artifacts/shard_runner.py", {"features", "segments", "mask_pool"}),
+        ("artifacts/staging.py", set(STAGES)),
+    ):
+        edited = package / path
+        edited.write_text(edited.read_text(encoding="utf-8") + "\nMORE = 1\n")
+        after = prints()
+        assert {stage for stage in STAGES if after[stage] != before[stage]} == changed, path
+        before = after
+
+
+def test_a_plug_in_never_imports_planning_or_a_stage():
+    """Such an import would not be followed."""
+    for family in ("method", "backbone", "dataset", "metric"):
+        for name in registry.names(family):
+            module = registry.module_name(family, name)
+            closed = closure([module])
+            assert not {m for m in closed if m.startswith(("uss_dagster.planning", "uss_dagster.stages"))}
+            for part in closed:
+                path = Path(uss_dagster.__file__).parent.joinpath(*part.split(".")[1:])
+                path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+                text = path.read_text(encoding="utf-8")
+                assert not re.search(r"^\s*(from|import) uss_dagster\.(planning|stages)", text, re.M), part
 
 
 def test_imports_inside_functions_and_relative_ones_are_followed(package):

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from uss_dagster.errors import UsageError
-from uss_dagster.planning import plan
-from uss_dagster.planning.cells import entry_cell, expected_code
+from uss_dagster.planning.entries import may_be_passed_on
+from uss_dagster.planning.fingerprints import closure
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Plan, Planner, changed_cells, make_plan, read_plan, write_plan
 from uss_dagster.planning.profiles import Profile, read_profile
-from uss_dagster.planning.training_cells import may_be_passed_on, student_cells
+from uss_dagster.stages.curated import CuratedSet
+from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.models import Models
+from uss_dagster.stages.segments import Segments
 
 BASE = """\
 datasets: {scenes: {images: 4}, own: {kind: folder, path: pictures}}
@@ -43,63 +48,77 @@ def profile(root: Path, text: str = STUDENTS, base: str = BASE) -> Profile:
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The grid of everything above, for tests of what is looked at after it."""
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """The plan of everything above."""
     folder = tmp_path_factory.mktemp("planned")
     (folder / "profiles").mkdir()
     (folder / "params.yaml").write_text("profile: small\n")
-    return grid(folder)
+    return plan_of(folder)
 
 
-def grid(root: Path, text: str = STUDENTS, base: str = BASE) -> dict:
-    return plan.make_grid(profile(root, text, base))
+def plan_of(root: Path, text: str = STUDENTS, base: str = BASE) -> Plan:
+    return make_plan(profile(root, text, base), root)
+
+
+def inputs(plan: Plan, name: str) -> list[str]:
+    """What a cell reads, from the project folder."""
+    layout, cell = Layout(Path()), plan.cell(name)
+    assert cell is not None
+    return [path.as_posix() for path in cell.inputs(layout)]
 
 
 def test_cells_of_students_and_of_those_who_run_them(planned):
-    made = planned
-    first, second = made["models"]["first"], made["models"]["second"]
-    assert (first["reads"], first["self_train"]) == ("data/datasets/scenes/images/images.parquet", "")
-    assert (second["reads"], second["self_train"], second["title"]) == ("data/models/first", "first", "Round two")
-    assert (first["params"]["steps"], first["params"]["size"], first["params"]["batch"]) == (7, "tiny", 8)
-    assert first["pool"] == "gpu"
-    learnt, divided = made["segments"]["learnt__scenes"], made["segments"]["divided__scenes"]
-    assert learnt["model"] == learnt["reads_model"] == "data/models/second"
-    assert divided["reads_model"] == "data/models/first"
-    assert divided["reads"] == "data/features/patches/scenes"
-    assert learnt["pool"] == ""
-    plain = made["segments"]["felzenszwalb__scenes"]
-    assert (plain["model"], plain["reads_model"]) == ("", "data/datasets/scenes/images/shard-00000.tar")
-    for stage, _, cell in plan.iterate_cells(made):
-        assert cell["code"] == expected_code(stage, cell)
+    first, second = planned.of(Models)
+    assert (first.name, second.name) == ("models/first", "models/second")
+    assert first.address == "pipelines/scenes/dvc.yaml:models-first"
+    images = "data/datasets/scenes/images"
+    assert inputs(planned, "models/first") == ["data/curated/masks", images]
+    assert inputs(planned, "models/second") == ["data/curated/masks", images, "data/models/first"]
+    assert (first.self_train, second.self_train, second.title) == (None, "first", "Round two")
+    assert (first.params["steps"], first.params["size"], first.params["batch"]) == (7, "tiny", 8)
+    assert first.pool == "gpu"
+    segments = {cell.name: cell for cell in planned.of(Segments)}
+    learnt, divided, plain = (segments[f"segments/{entry}/scenes"] for entry in ("learnt", "divided", "felzenszwalb"))
+    assert (learnt.model, learnt.model_is_planned, learnt.pool) == ("data/models/second", True, "")
+    assert inputs(planned, learnt.name) == [images, "data/models/second"]
+    assert inputs(planned, divided.name) == [images, "data/features/patches/scenes", "data/models/first"]
+    assert (plain.model, plain.model_is_planned, plain.content) == ("", False, "")
+    assert inputs(planned, plain.name) == [images]
+    assert all(cell.code == cell.expected_code() for cell in planned.cells)
+
+
+def test_a_student_comes_after_its_teacher_and_before_those_who_run_it(planned):
+    names = [cell.name for cell in planned.cells]
+    order = ["curated/masks", "models/first", "models/second", "segments/learnt/scenes", "scores/learnt/scenes", "leaderboard"]
+    assert [name for name in names if name in order] == order
+    assert names.index("models/first") < names.index("segments/divided/scenes")
 
 
 def test_steps_change_the_student_and_no_other_cell(root, planned):
-    before, after = planned, grid(root, STUDENTS.replace("steps: 7", "steps: 8"))
-    assert plan.changed_cells(before, after) == ["models first: params"]
+    before = {cell.file: cell.to_plain() for cell in planned.cells}
+    after = {cell.file: cell for cell in plan_of(root, STUDENTS.replace("steps: 7", "steps: 8")).cells}
+    assert changed_cells(before, after) == ["models/first: params"]
 
 
 def test_the_code_of_a_student_counts_only_where_it_runs(root):
-    made = grid(root, STUDENTS, BASE.replace("divided:", "cut: {method: unsam, backbone: patches, datasets: [scenes]}\n  divided:"))
-    assert made["segments"]["cut__scenes"]["code"] != made["segments"]["divided__scenes"]["code"]
-    assert not any(name.startswith("uss_dagster.student") for name in closure("uss_dagster.methods.unsam"))
-    of_method = {name for name in closure("uss_dagster.methods.student") if name.startswith("uss_dagster.student.")}
+    cut = "cut: {method: unsam, backbone: patches, datasets: [scenes]}\n  divided:"
+    plan = plan_of(root, STUDENTS, BASE.replace("divided:", cut))
+    assert plan.cell("segments/cut/scenes").code != plan.cell("segments/divided/scenes").code
+    assert not any(name.startswith("uss_dagster.student") for name in closure(["uss_dagster.methods.unsam"]))
+    assert "uss_dagster.methods.student" in plan.cell("segments/divided/scenes").modules()
+    assert "uss_dagster.methods.student" not in plan.cell("segments/cut/scenes").modules()
+    of_method = {name for name in closure(["uss_dagster.methods.student"]) if name.startswith("uss_dagster.student.")}
     assert "uss_dagster.student.model" in of_method
     assert not of_method & {"uss_dagster.student.training", "uss_dagster.student.losses", "uss_dagster.student.data"}
 
 
-def closure(module: str) -> set[str]:
-    from uss_dagster.planning.fingerprints import closure as all_of
-
-    return all_of([module])
-
-
 def test_what_is_learnt_from_others_pictures_is_not_pushed(root):
-    made = grid(
+    plan = plan_of(
         root, STUDENTS + "  theirs: {curated: ours}\n  shared: {curated: ours, push: true}\n  kept: {curated: masks, push: false}\n"
     )
-    assert set(made["models"]) == {"first", "second", "shared"}
-    assert set(made["private_models"]) == {"theirs", "kept"}
-    assert made["private_models"]["kept"]["code"] != made["models"]["first"]["code"]
+    pushed = {cell.student: cell.outputs(Layout(root))[0].push for cell in plan.of(Models)}
+    assert pushed == {"first": True, "second": True, "shared": True, "theirs": False, "kept": False}
+    assert all(not cell.outputs(Layout(root))[0].push for cell in plan.of(CuratedSet)), "pictures of a training set are never pushed"
 
 
 @pytest.mark.parametrize(
@@ -120,11 +139,13 @@ def test_which_licences_let_a_model_be_passed_on(licence, open_):
     assert may_be_passed_on(licence) is open_
 
 
-def test_a_student_that_saw_labels_is_said_to(root, planned):
+def test_the_leaderboard_marks_students_that_saw_labels(root, planned):
     labelled = BASE.replace("entry: felzenszwalb}\n  ours", "entry: felzenszwalb, labels: truth}\n  ours")
-    shown = grid(root, STUDENTS, labelled)["leaderboard"]["entries"]
-    assert {name: entry["supervised"] for name, entry in shown.items()} == {"felzenszwalb": False, "learnt": True, "divided": True}
-    assert not any(entry["supervised"] for entry in planned["leaderboard"]["entries"].values())
+    (board,) = plan_of(root, STUDENTS, labelled).of(Leaderboard)
+    supervised = {name: entry["supervised"] for name, entry in board.entries.items()}
+    assert supervised == {"felzenszwalb": False, "learnt": True, "divided": True}
+    (board,) = planned.of(Leaderboard)
+    assert not any(entry["supervised"] for entry in board.entries.values())
 
 
 def test_a_folder_counts_by_its_content(root):
@@ -135,15 +156,17 @@ def test_a_folder_counts_by_its_content(root):
 
     def content() -> str:
         (root / "profiles" / "small.yaml").write_text(base + STUDENTS)
-        plan.write_plan(root)
-        cell = plan.read_grid(root)["segments"]["learnt__scenes"]
-        assert cell["model"] == "./trained"
-        assert cell["reads_model"] == "data/datasets/scenes/images/shard-00000.tar"
-        return cell["content"]
+        write_plan(root)
+        cell = read_plan(root).cell("segments/learnt/scenes")
+        assert isinstance(cell, Segments)
+        assert (cell.model, cell.model_is_planned) == ("./trained", False)
+        assert cell.inputs(Layout(root)) == [Layout(root).images("scenes")], "DVC does not watch the folder: its content is in the cell"
+        return cell.content
 
     first = content()
     (folder / "model.safetensors").write_bytes(b"another")
     second = content()
+    assert first
     assert first != second
     (folder / "model.safetensors").unlink()
     folder.rmdir()
@@ -151,7 +174,7 @@ def test_a_folder_counts_by_its_content(root):
 
 
 @pytest.mark.parametrize(
-    ("students", "line", "said"),
+    ("students", "line", "message"),
     [
         ("first: {curated: mask}", 11, "Unknown curated set 'mask'. Did you mean 'masks'"),
         ("first: {}", 11, "Unknown curated set 'None'"),
@@ -166,22 +189,21 @@ def test_a_folder_counts_by_its_content(root):
         ("first: {curated: masks, self_train: second}", 11, "learn in a circle: 'first' from 'second' from 'first'"),
     ],
 )
-def test_what_people_write_is_checked_with_the_line(root, planned, students, line, said):
-    written = profile(root, f"students:\n  {students}\n  second: {{curated: masks, self_train: first}}\n")
+def test_what_people_write_is_checked_with_the_line(root, students, line, message):
     with pytest.raises(UsageError) as refused:
-        student_cells(written, planned)
-    assert said in str(refused.value)
+        Planner(profile(root, f"students:\n  {students}\n  second: {{curated: masks, self_train: first}}\n"), root).cells_of(Models)
+    assert message in str(refused.value)
     assert f"profiles/small.yaml:{line}" in str(refused.value)
 
 
 def test_a_circle_through_masks_that_a_student_made(root):
     base = BASE.replace("masks: {dataset: scenes, entry: felzenszwalb}", "masks: {dataset: scenes, entries: [felzenszwalb, learnt]}")
     with pytest.raises(UsageError, match=r"students learn in a circle: 'first' from 'second' from 'first'\."):
-        grid(root, STUDENTS, base)
+        plan_of(root, STUDENTS, base)
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ("{method: student}", "runs a trained student. Name it"),
         ("{method: student, params: {model: secnd}}", "Unknown student 'secnd'. Did you mean 'second'? A folder is written with a slash"),
@@ -192,20 +214,19 @@ def test_a_circle_through_masks_that_a_student_made(root):
         ("{method: student, params: {model: first, split: 9}}", "split is 9, expected 1 to 8"),
     ],
 )
-def test_entries_that_cannot_be(root, entry, said):
+def test_entries_that_cannot_be(root, entry, message):
     base = BASE.replace("  learnt: {method: student, params: {model: second}, datasets: [scenes]}", f"  learnt: {entry}")
-    written = profile(root, STUDENTS, base)
     with pytest.raises(UsageError) as refused:
-        entry_cell(written, "learnt")
-    assert said in str(refused.value)
+        Planner(profile(root, STUDENTS, base), root).cells_of(Segments)
+    assert message in str(refused.value)
     assert "profiles/small.yaml:5" in str(refused.value)
 
 
 def test_a_model_is_not_run_again_for_stability(root):
     with pytest.raises(UsageError, match="runs a trained model, which is not run again on other views"):
-        grid(root, "  two: {dataset: scenes, entry: learnt, pool: {views: [flip]}}\n" + STUDENTS)
+        plan_of(root, "  two: {dataset: scenes, entry: learnt, mask_pool: {views: [flip]}}\n" + STUDENTS)
 
 
 def test_a_student_on_a_device_is_in_the_pool_of_the_gpu(root):
-    made = grid(root, STUDENTS, BASE.replace("{model: second}", "{model: second, device: auto}"))
-    assert made["segments"]["learnt__scenes"]["pool"] == "gpu"
+    plan = plan_of(root, STUDENTS, BASE.replace("{model: second}", "{model: second, device: auto}"))
+    assert plan.cell("segments/learnt/scenes").pool == "gpu"

@@ -1,4 +1,4 @@
-"""The stages `pool` and `curated`: what is computed again when images change, what the plan makes of them, and both doors."""
+"""The stages `mask_pool` and `curated`: what is computed again when images change, what the plan makes of them, DVC and Dagster."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import yaml
 from PIL import Image
 from projects import Project
 
-from uss_dagster import registry
 from uss_dagster.artifacts.images import ImageShards
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import write_table
 from uss_dagster.curation.curated_set import previous_summary
-from uss_dagster.curation.mask_pool import MaskPoolParams
-from uss_dagster.curation.params import CurateParams
 from uss_dagster.errors import UsageError
-from uss_dagster.planning import plan
-from uss_dagster.planning.cells import expected_code
+from uss_dagster.planning.cells import Cell
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Plan, make_plan
 from uss_dagster.planning.profiles import read_profile
-from uss_dagster.stages import curated, pool, segments
+from uss_dagster.stages import mask_pool, segments
+from uss_dagster.stages.curated import CuratedSet
+from uss_dagster.stages.mask_pool import MaskPool
 
 N, SHARD = 12, 2
 CURATED = """\
@@ -48,39 +48,24 @@ def write_images(root: Path, count: int, changed: tuple[int, ...] = (), first: i
     write_table(folder / "images.parquet", shards.table(), IMAGES)
 
 
-def cells(entry: str = "felzenszwalb", **limits: object) -> dict[str, dict]:
-    spec = registry.load("method", "felzenszwalb").SPEC
-    params = registry.params_to_dict(registry.build_params(spec.params, {"scales": 2}, "test"))
-    common = {"entry": entry, "method": "felzenszwalb", "backbone": "", "encoder": {}, "pool": "", "shard_images": SHARD, "dataset": "d"}
-    what = dict.fromkeys(("title", "source", "methods", "licence", "citation", "homepage"), "x")
-    return {
-        "segments": {**common, "params": params},
-        "pool": {
-            "name": "set",
-            "dataset": "d",
-            "entries": [entry],
-            "families": {},
-            "params": registry.params_to_dict(MaskPoolParams()),
-            "pool": "",
-            "shard_images": SHARD,
-        },
-        "curated": {
-            "name": "set",
-            "dataset": "d",
-            "labels": "none",
-            "truth": "none",
-            "params": registry.params_to_dict(CurateParams(**limits)),
-            **what,
-        },
+def cells(root: Path, **limits: object) -> dict[str, Cell]:
+    """Stage → its one cell, for a set of the images that ``write_images`` wrote."""
+    (root / "profiles").mkdir(exist_ok=True)
+    (root / "params.yaml").write_text("profile: one\n")
+    profile = {
+        "settings": {"shard_images": SHARD},
+        "datasets": {"d": {"kind": "scenes"}},
+        "entries": {"felzenszwalb": {"params": {"scales": 2}}},
+        "curated": {"set": {"dataset": "d", "entry": "felzenszwalb", "params": limits}},
     }
+    (root / "profiles" / "one.yaml").write_text(yaml.safe_dump(profile))
+    plan = make_plan(read_profile(root))
+    return {cell.stage: cell for cell in plan.cells if cell.stage in ("segments", "mask_pool", "curated")}
 
 
-def run(root: Path, made: dict[str, dict]) -> dict[str, dict]:
-    return {
-        "segments": segments.produce("felzenszwalb__d", made["segments"], root),
-        "pool": pool.produce("set", made["pool"], root),
-        "curated": curated.produce("set", made["curated"], root),
-    }
+def run(root: Path) -> dict[str, dict]:
+    """Stage → facts of its run."""
+    return {stage: cell.run(Layout(root)) for stage, cell in cells(root).items()}
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -95,42 +80,43 @@ def _one_worker(monkeypatch):
 @pytest.fixture
 def _other_gates(monkeypatch):
     """The suites of segments and pools have their own tests, and take most of the time here."""
-    for stage in (segments, pool):
+    for stage in (segments, mask_pool):
         monkeypatch.setattr(stage, "check_expectations", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_other_gates")
 def test_only_the_shards_of_replaced_images_are_computed_again_and_the_bytes_are_those_of_a_fresh_run(tmp_path, monkeypatch):
-    here, fresh = tmp_path / "here", tmp_path / "fresh"
-    write_images(here, N)
-    first = run(here, cells())
-    assert (first["segments"]["images"], first["segments"]["reused"], first["pool"]["images"]) == (N, 0, N)
+    again, fresh = tmp_path / "again", tmp_path / "fresh"
+    write_images(again, N)
+    first = run(again)
+    assert (first["segments"]["images"], first["segments"]["reused"], first["mask_pool"]["images"]) == (N, 0, N)
     assert first["curated"]["images"] == N
     assert "no previous version" in first["curated"]["drift"]
-    write_images(here, N, changed=(4, 5, 9))  # two shards of six
-    second = run(here, cells())
-    for stage in ("segments", "pool"):
+    write_images(again, N, changed=(4, 5, 9))  # two shards of six
+    second = run(again)
+    for stage in ("segments", "mask_pool"):
         assert (second[stage]["images"], second[stage]["reused"]) == (4, 8)
     assert second["curated"]["drift"] != first["curated"]["drift"]
     assert second["curated"]["drift_rows"]
     write_images(fresh, N, changed=(4, 5, 9))
     monkeypatch.setenv("USS_REUSE", "0")
-    run(fresh, cells())
-    assert tree(here) == tree(fresh), "neither reuse nor the version before shows in the bytes"
-    kept = list((here / ".uss/shards/mask_pool/set").iterdir())
-    assert len(kept) == N // SHARD, "shards of the version before are gone"
+    run(fresh)
+    assert tree(again) == tree(fresh), "neither reuse nor the version before shows in the bytes"
+    for stage in ("segments/felzenszwalb/d", "mask_pool/set"):
+        stored = list((again / ".uss/shards" / stage).iterdir())
+        assert len(stored) == N // SHARD, "shards of the version before are gone"
 
 
 @pytest.mark.usefixtures("_other_gates")
 def test_drift_is_said_and_refused_only_where_that_is_asked_for(tmp_path):
     write_images(tmp_path, 4)
-    run(tmp_path, cells())
+    run(tmp_path)
     summary = json.loads((tmp_path / "reports/curated/set.json").read_text())
     changed = {**summary, "masks_per_image": summary["masks_per_image"] * 2}
     (tmp_path / "reports/curated/set.json").write_text(json.dumps(changed))
     with pytest.raises(Rejected, match=r"close to the previous version: masks an image moved by 0\.5, limit 0\.25\. If this is meant"):
-        curated.produce("set", cells(refuse_drift=True)["curated"], tmp_path)
-    facts = curated.produce("set", cells()["curated"], tmp_path)
+        cells(tmp_path, refuse_drift=True)["curated"].run(Layout(tmp_path))
+    facts = cells(tmp_path)["curated"].run(Layout(tmp_path))
     assert not facts["drift_within_limits"]
     assert "masks an image by 0.5" in facts["drift"]
     page = (tmp_path / ".uss/runs/curated/set.html").read_text()
@@ -170,57 +156,79 @@ def root(tmp_path):
     return tmp_path
 
 
-def grid(root, text):
+def planned(root: Path, text: str) -> Plan:
     (root / "profiles" / "small.yaml").write_text(SMALL + text)
-    return plan.make_grid(read_profile(root))
+    return make_plan(read_profile(root))
+
+
+def inputs(cell: Cell) -> list[str]:
+    return [path.as_posix() for path in cell.inputs(Layout(Path()))]
 
 
 def test_a_project_without_a_section_has_no_such_cells(root):
-    made = grid(root, "")
-    assert made["pool"] == made["curated"] == {}
+    plan = planned(root, "")
+    assert plan.of(MaskPool) == plan.of(CuratedSet) == []
 
 
 def test_cells_of_a_set(root):
-    made = grid(root, CURATED)
-    cell = made["pool"]["drawn"]
-    reads = [cell[f"reads_{n}"] for n in (1, 2, 3)]
-    assert reads == ["data/segments/slic_merge/scenes", "data/segments/felzenszwalb/scenes", "data/datasets/scenes/images/images.parquet"]
-    assert cell["families"] == {}
-    assert cell["params"]["refine"] is True
-    assert made["curated"]["drawn"]["reads"] == "data/datasets/scenes/truth"
-    assert made["curated"]["drawn"]["params"]["min_quality"] == 0.3
-    for stage, _, planned in plan.iterate_cells(made):
-        assert planned["code"] == expected_code(stage, planned)
-    seen = grid(root, "curated: {s: {dataset: scenes, entry: slic_merge, pool: {views: [flip]}, labels: human.json}}\n")
-    assert seen["pool"]["s"]["families"]["slic_merge"]["encoder"]["kind"] == "patches"
-    assert seen["curated"]["s"]["reads"] == "human.json"
-    assert seen["pool"]["s"]["code"] != cell["code"], "the method is run again, so its code counts"
+    plan = planned(root, CURATED)
+    pool, curated = plan.cell("mask_pool/drawn"), plan.cell("curated/drawn")
+    images = "data/datasets/scenes/images"
+    assert inputs(pool) == [images, "data/segments/slic_merge/scenes", "data/segments/felzenszwalb/scenes"], "in the order of the entries"
+    assert (pool.methods, pool.encoders, pool.backbones) == ({}, {}, {})
+    assert pool.params["refine"] is True
+    assert inputs(curated) == ["data/mask_pool/drawn", images, "data/datasets/scenes/truth"]
+    assert curated.params["min_quality"] == 0.3
+    titles = [plan.cell(f"segments/{entry}/scenes").title for entry in ("slic_merge", "felzenszwalb")]
+    assert curated.methods == ", ".join(titles)
+    assert (pool.address, pool.file) == ("pipelines/scenes/dvc.yaml:mask_pool-drawn", "pipelines/scenes/mask_pool-drawn.yaml")
+    outputs = [(path.path.as_posix(), path.push, path.metric) for path in curated.outputs(Layout(Path()))]
+    assert outputs == [("data/curated/drawn", False, False), ("reports/curated/drawn.json", True, True)]
+    assert all(cell.code == cell.expected_code() for cell in plan.cells)
+
+
+def test_a_measure_of_stability_runs_the_methods_again(root):
+    plain = planned(root, CURATED).cell("mask_pool/drawn")
+    plan = planned(root, "curated: {s: {dataset: scenes, entry: slic_merge, mask_pool: {views: [flip]}, labels: human.json}}\n")
+    pool = plan.cell("mask_pool/s")
+    assert pool.methods["slic_merge"].name == "slic_merge"
+    assert pool.encoders["slic_merge"].name == "patches"
+    assert {"uss_dagster.methods.slic_merge", "uss_dagster.backbones.patches"} <= set(pool.modules())
+    assert pool.code != plain.code, "the method is run again, so its code counts"
+    assert inputs(plan.cell("curated/s")) == ["data/mask_pool/s", "data/datasets/scenes/images", "human.json"]
+
+
+def test_a_pool_takes_any_number_of_entries(root):
+    more = "".join(f"  more{number}: {{method: felzenszwalb, params: {{scales: {number + 2}}}}}\n" for number in range(6))
+    entries = [f"more{number}" for number in range(6)]
+    plan = planned(root, more + f"curated: {{s: {{dataset: scenes, entries: [{', '.join(entries)}]}}}}\n")
+    assert inputs(plan.cell("mask_pool/s"))[1:] == [f"data/segments/{entry}/scenes" for entry in entries]
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "message"),
     [
         ("{dataset: scene, entry: felzenszwalb}", "Unknown dataset 'scene'. Did you mean 'scenes'"),
         ("{dataset: scenes, entry: felzenswalb}", "No entry 'felzenswalb' runs on 'scenes'. Did you mean 'felzenszwalb'"),
-        ("{dataset: scenes, entries: [felzenszwalb, felzenszwalb]}", "takes 1 to 3 different entries"),
+        ("{dataset: scenes, entries: [felzenszwalb, felzenszwalb]}", "curated 's' names an entry twice: felzenszwalb, felzenszwalb."),
         ("{dataset: scenes, entry: felzenszwalb, label: truth}", "has no setting 'label'. Did you mean 'labels'"),
         ("{dataset: photos, entry: felzenszwalb, labels: truth}", "ground truth of kind 'annotators' holds no masks of objects"),
         ("{dataset: scenes, entry: felzenszwalb, labels: people}", "labels are none, truth, or a COCO .json file"),
         ("{dataset: scenes, entry: felzenszwalb, params: {min_aera: 3}}", "has no parameter 'min_aera'"),
-        ("{dataset: scenes, entry: felzenszwalb, pool: {views: [up]}}", "A view is 'flip'"),
+        ("{dataset: scenes, entry: felzenszwalb, mask_pool: {views: [up]}}", "A view is 'flip'"),
         ("{dataset: scenes, entry: felzenszwalb, preset: best}", "'preset' is 'best'"),
     ],
 )
-def test_what_people_write_is_checked_with_the_line(root, item, said):
+def test_what_people_write_is_checked_with_the_line(root, item, message):
     with pytest.raises(UsageError) as refused:
-        grid(root, f"curated:\n  s: {item}\n")
-    assert said in str(refused.value)
+        planned(root, f"curated:\n  s: {item}\n")
+    assert message in str(refused.value)
     assert "profiles/small.yaml:7" in str(refused.value)
 
 
 @pytest.mark.slow
 def test_dvc_and_dagster(built: Project):
-    """Both doors: `uss repro` makes the set; Dagster has its asset, its checks, and what drifted."""
+    """`uss repro` computes the set; Dagster has its asset, its checks, and what drifted."""
     import dagster as dg
 
     from uss_dagster.orchestration.build import build_defs
@@ -240,7 +248,7 @@ def test_dvc_and_dagster(built: Project):
     defs = build_defs(built.root)
     graph = defs.resolve_asset_graph()
     key = dg.AssetKey(["curated", "drawn"])
-    assert {k.to_user_string() for k in graph.get(key).parent_keys} == {"datasets", "pool/drawn"}
+    assert {k.to_user_string() for k in graph.get(key).parent_keys} == {"datasets", "mask_pool/drawn"}
     assert {check.name for check in graph.asset_check_keys if check.asset_key == key} == {"validation", "in_sync_with_dvc", "drift"}
     check = next(c for c in defs.asset_checks or () if {k.name for k in c.check_keys} == {"drift"})
     result = check()

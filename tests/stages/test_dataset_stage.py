@@ -26,9 +26,13 @@ from uss_dagster.artifacts.schemas import IMAGES, REGIONS
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.preparation import checks
+from uss_dagster.datasets.preparation.prepare import prepare
 from uss_dagster.errors import BadData
+from uss_dagster.planning.cells import Plugin
+from uss_dagster.planning.layout import Layout
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.stages import datasets as stage
+from uss_dagster.stages.datasets import Datasets
 
 CLASSES = ClassTree.from_nested({"animal": {"cat": "foreground", "dog": "foreground"}, "sky": "background"})
 
@@ -54,12 +58,12 @@ def module(*items: Example, **changes) -> SimpleNamespace:
 
 
 def prepared(folder: Path, adapter: SimpleNamespace) -> Path:
-    stage.prepare(adapter, Params(), folder, "datasets zoo")
+    prepare(adapter, Params(), folder, "datasets zoo")
     return folder
 
 
 def verdict(folder: Path, adapter: SimpleNamespace, **how: bool) -> Report:
-    return stage.validate("zoo", folder, adapter.SPEC, **how)
+    return checks.validate("zoo", folder, adapter.SPEC, **how)
 
 
 def said(report: Report, rule: str) -> tuple[bool, str]:
@@ -69,7 +73,7 @@ def said(report: Report, rule: str) -> tuple[bool, str]:
 @pytest.fixture
 def without_suite(monkeypatch) -> None:
     """Leave Great Expectations out where a test is about the other rules: a suite takes half a second."""
-    monkeypatch.setattr(stage, "check_expectations", lambda report, frame, expectations: None)
+    monkeypatch.setattr(checks, "check_expectations", lambda report, frame, expectations: None)
 
 
 def test_a_sample_is_called_a_sample_and_more_than_official_is_refused(tmp_path, without_suite):
@@ -125,9 +129,9 @@ def test_copies_block_unless_they_are_few_among_many(tmp_path, without_suite):
     index = read_table(tmp_path / "images/images.parquet", IMAGES)
     many = index.slice(0, 1).to_pylist() * 1001
     rows = [{**row, "image_id": f"{n:04d}", "sha256": f"{max(n, 1):064x}"} for n, row in enumerate(many)]
-    few, equal = stage._same_files(index.from_pylist(rows, schema=IMAGES))
+    few, equal = checks._same_files(index.from_pylist(rows, schema=IMAGES))
     assert (few, len(equal)) == (True, 1)
-    few, equal = stage._same_files(index.from_pylist(rows[:999], schema=IMAGES))
+    few, equal = checks._same_files(index.from_pylist(rows[:999], schema=IMAGES))
     assert (few, len(equal)) == (False, 1)
 
 
@@ -231,7 +235,7 @@ def test_examples_are_asked_for_as_they_are_used(tmp_path, monkeypatch):
 
     monkeypatch.setenv("USS_WORKERS", "2")
     adapter = SimpleNamespace(SPEC=SPEC, examples=lambda params: endless())
-    assert stage.prepare(adapter, Params(), tmp_path, "datasets zoo") == {"images": 60, "regions": 120}
+    assert prepare(adapter, Params(), tmp_path, "datasets zoo") == {"images": 60, "regions": 120}
     assert peak <= 12
 
 
@@ -239,7 +243,7 @@ def test_the_source_is_checked_without_being_written(tmp_path, monkeypatch):
     adapter = module(*map(example, range(3)))
     monkeypatch.setattr(registry, "load", lambda family, name: adapter)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    report = stage.check("zoo", None, lambda params, owner: {})
+    report = checks.check("zoo", None, lambda params, owner: {})
     assert report.success
     assert said(report, "images of split 'val'")[1] == "a sample: 3 of 6 images."
     assert not list(tmp_path.iterdir())
@@ -248,8 +252,16 @@ def test_the_source_is_checked_without_being_written(tmp_path, monkeypatch):
 def test_a_refused_dataset_is_not_published(tmp_path, monkeypatch):
     adapter = module(*map(example, range(7)))
     monkeypatch.setattr(registry, "load", lambda family, name: adapter)
-    with pytest.raises(Rejected, match="datasets zoo was refused: images of split 'val': 7 images, but the official split has 6"):
-        stage.produce("zoo", {"kind": "zoo", "params": {}}, tmp_path)
+    with pytest.raises(Rejected, match=r"^datasets/zoo was refused: images of split 'val': 7 images, but the official split has 6"):
+        Datasets(
+            dataset="zoo",
+            adapter=Plugin(family="dataset", name="zoo", params={}),
+            shard_images=2,
+            title="The zoo",
+            truth="instances",
+            licence="MIT",
+            citation="",
+        ).run(Layout(tmp_path))
     assert not (tmp_path / "data").exists()
     report = json.loads((tmp_path / ".uss/quarantine/datasets/zoo/validation.json").read_text())
     assert [row["check"] for row in report["checks"] if not row["success"]] == ["images of split 'val'"]

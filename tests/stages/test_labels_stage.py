@@ -57,11 +57,11 @@ def test_one_worker_and_four_give_the_same_labels(labelled: Project):
 
 
 def test_settings_of_grids_and_labels_are_checked(built: Project):
-    for setting, said in (
+    for setting, message in (
         ("grids: [60by60]", "an evaluation grid is 'full' or height x width in cells, such as '60x60', not '60by60'"),
-        ("label_regions: 0", "label_regions at least 1"),
+        ("label_regions: 0", "'label_regions' of settings: input should be greater than or equal to 1, got 0"),
     ):
         built.edit("profiles/small.yaml", "samples: 2", f"samples: 2, {setting}")
         refused = built.uss("plan", code=64)
-        assert said in refused.stderr
+        assert message in refused.stderr
         built.edit("profiles/small.yaml", f"samples: 2, {setting}", "samples: 2")

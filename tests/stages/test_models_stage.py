@@ -14,18 +14,30 @@ from uss_dagster import registry
 from uss_dagster.artifacts.staging import Rejected
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import dvc_hash
-from uss_dagster.stages import models
-from uss_dagster.student import rounds as _training
+from uss_dagster.planning.layout import Layout
+from uss_dagster.stages.models import Models
+from uss_dagster.student import rounds
 from uss_dagster.student.settings import StudentSettings
 
 KNOWN = "e5a47635a497bd928e34d1c3a2e85afb.dir"
 """What `dvc add` calls a folder of two files, see the last test."""
 
 
-def cell(name: str = "first", self_train: str = "", **settings: object) -> dict:
+def run(root: Path, name: str = "first", self_train: str | None = None, **settings: object) -> dict:
+    """Train a student; returns the facts of the run."""
     params = registry.params_to_dict(registry.build_params(StudentSettings, {**FEW, **settings}, "test"))
-    common = {"stage": "models", "curated": "masks", "dataset": "d", "params": params, "title": f"Student {name}", "source": "masks of e"}
-    return {"name": name, "self_train": self_train, "licence": "MIT (drawn)", "pool": "gpu", **common}
+    cell = Models(
+        dataset="d",
+        student=name,
+        curated="masks",
+        self_train=self_train,
+        push=True,
+        params=params,
+        title=f"Student {name}",
+        source="masks of e",
+        licence="MIT (drawn)",
+    )
+    return cell.run(Layout(root))
 
 
 @pytest.fixture
@@ -39,7 +51,7 @@ def weights(root: Path, name: str = "first") -> bytes:
 
 
 def test_what_is_published(root):
-    facts = models.produce("first", cell(), root)
+    facts = run(root)
     folder = root / "data/models/first"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {"model.safetensors", "config.json", "losses.csv", "losses.png", "README.md", "validation.json"} == set(manifest["files"])
@@ -59,24 +71,24 @@ def test_what_is_published(root):
 
 def test_a_killed_run_goes_on_and_ends_the_same(root, monkeypatch):
     settings = {"steps": 4, "every": 2}
-    models.produce("whole", cell("whole", **settings), root)
+    run(root, "whole", **settings)
     steps = []
 
     class Killed(Exception):
         pass
 
-    class Dying(_training.Progress):
+    class Dying(rounds.Progress):
         def advance(self, units: int = 1) -> None:
             super().advance(units)
             steps.append(self.done)
             if len(steps) == 3:
                 raise Killed
 
-    monkeypatch.setattr(_training, "Progress", Dying)
+    monkeypatch.setattr(rounds, "Progress", Dying)
     with pytest.raises(Killed):
-        models.produce("first", cell(**settings), root)
+        run(root, **settings)
     assert not (root / "data/models/first").exists()
-    models.produce("first", cell(**settings), root)
+    run(root, **settings)
     assert steps[:3] == [1, 2, 3]
     assert steps[3] == 3, "from the checkpoint of step 2 on"
     assert weights(root) == weights(root, "whole")
@@ -91,11 +103,11 @@ def test_killed_while_it_measures_it_does_not_train_again(root, monkeypatch):
             raise KeyboardInterrupt
         return {"ar1000": 0.5}
 
-    monkeypatch.setattr(_training, "_measured", broken)
+    monkeypatch.setattr(rounds, "_validation_scores", broken)
     with pytest.raises(KeyboardInterrupt):
-        models.produce("first", cell(), root)
+        run(root)
     monkeypatch.setattr("uss_dagster.student.training.train", lambda *_, **__: pytest.fail("trained again"))
-    facts = models.produce("first", cell(), root)
+    facts = run(root)
     assert (facts["steps"], facts["ar1000"]) == (2, 0.5)
     with (root / "data/models/first/losses.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 2
@@ -103,8 +115,8 @@ def test_killed_while_it_measures_it_does_not_train_again(root, monkeypatch):
 
 @pytest.mark.slow
 def test_a_second_round_learns_from_what_the_first_found(root):
-    models.produce("first", cell(), root)
-    models.produce("second", cell("second", self_train="first"), root)
+    run(root)
+    run(root, "second", "first")
     config = json.loads((root / "data/models/second/config.json").read_text())
     digest = json.loads((root / "data/models/first/config.json").read_text())["sha256"]
     assert config["data"]["version"] == f"{dvc_hash(root / 'data/curated/masks')}, with masks of student {digest[:12]}"
@@ -117,10 +129,10 @@ def test_a_model_that_would_not_load_is_refused(root, monkeypatch):
     def damaged(folder: Path, device: str = "cpu") -> None:
         raise BadData(f"'{folder.name}' is damaged.")
 
-    monkeypatch.setattr(_training, "_measured", lambda val, job: {"ar1000": 1.5})
+    monkeypatch.setattr(rounds, "_validation_scores", lambda val, job: {"ar1000": 1.5})
     monkeypatch.setattr(Student, "load", damaged)
     with pytest.raises(Rejected, match="the weights load again"):
-        models.produce("first", cell(), root)
+        run(root)
     reasons = json.loads((root / ".uss/quarantine/models/first/validation.json").read_text())["checks"]
     assert [check["check"] for check in reasons if not check["success"]] == ["the weights load again", "scores lie in 0..1"]
     assert not (root / "data/models/first").exists()
@@ -137,7 +149,7 @@ def test_without_pictures_to_train_on(root):
     manifest["files"]["images.parquet"]["size"] = path.stat().st_size
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BadData, match="there is no picture with masks to train on"):
-        models.produce("first", cell(), root)
+        run(root)
 
 
 def test_hash_of_a_folder_is_that_of_dvc(tmp_path):

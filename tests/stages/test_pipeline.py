@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from projects import BIN, Project, tree_hash
 
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import read_plan
+
 SLIC = ["segments/slic_merge/scenes", "scores/slic_merge/scenes", "leaderboard", "site"]
 
 
@@ -49,7 +52,7 @@ def test_a_statement_in_one_method_reaches_only_its_cells(built: Project):
 
 def test_identical_bytes_stop_the_cascade(built: Project):
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
-    assert built.uss("plan", "--check", code=64).stderr.startswith("error: grid.yaml is out of date")
+    assert built.uss("plan", "--check", code=64).stderr.startswith("error: The plan is out of date (1 differences). Run `uss plan`")
     assert built.repro(cold=True) == ["segments/slic_merge/scenes"]
 
 
@@ -59,7 +62,7 @@ def test_a_shared_module_reaches_exactly_the_methods_that_import_it(built: Proje
     planned = ("felzenszwalb", "kmeans", "slic_merge")
     importers = {m for m in planned if "superpixels" in (built.root / f"uss_dagster/methods/{m}.py").read_text(encoding="utf-8")}
     assert importers
-    assert set(stages) == {f"segments@{name}__scenes" for name in importers}
+    assert set(stages) == {f"segments/{name}/scenes" for name in importers}
 
 
 @pytest.mark.slow
@@ -72,21 +75,33 @@ def test_one_parameter_of_one_entry(built: Project):
 def test_a_new_dataset_computes_only_its_cells(built: Project):
     built.append("params.yaml", "datasets:\n  more_scenes: {kind: scenes, images: 2, seed: 7}\n")
     stages = built.repro()
-    assert sorted(s for s in stages if "@" in s) == sorted(
+    assert sorted(stages[:-2]) == sorted(
         ["datasets/more_scenes", "features/patches/more_scenes"]
-        + [f"{stage}@{entry}__more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
+        + [f"{stage}/{entry}/more_scenes" for stage in ("segments", "scores") for entry in ("kmeans", "felzenszwalb", "slic_merge")]
     )
     assert stages[-2:] == ["leaderboard", "site"]
 
 
 def test_ground_truth_is_no_input_of_features_and_segments(built: Project):
     """Only what reads the truth depends on it: no dependency of features or segments lies in the truth folder."""
-    import yaml
-
-    stages = yaml.safe_load((built.root / "dvc.lock").read_text())["stages"]
-    for name, stage in stages.items():
-        if name.startswith(("features@", "segments@")):
+    checked = 0
+    for name, stage in built.locked().items():
+        if name.startswith(("features/", "segments/")):
+            checked += 1
             assert not [d["path"] for d in stage["deps"] if "truth" in d["path"] or d["path"] == "data/datasets/scenes"]
+    assert checked == 4
+
+
+def test_a_lock_records_exactly_what_the_cell_says(finished: Project):
+    """Its parameter file, its inputs and its outputs; no parameter values, which would make locks long."""
+    layout = Layout(finished.root)
+    recorded = finished.locked()
+    for cell in read_plan(finished.root).cells:
+        stage = recorded.pop(cell.name)
+        assert sorted(d["path"] for d in stage["deps"]) == sorted([cell.file, *map(layout.relative, cell.inputs(layout))]), cell.name
+        assert [o["path"] for o in stage["outs"]] == sorted(layout.relative(output.path) for output in cell.outputs(layout))
+        assert "params" not in stage
+    assert recorded == {}
 
 
 @pytest.mark.slow
@@ -105,7 +120,8 @@ def test_a_removed_entry_leaves_the_leaderboard_and_comes_back_from_the_cache(bu
 def test_stale_plan_is_refused_by_the_stage(built: Project):
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
     refused = built.uss("stage", "pipelines/scenes/slic_merge/segments.yaml", code=64)
-    assert "is not the code that grid.yaml was planned with. Run `uss plan`" in refused.stderr
+    message = "The code of segments/slic_merge/scenes is not the code that pipelines/scenes/slic_merge/segments.yaml was planned with."
+    assert f"{message} Run `uss plan`" in refused.stderr
 
 
 def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
@@ -116,8 +132,9 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
     # Slow the second shard down (not its result), so that the kill falls between the two.
     built.edit(
         "uss_dagster/stages/features.py",
-        "    pixels = [images.pixels(i) for i in ids]\n",
-        "    pixels = [images.pixels(i) for i in ids]\n    if number == 1 and __import__('os').environ.get('SLOW'):\n        time.sleep(60)\n",
+        "    pixels = [images.pixels(image_id) for image_id in ids]\n",
+        "    pixels = [images.pixels(image_id) for image_id in ids]\n"
+        "    if shard == 'shard-00001' and __import__('os').environ.get('SLOW'):\n        time.sleep(60)\n",
     )
     built.uss("plan")
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "1"}
@@ -143,38 +160,37 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
 
 @pytest.mark.slow
 def test_workers_do_not_change_bytes(built: Project):
-    for stage, key, out in (
-        ("features", "patches__scenes", "features/patches"),
-        ("segments", "kmeans__scenes", "segments/kmeans"),
-        ("segments", "slic_merge__scenes", "segments/slic_merge"),
-        ("scores", "slic_merge__scenes", "scores/slic_merge"),
-    ):
-        before = tree_hash(built.root / "data" / out / "scenes")
+    for name in ("features/patches/scenes", "segments/kmeans/scenes", "segments/slic_merge/scenes", "scores/slic_merge/scenes"):
+        before = tree_hash(built.root / "data" / name)
         for workers in ("1", "4"):
-            built.uss("stage", stage, key, USS_WORKERS=workers, USS_REUSE="0")
-            assert tree_hash(built.root / "data" / out / "scenes") == before, (stage, key, workers)
+            built.uss("stage", file_of(built, name), USS_WORKERS=workers, USS_REUSE="0")
+            assert tree_hash(built.root / "data" / name) == before, (name, workers)
+
+
+def file_of(project: Project, name: str) -> str:
+    """Parameter file of the cell with this name."""
+    cell = read_plan(project.root).cell(name)
+    assert cell is not None
+    return cell.file
 
 
 CORRUPTIONS = {
     "wrong dtype": (
-        "segments",
-        "slic_merge__scenes",
+        "segments/slic_merge/scenes",
         "write_table(path, pa.concat_tables(tables), REGIONS)",
         "__import__('pyarrow.parquet').parquet.write_table(_retype(pa.concat_tables(tables)), path)",
         "column 'label' is double, expected int32",
     ),
     "child outside its parent": (
-        "segments",
-        "slic_merge__scenes",
+        "segments/slic_merge/scenes",
         "write_table(path, pa.concat_tables(tables), REGIONS)",
         "write_table(path, _break(pa.concat_tables(tables)), REGIONS)",
         "pixels lie outside its parent",
     ),
     "NaN score": (
-        "scores",
-        "slic_merge__scenes",
-        "    rows.sort(key=lambda r: (*convention_of(r)",
-        '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (*convention_of(r)',
+        "scores/slic_merge/scenes",
+        "        rows.sort(key=lambda row: (*convention_of(row)",
+        '        rows[0]["value"] = float("nan")\n        rows.sort(key=lambda row: (*convention_of(row)',
         "is nan for image",
     ),
 }
@@ -196,22 +212,23 @@ def _break(table):
 
 @pytest.mark.parametrize("what", CORRUPTIONS)
 def test_the_gate_refuses_a_corrupted_output(built: Project, what):
-    stage, key, old, new, said = CORRUPTIONS[what]
+    name, old, new, message = CORRUPTIONS[what]
+    stage = name.partition("/")[0]
     path = f"uss_dagster/stages/{stage}.py"
     built.edit(path, old, new)
     if stage == "segments":
         built.append(path, BREAK)
-    before = (built.root / "dvc.lock").read_bytes()
+    before = built.locks()
     built.uss("plan")
-    refused = built.dvc("repro", "--single-item", f"{stage}@{key}", code=None)
+    refused = built.dvc("repro", "--single-item", f"pipelines/scenes/slic_merge/dvc.yaml:{stage}", code=None)
     assert refused.returncode != 0
     assert "exited with 65" in refused.stderr + refused.stdout
     lines = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert said in lines[0]
-    assert f"{stage} {key} was refused" in lines[0]
-    assert "dvc.lock still names the last good one" in lines[0]
-    assert (built.root / "dvc.lock").read_bytes() == before
-    quarantine = built.root / ".uss/quarantine" / f"{stage}-{key}"
+    assert message in lines[0]
+    assert lines[0].startswith(f"error: {name} was refused")
+    assert f"lie in .uss/quarantine/{name}; the last good one stays." in lines[0]
+    assert built.locks() == before
+    quarantine = built.root / ".uss/quarantine" / name
     assert json.loads((quarantine / "validation.json").read_text())["success"] is False
     assert pq.read_table(next(quarantine.glob("*.parquet"))).num_rows > 0

@@ -27,7 +27,7 @@ def tables(tmp_path):
 
 
 def test_an_image_without_objects_adds_wrong_proposals_only(tables):
-    total, rows = scores._shard(tables / "shard-00000.parquet", Scorer(["proposals"]), tables / "truth", "instances", None)
+    total, rows = scores._score_shard(tables / "shard-00000.parquet", Scorer(["proposals"]), tables / "truth", "instances", None)
     values = {row["metric"]: row["value"] for row in total.dataset_rows()}
     assert total.images == 2
     assert {row["image_id"] for row in rows} == {"b"}
@@ -47,7 +47,7 @@ def test_with_classes_it_is_a_missing_ground_truth(tables):
         )
     )
     with pytest.raises(BadData, match="Image 'a' has no ground truth in"):
-        scores._shard(tables / "shard-00000.parquet", Scorer(["covering"]), tables / "truth", "classes", None)
+        scores._score_shard(tables / "shard-00000.parquet", Scorer(["covering"]), tables / "truth", "classes", None)
 
 
 def test_no_image_asked_for_is_none_read(tables):

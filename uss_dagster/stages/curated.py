@@ -11,7 +11,6 @@ from uss_dagster import registry
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.staging import Staging, content_id, remove
-from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set, previous_summary, write_drift_page
 from uss_dagster.curation.human import CocoLabels, Labels, TruthLabels, no_labels
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.tables import MaskPoolFolder
@@ -97,21 +96,23 @@ class CuratedSet(DatasetCell):
         return [Output(self.artefact(layout), push=False), Output(layout.curated_summary(self.curated), metric=True)]
 
     def run(self, layout: Layout) -> Facts:
+        from uss_dagster.curation import curated_set  # imports pandas, which `uss plan` does without
+
         pool = layout.mask_pool(self.curated)
         images = Images(layout.images(self.dataset))
         params = registry.build_params(CurateParams, self.params, f"curated '{self.curated}'")
         summary_file = layout.curated_summary(self.curated)
-        before = previous_summary(layout.root, layout.root / self.pipeline / "dvc.lock", summary_file)
+        before = curated_set.previous_summary(layout.root, layout.root / self.pipeline / "dvc.lock", summary_file)
         staging = Staging(layout.private, self.name, [self.to_plain(), content_id(pool)])
         for unfinished in list(staging.folder.iterdir()):  # one pass: nothing to resume
             remove(unfinished)
         info = Description(self.title, self.source, self.methods, self.licence, self.citation, self.homepage)
         title = f"curated {self.curated}"
         with Progress(self.name, len(images)) as progress:
-            result, report = make_set(
+            result, report = curated_set.make_set(
                 title, staging.folder, MaskPoolFolder(pool), self._human_masks(layout), params, info, images.pixels, progress.advance
             )
-        drift = check_drift(report, before, result.summary, params)
+        drift = curated_set.check_drift(report, before, result.summary, params)
         counts = {"images": result.summary["kept"], "masks": result.summary["masks"], "human_masks": result.summary["human_masks"]}
         manifest = {
             "name": self.curated,
@@ -123,9 +124,9 @@ class CuratedSet(DatasetCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         write_whole(summary_file, json.dumps(result.summary, indent=1) + "\n")
-        write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
+        curated_set.write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
         set_aside = {f"images_{status}": number for status, number in result.summary["status"].items() if status != "kept"}
-        return {**counts, **set_aside, "coverage": result.summary["coverage"], **drift_facts(drift)}
+        return {**counts, **set_aside, "coverage": result.summary["coverage"], **curated_set.drift_facts(drift)}
 
     def _human_masks(self, layout: Layout) -> Labels:
         if self.labels == NO_LABELS:

@@ -14,7 +14,6 @@ from uss_dagster.planning.cells import Cell, Facts
 from uss_dagster.planning.entries import sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
-from uss_dagster.report import leaderboard
 from uss_dagster.report.facts import DatasetFacts, EntryFacts, MetricFacts
 from uss_dagster.report.published import published_rows
 from uss_dagster.stages.datasets import Datasets
@@ -69,6 +68,8 @@ class Leaderboard(Cell):
         return [layout.scores(entry, dataset) for entry, dataset in self.scores]
 
     def run(self, layout: Layout) -> Facts:
+        from uss_dagster.report import leaderboard  # imports pandas, which `uss plan` does without
+
         folders = {f"{entry}/{dataset}": layout.scores(entry, dataset) for entry, dataset in self.scores}
         versions = {name: content_id(folder) for name, folder in folders.items()}
         staging = Staging(layout.private, self.name, [self.to_plain(), versions])

@@ -13,12 +13,8 @@ from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.planning.cells import Cell, Facts, Output
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner, read_cell
-from uss_dagster.report import leaderboard, site
-from uss_dagster.report.costs import write_costs
 from uss_dagster.report.dataset_facts import read_dataset_facts
-from uss_dagster.report.evidence import evidence_reader
 from uss_dagster.report.facts import EntryFacts, MetricFacts
-from uss_dagster.report.history import write_history
 from uss_dagster.report.parameters import parameters_of
 from uss_dagster.report.site_pictures import read_pictures
 from uss_dagster.stages.leaderboard import Leaderboard
@@ -69,6 +65,11 @@ class Site(Cell):
         return [Output(layout.site, push=False)]
 
     def run(self, layout: Layout) -> Facts:
+        from uss_dagster.report import leaderboard, site  # these import pandas, which `uss plan` does without
+        from uss_dagster.report.costs import write_costs
+        from uss_dagster.report.evidence import evidence_reader
+        from uss_dagster.report.history import write_history
+
         board = read_cell(layout.root, LEADERBOARD_CELL)
         assert isinstance(board, Leaderboard)
         versions = {name: content_id(layout.dataset(name)) for name in self.datasets}
