@@ -73,7 +73,8 @@ def curated_data(folder: Path, images: Path | None) -> TrainingData:
     pixels = curated_pixels(folder, images)
     train, val = (curated_source(folder, pixels, split) for split in ("train", "val"))
     manifest = _manifest(folder)
-    version = dvc_hash(folder) if manifest else f"sha256 {sha256_of_file(folder / 'masks.parquet')}"
+    # Only a set of the pipeline is an output of DVC; the folder of `uss curate` also has its own work files.
+    version = dvc_hash(folder) if "dataset" in manifest else f"sha256 {sha256_of_file(folder / 'masks.parquet')}"
     return TrainingData(train, val, folder.absolute().name, version, str(manifest.get("licence") or "not stated"))
 
 
@@ -119,7 +120,7 @@ def curated_pixels(folder: Path, images: Path | None) -> Callable[[str], np.ndar
 
 
 def _manifest(folder: Path) -> dict[str, object]:
-    """The manifest of a stage; empty for what ``uss curate`` wrote."""
+    """The manifest of a curated set; empty if it has none."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
