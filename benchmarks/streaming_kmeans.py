@@ -82,9 +82,10 @@ def compare(folder: Path, images: int, k: int, rounds: int = 2) -> None:
     from sklearn.cluster import MiniBatchKMeans
 
     from uss_dagster.graphs.kmeans import kmeans
-    from uss_dagster.graphs.streaming_kmeans import NpyShards, assign_shards, fit_centres, tally
+    from uss_dagster.graphs.streaming_kmeans import fit_centres, tally
 
-    shards = NpyShards(sorted(folder.glob("*.npy"))[: -(-images // SHARD)])
+    paths = sorted(folder.glob("*.npy"))[: -(-images // SHARD)]
+    shards = [np.asarray(np.load(path, mmap_mode="r")).reshape(-1, CHANNELS) for path in paths]  # mapped: read piece by piece
     first = shards[0][::50].astype(np.float32)
     start = kmeans(first[:500], k, restarts=1).centres.astype(np.float32)
     tally(first, start), tally(shards[0][:100], start)  # compiled loops are loaded once a process
@@ -114,7 +115,7 @@ def compare(folder: Path, images: int, k: int, rounds: int = 2) -> None:
             spent[name].append(value)
     begun = time.perf_counter()
     measured = {
-        name: sum(i for _, i in assign_shards(shards, centres)) / points for name, centres in (("scikit-learn", theirs.cluster_centers_), ("ours", own))
+        name: sum(tally(shard, centres)[1] for shard in shards) / points for name, centres in (("scikit-learn", theirs.cluster_centers_), ("ours", own))
     }  # fmt: skip
     exact = (time.perf_counter() - begun) / 2
     print(f"{points:,} points in {CHANNELS} channels, float16, {k} clusters")

@@ -56,7 +56,7 @@ from uss_dagster.hashing import sha256_of  # noqa: E402
 from uss_dagster.metrics.base import Truth  # noqa: E402
 from uss_dagster.metrics.coco.matches import Matches, match_codes  # noqa: E402
 from uss_dagster.metrics.proposals import ground_truth  # noqa: E402
-from uss_dagster.student.data import LazySource, Source  # noqa: E402
+from uss_dagster.student.data import Source  # noqa: E402
 from uss_dagster.student.evaluate import values  # noqa: E402
 
 TRAIN_SERIES, UNSEEN_SERIES = 101, 77
@@ -134,7 +134,7 @@ def curated(pools: Pools, labels: Labels, most: int, folder: Path) -> Path:
 
 
 def source_of(scenes: dict[str, Scene]) -> Source:
-    return LazySource(list(scenes), lambda i: scenes[i].image, lambda i: (scenes[i].codes, np.zeros(len(scenes[i].codes), bool)))
+    return Source(list(scenes), lambda i: scenes[i].image, lambda i: (scenes[i].codes, np.zeros(len(scenes[i].codes), bool)))
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:

@@ -7,10 +7,14 @@ import functools
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uss_dagster.regions import Regions
+
+if TYPE_CHECKING:
+    from uss_dagster.student.data import Source
 
 FEW = {"steps": 2, "batch": 2, "clicks": 2, "input": 32, "test_input": 32, "every": 2}
 """Settings of a training that takes a second."""
@@ -29,10 +33,23 @@ def drawn(number: int, height: int = 40, width: int = 48) -> tuple[np.ndarray, R
     return image.clip(0, 255).astype(np.uint8), Regions.from_masks(masks)
 
 
+def regions_source(items: list[tuple[str, np.ndarray, Regions]]) -> Source:
+    """Images in memory: (image id, uint8 (H, W, 3), its regions). Root regions and empty ones are no targets."""
+    from uss_dagster.student.data import Source
+
+    by_id = {image_id: (image, regions) for image_id, image, regions in items}
+
+    def masks(image_id: str) -> tuple[list[bytes], np.ndarray]:
+        regions = by_id[image_id][1]
+        codes = regions.select(~regions.is_root & (regions.area > 0)).rles()
+        return codes, np.zeros(len(codes), bool)
+
+    return Source(list(by_id), lambda image_id: by_id[image_id][0], masks)
+
+
 @functools.cache
 def small_student() -> Path:
     """Its folder, made once for all tests; not to be changed."""
-    from uss_dagster.student.data import regions_source
     from uss_dagster.student.settings import StudentSettings
     from uss_dagster.student.training import train
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_affinity import knn_affinity
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.graphs.affinity import Covariance, dense_affinity, knn_affinity
+from uss_dagster.graphs.affinity import Covariance, dense_affinity
 
 
 def by_loops(features: np.ndarray, distance: str, similarity: str, sigma: float) -> np.ndarray:

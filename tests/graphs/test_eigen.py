@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 from scipy import sparse
+from sparse_affinity import knn_affinity
 
 from uss_dagster.errors import BadData, Unavailable, UsageError
-from uss_dagster.graphs.affinity import dense_affinity, knn_affinity
+from uss_dagster.graphs.affinity import dense_affinity
 from uss_dagster.graphs.eigen import _finish, _Graph, _on_device, smallest_eigenpairs
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from sparse_affinity import knn_affinity
 
 from uss_dagster.errors import BadData
-from uss_dagster.graphs.affinity import dense_affinity, knn_affinity
+from uss_dagster.graphs.affinity import dense_affinity
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.overclustering import over_cluster, part_graph

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.regions import rle
-from uss_dagster.student.data import Example, LazySource
+from uss_dagster.student.data import Example, Source
 from uss_dagster.student.settings import StudentSettings, preset
 
 
@@ -29,9 +29,9 @@ def example(number: int, height: int = 40, width: int = 48) -> Example:
     return Example(f"picture{number}", image, tuple(rle.encode(np.array(masks))))
 
 
-def source(count: int = 6) -> LazySource:
+def source(count: int = 6) -> Source:
     examples = {f"picture{i}": example(i) for i in range(count)}
-    return LazySource(list(examples), lambda i: examples[i].image, lambda i: (examples[i].codes, np.zeros(len(examples[i].codes), bool)))
+    return Source(list(examples), lambda i: examples[i].image, lambda i: (examples[i].codes, np.zeros(len(examples[i].codes), bool)))
 
 
 def settings(**values: Any) -> StudentSettings:

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from student_cases import example, source
+from students import regions_source
 
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
 from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS, MEASURES
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
-from uss_dagster.student.data import Example, Relabelled, coco_source, curated_source, regions_source
+from uss_dagster.student.data import Example, coco_source, curated_source
 from uss_dagster.student.self_training import merge_labels
 
 
@@ -117,8 +118,8 @@ def test_merged_labels_keep_what_people_drew_and_what_is_not_repeated() -> None:
     picture = Example("a", np.zeros((10, 10, 3), np.uint8), (old, human, other), np.array([False, True, False]))
     assert merge_labels(picture, [again, weak]) == (human, again, other)
     assert merge_labels(picture, []) == (human, old, other)
-    merged = Relabelled(source(2), [(b"x",), ()])
+    merged = source(2).relabelled([(b"x",), ()])
     assert merged[0].codes == (b"x",)
     assert list(merged.ids) == ["picture0", "picture1"]
     with pytest.raises(BadData, match="1 lists of masks were given for 2"):
-        Relabelled(source(2), [()])
+        source(2).relabelled([()])

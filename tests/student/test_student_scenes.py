@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from students import regions_source
 
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets.scenes import Params, examples
 from uss_dagster.regions import rle
-from uss_dagster.student.data import LazySource, regions_source
+from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import evaluate
 from uss_dagster.student.model import Student
 from uss_dagster.student.settings import StudentSettings, preset
@@ -45,12 +46,12 @@ def plain_scene(series: int, number: int, side: int = 96) -> tuple[np.ndarray, l
     return noisy, rle.encode(np.array([mask for mask in masks if mask.sum() >= 20]))
 
 
-def plain_scenes(series: int, count: int) -> LazySource:
+def plain_scenes(series: int, count: int) -> Source:
     drawn = {f"plain{i:04d}": plain_scene(series, i) for i in range(count)}
-    return LazySource(list(drawn), lambda i: drawn[i][0], lambda i: (drawn[i][1], np.zeros(len(drawn[i][1]), bool)))
+    return Source(list(drawn), lambda i: drawn[i][0], lambda i: (drawn[i][1], np.zeros(len(drawn[i][1]), bool)))
 
 
-def scenes(series: int, count: int) -> LazySource:
+def scenes(series: int, count: int) -> Source:
     """Objects and parts of drawn scenes; background and what is not counted are no targets."""
     from uss_dagster.datasets.scenes import SPEC
     from uss_dagster.regions.classes import FOREGROUND, INNER
@@ -65,7 +66,7 @@ def scenes(series: int, count: int) -> LazySource:
     return regions_source(found)
 
 
-def learnt(source: LazySource, unseen: LazySource, settings: StudentSettings, folder: Path, **options: Any) -> tuple[dict[str, float], str]:
+def learnt(source: Source, unseen: Source, settings: StudentSettings, folder: Path, **options: Any) -> tuple[dict[str, float], str]:
     """``fall`` of the loss and the scores, and the same as text."""
     result = train(source, None, settings, folder, threads=2)
     losses = [loss for _, loss in result.losses]

@@ -16,7 +16,7 @@ from student_cases import settings, source
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.student.card import ModelCard
-from uss_dagster.student.data import LazySource
+from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
 from uss_dagster.student.settings import StudentSettings, preset
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
@@ -124,10 +124,10 @@ def test_a_student_begins_with_another(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_without_masks_is_learnt_from_and_an_empty_source_refused(tmp_path: Path) -> None:
-    blank = LazySource(["a", "b"], lambda i: np.full((20, 30, 3), 80, np.uint8), lambda i: ([], np.zeros(0, bool)))
+    blank = Source(["a", "b"], lambda i: np.full((20, 30, 3), 80, np.uint8), lambda i: ([], np.zeros(0, bool)))
     assert train(blank, None, settings(steps=2), tmp_path).finished
     with pytest.raises(BadData, match="nothing to train on"):
-        train(LazySource([], blank._pixels, blank._masks), None, settings(), tmp_path / "none")
+        train(Source([], blank.pixels, blank.masks), None, settings(), tmp_path / "none")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "other", "pickle", "missing", "config"])

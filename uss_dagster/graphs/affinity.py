@@ -1,4 +1,4 @@
-"""Affinities between the items of one image, dense or between nearest neighbours, and whitening for Mahalanobis distances.
+"""Affinities between the items of one image, and whitening for Mahalanobis distances.
 
 The defaults are the affinity of the hierarchy-agnostic method (Rossetti & Pirri, NeurIPS 2024): cosine distances d, and
 A = 1 - (d - min d) / (max d - min d), so that the least similar pair of an image has exactly 0.
@@ -7,14 +7,10 @@ A = 1 - (d - min d) / (max d - min d), so that the least similar pair of an imag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError, check_choice
-
-if TYPE_CHECKING:
-    from scipy import sparse
+from uss_dagster.errors import BadData, check_choice
 
 DISTANCES = ("cosine", "l2")
 SIMILARITIES = ("minmax", "exp")
@@ -52,43 +48,6 @@ def dense_affinity(
         rows[rows < threshold] = 0
     np.fill_diagonal(affinity, 0)
     return affinity
-
-
-def knn_affinity(
-    features: np.ndarray, neighbours: int, *, distance: str = "cosine", similarity: str = "minmax", sigma: float = 1.0
-) -> sparse.csr_array:
-    """The entries of ``dense_affinity`` between items one of which is among the nearest neighbours of the other, sparse (n, n).
-
-    No matrix (n, n) is held. Of neighbours at equal distance any may be taken, the same at every call.
-
-    Parameters
-    ----------
-    features, distance, similarity, sigma
-        As for ``dense_affinity``.
-    neighbours : int
-        Neighbours of each item, 1..n-1.
-    """
-    from scipy import sparse
-
-    points, squares = _points(features, distance, similarity)
-    n = len(points)
-    if not 1 <= neighbours < n:
-        raise UsageError(f"{neighbours} neighbours were asked of {n} items, expected between 1 and {n - 1}.")
-    nearest, apart = np.empty((n, neighbours), np.int64), np.empty((n, neighbours))
-    low, high = np.inf, 0.0
-    for start in range(0, n, _ROWS):
-        rows = points[start : start + _ROWS] @ points.T
-        _to_distances(rows, squares, start)
-        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-        rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = np.inf
-        nearest[start : start + _ROWS] = np.argpartition(rows, neighbours - 1, axis=1)[:, :neighbours]
-        apart[start : start + _ROWS] = np.take_along_axis(rows, nearest[start : start + _ROWS], axis=1)
-    _to_similarities(apart, similarity, low, high, sigma)
-    graph = sparse.csr_array((apart.ravel(), nearest.ravel(), np.arange(0, n * neighbours + 1, neighbours)), shape=(n, n))
-    both = graph.maximum(graph.T).tocsr()
-    both.eliminate_zeros()
-    both.sort_indices()
-    return both
 
 
 def _points(features: np.ndarray, distance: str, similarity: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,7 +16,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -31,20 +30,6 @@ class Shards(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int, /) -> np.ndarray: ...
-
-
-class NpyShards:
-    """``.npy`` files of points, float16 or float32 (..., C), mapped one at a time: memory holds no more than one of them."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, number: int, /) -> np.ndarray:
-        points = np.load(self._paths[number], mmap_mode="r", allow_pickle=False)
-        return np.asarray(points.reshape(-1, points.shape[-1]))
 
 
 class RowFile:
@@ -175,12 +160,6 @@ def fit_centres(
 def assign(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Nearest centre of each point, int32 (n,). points: float16 or float32 (n, C). centres: (k, C), k ≥ 1."""
     return tally(points, centres)[0]
-
-
-def assign_shards(shards: Shards, centres: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-    """Labels of each shard, int32 (n,), and the sum of its squared distances: one pass, exact."""
-    for number in range(len(shards)):
-        yield tally(shards[number], centres)
 
 
 def tally(

@@ -1,4 +1,4 @@
-"""Images with masks to learn from, read one at a time: from a curated set, COCO json, or regions in memory.
+"""Images with masks to learn from, read one at a time: from a curated set or COCO json.
 
 Belongs here: the ``Source`` that training and evaluation read, and where it comes from. Does not belong here: windows and tensors (``views``).
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -59,20 +59,8 @@ class Example:
         return self.image.shape[0], self.image.shape[1]
 
 
-class Source(Protocol):
-    """Examples in a fixed order; each is read when it is needed."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Image ids, one an example."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-
-class LazySource:
-    """Examples that two functions of the image id read.
+class Source:
+    """Examples in a fixed order, which two functions of the image id read when they are needed.
 
     Parameters
     ----------
@@ -84,59 +72,30 @@ class LazySource:
     """
 
     def __init__(self, ids: Sequence[str], pixels: Callable[[str], np.ndarray], masks: Callable[[str], Masks]) -> None:
-        self.ids, self._pixels, self._masks = list(ids), pixels, masks
+        self.ids, self.pixels, self.masks = list(ids), pixels, masks
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
-        codes, human = self._masks(self.ids[index])
-        return Example(self.ids[index], self._pixels(self.ids[index]), tuple(codes), human)
+        codes, human = self.masks(self.ids[index])
+        return Example(self.ids[index], self.pixels(self.ids[index]), tuple(codes), human)
+
+    def relabelled(self, codes: Sequence[tuple[bytes, ...]]) -> Source:
+        """The same images with other masks, one tuple of run-length codes an example, in order.
+
+        Raises
+        ------
+        BadData
+            If there are more or fewer tuples than examples.
+        """
+        if len(codes) != len(self):
+            raise BadData(f"{len(codes)} lists of masks were given for {len(self)} examples, expected one each.")
+        by_id = dict(zip(self.ids, codes, strict=True))
+        return Source(self.ids, self.pixels, lambda image_id: (by_id[image_id], np.zeros(len(by_id[image_id]), bool)))
 
 
-class Relabelled:
-    """The images of a source with other masks.
-
-    Parameters
-    ----------
-    source : Source
-    codes : sequence of tuple of bytes
-        COCO run-length codes, one tuple an example, in order.
-
-    Raises
-    ------
-    BadData
-        If there are more or fewer tuples than examples.
-    """
-
-    def __init__(self, source: Source, codes: Sequence[tuple[bytes, ...]]) -> None:
-        if len(codes) != len(source):
-            raise BadData(f"{len(codes)} lists of masks were given for {len(source)} examples, expected one each.")
-        self.source, self.codes = source, list(codes)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.source.ids
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Example:
-        return replace(self.source[index], codes=self.codes[index], human=np.zeros(0, bool))
-
-
-def regions_source(items: Sequence[tuple[str, np.ndarray, Regions]]) -> LazySource:
-    """Images in memory: (image id, uint8 (H, W, 3), its regions). Root regions and empty ones are no targets."""
-    by_id = {image_id: (image, regions) for image_id, image, regions in items}
-
-    def masks(image_id: str) -> Masks:
-        regions = by_id[image_id][1]
-        return _targets(regions, ~regions.is_root & (regions.area > 0))
-
-    return LazySource(list(by_id), lambda image_id: by_id[image_id][0], masks)
-
-
-def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train") -> LazySource:
+def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train") -> Source:
     """One split of a curated set.
 
     Masks are read by row groups, of which few are in memory. Masks of crowds and of the whole image are no targets.
@@ -158,7 +117,7 @@ def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str
         raise UsageError(f"split is '{split}'.{did_you_mean(split, SPLITS)}")
     images = read_table(folder / "images.parquet", IMAGES, columns=["image_id", "split"])
     ids = [row["image_id"] for row in images.to_pylist() if row["split"] == split]
-    return LazySource(ids, pixels, _MaskTable(folder / "masks.parquet"))
+    return Source(ids, pixels, _MaskTable(folder / "masks.parquet"))
 
 
 class _MaskTable:
@@ -195,7 +154,7 @@ class _CocoImage(TypedDict, total=False):
     split: str
 
 
-def coco_source(annotations: Path, images: Path, split: str = "train") -> LazySource:
+def coco_source(annotations: Path, images: Path, split: str = "train") -> Source:
     """One split of COCO json and a folder of its images.
 
     Parameters
@@ -228,7 +187,7 @@ def coco_source(annotations: Path, images: Path, split: str = "train") -> LazySo
         regions = masks.regions(image_id)
         return _targets(regions, (np.array(regions.source, object) != CROWD) & (regions.area > 0))
 
-    return LazySource(sorted(files), pixels, codes)
+    return Source(sorted(files), pixels, codes)
 
 
 def _targets(regions: Regions, keep: np.ndarray) -> Masks:

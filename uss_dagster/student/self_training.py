@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uss_dagster.curation.overlaps import best_iou
-from uss_dagster.student.data import Example, Relabelled, Source
+from uss_dagster.student.data import Example, Source
 from uss_dagster.student.model import Auto, Student
 
 
@@ -23,7 +23,7 @@ def self_train_labels(
     auto: Auto = "union",
     advance: Callable[[int], None] = lambda n: None,
     **options: Any,
-) -> Relabelled:
+) -> Source:
     """The images of a source with merged labels.
 
     Parameters
@@ -47,7 +47,7 @@ def self_train_labels(
         predictions = student.masks(example.image, auto, min_score=confidence, **options)
         codes.append(merge_labels(example, predictions.codes, iou))
         advance(1)
-    return Relabelled(source, codes)
+    return source.relabelled(codes)
 
 
 def merge_labels(example: Example, predictions: list[bytes], iou: float = 0.5) -> tuple[bytes, ...]:
