@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +9,8 @@ from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
 from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.image_files import encode_png, shrunk
 from uss_dagster.artifacts.images import evenly_spaced
@@ -26,7 +23,7 @@ from uss_dagster.curation.human import Labels
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.tables import IMAGES, MaskPool
 from uss_dagster.drawing import montage, overlay
-from uss_dagster.files import write_whole
+from uss_dagster.files import parse_yaml, write_whole
 
 SAMPLES, LONGEST = 8, 240
 """Number of sample images, and their greatest side in pixels."""
@@ -131,44 +128,30 @@ def previous_summary(root: Path, lock: Path, output: Path) -> drift.SetSummary |
     SetSummary or None
         None if no version was recorded, or the cache does not have it.
     """
-    file = output if output.is_file() else cached_file(root, lock, output)
-    if file is None or not file.is_file():
-        return None
+    if output.is_file():
+        return read_summary(output.read_bytes())
     try:
-        summary: drift.SetSummary = json.loads(file.read_text(encoding="utf-8"))
+        stages = (parse_yaml(lock.read_bytes()) or {}).get("stages") or {}
+    except OSError:
+        return None
+    path = output.relative_to(root).as_posix()  # also below pipelines/: there stages run in the root, and DVC records paths from it
+    hashes = [out["md5"] for stage in stages.values() for out in stage.get("outs") or () if out.get("path") == path and out.get("md5")]
+    return read_summary(cached_file(cache_folder(root), next(iter(hashes), "")))
+
+
+def read_summary(text: bytes | None) -> drift.SetSummary | None:
+    """The content of a ``summary.json``; None for no text and for one that is no JSON."""
+    try:
+        summary: drift.SetSummary | None = json.loads(text or b"null")
     except ValueError:
         return None
     return summary
 
 
-def cached_file(root: Path, lock: Path, output: Path) -> Path | None:
-    """Where DVC's cache keeps the version of an output that a lock file records; None if it records none."""
-    try:
-        stages = (yaml.load(lock.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages") or {}
-    except OSError:
-        return None
-    path = output.relative_to(root).as_posix()  # also below pipelines/: there stages run in the root, and DVC records paths from it
-    hashes = [out["md5"] for stage in stages.values() for out in stage.get("outs") or () if out.get("path") == path and out.get("md5")]
-    if not hashes:
-        return None
-    settings = configparser.ConfigParser()
-    for name in ("config", "config.local"):
-        try:
-            settings.read(root / ".dvc" / name)
-        except configparser.Error:
-            continue
-    cache = root / ".dvc" / settings.get("cache", "dir", fallback="cache")
-    return cache / "files" / "md5" / hashes[0][:2] / hashes[0][2:]
-
-
 def _write_set_aside(folder: Path) -> None:
     """``set_aside.csv``: every image that is not in the set, and why."""
-    text = io.StringIO()
-    columns = ("image_id", "file_name", "status", "reason")
-    rows = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(row for row in read_table(folder / "images.parquet", IMAGES).to_pylist() if row["status"] != "kept")
-    (folder / "set_aside.csv").write_text(text.getvalue(), encoding="utf-8")
+    rows = read_table(folder / "images.parquet", IMAGES, columns=["image_id", "file_name", "status", "reason"]).to_pandas()
+    rows[rows["status"] != "kept"].to_csv(folder / "set_aside.csv", index=False, lineterminator="\n")
 
 
 def _samples(folder: Path, ids: list[str], pixels: Callable[[str], np.ndarray]) -> np.ndarray:

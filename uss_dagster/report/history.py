@@ -4,7 +4,7 @@ A version is a leaderboard that ``dvc.lock`` names in some commit; its table com
 twice and no commit's numbers can differ from what it recorded. The result grows with every commit while the site must not change with
 one, so it lies beside the site as ``reports/history.js``, like ``costs.js``: the same repository and cache give the same bytes.
 
-Belongs here: comparing versions. Does not belong here: reading git and the cache (``lock_files``), drawing (``assets/history.js``).
+Belongs here: comparing versions. Does not belong here: reading git (``lock_files``), drawing (``assets/history.js``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import TypedDict
 
 import pandas as pd
 
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_member
 from uss_dagster.files import write_whole
 from uss_dagster.planning.layout import Layout
 from uss_dagster.report.html import packed
 from uss_dagster.report.leaderboard import COLUMNS, GROUP, Ranking, Row, rows_of
-from uss_dagster.report.lock_files import Commit, RecordedStage, cache_folder, cached_file, commits
+from uss_dagster.report.lock_files import Commit, RecordedStage, commits
 
 _SILENT = {
     *("title", "about", "summary", "stage", "entry", "dataset", "family"),
@@ -159,7 +160,7 @@ def _rounded(value: float) -> float | None:
 
 def _rows(cache: Path, version: str) -> list[Row] | None:
     """Rows of main metrics of a recorded table, None where the cache lacks it or another program wrote it."""
-    data = cached_file(cache, version, "leaderboard.csv")
+    data = cached_member(cache, version, "leaderboard.csv")
     if data is None:
         return None
     # Only empty cells are missing: an entry may well be called "null".

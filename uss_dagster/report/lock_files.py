@@ -1,6 +1,6 @@
 """What the lock files of DVC record in the commits of a project: which stage wrote what, from which inputs and which parameters.
 
-Belongs here: reading git and DVC's cache. Does not belong here: what changed from one commit to the next (``history``), running DVC.
+Belongs here: reading git. Does not belong here: what changed from one commit to the next (``history``), DVC's cache (``artifacts.dvc_cache``).
 
 Two layouts are read. Now each pipeline has a lock file, and a stage's parameters are in a file of its own, which is one of its inputs.
 Older commits have one ``dvc.lock``, which holds the parameters of each stage itself.
@@ -8,10 +8,8 @@ Older commits have one ``dvc.lock``, which holds the parameters of each stage it
 
 from __future__ import annotations
 
-import configparser
 import datetime
 import io
-import json
 import re
 import subprocess
 import tarfile
@@ -153,37 +151,3 @@ def _git(root: Path, *words: str) -> bytes:
     except OSError:
         return b""
     return run.stdout if run.returncode == 0 else b""
-
-
-# -- DVC's cache --------------------------------------------------------------------------------------
-
-
-def cache_folder(root: Path) -> Path:
-    """DVC's cache: where its configuration says, or its own folder."""
-    home = root / ".dvc"
-    folder = home / "cache"
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None, strict=False)
-        try:
-            settings.read(home / name, encoding="utf-8")
-        except configparser.Error:
-            continue
-        folder = home / settings.get("cache", "dir", fallback=str(folder))
-    return folder
-
-
-def cached_file(cache: Path, version: str, name: str) -> bytes | None:
-    """A file of a recorded folder, None where the cache does not have it. version: DVC's hash of the folder."""
-    listing = _cached(cache, version)
-    if listing is None:
-        return None
-    members = {item["relpath"]: item["md5"] for item in json.loads(listing)}
-    return _cached(cache, members.get(name, ""))
-
-
-def _cached(cache: Path, digest: str) -> bytes | None:
-    for folder in (cache / "files" / "md5", cache) if digest else ():
-        path = folder / digest[:2] / digest[2:]
-        if path.is_file():
-            return path.read_bytes()
-    return None
