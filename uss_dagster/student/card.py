@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uss_dagster.student.settings import StudentConfig, StudentSettings
+from uss_dagster.templates import render
 
+READS = ("templates",)
 VALIDATION_IMAGES = 24
 """Greatest number of validation images that are scored during training."""
 
@@ -48,31 +50,18 @@ class ModelCard:
         parameters : int
             Number of the network's parameters.
         """
-        shape, side, test_side = settings.architecture, settings.input, settings.test_input
-        rows = [lines[round(i * (len(lines) - 1) / 7)] for i in range(8)] if len(lines) > 7 else list(lines)
-        losses = "\n".join(f"| {line['step']:.0f} | {line['loss']:.3f} |" for line in rows)
+        rows = [lines[round(i * (len(lines) - 1) / 7)] for i in range(8)] if len(lines) > 7 else lines
         names = [name for name in ("ar1000", "ar100", "click_max", "click_oracle") if name in config["scores"]]
-        scores = ", ".join(f"{name} {config['scores'][name]:.3f}" for name in names)
-        return (
-            f"---\nlicense: {self.licence}\nlibrary_name: uss_dagster\npipeline_tag: mask-generation\n---\n"
-            f"# {self.title}\n\n"
-            f"Segments a whole image without classes, and answers a click with up to {shape.grains} masks from part to whole. "
-            f"Size `{settings.size}`: {parameters / 1e6:.2f} M parameters, encoder {settings.encoder}, {shape.queries} queries, images "
-            f"stretched to {test_side}×{test_side}.\n\n"
-            f"**Training data.** {self.data or 'Not told.'} Version: {self.version or 'not told'}. {config['images']} images.\n\n"
-            + (
-                f"**Scores** on up to {VALIDATION_IMAGES} validation images, whose labels may themselves be found masks: {scores}.\n\n"
-                if scores
-                else ""
-            )
-            + (f"Made by\n\n    {self.command}\n\n" if self.command else "")
-            + f"{settings.steps} steps of {settings.batch} windows of {side}×{side}, {settings.clicks} clicks on each; AdamW, one cycle up to a "
-            f"rate of {settings.rate:g}, weight decay {settings.decay:g}, gradients clipped at {settings.clip:g}, seed {settings.seed}; the "
-            f"weights are their running mean (decay {settings.average:g}) after step {config['step']}.\n\n"
-            f"| step | mean loss of the steps before |\n|---|---|\n{losses}\n\n"
-            f"**Limits.** It finds what looks like the masks it was shown: thin things, crowds of small things and kinds of picture it never saw "
-            f"are missed, and a click on them gets its best guess. It names nothing. The sha256 of its weights is `{config['sha256']}`.\n\n"
-            f"Licence: {self.licence}.\n"
+        return render(
+            "uss_dagster.student",
+            "card.md.j2",
+            card=self,
+            settings=settings,
+            config=config,
+            losses=rows,
+            scores=[f"{name} {config['scores'][name]:.3f}" for name in names],
+            parameters=parameters,
+            validation_images=VALIDATION_IMAGES,
         )
 
 
