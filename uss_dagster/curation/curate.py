@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from uss_dagster.artifacts.tables import RowsWriter, write_table
 from uss_dagster.curation import drift
 from uss_dagster.curation.duplicates import CELLS, groups_of, near_duplicates
-from uss_dagster.curation.export import Exporter
+from uss_dagster.curation.export import exporter
 from uss_dagster.curation.filters import filter_masks
 from uss_dagster.curation.human import HumanMasks, Labels, with_human
 from uss_dagster.curation.mask_pool import ONE_COLOUR
@@ -106,7 +106,7 @@ def curate(
     summary, failures = drift.Summary(), {}
     with (
         closing(RowsWriter(folder / "masks.parquet", MASKS, GROUP_ROWS)) as table,
-        closing(Exporter(folder, params.formats, description)) as exporter,
+        exporter(folder, params.formats, description) as export,
     ):
         for result, rows in _with_masks(results, pool):
             advance(1)
@@ -121,7 +121,7 @@ def curate(
             merged = _curate_image(result, rows, human, params, summary)
             if result.status == "kept":
                 table.add(merged)
-                exporter.add(result.source, result.split, merged)
+                export(result.source, result.split, merged)
                 _summarise(summary, merged, float(result.coverage), result.split)
     summary.status.update(result.status for result in results)
     _write_images(folder / "images.parquet", results)

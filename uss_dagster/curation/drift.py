@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -25,6 +25,13 @@ HISTOGRAMS: dict[str, Sequence[float]] = {
 LIMITS = {"distribution": 0.2, "masks_per_image": 0.25, "coverage": 0.1, "set_aside": 0.1}
 """Jensen–Shannon distance (0..1) of a histogram; relative change of masks an image; absolute change of mean coverage and of the share
 of images set aside."""
+
+
+SCALARS: dict[Literal["masks_per_image", "coverage", "set_aside"], str] = {
+    "masks_per_image": "masks an image",
+    "coverage": "mean coverage",
+    "set_aside": "share of images set aside",
+}
 
 
 class SetSummary(TypedDict):
@@ -84,11 +91,9 @@ class Summary:
 
     def add(self, name: str, values: Sequence[float] | np.ndarray) -> None:
         """Add values to a histogram; those beyond its ends count in the first or last bin, NaN in none."""
-        edges = np.asarray(HISTOGRAMS[name], np.float64)
-        finite = np.asarray(values, np.float64)
-        finite = finite[np.isfinite(finite)]
-        place = np.clip(np.searchsorted(edges, finite, "right") - 1, 0, len(edges) - 2)
-        self.histograms[name] = (np.bincount(place, minlength=len(edges) - 1) + np.array(self.histograms[name])).tolist()
+        edges, numbers = HISTOGRAMS[name], np.asarray(values, np.float64)
+        counts, _ = np.histogram(np.clip(numbers[np.isfinite(numbers)], edges[0], edges[-1]), np.asarray(edges, np.float64))
+        self.histograms[name] = (counts + self.histograms[name]).tolist()
 
     def to_dict(self) -> SetSummary:
         """Plain values, which a later version is compared with."""
@@ -122,13 +127,12 @@ def compare(before: SetSummary, now: SetSummary) -> list[DriftRow]:
         old, new = histograms.get(name, []), now["histograms"][name]
         if len(old) == len(new) and any(old) and any(new):
             rows.append(_row(f"distribution of {name}", None, None, jensen_shannon(old, new), LIMITS["distribution"]))
-    first, second = float(before.get("masks_per_image", 0)), float(now["masks_per_image"])
-    moved = abs(second - first) / max(first, 1e-9) if first or second else 0.0
-    rows.append(_row("masks an image", first, second, moved, LIMITS["masks_per_image"]))
-    first, second = float(before.get("coverage", 0)), float(now["coverage"])
-    rows.append(_row("mean coverage", first, second, abs(second - first), LIMITS["coverage"]))
-    first, second = float(before.get("set_aside", 0)), float(now["set_aside"])
-    rows.append(_row("share of images set aside", first, second, abs(second - first), LIMITS["set_aside"]))
+    for key, measure in SCALARS.items():
+        first, second = float(before.get(key, 0)), float(now[key])
+        moved = abs(second - first)
+        if key == "masks_per_image":
+            moved = moved / max(first, 1e-9)
+        rows.append(_row(measure, first, second, moved, LIMITS[key]))
     return rows
 
 

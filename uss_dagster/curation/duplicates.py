@@ -81,9 +81,14 @@ def near_pairs(hashes: np.ndarray, others: np.ndarray, radius: int) -> np.ndarra
     """
     if not len(hashes) or not len(others):
         return np.zeros((0, 2), np.int64)
+    import pandas as pd
+
     ours, our_places = np.unique(hashes, return_inverse=True)
     theirs, their_places = np.unique(others, return_inverse=True)
-    return _pairs_of_places(_distinct_pairs(ours, theirs, radius), our_places, their_places)
+    pairs = pd.DataFrame(_distinct_pairs(ours, theirs, radius), columns=["ours", "theirs"])
+    for side, places in (("ours", our_places), ("theirs", their_places)):  # each place at which a value occurs
+        pairs = pairs.merge(pd.DataFrame({side: places, f"place_{side}": np.arange(len(places))}), on=side)
+    return pairs[["place_ours", "place_theirs"]].sort_values(["place_ours", "place_theirs"]).to_numpy(np.int64, copy=True)
 
 
 def _distinct_pairs(ours: np.ndarray, theirs: np.ndarray, radius: int) -> np.ndarray:
@@ -111,21 +116,6 @@ def _ranges(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray
     count = last - first
     i = np.repeat(np.arange(len(count)), count)
     return i, np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
-
-
-def _pairs_of_places(pairs: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Pairs of distinct values as pairs of the places at which these values occur."""
-    pair, left = _places_of(pairs[:, 0], ours)
-    right_pair, right = _places_of(pairs[pair, 1], theirs)
-    places = np.stack([left[right_pair], right], axis=1)
-    return places[np.lexsort((places[:, 1], places[:, 0]))]
-
-
-def _places_of(values: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(index into ``values``, place in ``column``) for every place at which a value occurs."""
-    order = np.argsort(column, kind="stable")
-    index, place = _ranges(np.searchsorted(column[order], values, "left"), np.searchsorted(column[order], values, "right"))
-    return index, order[place]
 
 
 def near_duplicates(hashes: np.ndarray, mirrored: np.ndarray, colours: np.ndarray, radius: int, colour_difference: float) -> np.ndarray:
@@ -171,18 +161,11 @@ def _first_of_equal(hashes: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray
 
 def groups_of(pairs: np.ndarray, count: int) -> np.ndarray:
     """The smallest member of each item's group, int64 (count,); pairs, int (P, 2), belong to one group."""
-    first = np.arange(count)
+    from scipy.sparse import coo_array, csgraph
 
-    def root(item: int) -> int:
-        while first[item] != item:
-            first[item] = first[first[item]]
-            item = int(first[item])
-        return item
-
-    for a, b in pairs.tolist():
-        a, b = sorted((root(a), root(b)))
-        first[b] = a
-    return np.array([root(item) for item in range(count)], np.int64)
+    _, group = csgraph.connected_components(coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(count, count)), directed=False)
+    _, first = np.unique(group, return_index=True)
+    return first.astype(np.int64)[group]
 
 
 def _packed(bits: np.ndarray) -> int:

@@ -1,16 +1,16 @@
 """The json files of a curated set, for other programs: COCO, whole or one file a split; SA-1B-like json an image; lines of metadata.
 
-Every file is written while images arrive, so memory does not grow. Ids ascend from 1. What COCO has no key for stands under ``unsam``.
+Every file is written while images arrive, so memory does not grow with masks. Ids ascend from 1. What COCO has no key for stands under ``unsam``.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 
@@ -22,18 +22,13 @@ from uss_dagster.regions.coco import annotation
 CATEGORIES = [{"id": 1, "name": "fg", "supercategory": "fg"}]
 
 
-class Writer(Protocol):
-    """Writes one format."""
-
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        """Add a kept image with its masks, at least one row of schema ``MASKS``."""
-
-    def close(self) -> None:
-        """Finish the files."""
+Add = Callable[[SourceImage, str, pa.Table], None]
+"""Adds a kept image to a format: (image, its split, its masks: at least one row of schema ``MASKS``)."""
 
 
-class Exporter:
-    """Writes all formats of a curated set into one folder; a ``Writer`` too.
+@contextmanager
+def exporter(folder: Path, formats: Sequence[str], description: Description) -> Iterator[Add]:
+    """All formats of a curated set in one folder; their files are complete at the end of the block.
 
     Parameters
     ----------
@@ -42,116 +37,94 @@ class Exporter:
         See ``params.FORMATS``.
     description : Description
     """
+    with ExitStack() as stack:
+        writers = [stack.enter_context(WRITERS[name](folder, description)) for name in dict.fromkeys(formats)]
 
-    def __init__(self, folder: Path, formats: Sequence[str], description: Description) -> None:
-        self._writers = [WRITERS[name](folder, description) for name in dict.fromkeys(formats)]
+        def add(image: SourceImage, split: str, rows: pa.Table) -> None:
+            for write in writers:
+                write(image, split, rows)
 
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        for writer in self._writers:
-            writer.add(image, split, rows)
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+        yield add
 
 
-class CocoFile:
-    """One COCO json. Annotations come first; the images wait in a file beside it."""
+@contextmanager
+def coco_file(path: Path, description: Description) -> Iterator[Add]:
+    """One COCO json. Annotations come first; the entries of images wait in memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images: list[str] = []
+    masks = 0
+    with open(path, "w", encoding="utf-8") as text:
+        text.write(json.dumps(_head(description), ensure_ascii=False)[:-1] + ', "annotations": [')
 
-    def __init__(self, path: Path, description: Description) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._images_path = path.with_name(f".{path.name}.images.partial")
-        self._text = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close
-        self._images = open(self._images_path, "w+", encoding="utf-8")  # noqa: SIM115
-        self._text.write(json.dumps(_head(description), ensure_ascii=False)[:-1] + ', "annotations": [')
-        self._image_count = self._mask_count = 0
+        def add(image: SourceImage, split: str, rows: pa.Table) -> None:
+            nonlocal masks
+            number = len(images) + 1
+            images.append(json.dumps(_image_entry(number, image, split), ensure_ascii=False))
+            for entry in _annotations(rows, number, masks + 1):
+                text.write(f"{',' if masks else ''}\n{json.dumps(entry)}")
+                masks += 1
 
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        self._image_count += 1
-        for entry in _annotations(rows, self._image_count, self._mask_count + 1):
-            self._text.write(f"{',' if self._mask_count else ''}\n{json.dumps(entry)}")
-            self._mask_count += 1
-        line = json.dumps(_image_entry(self._image_count, image, split), ensure_ascii=False)
-        self._images.write(f"{',' if self._image_count > 1 else ''}\n{line}")
-
-    def close(self) -> None:
-        self._text.write('],\n"images": [')
-        self._images.seek(0)
-        shutil.copyfileobj(self._images, self._text)
-        self._text.write("]}\n")
-        self._images.close()
-        self._text.close()
-        self._images_path.unlink()
+        yield add
+        text.write('],\n"images": [' + ",".join(f"\n{image}" for image in images) + "]}\n")
 
 
-class SplitFiles:
+@contextmanager
+def split_files(folder: Path, description: Description) -> Iterator[Add]:
     """``annotations/<split>.json``: one COCO json for each split that has images."""
+    with ExitStack() as stack:
+        writers: dict[str, Add] = {}
 
-    def __init__(self, folder: Path, description: Description) -> None:
-        self._folder, self._description = folder / "annotations", description
-        self._files: dict[str, CocoFile] = {}
+        def add(image: SourceImage, split: str, rows: pa.Table) -> None:
+            if split not in writers:
+                writers[split] = stack.enter_context(coco_file(folder / "annotations" / f"{split}.json", description))
+            writers[split](image, split, rows)
 
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        if split not in self._files:
-            self._files[split] = CocoFile(self._folder / f"{split}.json", self._description)
-        self._files[split].add(image, split, rows)
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        yield add
 
 
-class ImageFiles:
+@contextmanager
+def image_files(folder: Path, description: Description) -> Iterator[Add]:
     """``json/<image>.json``, like SA-1B: one ``image``, annotations from 1, each with the size of the image."""
+    numbers = itertools.count(1)
 
-    def __init__(self, folder: Path, description: Description) -> None:
-        self._folder, self._head = folder / "json", _head(description)
-        self._count = 0
-
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        self._count += 1
+    def add(image: SourceImage, split: str, rows: pa.Table) -> None:
+        number = next(numbers)
         size = {"height": image["height"], "width": image["width"]}
-        entries = [{**entry, **size} for entry in _annotations(rows, self._count, 1)]
-        text = json.dumps({**self._head, "image": _image_entry(self._count, image, split), "annotations": entries}, ensure_ascii=False)
-        path = self._folder / f"{image['image_id']}.json"
+        entries = [{**entry, **size} for entry in _annotations(rows, number, 1)]
+        content = {**_head(description), "image": _image_entry(number, image, split), "annotations": entries}
+        path = folder / "json" / f"{image['image_id']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def close(self) -> None:
-        """Every file is already complete."""
+    yield add
 
 
-class MetadataFile:
+@contextmanager
+def metadata_file(folder: Path, description: Description) -> Iterator[Add]:
     """``metadata.jsonl``: ``file_name`` names the image, all other keys become columns; boxes are those of COCO."""
+    with open(folder / "metadata.jsonl", "w", encoding="utf-8") as text:
 
-    def __init__(self, folder: Path, description: Description) -> None:
-        self._text = open(folder / "metadata.jsonl", "w", encoding="utf-8")  # noqa: SIM115 - closed by close
+        def add(image: SourceImage, split: str, rows: pa.Table) -> None:
+            codes = [code.decode("ascii") for code in rows["rle"].to_pylist()]
+            boxes, areas = rows["bbox"].to_pylist(), rows["area"].to_pylist()
+            line = {
+                "file_name": image["file_name"],
+                "image_id": image["image_id"],
+                "split": split,
+                "width": image["width"],
+                "height": image["height"],
+                "objects": {"bbox": boxes, "area": areas, "category": [0] * rows.num_rows, "rle": codes},
+            }
+            text.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def add(self, image: SourceImage, split: str, rows: pa.Table) -> None:
-        line = {
-            "file_name": image["file_name"],
-            "image_id": image["image_id"],
-            "split": split,
-            "width": image["width"],
-            "height": image["height"],
-            "objects": {
-                "bbox": rows["bbox"].to_pylist(),
-                "area": rows["area"].to_pylist(),
-                "category": [0] * rows.num_rows,
-                "rle": [code.decode("ascii") for code in rows["rle"].to_pylist()],
-            },
-        }
-        self._text.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    def close(self) -> None:
-        self._text.close()
+        yield add
 
 
-WRITERS: dict[str, Callable[[Path, Description], Writer]] = {
-    "coco": lambda folder, description: CocoFile(folder / "labels.json", description),
-    "splits": SplitFiles,
-    "images": ImageFiles,
-    "metadata": MetadataFile,
+WRITERS: dict[str, Callable[[Path, Description], AbstractContextManager[Add]]] = {
+    "coco": lambda folder, description: coco_file(folder / "labels.json", description),
+    "splits": split_files,
+    "images": image_files,
+    "metadata": metadata_file,
 }
 """By the names in ``params.FORMATS``."""
 

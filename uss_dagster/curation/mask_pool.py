@@ -98,11 +98,11 @@ def pool_masks(image_id: str, image: np.ndarray, families: Sequence[MaskFamily],
     entries = np.repeat([family.entry for family in families], [len(family.regions) for family in families])
     keep = np.flatnonzero(merged.area > 0)
     if len(keep):
-        keep = keep[mask_nms(_without_parents(merged, keep), merged.area[keep].astype(np.float64), params.iou)]
+        keep = keep[mask_nms(merged.select(keep), merged.area[keep].astype(np.float64), params.iou)]
     if len(keep) > params.most:
         keep = keep[np.lexsort((np.arange(len(keep)), -merged.score[keep]))[: params.most]]
     keep = keep[np.lexsort((keep, -merged.area[keep]))]
-    regions = nest(_without_parents(merged, keep))
+    regions = nest(merged.select(keep))
     measures = {**measure(image, regions, params.refine), "stability": stability[keep]}
     return mask_rows(image_id, regions, entries[keep].astype(str).tolist(), measures)
 
@@ -136,9 +136,7 @@ def nest(regions: Regions) -> Regions:
     inside &= np.tri(len(regions), k=-1, dtype=bool).T
     last = len(regions) - 1 - np.argmax(inside[::-1], axis=0) if len(regions) else np.zeros(0, np.int64)
     parent = np.where(inside.any(axis=0), last, -1) if len(regions) else last
-    return Regions(
-        regions.atoms, regions.members, parent, level=regions.level, score=regions.score, label=regions.label, source=regions.source
-    )
+    return Regions(regions.atoms, regions.members, parent, **regions.columns)
 
 
 def source_image_row(image_id: str, file_name: str, sha256: str, image: np.ndarray | None, problem: str = "") -> pa.Table:
@@ -167,14 +165,3 @@ def source_image_row(image_id: str, file_name: str, sha256: str, image: np.ndarr
         "problem": problem or (ONE_COLOUR if signature and signature.one_colour else ""),
     }
     return pa.Table.from_pylist([row], schema=SOURCE_IMAGES)
-
-
-def _without_parents(regions: Regions, indices: np.ndarray) -> Regions:
-    return Regions(
-        regions.atoms,
-        regions.members[indices],
-        level=regions.level[indices],
-        score=regions.score[indices],
-        label=regions.label[indices],
-        source=[regions.source[i] for i in indices],
-    )

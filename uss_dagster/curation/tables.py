@@ -26,35 +26,15 @@ def _schema(**types: pa.DataType) -> pa.Schema:
 MASKS = pa.schema([*REGIONS, *_schema(entry=pa.string(), **dict.fromkeys(MEASURES, pa.float32()))])
 """One row a mask: a region, the entry that found it, and its measures."""
 
-SOURCE_IMAGES = _schema(
-    image_id=pa.string(),
-    file_name=pa.string(),
-    sha256=pa.string(),
-    height=pa.int32(),
-    width=pa.int32(),
-    hash=pa.uint64(),
-    mirrored=pa.uint64(),
-    colours=pa.binary(),
-    problem=pa.string(),
-)
+_FILES = _schema(**dict.fromkeys(("image_id", "file_name", "sha256"), pa.string()), **dict.fromkeys(("height", "width"), pa.int32()))
+SOURCE_IMAGES = pa.schema([*_FILES, *_schema(hash=pa.uint64(), mirrored=pa.uint64(), colours=pa.binary(), problem=pa.string())])
 """One row an image of a mask pool (files ``looks-*.parquet``). hash, mirrored, colours: see ``duplicates.ImageSignature``. problem: why the
 image cannot be used; empty if it can."""
 
-IMAGES = _schema(
-    image_id=pa.string(),
-    file_name=pa.string(),
-    sha256=pa.string(),
-    height=pa.int32(),
-    width=pa.int32(),
-    status=pa.string(),
-    reason=pa.string(),
-    group=pa.string(),
-    split=pa.string(),
-    masks=pa.int32(),
-    human_masks=pa.int32(),
-    dropped=pa.int32(),
-    coverage=pa.float32(),
+_RESULTS = dict.fromkeys(("status", "reason", "group", "split"), pa.string()) | dict.fromkeys(
+    ("masks", "human_masks", "dropped"), pa.int32()
 )
+IMAGES = pa.schema([*_FILES, *_schema(**_RESULTS, coverage=pa.float32())])
 """One row an image of the source of a curated set, kept or set aside. status: a key of ``curate.STATUSES``. reason: why, in words. group: the
 image id that represents its near-duplicates. split: empty if set aside. masks: in the set, human ones included. dropped: masks that the
 filters removed. coverage: share of the pixels that lie in a mask."""
