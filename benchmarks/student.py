@@ -142,12 +142,12 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     from uss_dagster.student.evaluate import difference, matches
     from uss_dagster.student.model import Student
     from uss_dagster.student.self_training import self_train_labels
-    from uss_dagster.student.settings import preset
+    from uss_dagster.student.settings import StudentSettings
     from uss_dagster.student.training import train
 
     scenes, unseen = draw(TRAIN_SERIES, arguments.scenes), draw(UNSEEN_SERIES, arguments.unseen)
     print(f"{len(scenes)} scenes to learn from, {len(unseen)} unseen", flush=True)
-    settings = preset("tiny", steps=arguments.steps)
+    settings = StudentSettings("tiny", steps=arguments.steps)
     truth = source_of(unseen)
     found: dict[str, dict[str, Matches]] = {}
 
@@ -234,8 +234,8 @@ def chosen(arguments: argparse.Namespace, folder: Path) -> None:
 ONE = """
 import numpy as np, torch
 from uss_dagster.student.model import Student, build
-from uss_dagster.student.settings import preset
-student = Student(build(preset("S")), preset("S"))
+from uss_dagster.student.settings import StudentSettings
+student = Student(build(StudentSettings("S")), StudentSettings("S"))
 image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 """
 CHUNKED = "found = student.masks(image, 'queries', iou=1.0)\n"

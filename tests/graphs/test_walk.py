@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from grid_chains import aggregate, refine_grid, to_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -10,12 +11,9 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.walk import (
     GRAPHS,
     LEAST,
-    aggregate,
     blocks_of,
     coarsen,
-    refine_grid,
     stationary,
-    to_grid,
     transition,
     walk,
     walk_graph,

@@ -8,7 +8,7 @@ import numpy as np
 
 from uss_dagster.regions import rle
 from uss_dagster.student.data import Example, Source
-from uss_dagster.student.settings import StudentSettings, preset
+from uss_dagster.student.settings import StudentSettings
 
 
 def disc(height: int, width: int, y: float, x: float, radius: float) -> np.ndarray:
@@ -35,4 +35,4 @@ def source(count: int = 6) -> Source:
 
 
 def settings(**values: Any) -> StudentSettings:
-    return preset("tiny", **({"steps": 6, "batch": 2, "clicks": 2, "input": 32, "test_input": 32, "every": 2} | values))
+    return StudentSettings("tiny", **({"steps": 6, "batch": 2, "clicks": 2, "input": 32, "test_input": 32, "every": 2} | values))

@@ -235,11 +235,11 @@ import torch
 from uss_dagster.runtime import peak_memory_mb
 from uss_dagster.student.model import Student, build
 from uss_dagster.student.prediction import encode_masks
-from uss_dagster.student.settings import preset
-student = Student(build(preset("S")), preset("S"))
+from uss_dagster.student.settings import StudentSettings
+student = Student(build(StudentSettings("S")), StudentSettings("S"))
 torch.nn.init.normal_(student.net.content)
 looked = student.encode(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
-logits = looked._asked(0, None, True)[0]
+logits = looked._decode(0, None, True)[0]
 logits = logits - logits.flatten(1).median(1).values[:, None, None]
 codes = encode_masks(logits, looked.windows[0], looked.shape, looked._leaves)
 print(len(codes), sum(map(len, codes)), peak_memory_mb())

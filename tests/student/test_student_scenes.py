@@ -16,7 +16,7 @@ from uss_dagster.regions import rle
 from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import evaluate
 from uss_dagster.student.model import Student
-from uss_dagster.student.settings import StudentSettings, preset
+from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.training import train
 
 
@@ -79,7 +79,7 @@ def learnt(source: Source, unseen: Source, settings: StudentSettings, folder: Pa
 
 @pytest.mark.slow
 def test_a_tiny_student_learns_plain_shapes_as_well_as_the_size_should(tmp_path: Path) -> None:
-    settings = preset("tiny", steps=150, clicks=4, smallest_crop=1.0)
+    settings = StudentSettings("tiny", steps=150, clicks=4, smallest_crop=1.0)
     scores, told = learnt(plain_scenes(1, 250), plain_scenes(2, 40), settings, tmp_path, grid=8)
     assert scores["fall"] > 0.6, told
     assert scores["ar1000"] > 0.35, told
@@ -90,7 +90,7 @@ def test_a_tiny_student_learns_plain_shapes_as_well_as_the_size_should(tmp_path:
 @pytest.mark.slow
 def test_a_tiny_student_learns_drawn_scenes_as_well_as_the_size_should(tmp_path: Path) -> None:
     """400 scenes to learn from, by the drawing's own masks; 40 of another series, by which nothing was chosen."""
-    scores, told = learnt(scenes(101, 400), scenes(77, 40), preset("tiny"), tmp_path, split=4)
+    scores, told = learnt(scenes(101, 400), scenes(77, 40), StudentSettings("tiny"), tmp_path, split=4)
     assert scores["fall"] > 0.6, told
     assert scores["ar1000"] > 0.35, told
     assert scores["click_oracle"] > 0.45, told

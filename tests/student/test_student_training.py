@@ -15,10 +15,11 @@ import torch
 from student_cases import settings, source
 
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.registry import build_params
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
-from uss_dagster.student.settings import StudentSettings, preset
+from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
 
 MODEL_CARD = ModelCard("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
@@ -37,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_says_all_that_is_needed(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {WEIGHTS, CONFIG, LOSSES, PICTURE, CARD}
     config = json.loads((run / CONFIG).read_text())
-    assert preset(**config["settings"]) == settings()
+    assert StudentSettings(**config["settings"]) == settings()
     student = Student.load(run)
     assert config["sha256"] == student.digest
     assert config["data"] == {"told": "discs", "version": "1234abcd"}
@@ -217,11 +218,11 @@ def test_settings_that_cannot_be_are_refused(values: dict, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         StudentSettings(**values)
     with pytest.raises(UsageError, match="Did you mean 'clicks'"):
-        preset("tiny", click=3)
+        build_params(StudentSettings, {"click": 3}, "student")
 
 
 def test_settings_of_a_size_stand_where_none_are_given() -> None:
-    large = preset("S", batch=4)
+    large = StudentSettings("S", batch=4)
     assert (large.batch, large.points, large.input, large.architecture.queries) == (4, 4096, 512, 300)
     assert large.every == large.steps // 10
 

@@ -1,4 +1,4 @@
-"""Attention as a random walk between the cells of a grid: a transition matrix from several resolutions, its powers, its stationary
+"""Attention as a random walk between the cells of a grid: a transition matrix, its powers, its stationary
 distribution, and symmetric graphs of it.
 
 A row of softmax attention is a probability distribution over cells, so the matrix is that of a Markov chain and its powers are walks of
@@ -11,8 +11,7 @@ attend, and segment", CVPR 2024 (weights of the resolutions); Kemeny & Snell, "F
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
 
     _check_grid(matrix.shape, grid)
     if target[0] > grid[0] or target[1] > grid[1]:
-        raise UsageError(f"A chain on a grid {grid} cannot be coarsened to {target}, which is finer; see 'to_grid'.")
+        raise UsageError(f"A chain on a grid {grid} cannot be coarsened to {target}, which is finer.")
     if target == grid:
         return matrix
     block = blocks_of(grid, target)
@@ -70,65 +69,6 @@ def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
     if isinstance(matrix, np.ndarray):
         return (members @ (members @ matrix / size[:, None]).T).T
     return (sparse.diags_array(1 / size) @ members @ matrix @ members.T).tocsr()
-
-
-def refine_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The chain on a finer grid: each row as a map interpolated bilinearly and rescaled to sum to 1; a cell has the row of the cell it lies in."""
-    from scipy import sparse
-
-    _check_grid(matrix.shape, grid)
-    if target[0] < grid[0] or target[1] < grid[1]:
-        raise UsageError(f"A chain on a grid {grid} cannot be refined to {target}, which is coarser; see 'to_grid'.")
-    if target == grid:
-        return matrix
-    taps = []
-    for size, cells in zip(target, grid, strict=True):
-        (low, near), (high, far) = linear_taps(size, cells)
-        entries = (np.concatenate([near, far]), (np.tile(np.arange(size), 2), np.concatenate([low, high])))
-        taps.append(sparse.coo_array(entries, shape=(size, cells)))
-    upsampling = sparse.csr_array(sparse.kron(*taps)).astype(matrix.dtype)
-    fine = (upsampling @ matrix.T).T
-    fine /= fine.sum(axis=1, keepdims=True)
-    return fine[blocks_of(target, grid)]
-
-
-def to_grid(matrix: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The chain on any other grid: coarsened along the longer sides, then refined along the shorter ones."""
-    between = min(grid[0], target[0]), min(grid[1], target[1])
-    return refine_grid(coarsen(matrix, grid, between), between, target)
-
-
-def aggregate(
-    maps: Iterable[tuple[Grid, np.ndarray]],
-    target: Grid,
-    weights: Literal["proportional", "uniform"] | Mapping[int, float] = "proportional",
-) -> np.ndarray:
-    """The weighted mean of transition matrices of several resolutions, float32 (n, n) on the target grid.
-
-    Parameters
-    ----------
-    maps : iterable of ((int, int), ndarray)
-        A grid (h, w) and its matrix (h · w, h · w) each.
-    target : (int, int)
-    weights : {"proportional", "uniform"} or mapping of int to float, default "proportional"
-        "proportional" to the side length, or by the number of rows of a grid. They are rescaled to sum to 1.
-    """
-    total, whole = np.zeros((target[0] * target[1],) * 2, np.float32), 0.0
-    for grid, matrix in maps:
-        if isinstance(weights, Mapping):
-            if grid[0] not in weights:
-                raise UsageError(f"No weight is given for the grid of {grid[0]} rows; weights are given for {sorted(weights)}.")
-            weight = float(weights[grid[0]])
-        else:
-            check_choice("weights", weights, ("proportional", "uniform"))
-            weight = (grid[0] * grid[1]) ** 0.5 if weights == "proportional" else 1.0
-        if weight < 0:
-            raise UsageError(f"The weight of the grid {grid} is {weight}, expected 0 or more.")
-        total += np.float32(weight) * to_grid(transition(matrix), grid, target)
-        whole += weight
-    if whole <= 0:
-        raise UsageError("Nothing to aggregate: no attention was given, or all its weights are 0.")
-    return total / total.sum(axis=1, keepdims=True)
 
 
 def walk(step: np.ndarray, k: int) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Literal, TypedDict
 
-from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.errors import UsageError
 
 Size = Literal["tiny", "S"]
 
@@ -201,18 +201,3 @@ class StudentConfig(TypedDict):
     images: int
     scores: dict[str, float]
     data: DataConfig
-
-
-def preset(size: Size = "tiny", **changes: str | float) -> StudentSettings:
-    """The settings of a size with some values changed.
-
-    Raises
-    ------
-    UsageError
-        If there is no setting of that name, or a value is out of range.
-    """
-    names = [field.name for field in fields(StudentSettings)]
-    for name in changes:
-        if name not in names:
-            raise UsageError(f"A student has no setting '{name}'.{did_you_mean(name, names)}")
-    return StudentSettings(size=size, **changes)  # type: ignore[arg-type]  # the names are checked above, the values there
