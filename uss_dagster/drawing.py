@@ -26,6 +26,8 @@ SMALL = 0.002
 """Regions below this share of the image do not count towards the number of regions in view."""
 SAME = 0.7
 """Overlapping masks with at least this IoU are variants of one mask; the larger is drawn."""
+ALIKE = 0.05
+"""Two regions of this IoU or more are taken for the same thing, which has one colour in all pictures."""
 BANDS = ((4, 3, (45, 11, 89)), (8, 2, (156, 41, 100)), (16, 1, (226, 92, 48)), (math.inf, 1, (247, 178, 84)))
 """Contours: (appears by this number of regions, line width in pixels, colour), widest first."""
 
@@ -240,16 +242,24 @@ def colour_map(labels: np.ndarray, reference: np.ndarray | None = None) -> np.nd
         shared = shared.reshape(len(values), fresh + 1)[:, 1:]
         iou = shared / (areas[:, None] + np.bincount(reference[reference >= 0], minlength=fresh) - shared)
         iou[values < 0] = 0
-        for flat in np.argsort(-iou, axis=None, kind="stable"):
-            region, colour = divmod(int(flat), fresh)
-            if iou[region, colour] < 0.05:
-                break
-            if index[region] < 0 and colour not in index:
-                index[region] = colour
+        for region, colour in best_pairs(iou):
+            index[region] = colour
     for region in np.argsort(-areas, kind="stable"):
         if values[region] >= 0 and index[region] < 0:
             index[region], fresh = fresh, fresh + 1
     return index[inverse].reshape(labels.shape)
+
+
+def best_pairs(iou: np.ndarray) -> list[tuple[int, int]]:
+    """(row, column) of the pairs of an IoU matrix that count as alike (``ALIKE``), one to one, the best first."""
+    pairs: list[tuple[int, int]] = []
+    for flat in np.argsort(-iou, axis=None, kind="stable"):
+        row, column = divmod(int(flat), iou.shape[1])
+        if iou[row, column] < ALIKE:
+            break
+        if all(row != r and column != c for r, c in pairs):
+            pairs.append((row, column))
+    return pairs
 
 
 def paint(image: np.ndarray, colour_indices: np.ndarray, strength: float = 0.62) -> np.ndarray:

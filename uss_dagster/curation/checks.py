@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,25 +22,10 @@ from uss_dagster.curation.splits import SPLITS
 from uss_dagster.curation.tables import HUMAN, IMAGES, SourceImage, mask_tables
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
+from uss_dagster.regions.coco import Annotation
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class CocoSegmentation(TypedDict):
-    """size: [height, width]. counts: compressed run lengths."""
-
-    size: list[int]
-    counts: str
-
-
-class CocoAnnotation(TypedDict):
-    """What is checked of an annotation in a COCO file."""
-
-    id: int
-    image_id: int
-    area: int
-    segmentation: CocoSegmentation
 
 
 def validate(name: str, folder: Path, images: pa.Table, params: CurateParams, failures: Mapping[str, str]) -> Report:
@@ -182,7 +167,7 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
                 if image["id"] != len(listed):
                     yield f"Image '{image['image_id']}' has id {image['id']}, expected {len(listed)}."
                 continue
-            entry: CocoAnnotation = json.loads(line)
+            entry: Annotation = json.loads(line)
             if entry["id"] != last + 1:
                 yield f"Annotation {entry['id']} follows {last}."
             last, number = entry["id"], entry["image_id"]
@@ -197,7 +182,7 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
         yield "Its images are not the kept ones, in order."
 
 
-def _code_problems(entry: CocoAnnotation, size: tuple[int, int]) -> Iterator[str]:
+def _code_problems(entry: Annotation, size: tuple[int, int]) -> Iterator[str]:
     code = entry["segmentation"]
     try:
         runs = rle.runs(code["counts"].encode("ascii"))

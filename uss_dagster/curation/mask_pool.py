@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from uss_dagster.curation.duplicates import image_signature
 from uss_dagster.curation.measures import measure
+from uss_dagster.curation.overlaps import last_before
 from uss_dagster.curation.stability import check_views
 from uss_dagster.curation.tables import SOURCE_IMAGES, mask_rows
 from uss_dagster.errors import BadData
@@ -131,11 +132,10 @@ def merge_families(families: Sequence[Regions]) -> Regions:
 
 def nest(regions: Regions) -> Regions:
     """Regions sorted from large to small, each with the smallest earlier one that contains it whole as its parent."""
+    if not len(regions):
+        return regions
     members = regions.members.astype(np.float64)  # exact: areas are below 2⁵³
-    inside = (members * regions.atom_area) @ members.T >= regions.area[None, :]
-    inside &= np.tri(len(regions), k=-1, dtype=bool).T
-    last = len(regions) - 1 - np.argmax(inside[::-1], axis=0) if len(regions) else np.zeros(0, np.int64)
-    parent = np.where(inside.any(axis=0), last, -1) if len(regions) else last
+    parent = last_before(members @ (members * regions.atom_area).T >= regions.area[:, None])
     return Regions(regions.atoms, regions.members, parent, **regions.columns)
 
 

@@ -34,6 +34,11 @@ def parents_by_containment(codes: Sequence[bytes], shape: tuple[int, int]) -> np
         return np.zeros(0, np.int64)
     coded = coco_codes(codes, shape)
     inside = np.asarray(coco.iou(coded, coded, [1] * len(coded))) >= 1  # [a, b]: the share of a that lies in b
-    inside &= np.tri(len(codes), k=-1, dtype=bool)
-    last = len(codes) - 1 - np.argmax(inside[:, ::-1], axis=1)
+    return last_before(inside)
+
+
+def last_before(inside: np.ndarray) -> np.ndarray:
+    """The last mask before each in which it lies, int64 (K,); -1 if there is none. inside: bool (K, K), whether a mask (row) lies in another."""
+    inside = inside & np.tri(len(inside), k=-1, dtype=bool)
+    last = len(inside) - 1 - np.argmax(inside[:, ::-1], axis=1)
     return np.where(inside.any(axis=1), last, -1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class CutTree:
             tree.order[tree.start[leaf] : tree.stop[leaf]].sort()
         return tree
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, object]]:
         """One record a node, of plain numbers and lists; items of inner nodes are those of their children."""
         children: list[list[int]] = [[] for _ in self.parent]
         for node, above in enumerate(self.parent.tolist()[1:], start=1):
@@ -286,7 +286,7 @@ def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most
                 waiting.append((node, place, items[side], depth + 1, inner[np.ix_(side, side)]))
     kinds: dict[str, type] = {"parent": np.int32, "start": np.int64, "stop": np.int64, "depth": np.int32}
     kinds |= {"cost": np.float64, "position": np.int64, "inside": np.float64, "volume": np.float64}
-    columns: dict[str, Any] = {
+    columns: dict[str, np.ndarray] = {
         name: np.array(values, kind) for (name, kind), values in zip(kinds.items(), zip(*nodes, strict=True), strict=True)
     }
     return CutTree(order=order, vector=vector, **columns)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,15 +193,6 @@ def _on_device(graph: _Graph, k: int, device: str) -> Pairs:
 def _with_residuals(graph: _Graph, values: np.ndarray, columns: np.ndarray) -> Pairs:
     rows = np.ascontiguousarray(columns.T)
     return values, rows, graph.times(rows) - values[:, None] * rows
-
-
-def _lanczos(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
-    return _arpack(graph, k, tol, seed, which="LA")
-
-
-def _shift_invert(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
-    # a little above 1, the largest eigenvalue there can be, so that the factorised matrix is definite
-    return _arpack(graph, k, tol, seed, which="LM", sigma=1 + 1e-3)
 
 
 def _arpack(graph: _Graph, k: int, tol: float, seed: int, **how: Any) -> Pairs | None:
@@ -437,6 +429,7 @@ def _finish(graph: _Graph, values: np.ndarray, rows: np.ndarray, apart: np.ndarr
 _ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Pairs | None]] = {
     "krylov": _krylov,
     "low-rank": _low_rank,
-    "lanczos": _lanczos,
-    "shift-invert": _shift_invert,
+    "lanczos": partial(_arpack, which="LA"),
+    # a little above 1, the largest eigenvalue there can be, so that the factorised matrix is definite
+    "shift-invert": partial(_arpack, which="LM", sigma=1 + 1e-3),
 }

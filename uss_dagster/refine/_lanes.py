@@ -7,7 +7,9 @@ stays in the cache whatever the number of labels. Labels never mix inside a filt
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -69,24 +71,8 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers:
-    """Runs one function for each worker number at once; a ``with`` block ends the threads."""
-
-    def __init__(self, count: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self.count = count
-        self._pool = ThreadPoolExecutor(count) if count > 1 else None
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def each(self, function: Callable[[int], object]) -> None:
-        if self._pool is None:
-            function(0)
-        else:
-            list(self._pool.map(function, range(self.count)))
+@contextmanager
+def workers(count: int) -> Iterator[Callable[[Callable[[int], object]], object]]:
+    """A function that runs a function for each of ``count`` worker numbers at once; the threads end with the block."""
+    with ThreadPoolExecutor(count) as pool:
+        yield lambda function: list(pool.map(function, range(count)))

@@ -24,7 +24,7 @@ import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.refine import lattice
-from uss_dagster.refine._lanes import LANES, Workers, check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks
+from uss_dagster.refine._lanes import LANES, check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks, workers
 
 SMALLEST = 1e-8  # a probability of zero would forbid a label whatever the image says
 
@@ -138,11 +138,11 @@ def mean_field(energies: np.ndarray, image: np.ndarray, crf: Crf = Crf(), *, thr
     def update(worker: int) -> None:
         settle(field, energies, cuts[worker], cuts[worker + 1])
 
-    with Workers(count) as workers:
-        workers.each(update)
+    with workers(count) as run:
+        run(update)
         for _ in range(crf.iterations):
-            workers.each(pass_messages)
-            workers.each(update)
+            run(pass_messages)
+            run(update)
     return field
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.refine._lanes import Workers, check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks
+from uss_dagster.refine._lanes import check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks, workers
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def pamr_blocks(blocks: np.ndarray, image: np.ndarray, params: Pamr = Pamr(), *,
                 spread_labels(block, affinity, offsets, height, width, spare)
                 block[:] = spare
 
-    with Workers(count) as workers:
-        workers.each(compare)
-        workers.each(average)
+    with workers(count) as run:
+        run(compare)
+        run(average)
     return blocks

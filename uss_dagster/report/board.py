@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -77,7 +76,8 @@ def board_script(
                 "detail": first.detail,
                 "pairs": _pairs_path(dataset, number) if _has_pairs(evidence, ranking) else None,
                 "rows": [
-                    [row.entry, *map(_rounded, (row.value, row.low, row.high)), row.n, row.rank, int(row.tied_with_best)] for row in group
+                    [row.entry, *(round(v, 7) for v in (row.value, row.low, row.high)), row.n, row.rank, int(row.tied_with_best)]
+                    for row in group
                 ],
             }
         )
@@ -117,10 +117,6 @@ def _pairs_path(dataset: str, number: int) -> str:
 
 def _has_pairs(evidence: Evidence, ranking: Ranking) -> bool:
     return ranking in evidence.replicates or ranking in evidence.images
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 7)
 
 
 def _floats(column: pd.Series) -> str:

@@ -178,8 +178,7 @@ def encode(nested: Nested, shape: tuple[int, int], truths: Sequence[Regions] = (
 
 def compact(regions: Regions) -> Regions:
     """The same regions over as few atoms as they need: those of one annotator come with the atoms of all."""
-    columns = {name: getattr(regions, name) for name in ("level", "score", "label", "source")}
-    return Regions(*_merged(regions), regions.parent, **columns)
+    return Regions(*_merged(regions), regions.parent, **regions.columns)
 
 
 def encode_map(labels: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.drawing import oklab_to_srgb
+from uss_dagster.drawing import best_pairs, oklab_to_srgb
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import joint_histogram
 from uss_dagster.report.explorer_codes import Nested
@@ -18,8 +18,6 @@ ANCHORS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#c
 of the three colour blindnesses."""
 SHADES = ((0.0, 0.0), (0.09, 0.14), (-0.09, -0.14), (0.05, -0.28), (-0.05, 0.28), (0.14, 0.0), (-0.13, 0.0))
 """(lightness, hue in radians) that each shade adds to its anchor, in OKLCH."""
-ALIKE = 0.05
-"""Two regions of this IoU or more are taken for the same thing, which keeps its colour from column to column."""
 
 
 def palette() -> list[str]:
@@ -89,15 +87,7 @@ def _pairs(regions: Regions, view: list[int], reference: Nested, anchors: np.nda
     shared = joint_histogram(regions, other).astype(np.float64)
     inside = regions.members[view].astype(np.float64) @ shared @ other.members[theirs].T.astype(np.float64)
     iou = inside / np.maximum(regions.area[view][:, None] + other.area[theirs] - inside, 1)
-    pairs: list[tuple[int, int]] = []
-    for flat in np.argsort(-iou, axis=None, kind="stable"):
-        row, column = divmod(int(flat), len(theirs))
-        if iou[row, column] < ALIKE:
-            break
-        region, anchor = view[row], int(anchors[theirs[column]])
-        if all(region != r and anchor != a for r, a in pairs):
-            pairs.append((region, anchor))
-    return pairs
+    return [(view[row], int(anchors[theirs[column]])) for row, column in best_pairs(iou)]
 
 
 def _shaded(colour: str, lighter: float, turned: float) -> str:

@@ -81,18 +81,6 @@ def _markdown(text: str) -> str:
 
 # -- LaTeX --------------------------------------------------------------------------------------------
 
-_TABLE = r"""\begin{table}
-  \centering\small
-  \caption{%(caption)s}
-  \begin{tabular}{ll%(columns)s}
-    \toprule
-    %(heads)s \\
-    \midrule
-%(lines)s
-    \bottomrule
-  \end{tabular}
-\end{table}"""
-
 
 def to_latex(rows: list[Row], entries: Entries, datasets: Datasets) -> str:
     """Tables of one dataset for the package ``booktabs``: bold is the best of a column, a dagger what is tied with it.
@@ -102,27 +90,18 @@ def to_latex(rows: list[Row], entries: Entries, datasets: Datasets) -> str:
     if not rows:
         return "% No scores yet.\n"
     name = rows[0].dataset
-    source = _cite(keys_of("dataset", datasets[name].kind or name, datasets[name].citation))
     table = Table.of(name, rows)
-    tables = ["% Needs \\usepackage{booktabs}; the bibliography is references.bib."]
-    for start in range(0, len(table.columns), WIDEST):
-        columns = table.columns[start : start + WIDEST]
-        lines = []
-        for row in table.entries:
-            cite = _cite(keys_of("method", row.method, entries[row.entry].paper))
-            labels = " (uses labels)" if row.supervised else ""
-            cells = [_tex(row.title) + labels + cite, _tex(row.backbone) or "--", *(_tex_cell(rows.get(row.entry)) for _, rows in columns)]
-            lines.append("    " + " & ".join(cells) + r" \\")
-        conventions = "; ".join(f"{_tex(first.metric_title)}: {_tex(first.ranking.convention)}" for first, _ in columns)
-        caption = (
-            f"{_tex(title_of(datasets, name))}{source}. Value $\\pm$ half its 95\\,\\% bootstrap interval over images. Bold: best; "
-            f"$^\\dagger$: cannot be told apart from it (paired). Each column is ranked by itself. {conventions}."
-        )
-        arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-        heads = ["Entry", "Backbone", *(f"{_tex(first.metric_title)} {arrows[first.higher_is_better]}" for first, _ in columns)]
-        text = {"caption": caption, "columns": "r" * len(columns), "heads": " & ".join(heads), "lines": "\n".join(lines)}
-        tables.append(_TABLE % text)
-    return "\n".join(tables) + "\n"
+    return render(
+        "uss_dagster.report",
+        "leaderboard.tex.j2",
+        parts=[table.columns[start : start + WIDEST] for start in range(0, len(table.columns), WIDEST)],
+        entries=table.entries,
+        title=title_of(datasets, name),
+        cite_dataset=_cite(keys_of("dataset", datasets[name].kind or name, datasets[name].citation)),
+        cite=lambda row: _cite(keys_of("method", row.method, entries[row.entry].paper)),
+        cell=_tex_cell,
+        tex=_tex,
+    )
 
 
 def _cite(keys: Sequence[str]) -> str:

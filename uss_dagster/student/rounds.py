@@ -133,19 +133,16 @@ def finished_before(out: Path, settings: StudentSettings, version: str) -> Train
 
 
 def _validation_scores(val: Source, job: Round) -> dict[str, float]:
-    from uss_dagster.student.evaluate import match, values
+    from uss_dagster.student.data import Source
+    from uss_dagster.student.evaluate import matches, values
     from uss_dagster.student.model import Student
 
-    indices = evenly_spaced(range(len(val)), IMAGES)
-    if not indices:
+    ids = evenly_spaced(val.ids, IMAGES)
+    if not ids:
         return {}
-    student, matches = Student.load(job.out, job.device), {}
-    with Progress(f"{job.name}: validation", len(indices)) as progress:
-        for index in indices:
-            example = val[index]
-            matches[example.image_id] = match(student, example, "union", CLICKS)
-            progress.advance()
-    return {name: float(value) for name, value in values(matches).items() if math.isfinite(value)}
+    with Progress(f"{job.name}: validation", len(ids)) as progress:
+        by_id = matches(Student.load(job.out, job.device), Source(ids, val.pixels, val.masks), "union", progress.advance, CLICKS)
+    return {name: float(value) for name, value in values(by_id).items() if math.isfinite(value)}
 
 
 def loss_fall(losses: list[tuple[int, float]]) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from uss_dagster.errors import UsageError
+from uss_dagster.files import parse_yaml
 
 Size = Literal["tiny", "S"]
 
@@ -47,16 +49,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "S": Architecture((64, 128, 256, 384), 4, (2, 1), 256, 8, 6, 300, 6),
 }
 
-_OF_SIZE: dict[str, dict[str, float]] = {
-    "tiny": {
-        "steps": 600, "batch": 8, "clicks": 12, "rate": 2e-3, "decay": 0.01, "clip": 1.0, "average": 0.99, "masks": 64, "points": 0,
-        "input": 96, "test_input": 160, "smallest_crop": 0.25,
-    },
-    "S": {
-        "steps": 40_000, "batch": 16, "clicks": 32, "rate": 1e-4, "decay": 0.05, "clip": 0.1, "average": 0.9998, "masks": 200, "points": 4096,
-        "input": 512, "test_input": 640, "smallest_crop": 0.25,
-    },
-}  # fmt: skip
+_OF_SIZE: dict[str, dict[str, float]] = parse_yaml(Path(__file__).with_name("sizes.yaml").read_bytes())
 
 
 @dataclass(frozen=True)
