@@ -143,10 +143,14 @@ def truth_map(truth: Regions) -> np.ndarray:
 
     Of several annotators (told apart by ``source``) the one with the median number of regions is shown.
     """
-    names = sorted(set(truth.source), key=lambda name: (truth.source.count(name), name))
-    if len(names) < 2:
-        return truth.deepest()
-    return truth.select(np.asarray(truth.source) == names[(len(names) - 1) // 2]).deepest()
+    return truth.select(np.asarray(truth.source) == annotators(truth)[0]).deepest() if len(truth) else truth.deepest()
+
+
+def annotators(truth: Regions) -> list[str]:
+    """The annotators of a ground truth, told apart by ``source``: the one with the median number of regions, then the others by name."""
+    names = sorted(set(truth.source))
+    median = sorted(names, key=truth.source.count)[(len(names) - 1) // 2]
+    return sorted(names, key=lambda name: (name != median, name))
 
 
 def _open_tree(regions: Regions) -> np.ndarray:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from uss_dagster.drawing import shrunk
+from uss_dagster.drawing import annotators, shrunk
 from uss_dagster.regions import Regions
 from uss_dagster.report.explorer_codes import Nested, compact, encode, encode_numbers
 from uss_dagster.report.explorer_colours import SHADES, assign, palette
@@ -127,12 +127,9 @@ def truths_of(truth: Regions | None) -> list[tuple[str, Regions]]:
     """
     if truth is None or not len(truth):
         return []
-    people = sorted(set(truth.source))
+    people, source = annotators(truth), np.asarray(truth.source)
     if len(people) < 2:
         return [("Ground truth", truth)]
-    source = np.asarray(truth.source)
-    median = sorted(people, key=lambda person: (truth.source.count(person), person))[(len(people) - 1) // 2]
-    people.sort(key=lambda person: (person != median, person))
     return [(f"Ground truth, {person}", compact(truth.select(source == person))) for person in people]
 
 

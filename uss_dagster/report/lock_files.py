@@ -25,8 +25,6 @@ LOCK = "dvc.lock"
 MOST_COMMITS = 60
 """Commits that are read, the newest."""
 UNCOMMITTED = "now"
-_RENAMED = {"data/pool/": "data/mask_pool/"}
-"""Folders of old commits and their names today."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +128,8 @@ def _stages_of(lock: str) -> Iterator[RecordedStage]:
 
 
 def _today(path: str) -> str:
-    for old, new in _RENAMED.items():
-        path = path.replace(old, new, 1) if path.startswith(old) else path
-    return path
+    """A path of an old commit as it is called today."""
+    return re.sub(r"^data/pool/", "data/mask_pool/", path)
 
 
 def _flat(values: Mapping[str, object], section: str = "") -> Iterator[tuple[str, object]]:
