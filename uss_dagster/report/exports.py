@@ -31,30 +31,26 @@ class ExportedFiles(NamedTuple):
 def write_exports(target: Path, frame: pd.DataFrame, entries: Entries, datasets: Datasets, metrics: Metrics) -> list[ExportedFiles]:
     """Write all files into ``exports/`` of the site; returns what the page of exports lists."""
     rows = rows_of(frame)
-    texts = {
+    files: dict[str, str | bytes] = {
         "leaderboard.csv": to_csv(frame),
         "leaderboard.json": as_json(rows, datasets),
         "leaderboard.md": to_markdown(rows, datasets),
         "references.bib": bibliography(rows, entries, datasets, metrics),
     }
-    exported = [ExportedFiles("All datasets", sorted(texts))]
-    figures: dict[str, bytes] = {}
+    exported = [ExportedFiles("All datasets", sorted(files))]
     for dataset in dict.fromkeys(frame["dataset"]):
         of_dataset = [row for row in rows if row.dataset == dataset]
         stem, title = slug(dataset), title_of(datasets, dataset)
-        tables = {
-            f"{stem}.csv": to_csv(frame[frame["dataset"] == dataset]),
-            f"{stem}.md": to_markdown(of_dataset, datasets),
-            f"{stem}.tex": to_latex(of_dataset, entries, datasets),
+        of_kind: dict[str, str | bytes] = {
+            "csv": to_csv(frame[frame["dataset"] == dataset]),
+            "md": to_markdown(of_dataset, datasets),
+            "tex": to_latex(of_dataset, entries, datasets),
+            **dataset_figures(of_dataset, title),
         }
-        drawn = {f"{stem}.{kind}": data for kind, data in dataset_figures(of_dataset, title).items()}
-        texts |= tables
-        figures |= drawn
-        exported.append(ExportedFiles(title, [*tables, *drawn]))
-    for name, text in texts.items():
-        write(target, f"{FOLDER}/{name}", text)
-    for name, data in figures.items():
-        (target / FOLDER / name).write_bytes(data)
+        exported.append(ExportedFiles(title, [f"{stem}.{kind}" for kind in of_kind]))
+        files |= {f"{stem}.{kind}": content for kind, content in of_kind.items()}
+    for name, content in files.items():
+        write(target, f"{FOLDER}/{name}", content)
     return exported
 
 

@@ -73,11 +73,11 @@ def dataset_page(dataset: str) -> str:
     return f"datasets/{slug(dataset)}.html"
 
 
-def write(folder: Path, name: str, text: str) -> Path:
-    """Write a text file of the site, its folder made where needed."""
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    """Write a file of the site, its folder made where needed."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
