@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets import ade20k
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, Nested
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import Size, read_rgb_png, regions_of_nodes
@@ -46,22 +45,7 @@ class Params(LimitedParams):
     split: Literal["training", "validation"] = "validation"
 
 
-SPEC = DatasetSpec(
-    name="ade20k_full",
-    title="ADE20K, all classes and parts",
-    params=Params,
-    truth="classes",
-    licence=ade20k.SPEC.licence,
-    citation=(
-        "B. Zhou, H. Zhao, X. Puig, T. Xiao, S. Fidler, A. Barriuso, A. Torralba. Semantic Understanding of Scenes through the ADE20K Dataset. "
-        "International Journal of Computer Vision 127(3), 2019."
-    ),
-    homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-    counts={"training": 25574, "validation": 2000},
-    archives=(Archive("ADE20K_2021_17_01.zip"),),
-    instructions="Register on https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/; the link to the archive comes by mail.",
-    get_it=mirror_advice("ade20k_full", "Register on the ADE20K page, fetch ADE20K_2021_17_01.zip, extract it"),
-)
+SPEC = dataset_spec(__file__, Params)
 
 
 @dataclass(frozen=True)

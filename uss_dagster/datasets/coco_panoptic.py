@@ -12,7 +12,7 @@ from typing import Literal, TypedDict, cast
 import numpy as np
 
 from uss_dagster.datasets import coco
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.coco_json import CROWD, find_coco
 from uss_dagster.datasets.formats.files import find, read_picture
@@ -55,29 +55,7 @@ class Params(LimitedParams):
 
 CLASSES = load_classes("coco_panoptic")
 
-SPEC = DatasetSpec(
-    name="coco_panoptic",
-    title="COCO 2017 panoptic",
-    params=Params,
-    truth="classes",
-    licence=coco.SPEC.licence,
-    citation="A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollár. Panoptic Segmentation. IEEE/CVF CVPR, 2019.",
-    homepage="https://cocodataset.org",
-    classes=CLASSES.tree,
-    counts={"val2017": 5000, "train2017": 118287},
-    archives=(
-        *coco.IMAGE_ARCHIVES,
-        Archive(
-            "panoptic_annotations_trainval2017.zip",
-            ("http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",),
-        ),
-    ),
-    get_it=(
-        "Fetch val2017.zip (or train2017.zip) and panoptic_annotations_trainval2017.zip from the COCO site, extract both into a folder named "
-        "'coco', and set USS_MIRROR to the folder that holds 'coco'."
-    ),
-    mirrors=("coco_panoptic", *coco.MIRRORS),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree, archives=coco.IMAGE_ARCHIVES)
 
 
 def truth(params: Params) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
 from uss_dagster.datasets import partimagenet
-from uss_dagster.datasets.base import Example
+from uss_dagster.datasets.base import Example, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, Nested
 from uss_dagster.datasets.formats.label_maps import nodes_of_label_map, regions_of_nodes
 from uss_dagster.errors import BadData
@@ -26,7 +26,7 @@ class Params(partimagenet.Params):
     """As those of ``partimagenet``."""
 
 
-SPEC = replace(partimagenet.SPEC, name="partimagenet_158", title="PartImageNet, 158 classes and their parts", params=Params, classes=None)
+SPEC = dataset_spec(__file__, Params, None)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from uss_dagster.datasets.base import DatasetSpec, Example
+from uss_dagster.datasets.base import Example, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Nested
 from uss_dagster.regions import ClassTree
 from uss_dagster.scenes.objects import PARTS
@@ -59,15 +59,7 @@ def _class_tree() -> ClassTree:
     return ClassTree.from_nested(nested)
 
 
-SPEC = DatasetSpec(
-    name="scenes",
-    title="Drawn scenes with objects and parts",
-    params=Params,
-    truth="classes",
-    licence="MIT (drawn by this package)",
-    citation="Drawn scenes of uss_dagster: procedural pictures whose regions are known exactly.",
-    classes=_class_tree(),
-)
+SPEC = dataset_spec(__file__, Params, _class_tree())
 
 
 def examples(params: Params) -> Iterator[Example]:
