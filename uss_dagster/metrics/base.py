@@ -1,6 +1,6 @@
 """What every metric shares: per-image contributions that add up, so that any split of the images can be merged.
 
-A metric is one module with ``SPEC`` and two functions::
+A metric is one module with ``SPEC`` (``metric_spec(__file__)`` reads it from ``<module>.yaml``) and two functions::
 
     measure(truth: Truth, prediction: Regions) -> Contribution | None    # None: the image has no score, it is counted as skipped
     reduce(total: Contribution) -> dict[str, float]                      # values, from contributions added over images
@@ -21,12 +21,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from uss_dagster.errors import BadData
+from uss_dagster.files import parse_yaml
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.registry import build_params
 
 CONFIDENCE = 0.95
 """Of the intervals that bootstrap replicates give."""
@@ -96,9 +99,6 @@ class MetricSpec:
     needs_labels: bool = False
 
 
-IMAGE, DATASET = "image", "dataset"
-
-
 @dataclass(frozen=True)
 class Metric:
     """One number. Numbers that differ in protocol, scope or evaluation grid are never ranked together.
@@ -123,11 +123,30 @@ class Metric:
 
     title: str
     protocol: str
-    scope: str = IMAGE
+    scope: Literal["image", "dataset"] = "image"
     higher_is_better: bool = True
     per_image: bool = True
     oracle: bool = False
     detail: bool = False
+
+
+def metric_spec(module_file: str) -> MetricSpec:
+    """The spec of a family, read from the YAML file beside its module that is named as it.
+
+    Parameters
+    ----------
+    module_file : str
+        ``__file__`` of the module.
+
+    Raises
+    ------
+    UsageError
+        A key or value of the file is wrong.
+    """
+    path = Path(module_file).with_suffix(".yaml")
+    facts = parse_yaml(path.read_bytes())
+    metrics = {name: build_params(Metric, values, f"{path.name}: metric '{name}'") for name, values in facts["metrics"].items()}
+    return build_params(MetricSpec, {"name": path.stem} | facts | {"metrics": metrics}, path.name)
 
 
 class Accumulator:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
 from uss_dagster.metrics.covering import (
     annotator_matches,
     annotator_mean,
@@ -41,26 +41,7 @@ TRIMAPS = (5, 20)
 """Widths of the trimap bands, in pixels on each side."""
 
 
-def _metrics() -> dict[str, Metric]:
-    metrics = {
-        "boundary_miou": Metric("Boundary mIoU (oracle)", "max overlap per image, leaf classes, band 2 % of the diagonal", oracle=True)
-    }
-    for r in TRIMAPS:
-        protocol = f"max overlap per image, leaf classes, band {r} px"
-        metrics[f"trimap_miou_{r}"] = Metric(f"Trimap mIoU, {r} px (oracle)", protocol, oracle=True, detail=True)
-        metrics[f"trimap_pacc_{r}"] = Metric(f"Trimap pAcc, {r} px (oracle)", protocol, per_image=False, oracle=True, detail=True)
-    title = "Boundary IoU, annotators (oracle)"
-    metrics["boundary_iou_annotators"] = Metric(title, "max overlap per image, annotator mean, band 2 % of the diagonal", oracle=True)
-    return metrics
-
-
-SPEC = MetricSpec(
-    name="boundary",
-    title="Boundary quality",
-    truths=("classes", "annotators"),
-    metrics=_metrics(),
-    paper="Cheng et al., CVPR 2021; Kohli et al., IJCV 2009",
-)
+SPEC = metric_spec(__file__)
 
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:

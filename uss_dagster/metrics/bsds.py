@@ -24,26 +24,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, metric_spec, nan_ratio
 from uss_dagster.regions import Regions
 
-_SHARED, _OWN, _ALL = "BSDS500, best shared scale", "BSDS500, best scale of each image", "BSDS500, best region of any scale"
-
-SPEC = MetricSpec(
-    name="bsds",
-    title="BSDS500 regions",
-    truths=("annotators",),
-    metrics={
-        "bsds_covering_ods": Metric("Covering ODS", _SHARED, per_image=False),
-        "bsds_covering_ois": Metric("Covering OIS", _OWN),
-        "bsds_covering_best": Metric("Covering Best", _ALL),
-        "bsds_pri_ods": Metric("PRI ODS", _SHARED, per_image=False),
-        "bsds_pri_ois": Metric("PRI OIS", _OWN),
-        "bsds_voi_ods": Metric("VOI ODS", _SHARED, higher_is_better=False, per_image=False),
-        "bsds_voi_ois": Metric("VOI OIS", _OWN, higher_is_better=False),
-    },
-    paper="Arbeláez et al., TPAMI 2011",
-)
+SPEC = metric_spec(__file__)
 
 COUNT = 99
 """Scales of a hierarchy."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 from uss_dagster.regions.regions import intersections, joint_histogram
@@ -30,23 +30,7 @@ MODES = ("code", "formula")
 ClassesLike = ClassTree | tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 RegionsLike = Regions | Sequence[np.ndarray] | np.ndarray
 
-SPEC = MetricSpec(
-    name="covering",
-    title="Covering",
-    truths=("classes", "annotators"),
-    metrics={
-        "nm_covering": Metric("NMCovering", "hierarchical"),
-        "nh_covering": Metric("NHCovering", "hierarchical, released code"),
-        "nh_covering_formula": Metric("NHCovering, printed formula", "hierarchical, printed formula", detail=True),
-        "nm_covering_50": Metric("NMCovering, IoU ≥ 0.5", "hierarchical, IoU threshold 0.5", per_image=False, detail=True),
-        "nh_covering_50": Metric("NHCovering, IoU ≥ 0.5", "hierarchical, released code, IoU threshold 0.5", per_image=False, detail=True),
-        # the released evaluator prints this one as NFCovering: it counts background where the dataset declares it
-        "nm_covering_flat": Metric("NMCovering, leaf classes", "flat"),
-        "nf_covering": Metric("NFCovering", "flat, foreground classes", detail=True),
-        "nm_covering_annotators": Metric("NMCovering, annotators", "annotator mean"),
-    },
-    paper="Rossetti & Pirri, NeurIPS 2024; Arbeláez et al., TPAMI 2011",
-)
+SPEC = metric_spec(__file__)
 
 
 @dataclass(frozen=True)

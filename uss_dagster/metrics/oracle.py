@@ -24,30 +24,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
 from uss_dagster.metrics.semantic import assign, class_columns, class_pixels
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import BACKGROUND
 
-_PROTOCOLS = {
-    "diffseg": "DiffSeg, one segment a class",
-    "strict": "strict, one segment a class of the image",
-    "diffcut": "DiffCut, with background",
-    "majority": "majority class of each segment",
-}
+_PROTOCOLS = ("diffseg", "strict", "diffcut", "majority")
 
-SPEC = MetricSpec(
-    name="oracle",
-    title="Per-image oracle",
-    truths=("classes",),
-    needs_labels=True,
-    metrics={
-        f"oracle_{name}_{metric}": Metric(f"{title} of flat cut (oracle)", f"flat cut, {protocol}", oracle=True, detail=name != "diffseg")
-        for name, protocol in _PROTOCOLS.items()
-        for metric, title in (("miou", "mIoU"), ("accuracy", "Accuracy"))
-    },
-    paper="Tian et al., CVPR 2024; Couairon et al., NeurIPS 2024",
-)
+SPEC = metric_spec(__file__)
 
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:

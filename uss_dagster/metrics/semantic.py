@@ -31,13 +31,11 @@ import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.metrics.base import (
-    DATASET,
     Accumulator,
     Contribution,
-    Metric,
-    MetricSpec,
     Truth,
     deepest_value,
+    metric_spec,
     nan_ratio,
     poisson_weights,
 )
@@ -48,33 +46,7 @@ from uss_dagster.regions.regions import joint_histogram
 LEFTOVER = ("error", "stego")
 
 
-def _dataset_metric(title: str, protocol: str, detail: bool = True) -> Metric:
-    return Metric(title, protocol, scope=DATASET, per_image=False, detail=detail)
-
-
-SPEC = MetricSpec(
-    name="semantic",
-    title="Semantic clusters",
-    truths=("classes",),
-    needs_labels=True,
-    metrics={
-        "hungarian_miou": _dataset_metric("Hungarian mIoU", "Hungarian, leftover error, leaf classes", detail=False),
-        "hungarian_accuracy": _dataset_metric("Hungarian accuracy", "Hungarian, leftover error, leaf classes", detail=False),
-        "stego_miou": _dataset_metric("STEGO mIoU", "Hungarian, leftover stego, leaf classes"),
-        "stego_accuracy": _dataset_metric("STEGO accuracy", "Hungarian, leftover stego, leaf classes"),
-        "many_to_one_miou": _dataset_metric("Many-to-one mIoU", "many-to-one majority, leaf classes", detail=False),
-        "many_to_one_accuracy": _dataset_metric("Many-to-one accuracy", "many-to-one majority, leaf classes"),
-        "comus_miou": _dataset_metric("COMUS mIoU", "COMUS, one-to-one by IoU"),
-        "comus_accuracy": _dataset_metric("COMUS accuracy", "COMUS, one-to-one by IoU"),
-        "comus_fixed_miou": _dataset_metric("COMUS, fixed background, mIoU", "COMUS, one-to-one by IoU, background fixed"),
-        "comus_fixed_accuracy": _dataset_metric("COMUS, fixed background, accuracy", "COMUS, one-to-one by IoU, background fixed"),
-        "comus_majority_miou": _dataset_metric("COMUS majority mIoU", "COMUS, majority by IoU"),
-        "comus_majority_accuracy": _dataset_metric("COMUS majority accuracy", "COMUS, majority by IoU"),
-        "foreground_iou": _dataset_metric("Foreground IoU", "foreground against background"),
-        "background_iou": _dataset_metric("Background IoU", "foreground against background"),
-    },
-    paper="Hamilton et al., ICLR 2022; Van Gansbeke et al., ICCV 2021; Zadaianchuk et al., ICLR 2023",
-)
+SPEC = metric_spec(__file__)
 
 
 @dataclass(frozen=True)
