@@ -238,11 +238,7 @@ def deepest_value(regions: Regions, values: np.ndarray, among: np.ndarray | None
         int64 (A,), -1 where no region holds the atom.
     """
     members = np.arange(len(regions)) if among is None else np.flatnonzero(among)
-    held = regions.members[members]
-    if not len(members):
-        return np.full(regions.members.shape[1], -1, np.int64)
-    last = len(members) - 1 - np.argmax(held[::-1], axis=0)
-    return np.where(held.any(axis=0), np.asarray(values)[members][last], -1).astype(np.int64)
+    return np.append(np.asarray(values)[members], -1)[regions.last_holder(members)].astype(np.int64)
 
 
 def nan_ratio(numerator: Any, denominator: Any) -> float:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
-from uss_dagster.metrics.semantic import assign, class_columns, class_pixels
+from uss_dagster.metrics.semantic import assign, class_columns, class_pixels, of_targets
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import BACKGROUND
 
@@ -101,7 +101,6 @@ def diffcut(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def majority(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(tp, fp); a tie goes to the first class."""
-    c = table.shape[1]
     target = table.argmax(axis=1) if table.size else np.zeros(len(table), np.int64)
-    tp = np.bincount(target, table[np.arange(len(table)), target], c)
-    return tp, np.bincount(target, table.sum(axis=1), c) - tp
+    shared, claimed = of_targets(table, target)
+    return shared, claimed - shared

@@ -96,7 +96,7 @@ def many_to_one(table: np.ndarray, missed: np.ndarray | None = None) -> Matching
     """Each cluster to the class that most of its pixels have; absent classes are left out of the mean."""
     table, real, _ = _sums(table, missed)
     target = np.argmax(table, axis=1) if table.size else np.zeros(len(table), np.int64)
-    shared, claimed = _of_targets(table, target)
+    shared, claimed = of_targets(table, target)
     iou = np.where(real > 0, _ratios(shared, real + claimed - shared), np.nan)
     return Matching(_nan_mean(iou), nan_ratio(shared.sum(), real.sum()), iou, target)
 
@@ -119,7 +119,7 @@ def majority_by_iou(table: np.ndarray) -> Matching:
     """Each cluster to its class of greatest IoU; the mean takes in every class."""
     table, real, size = _sums(table, None)
     target = np.argmax(_iou(table, size, real), axis=1) if table.size else np.zeros(len(table), np.int64)
-    return _over_every_class(*_of_targets(table, target), real, target)
+    return _over_every_class(*of_targets(table, target), real, target)
 
 
 def _over_every_class(shared: np.ndarray, claimed: np.ndarray, real: np.ndarray, match: np.ndarray) -> Matching:
@@ -163,7 +163,7 @@ def _of_matched(table: np.ndarray, size: np.ndarray, match: np.ndarray) -> tuple
     return shared, claimed
 
 
-def _of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same where each cluster goes to a class of its own choice."""
     c = table.shape[1]
     shared = np.bincount(target, table[np.arange(len(table)), target], c)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uss_dagster.artifacts.image_files import PNG, decode, open_picture, upright_size
+from uss_dagster.artifacts.image_files import MAX_PIXELS, PNG, decode, open_picture, upright_size
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
@@ -113,7 +113,9 @@ def read_rgb_png(path: Path, size: Size) -> np.ndarray:
 def decode_rgb_png(data: bytes, path: Path) -> np.ndarray:
     """uint8 (H, W, 3) of an encoded PNG file of 8-bit RGB; any other is refused."""
     if data[12:16] != b"IHDR" or tuple(data[24:26]) != (8, _RGB):
-        raise BadData(f"{path} is truncated or damaged, or not a PNG file of 8-bit RGB, in which these labels are written. Extract the annotations again.")
+        raise BadData(
+            f"{path} is truncated or damaged, or not a PNG file of 8-bit RGB, in which these labels are written. Extract the annotations again."
+        )
     return decode(data, str(path))
 
 
@@ -139,10 +141,12 @@ def decode_label_png(data: bytes, name: str) -> np.ndarray:
     """
     if not data.startswith(PNG) or data[12:16] != b"IHDR" or len(data) < _SHORTEST:
         raise BadData(f"{name} is not a PNG file; a label map was expected. Extract the annotations again.")
-    depth, colour = data[24], data[25]
+    width, height, depth, colour = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24], data[25]
     if colour != _PALETTE and (colour != _GREY or depth not in (8, 16)):
         form = {_GREY: "grey", _RGB: "RGB", 4: "grey with transparency", 6: "RGB with transparency"}.get(colour, "unknown")
         raise BadData(f"{name} is a PNG of {depth}-bit {form}; a label map has a palette, or is grey of 8 or 16 bits.")
+    if width * height > MAX_PIXELS:
+        raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Extract the annotations again.")
     with open_picture(data, name) as picture:
         labels = np.asarray(picture)
     return labels.astype(np.uint16 if depth == 16 else np.uint8)
