@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema, regions_from_table
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
+from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation, code_of
 from uss_dagster.text import few
 
 Shape = tuple[int, int]
@@ -204,7 +204,9 @@ class RegionTables(Masks):
         for problem in valid_regions([rows], overlap=True):
             raise BadData(f"{file}: {problem}")
         regions = regions_from_table(rows)
-        _check_scores(regions.score, image_id, numbers)
+        bad = np.flatnonzero(~np.isfinite(regions.score))
+        if len(bad):
+            raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {regions.score[bad[0]]}; a number is expected.")
         return regions
 
 
@@ -327,8 +329,6 @@ def _counts(counts: list[Any]) -> np.ndarray:
 
 
 def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
-    from pycocotools import mask as coco
-
     height, width = shape
     rings = []
     for ring in polygons if isinstance(polygons, list) else [None]:
@@ -343,10 +343,7 @@ def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
             x, y = points[beyond.any(axis=1)][0]
             raise BadData(f"{where}: its polygon reaches x={x:g}, y={y:g}, outside the image of {width}×{height} pixels (width×height).")
         rings.append(points.ravel().tolist())
-    if not rings:
-        return np.zeros(shape, bool)
-    mask: np.ndarray = coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))
-    return mask.view(bool)
+    return rle.decode(code_of(rings, *shape, where), *shape) if rings else np.zeros(shape, bool)
 
 
 def _in_preorder(named: list[Named], where: str) -> tuple[list[Named], list[int]]:
@@ -445,9 +442,3 @@ def _number(value: Any, what: str, most: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > most:
         raise BadData(f"{what} is {value!r}; a number is expected.")
     return value
-
-
-def _check_scores(score: np.ndarray, image_id: str, numbers: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(score))
-    if len(bad):
-        raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {score[bad[0]]}; a number is expected.")

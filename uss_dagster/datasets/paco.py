@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.artifacts.coco import CocoAnnotation
 from uss_dagster.datasets import coco
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_parts, examples_of, find_coco
 from uss_dagster.datasets.lvis import coco_places
+from uss_dagster.regions.coco import CocoAnnotation
 
 
 @dataclass(frozen=True)

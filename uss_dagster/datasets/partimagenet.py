@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, code_of
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.coco_json import CocoFile
@@ -22,6 +21,7 @@ from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_l
 from uss_dagster.datasets.formats.pairs import pairs_beside
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
+from uss_dagster.regions.coco import CocoAnnotation, code_of
 
 PLACES = ("", "PartImageNet/", "PartImageNet_OOD/", "PartImageNet_Seg/", "PartImageNet_Seg/PartImageNet/")
 POINTS = 3

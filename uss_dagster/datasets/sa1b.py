@@ -12,10 +12,10 @@ from typing import TypedDict
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoImage
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec, need_mirror
 from uss_dagster.datasets.formats.coco_json import regions_of_annotations
 from uss_dagster.errors import BadData
+from uss_dagster.regions.coco import CocoAnnotation, CocoImage
 
 _NAME = re.compile(r"sa_(\d+)\.(json|jpg)")
 

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, code_of
 from uss_dagster.datasets.base import DatasetSpec, Example
 from uss_dagster.datasets.formats.class_trees import Classes, classes_in_groups
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, code_of
 from uss_dagster.regions.coded import CodedRegions
 
 CROWD = "crowd"
