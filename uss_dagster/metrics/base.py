@@ -241,6 +241,11 @@ def deepest_value(regions: Regions, values: np.ndarray, among: np.ndarray | None
     return np.append(np.asarray(values)[members], -1)[regions.last_holder(members)].astype(np.int64)
 
 
+def mean(values: np.ndarray) -> float:
+    """A mean that is NaN, without a warning, where there are no values."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def nan_ratio(numerator: Any, denominator: Any) -> float:
     """A ratio that is NaN, without a warning, where the denominator is 0."""
     return float(numerator) / float(denominator) if denominator else float("nan")

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio
 from uss_dagster.metrics.semantic import assign, class_columns, class_pixels, of_targets
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import BACKGROUND
@@ -66,7 +66,7 @@ def reduce(total: Contribution) -> dict[str, float]:
         tp, fp, fn = (total[f"{name}.{part}"] for part in ("tp", "fp", "fn"))
         union = tp + fp + fn
         iou = tp[union > 0] / union[union > 0]
-        values[f"oracle_{name}_miou"] = float(iou.mean()) if len(iou) else float("nan")
+        values[f"oracle_{name}_miou"] = mean(iou)
         values[f"oracle_{name}_accuracy"] = nan_ratio(tp.sum(), (tp + fn).sum())
     return values
 

@@ -157,6 +157,4 @@ class ProposalAccumulator(Accumulator):
         self.n = len(self.images)
 
 
-def accumulator(replicates: int = 0) -> ProposalAccumulator:
-    """An empty accumulator of this family."""
-    return ProposalAccumulator(replicates)
+accumulator = ProposalAccumulator

@@ -30,15 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import (
-    Accumulator,
-    Contribution,
-    Truth,
-    deepest_value,
-    metric_spec,
-    nan_ratio,
-    poisson_weights,
-)
+from uss_dagster.metrics.base import Accumulator, Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio, poisson_weights
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 from uss_dagster.regions.regions import joint_histogram
@@ -89,7 +81,7 @@ def hungarian(table: np.ndarray, missed: np.ndarray | None = None, leftover: str
         counted = iou
     else:
         counted = np.append(iou, 0.0 if size.sum() > claimed.sum() else np.nan)
-    return Matching(_nan_mean(counted), nan_ratio(shared.sum(), real.sum()), iou, match)
+    return Matching(mean(counted[~np.isnan(counted)]), nan_ratio(shared.sum(), real.sum()), iou, match)
 
 
 def many_to_one(table: np.ndarray, missed: np.ndarray | None = None) -> Matching:
@@ -98,7 +90,7 @@ def many_to_one(table: np.ndarray, missed: np.ndarray | None = None) -> Matching
     target = np.argmax(table, axis=1) if table.size else np.zeros(len(table), np.int64)
     shared, claimed = of_targets(table, target)
     iou = np.where(real > 0, _ratios(shared, real + claimed - shared), np.nan)
-    return Matching(_nan_mean(iou), nan_ratio(shared.sum(), real.sum()), iou, target)
+    return Matching(mean(iou[~np.isnan(iou)]), nan_ratio(shared.sum(), real.sum()), iou, target)
 
 
 def one_to_one_by_iou(table: np.ndarray, fixed: bool = False) -> Matching:
@@ -172,11 +164,6 @@ def of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _ratios(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
-
-
-def _nan_mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
 
 
 # -- from regions to the table ------------------------------------------------------------------------
@@ -315,9 +302,8 @@ class PairCounts(Accumulator):
         return values
 
 
-def accumulator(replicates: int = 0) -> PairCounts:
-    """An empty accumulator: the number of clusters is known only when all images have been seen."""
-    return PairCounts(replicates)
+accumulator = PairCounts
+"""The number of clusters is known only when all images have been seen."""
 
 
 class HungarianMeter:
