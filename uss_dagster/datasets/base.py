@@ -214,9 +214,7 @@ def source_folder(name: str) -> Path:
 
 def mirror_folder(name: str) -> Path | None:
     """The folder of a dataset in the local mirror ``USS_MIRROR``, or where it was fetched to in the project; None where it is in neither."""
-    mirror = os.environ.get("USS_MIRROR")
-    places = [Path(mirror) / name] if mirror else []
-    return next((folder for folder in (*places, _project() / SOURCES / name) if folder.is_dir()), None)
+    return next((folder for folder in (source_folder(name), _project() / SOURCES / name) if folder.is_dir()), None)
 
 
 def need_mirror(name: str, get_it: str) -> Path:

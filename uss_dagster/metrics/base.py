@@ -65,11 +65,6 @@ class Truth:
         deepest = self.regions.deepest()
         return np.where(deepest >= 0, self.regions.label[deepest], -1).astype(np.int32)
 
-    def annotators(self) -> list[Regions]:
-        """The flat segmentation of each annotator, in order of name."""
-        source = np.asarray(self.regions.source)
-        return [self.regions.select(source == name) for name in sorted(set(self.regions.source))]
-
 
 @dataclass(frozen=True)
 class MetricSpec:

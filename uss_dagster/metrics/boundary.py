@@ -30,7 +30,7 @@ from uss_dagster.metrics.covering import (
     overlap,
     valid_classes,
 )
-from uss_dagster.metrics.matching import background_place, summary, sums_of
+from uss_dagster.metrics.matching import at_nodes, background_place, summary, sums_of
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND
 
@@ -69,8 +69,7 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     contribution: Contribution = {}
     for kind, sums in counts.items():
         for name, values in zip(("tp", "fp", "fn"), sums, strict=True):
-            contribution[f"{kind}.{name}"] = np.zeros(len(table.classes))
-            contribution[f"{kind}.{name}"][place] = values
+            contribution[f"{kind}.{name}"] = at_nodes(values, place, table.classes)
     return contribution
 
 
@@ -83,13 +82,6 @@ def reduce(total: Contribution) -> dict[str, float]:
     for r in TRIMAPS:
         values |= {f"trimap_{name}_{r}": pooled[f"trimap{r}"][name] for name in ("miou", "pacc") if pooled[f"trimap{r}"]}
     return values
-
-
-def boundary_iou(first: np.ndarray, second: np.ndarray, width: int | None = None) -> float:
-    """Boundary IoU of two masks, bool (H, W); width: of the band, or None for 2 % of the diagonal. 0 where both are empty."""
-    width = band_width(*first.shape) if width is None else width
-    a, b = inner_band(first, width), inner_band(second, width)
-    return nan_ratio(np.count_nonzero(a & b), max(np.count_nonzero(a | b), 1))
 
 
 def band_width(height: int, width: int) -> int:

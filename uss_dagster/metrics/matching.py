@@ -109,11 +109,15 @@ def cut_sums(table: Overlap, cut: str | int) -> Contribution:
         shared = (holds @ table.shared)[np.arange(len(nodes)), match]
         claimed = table.shared.sum(axis=0)[match]
     place = np.where(nodes >= 0, nodes, background_place(table.classes))
-    contribution: Contribution = {}
-    for name, values in (("tp", shared), ("fp", claimed - shared), ("fn", real - shared)):
-        contribution[name] = np.zeros(len(table.classes))
-        contribution[name][place] = values
-    return contribution
+    sums = {"tp": shared, "fp": claimed - shared, "fn": real - shared}
+    return {name: at_nodes(values, place, table.classes) for name, values in sums.items()}
+
+
+def at_nodes(values: np.ndarray, nodes: np.ndarray, classes: ClassTree) -> np.ndarray:
+    """Float64 (n,): the values at their class-tree nodes, 0 at all others."""
+    every = np.zeros(len(classes))
+    every[nodes] = values
+    return every
 
 
 def background_place(classes: ClassTree) -> int:

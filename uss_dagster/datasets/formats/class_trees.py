@@ -40,10 +40,10 @@ _Row = tuple[tuple[str, ...], str, str, tuple[int, ...], int]
 
 @dataclass(frozen=True)
 class Classes:
-    """tree: the classes. node: official label id → node of the tree, a leaf."""
+    """tree: the classes. node: official label → node of the tree; labels are ids, unless the adapter says otherwise."""
 
     tree: ClassTree
-    node: Mapping[int, int]
+    node: Mapping[Any, int]
 
 
 @cache
