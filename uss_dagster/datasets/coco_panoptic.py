@@ -123,7 +123,8 @@ def regions_of_segments(number: np.ndarray, segments: list[Segment], what: str, 
     tree = CLASSES.tree
     node = np.array([CLASSES.node[record[i]["category_id"] if i else 0] for i in ids.tolist()], np.int64)
     crowd = [CROWD if i and record[i].get("iscrowd") else "" for i in ids.tolist()]
-    own = np.array([i != 0 and (not nested or _is_thing(n)) for i, n in zip(ids.tolist(), node.tolist(), strict=True)], bool)
+    things = tree.ancestors[tree.names.index("things")]
+    own = (ids != 0) & (things[node] | (not nested))
     present = tree.ancestors[:, node].any(axis=1) & nested
     # Classes first, in the order of their tree, then the segments that are regions of their own.
     nodes, first = np.flatnonzero(present), int(present.sum())
@@ -137,7 +138,3 @@ def regions_of_segments(number: np.ndarray, segments: list[Segment], what: str, 
         label=np.concatenate([nodes, node[own]]),
         source=[""] * first + [c for c, mine in zip(crowd, own, strict=True) if mine],
     )
-
-
-def _is_thing(node: int) -> bool:
-    return bool(CLASSES.tree.ancestors[CLASSES.tree.names.index("things"), node])

@@ -54,12 +54,8 @@ def examples(params: Params) -> Iterator[Example]:
                 return files[name]
         raise BadData(f"EntitySeg image {picture.id}, file '{picture.file}', is missing, though the dataset lists it. {SPEC.get_it}")
 
-    return examples_of(file, place, SPEC, params.split, params.limit, name=lambda picture, _: entity_id(picture))
-
-
-def entity_id(picture: Picture) -> str:
-    """The number of an image; names of files may be anything."""
-    return f"entity{picture.id:09d}"
+    # Ids are numbers: names of files may be anything.
+    return examples_of(file, place, SPEC, params.split, params.limit, name=lambda picture, _: f"entity{picture.id:09d}")
 
 
 def _files_below(folder: Path) -> dict[str, Path]:

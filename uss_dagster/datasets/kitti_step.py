@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
@@ -47,9 +44,5 @@ def examples(params: Params) -> Iterator[Example]:
     ]
     if not pairs:
         raise BadData(f"{maps} holds no <sequence>/<frame>.png. {SPEC.get_it}")
-    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC, read_panoptic_map)
-
-
-def read_panoptic_map(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W): the classes of a panoptic map. Red is the class; green and blue are the instance, which stays unread."""
-    return read_rgb_png(path, size)[..., 0]
+    # Red is the class; green and blue are the instance, which stays unread.
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC, lambda path, size: read_rgb_png(path, size)[..., 0])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
-from uss_dagster.datasets.formats.coco_json import Picture, examples_of, find_coco
+from uss_dagster.datasets.formats.coco_json import examples_of, find_coco
 from uss_dagster.datasets.formats.files import find
 
 
@@ -35,9 +34,6 @@ def examples(params: Params) -> Iterator[Example]:
     name = f"UVO_frame_{params.split}.json"
     file = find_coco(SPEC, (f"FrameSet/{name}", name, f"annotations/{name}"))
     folder = find(SPEC, ("uvo_videos_sparse_frames", "images", f"collect_{params.split}_images"))
-    return examples_of(file, folder, SPEC, params.split, params.limit, name=frame_id)
-
-
-def frame_id(picture: Picture, path: Path) -> str:
-    """'video-frame', from the path of the file below the folder."""
-    return picture.file.removesuffix(path.suffix).replace("/", "-")
+    return examples_of(
+        file, folder, SPEC, params.split, params.limit, name=lambda picture, path: picture.file.removesuffix(path.suffix).replace("/", "-")
+    )
