@@ -76,7 +76,7 @@ def tree_of(pairs: Iterable[Pair]) -> Classes:
         below = nested
         for depth in range(1, len(names) + 1):
             below = below.setdefault(" / ".join(names[:depth]), {})
-    tree = ClassTree.from_nested({VOID: "ignore"} | _with_leaves(nested))
+    tree = ClassTree.from_nested({VOID: "ignore", **_with_leaves(nested)})
     place = {name: node for node, name in enumerate(tree.names)}
     return Classes(tree, {path: place[" / ".join(names)] for path, names in name_of.items()})
 
