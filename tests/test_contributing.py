@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says: a method is one file and one entry, a dataset one file and one class tree, a stage one file. Done as written there."""
+"""What CONTRIBUTING says: a method is one file and one entry, a dataset one file with YAML beside it, a stage one file. Done as written there."""
 
 import json
 import re
@@ -45,8 +45,10 @@ def test_a_method_is_one_file_and_one_entry(with_grid_method: Project):
 def test_a_dataset_is_one_file_and_one_class_tree(project: Project, tmp_path):
     folder = project.root / "uss_dagster/datasets"
     tree = block("yaml", "cow: foreground")
-    (folder / "farm.py").write_text(block("python", 'name="farm"'), encoding="utf-8")
+    (folder / "farm.py").write_text(block("python", 'load_classes("farm")'), encoding="utf-8")
     (folder / "farm.yaml").write_text(tree, encoding="utf-8")
+    about = block("yaml", "name: farm.zip")
+    (folder / "farm_about.yaml").write_text(about, encoding="utf-8")
     labels = np.zeros((30, 40), np.uint8)
     labels[:10, :10], labels[20:, 20:], labels[15] = 1, 2, 255
     (tmp_path / "mirror/farm/val").mkdir(parents=True)
@@ -67,6 +69,11 @@ def test_a_dataset_is_one_file_and_one_class_tree(project: Project, tmp_path):
     project.uss("plan", "--check")
     (folder / "farm.yaml").write_text(tree.replace("hen", "goose"), encoding="utf-8")
     assert "datasets/farm: code" in project.uss("plan", "--check", code=64).stdout
+    (folder / "farm.yaml").write_text(tree, encoding="utf-8")
+    (folder / "farm_about.yaml").write_text(about.replace("md5: 0", "md5: 1"), encoding="utf-8")
+    assert "datasets/farm: code" in project.uss("plan", "--check", code=64).stdout
+    (folder / "farm_about.yaml").write_text(about.replace("homepage:", "homepag:"), encoding="utf-8")
+    assert "farm_about.yaml has no parameter 'homepag'. Did you mean 'homepage'?" in project.uss("plan", "--check", code=64).stderr
 
 
 ENTRIES = ("felzenszwalb", "kmeans", "slic_merge")
@@ -111,8 +118,8 @@ def test_the_example_stage_follows_the_rules_of_the_source(tmp_path):
 
     module = Module("stages/sizes.py", block("python", "class Sizes("))
     assert list(private_imports(module)) == upward_imports(module) == []
-    for name, path in (("checkerboard", "methods"), ("farm", "datasets")):
-        module = Module(f"{path}/{name}.py", block("python", f'name="{name}"'))
+    for path, text in (("methods/checkerboard.py", 'name="checkerboard"'), ("datasets/farm.py", 'load_classes("farm")')):
+        module = Module(path, block("python", text))
         assert list(private_imports(module)) == upward_imports(module) == []
     for number, text in enumerate(re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.S)):
         (tmp_path / f"block{number}.py").write_text(text)
@@ -124,5 +131,5 @@ def test_the_example_stage_follows_the_rules_of_the_source(tmp_path):
 
 def test_the_guide_names_files_that_exist():
     for path in re.findall(r"`((?:uss_dagster|tests|profiles|benchmarks)/[\w/.]+\.\w+)`", GUIDE.read_text(encoding="utf-8")):
-        assert (SOURCE / path).exists() or path.rpartition("/")[2].split(".")[0] in ("checkerboard", "farm", "sizes"), path
+        assert (SOURCE / path).exists() or path.rpartition("/")[2].split(".")[0] in ("checkerboard", "farm", "farm_about", "sizes"), path
     assert Path(GUIDE).stat().st_size > 1000

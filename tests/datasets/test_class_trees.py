@@ -10,6 +10,7 @@ import pytest
 import uss_dagster.datasets
 from uss_dagster import registry
 from uss_dagster.datasets import coco_stuff
+from uss_dagster.datasets.base import LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import classes_of, load_classes, read_classes, spec_of
 from uss_dagster.errors import UsageError
 from uss_dagster.planning.plan import Planner
@@ -17,12 +18,38 @@ from uss_dagster.planning.profiles import PluginSection, Profile, Settings
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 from uss_dagster.stages.datasets import Datasets
 
-FILES = sorted(Path(uss_dagster.datasets.__file__).parent.glob("*.yaml"))
+FOLDER = Path(uss_dagster.datasets.__file__).parent
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith("_about"))
 
 
 def shape(tree) -> tuple[int, int, int, int]:
     """(foreground, background, ignore leaves, depth)."""
     return (*(tree.kind.count(kind) for kind in (FOREGROUND, BACKGROUND, IGNORE)), int(tree.depth.max()))
+
+
+def test_every_dataset_has_a_file_of_facts_and_no_file_is_left_over():
+    assert sorted(path.stem.removesuffix("_about") for path in FOLDER.glob("*_about.yaml")) == list(registry.names("dataset"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, r"farm_about\.yaml is missing: the title, licence and archives"),
+        (
+            "title: Farm\ntruth: none\nlicense: MIT\ncitation: ''\n",
+            r"farm_about\.yaml has no parameter 'license'\. Did you mean 'licence'\?",
+        ),
+        ("title: Farm\ntruth: none\ncitation: ''\n", r"farm_about\.yaml: .* missing 1 required .* 'licence'"),
+        ("title: 3\ntruth: none\nlicence: ''\ncitation: ''\n", r"farm_about\.yaml: parameter 'title' is 3, expected str"),
+        ("archives: [{nam: a.zip}]\n", r"farm_about\.yaml: archive has no parameter 'nam'\. Did you mean 'name'\?"),
+        ("archives: [{name: a.zip, size: big}]\n", r"farm_about\.yaml: archive: parameter 'size' is 'big', expected int"),
+    ],
+)
+def test_a_mistake_in_the_facts_of_a_dataset_is_named(tmp_path, text, says):
+    if text is not None:
+        (tmp_path / "farm_about.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=says):
+        dataset_spec(str(tmp_path / "farm.py"), LimitedParams)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from pycocotools import mask as api
 
-from uss_dagster.artifacts.coco import code_of
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.tables import regions_from_table, regions_to_table
 from uss_dagster.datasets import coco, coco_panoptic, entityseg, lvis, paco, uvo
@@ -22,6 +21,7 @@ from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_categori
 from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import tree_covering
+from uss_dagster.regions.coco import code_of
 
 MIRROR = Path(os.environ.get("USS_MIRROR", "/nowhere"))
 

@@ -15,11 +15,34 @@ from uss_dagster.errors import UsageError
 from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND
 from uss_dagster.scenes.drawing import SMALLEST, Canvas, Light, Thing, box, rasterise
-from uss_dagster.scenes.objects import PARTS
 from uss_dagster.scenes.textures import plain
 
 CLASSES = scenes.SPEC.classes
 assert CLASSES is not None
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "house": ("wall", "roof", "door", "window", "chimney", "aerial"),
+    "tree": ("trunk", "crown"),
+    "flower": ("stem", "leaf", "petals", "centre"),
+    "potted plant": ("leaves", "pot"),
+    "car": ("body", "window", "wheel"),
+    "bicycle": ("wheel", "frame", "saddle"),
+    "boat": ("hull", "mast", "sail"),
+    "person": ("legs", "torso", "arms", "head"),
+    "bird": ("legs", "tail", "body", "wing", "head"),
+    "fish": ("tail", "fin", "body"),
+    "cat": ("tail", "body", "head"),
+    "butterfly": ("wing", "body"),
+    "coral": ("base", "branches"),
+    "chair": ("legs", "seat", "back"),
+    "table": ("legs", "top"),
+    "sofa": ("legs", "back", "seat", "arm", "cushion"),
+    "rug": ("border", "field"),
+    "painting": ("frame", "canvas"),
+    "floor lamp": ("base", "pole", "shade"),
+    "street lamp": ("post", "lantern"),
+}
+"""Object class → its parts; a part's class is named '<object> <part>'."""
 
 DIGEST = """
 import hashlib
@@ -117,6 +140,9 @@ def test_the_class_tree_has_enough_objects_parts_and_levels():
     objects = [n for n in PARTS if sum(p == CLASSES.names.index(n) for p in CLASSES.parent) >= 2]
     assert len(objects) >= 8
     assert set(objects) == set(PARTS)
+    for name, parts in PARTS.items():
+        below = [node for node, parent in enumerate(CLASSES.parent) if parent == CLASSES.names.index(name)]
+        assert [CLASSES.names[node] for node in below] == [f"{name} {part}" for part in parts]
     assert int(CLASSES.depth.max()) == 3
     assert len(set(CLASSES.names)) == len(CLASSES)
     assert ClassTree.from_json(CLASSES.to_json()) == CLASSES

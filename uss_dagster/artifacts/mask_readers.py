@@ -6,10 +6,8 @@ that names image and region.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation
 from uss_dagster.artifacts.gate import valid_regions
-from uss_dagster.artifacts.image_files import MAX_PIXELS
+from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema, regions_from_table
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
+from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation, code_of
 from uss_dagster.text import few
 
 Shape = tuple[int, int]
@@ -206,7 +204,9 @@ class RegionTables(Masks):
         for problem in valid_regions([rows], overlap=True):
             raise BadData(f"{file}: {problem}")
         regions = regions_from_table(rows)
-        _check_scores(regions.score, image_id, numbers)
+        bad = np.flatnonzero(~np.isfinite(regions.score))
+        if len(bad):
+            raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {regions.score[bad[0]]}; a number is expected.")
         return regions
 
 
@@ -329,8 +329,6 @@ def _counts(counts: list[Any]) -> np.ndarray:
 
 
 def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
-    from pycocotools import mask as coco
-
     height, width = shape
     rings = []
     for ring in polygons if isinstance(polygons, list) else [None]:
@@ -345,10 +343,7 @@ def _filled(polygons: Any, shape: Shape, where: str) -> np.ndarray:
             x, y = points[beyond.any(axis=1)][0]
             raise BadData(f"{where}: its polygon reaches x={x:g}, y={y:g}, outside the image of {width}×{height} pixels (width×height).")
         rings.append(points.ravel().tolist())
-    if not rings:
-        return np.zeros(shape, bool)
-    mask: np.ndarray = coco.decode(coco.merge(coco.frPyObjects(rings, height, width)))
-    return mask.view(bool)
+    return rle.decode(code_of(rings, *shape, where), *shape) if rings else np.zeros(shape, bool)
 
 
 def _in_preorder(named: list[Named], where: str) -> tuple[list[Named], list[int]]:
@@ -413,21 +408,11 @@ class LabelPictures(Masks):
 
 def read_label_picture(path: Path) -> np.ndarray:
     """Int32 (H, W) of a label PNG: numbers of a grey picture, indices of one with a palette (never its colours)."""
-    from PIL import Image
-
-    try:
-        data = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise BadData(f"{path} declares {picture.width}×{picture.height} pixels, more than {MAX_PIXELS:,}.")
-                picture.load()
-                mode, values = picture.mode, np.asarray(picture)
-    except Image.UnidentifiedImageError as error:
-        raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} is truncated or damaged ({error}). Copy or write it again.") from error
+    data = path.read_bytes()
+    if not data.startswith(PNG):
+        raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.")
+    with open_picture(data, str(path)) as picture:
+        mode, values = picture.mode, np.asarray(picture)
     if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
         raise BadData(f"{path} is a colour picture ({mode}); a label picture has one number a pixel: 8- or 16-bit grey, or a palette.")
     depth, numbers = data[24], values.astype(np.int32)  # the PNG header's bits a sample
@@ -457,9 +442,3 @@ def _number(value: Any, what: str, most: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > most:
         raise BadData(f"{what} is {value!r}; a number is expected.")
     return value
-
-
-def _check_scores(score: np.ndarray, image_id: str, numbers: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(score))
-    if len(bad):
-        raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {score[bad[0]]}; a number is expected.")

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets import ade20k
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, Nested
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import Size, read_rgb_png, regions_of_nodes
@@ -46,50 +44,30 @@ class Params(LimitedParams):
     split: Literal["training", "validation"] = "validation"
 
 
-SPEC = DatasetSpec(
-    name="ade20k_full",
-    title="ADE20K, all classes and parts",
-    params=Params,
-    truth="classes",
-    licence=ade20k.SPEC.licence,
-    citation=(
-        "B. Zhou, H. Zhao, X. Puig, T. Xiao, S. Fidler, A. Barriuso, A. Torralba. Semantic Understanding of Scenes through the ADE20K Dataset. "
-        "International Journal of Computer Vision 127(3), 2019."
-    ),
-    homepage="https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-    counts={"training": 25574, "validation": 2000},
-    archives=(Archive("ADE20K_2021_17_01.zip"),),
-    instructions="Register on https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/; the link to the archive comes by mail.",
-    get_it=mirror_advice("ade20k_full", "Register on the ADE20K page, fetch ADE20K_2021_17_01.zip, extract it"),
-)
-
-
-@dataclass(frozen=True)
-class Tree:
-    """classes: the tree. node: path of official class numbers, from the whole to the part → node."""
-
-    classes: Classes
-    node: dict[Numbers, int]
+SPEC = dataset_spec(__file__, Params)
 
 
 def classes(params: Params) -> Classes:
     """The class tree of the images that these parameters ask for."""
-    return tree_of(_pairs(params)).classes
+    return tree_of(_pairs(params))
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions of objects, parts, and parts of parts."""
     pairs = _pairs(params)
-    tree = tree_of(pairs)
+    labelled = tree_of(pairs)
 
     def truth(pair: Pair, size: Size) -> Regions:
-        return regions_of_nodes(nodes_of_maps(class_maps(pair.labels, size), tree, f"ADE20K image {pair.image_id}"), tree.classes)
+        return regions_of_nodes(nodes_of_maps(class_maps(pair.labels, size), labelled, f"ADE20K image {pair.image_id}"), labelled)
 
     return examples_with(truth, pairs, params.split, SPEC)
 
 
-def tree_of(pairs: Iterable[Pair]) -> Tree:
-    """The class tree of these images, classes in the order of their names; pixels of no class are void."""
+def tree_of(pairs: Iterable[Pair]) -> Classes:
+    """The class tree of these images, classes in the order of their names; pixels of no class are void.
+
+    Its labels are paths of official class numbers, from the whole to the part.
+    """
     name_of: dict[Numbers, Names] = {}
     for pair in pairs:
         name_of |= paths_of(pair.picture.with_suffix(".json"))
@@ -98,9 +76,9 @@ def tree_of(pairs: Iterable[Pair]) -> Tree:
         below = nested
         for depth in range(1, len(names) + 1):
             below = below.setdefault(" / ".join(names[:depth]), {})
-    tree = ClassTree.from_nested({VOID: "ignore"} | _with_leaves(nested))
+    tree = ClassTree.from_nested({VOID: "ignore", **_with_leaves(nested)})
     place = {name: node for node, name in enumerate(tree.names)}
-    return Tree(Classes(tree, MappingProxyType({})), {path: place[" / ".join(names)] for path, names in name_of.items()})
+    return Classes(tree, {path: place[" / ".join(names)] for path, names in name_of.items()})
 
 
 def paths_of(path: Path) -> dict[Numbers, Names]:
@@ -135,7 +113,7 @@ def class_maps(path: Path, size: tuple[int, int]) -> list[np.ndarray]:
     return maps
 
 
-def nodes_of_maps(maps: list[np.ndarray], tree: Tree, what: str) -> np.ndarray:
+def nodes_of_maps(maps: list[np.ndarray], labelled: Classes, what: str) -> np.ndarray:
     """Int32 (H, W): node of each pixel.
 
     A part that no object of its class is said to have in the annotations belongs to what it is drawn on. Whole objects of which the
@@ -144,16 +122,16 @@ def nodes_of_maps(maps: list[np.ndarray], tree: Tree, what: str) -> np.ndarray:
     values, rank = np.unique(maps[0], return_inverse=True)
     paths: list[Numbers] = [(number,) if number else () for number in values.tolist()]
     pixels = np.bincount(rank.ravel(), minlength=len(paths))
-    strange = [place for place, path in enumerate(paths) if path and path not in tree.node]
+    strange = [place for place, path in enumerate(paths) if path and path not in labelled.node]
     if 2 * pixels[strange].sum() > pixels[values > 0].sum():
         raise BadData(f"{what} shows class {paths[strange[0]][0]}, of which its annotation knows nothing. Extract the archive again.")
     for numbers in maps[1:]:  # one level at a time: pixels of one path are one rank
         base = int(numbers.max()) + 1
         values, rank = np.unique(rank.reshape(numbers.shape) * base + numbers, return_inverse=True)
         longer = [(paths[value // base], value % base) for value in values.tolist()]
-        paths = [(*path, number) if (*path, number) in tree.node and path else path for path, number in longer]
-    void = tree.classes.tree.names.index(VOID)
-    return np.array([tree.node.get(path, void) for path in paths], np.int32)[rank].reshape(maps[0].shape)
+        paths = [(*path, number) if (*path, number) in labelled.node and path else path for path, number in longer]
+    void = labelled.tree.names.index(VOID)
+    return np.array([labelled.node.get(path, void) for path in paths], np.int32)[rank].reshape(maps[0].shape)
 
 
 def _with_leaves(nested: _Nested) -> Nested:

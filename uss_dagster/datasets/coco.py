@@ -9,15 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import DatasetSpec, Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.coco_json import examples_of, find_coco
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import regions_of_nodes
 from uss_dagster.regions import Regions
-
-MIRRORS = ("coco", "coco2017", "coco_val2017")
-"""Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
 
 
 @dataclass(frozen=True)
@@ -39,40 +36,12 @@ class Params(LimitedParams):
     truth: Literal["instances", "classes"] = "instances"
 
 
-IMAGE_ARCHIVES = (
-    Archive("val2017.zip", ("http://images.cocodataset.org/zips/val2017.zip",), 815_585_330, md5="442b8da7639aecaf257c1dceb8ba8c80"),
-    Archive("train2017.zip", ("http://images.cocodataset.org/zips/train2017.zip",), 19_336_861_798, md5="cced6f7f71b7629ddf16f17bbcfab6b2"),
-)
 CLASSES = load_classes("coco")
 
-SPEC = DatasetSpec(
-    name="coco",
-    title="COCO 2017 instances",
-    params=Params,
-    truth="instances",
-    licence="annotations CC BY 4.0; each image under its own licence on flickr, some of them non-commercial or without derivatives",
-    citation=(
-        "T.-Y. Lin, M. Maire, S. Belongie, J. Hays, P. Perona, D. Ramanan, P. Dollár, C. L. Zitnick. Microsoft COCO: Common Objects in Context. "
-        "European Conference on Computer Vision, 2014."
-    ),
-    homepage="https://cocodataset.org",
-    classes=CLASSES.tree,
-    counts={"val2017": 5000, "train2017": 118287},
-    archives=(
-        *IMAGE_ARCHIVES,
-        Archive(
-            "annotations_trainval2017.zip",
-            ("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",),
-            252_907_541,
-            md5="f4bbac642086de4f52a3fdda2de5fa2c",
-        ),
-    ),
-    get_it=(
-        "Fetch val2017.zip (or train2017.zip) and annotations_trainval2017.zip from the COCO site, extract both into a folder named 'coco', "
-        "and set USS_MIRROR to the folder that holds 'coco'."
-    ),
-    mirrors=MIRRORS,
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree)
+IMAGE_ARCHIVES = tuple(archive for archive in SPEC.archives if archive.name in ("val2017.zip", "train2017.zip"))
+MIRRORS = SPEC.mirrors
+"""Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
 
 
 def truth(params: Params) -> str:

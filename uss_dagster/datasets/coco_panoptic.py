@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Literal, TypedDict, cast
 import numpy as np
 
 from uss_dagster.datasets import coco
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.coco_json import CROWD, find_coco
 from uss_dagster.datasets.formats.files import find, read_picture
+from uss_dagster.datasets.formats.label_maps import decode_rgb_png
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
@@ -55,29 +55,7 @@ class Params(LimitedParams):
 
 CLASSES = load_classes("coco_panoptic")
 
-SPEC = DatasetSpec(
-    name="coco_panoptic",
-    title="COCO 2017 panoptic",
-    params=Params,
-    truth="classes",
-    licence=coco.SPEC.licence,
-    citation="A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollár. Panoptic Segmentation. IEEE/CVF CVPR, 2019.",
-    homepage="https://cocodataset.org",
-    classes=CLASSES.tree,
-    counts={"val2017": 5000, "train2017": 118287},
-    archives=(
-        *coco.IMAGE_ARCHIVES,
-        Archive(
-            "panoptic_annotations_trainval2017.zip",
-            ("http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",),
-        ),
-    ),
-    get_it=(
-        "Fetch val2017.zip (or train2017.zip) and panoptic_annotations_trainval2017.zip from the COCO site, extract both into a folder named "
-        "'coco', and set USS_MIRROR to the folder that holds 'coco'."
-    ),
-    mirrors=("coco_panoptic", *coco.MIRRORS),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree, archives=coco.IMAGE_ARCHIVES)
 
 
 def truth(params: Params) -> str:
@@ -108,23 +86,14 @@ def examples(params: Params) -> Iterator[Example]:
 
 def read_segment_png(maps: Path, name: str) -> np.ndarray:
     """Int32 (H, W): R + 256 G + 65536 B of an RGB PNG, 0 for void. maps: the folder of these files, or the ZIP file that the release has."""
-    from PIL import Image
-
-    path = maps / name
     try:
-        if maps.suffix == ".zip":
-            with zipfile.ZipFile(maps) as archive:
-                data = archive.read(f"{maps.stem}/{name}")
-        else:
-            data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.format != "PNG" or picture.mode != "RGB":
-                raise BadData(f"{path} is {picture.format} {picture.mode}; panoptic segments are RGB PNG files. {SPEC.get_it}")
-            colour = np.asarray(picture).astype(np.int32)
+        root = zipfile.Path(maps, f"{maps.stem}/") if maps.suffix == ".zip" else maps
+        data = (root / name).read_bytes()
     except (FileNotFoundError, KeyError):
-        raise BadData(f"{path} is missing, though the dataset lists it. {SPEC.get_it}") from None
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} is truncated or damaged ({error}). {SPEC.get_it}") from error
+        raise BadData(f"{maps / name} is missing, though the dataset lists it. {SPEC.get_it}") from None
+    except zipfile.BadZipFile as error:
+        raise BadData(f"{maps} is truncated or damaged ({error}). {SPEC.get_it}") from error
+    colour = decode_rgb_png(data, maps / name).astype(np.int32)
     return colour[..., 0] + 256 * colour[..., 1] + 65536 * colour[..., 2]
 
 
@@ -154,7 +123,8 @@ def regions_of_segments(number: np.ndarray, segments: list[Segment], what: str, 
     tree = CLASSES.tree
     node = np.array([CLASSES.node[record[i]["category_id"] if i else 0] for i in ids.tolist()], np.int64)
     crowd = [CROWD if i and record[i].get("iscrowd") else "" for i in ids.tolist()]
-    own = np.array([i != 0 and (not nested or _is_thing(n)) for i, n in zip(ids.tolist(), node.tolist(), strict=True)], bool)
+    things = tree.ancestors[tree.names.index("things")]
+    own = (ids != 0) & (things[node] | (not nested))
     present = tree.ancestors[:, node].any(axis=1) & nested
     # Classes first, in the order of their tree, then the segments that are regions of their own.
     nodes, first = np.flatnonzero(present), int(present.sum())
@@ -168,7 +138,3 @@ def regions_of_segments(number: np.ndarray, segments: list[Segment], what: str, 
         label=np.concatenate([nodes, node[own]]),
         source=[""] * first + [c for c, mine in zip(crowd, own, strict=True) if mine],
     )
-
-
-def _is_thing(node: int) -> bool:
-    return bool(CLASSES.tree.ancestors[CLASSES.tree.names.index("things"), node])

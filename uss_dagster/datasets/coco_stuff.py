@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.datasets import coco
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find, read_ids, read_picture
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map
@@ -53,30 +53,7 @@ class Params(LimitedParams):
             raise ValueError("list_file is given, but subset is 'all'; set subset to 'curated' to use the list.")
 
 
-SPEC = DatasetSpec(
-    name="coco_stuff",
-    title="COCO-Stuff 2017",
-    params=Params,
-    truth="classes",
-    licence=coco.SPEC.licence,
-    citation="H. Caesar, J. Uijlings, V. Ferrari. COCO-Stuff: Thing and Stuff Classes in Context. IEEE/CVF CVPR, 2018.",
-    homepage="https://github.com/nightrome/cocostuff",
-    classes=load_classes("coco_stuff_27").tree,
-    counts={"val2017": 5000, "train2017": 118287},
-    archives=(
-        *coco.IMAGE_ARCHIVES,
-        Archive(
-            "stuffthingmaps_trainval2017.zip",
-            ("http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",),
-            under="stuffthingmaps",
-        ),
-    ),
-    get_it=(
-        "Fetch val2017.zip (or train2017.zip) from the COCO site and stuffthingmaps_trainval2017.zip from the COCO-Stuff page; extract the "
-        "images into a folder named 'coco', the label maps into a folder named 'coco_stuff', and set USS_MIRROR to the folder that holds both."
-    ),
-    mirrors=("coco_stuff", *coco.MIRRORS),
-)
+SPEC = dataset_spec(__file__, Params, load_classes("coco_stuff_27").tree, archives=coco.IMAGE_ARCHIVES)
 
 
 def classes(params: Params) -> Classes:

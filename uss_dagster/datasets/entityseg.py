@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.coco_json import Picture, examples_of, find_coco
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.errors import BadData
@@ -38,25 +38,7 @@ class Params(LimitedParams):
             )
 
 
-SPEC = DatasetSpec(
-    name="entityseg",
-    title="EntitySeg",
-    params=Params,
-    truth="instances",
-    licence="annotations: Adobe Research License, non-commercial research only; each image under the licence of its source",
-    citation="L. Qi, J. Kuen, T. Shen et al. High-Quality Entity Segmentation. IEEE/CVF ICCV, 2023.",
-    homepage="https://github.com/adobe-research/EntitySeg-Dataset",
-    counts={"val": 1314},
-    archives=(Archive("entityseg_val_lr.json"), Archive("entityseg_val.json")),
-    instructions=(
-        "Download the annotation files from release v1.0 of the EntitySeg-Dataset repository and the images from the addresses that they list; "
-        "the licence has to be accepted there."
-    ),
-    get_it=(
-        "Fetch the annotation files (release v1.0) from the EntitySeg-Dataset repository and the images from the addresses in them, put both into "
-        "a folder named 'entityseg' (for low resolution the images scaled down, below images_lr/), and set USS_MIRROR to the folder that holds it."
-    ),
-)
+SPEC = dataset_spec(__file__, Params)
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -72,12 +54,8 @@ def examples(params: Params) -> Iterator[Example]:
                 return files[name]
         raise BadData(f"EntitySeg image {picture.id}, file '{picture.file}', is missing, though the dataset lists it. {SPEC.get_it}")
 
-    return examples_of(file, place, SPEC, params.split, params.limit, name=lambda picture, _: entity_id(picture))
-
-
-def entity_id(picture: Picture) -> str:
-    """The number of an image; names of files may be anything."""
-    return f"entity{picture.id:09d}"
+    # Ids are numbers: names of files may be anything.
+    return examples_of(file, place, SPEC, params.split, params.limit, name=lambda picture, _: f"entity{picture.id:09d}")
 
 
 def _files_below(folder: Path) -> dict[str, Path]:

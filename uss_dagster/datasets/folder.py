@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import find_images
-from uss_dagster.datasets.base import DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, read_classes
 from uss_dagster.datasets.formats.coco_json import classes_of_categories, examples_of, open_coco, regions_of_annotations
 from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_label_map, size_of
@@ -54,16 +54,7 @@ class Params(LimitedParams):
             raise ValueError("classes is given without masks; a class tree says what the labels of masks mean.")
 
 
-SPEC = DatasetSpec(
-    name="folder",
-    title="A folder of images",
-    params=Params,
-    truth="none",
-    licence="that of your images",
-    citation="",
-    instructions="Name the folder of your images, and where they are the masks, in the dataset's parameters.",
-    get_it="Check the paths in the dataset's parameters: path, masks, classes.",
-)
+SPEC = dataset_spec(__file__, Params)
 
 
 def truth(params: Params) -> str:

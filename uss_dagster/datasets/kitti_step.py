@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.label_maps import read_rgb_png
@@ -34,32 +31,7 @@ class Params(LimitedParams):
 
 CLASSES = load_classes("kitti_step")
 
-SPEC = DatasetSpec(
-    name="kitti_step",
-    title="KITTI-STEP",
-    params=Params,
-    truth="classes",
-    licence="CC BY-NC-SA 3.0 (KITTI)",
-    citation=(
-        "M. Weber, J. Xie, M. Collins, Y. Zhu, P. Voigtlaender, H. Adam, B. Green, A. Geiger, B. Leibe, D. Cremers, A. Osep, L. Leal-Taixé, "
-        "L.-C. Chen. STEP: Segmenting and Tracking Every Pixel. NeurIPS Datasets and Benchmarks, 2021."
-    ),
-    homepage="https://www.cvlibs.net/datasets/kitti/eval_step.php",
-    classes=CLASSES.tree,
-    counts={"train": 5027, "val": 2981},
-    archives=(
-        Archive("data_tracking_image_2.zip"),
-        Archive("kitti-step.tar.gz", ("https://storage.googleapis.com/gresearch/tf-deeplab/data/kitti-step.tar.gz",)),
-    ),
-    instructions=(
-        "Register on https://www.cvlibs.net/datasets/kitti/eval_tracking.php and download the left colour images of the tracking data set, "
-        "data_tracking_image_2.zip (15 GB)."
-    ),
-    get_it=(
-        "Fetch data_tracking_image_2.zip from the KITTI tracking page and kitti-step.tar.gz from the KITTI-STEP page, extract both into a "
-        "folder named 'kitti_step', and set USS_MIRROR to the folder that holds 'kitti_step'."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree)
 
 
 def examples(params: Params) -> Iterator[Example]:
@@ -72,9 +44,5 @@ def examples(params: Params) -> Iterator[Example]:
     ]
     if not pairs:
         raise BadData(f"{maps} holds no <sequence>/<frame>.png. {SPEC.get_it}")
-    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC, read_panoptic_map)
-
-
-def read_panoptic_map(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W): the classes of a panoptic map. Red is the class; green and blue are the instance, which stays unread."""
-    return read_rgb_png(path, size)[..., 0]
+    # Red is the class; green and blue are the instance, which stays unread.
+    return examples_of_pairs(pairs[: params.limit], params.split, CLASSES, SPEC, lambda path, size: read_rgb_png(path, size)[..., 0])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from uss_dagster.datasets import coco
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import DatasetSpec, Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.datasets.formats.coco_json import CocoFile, Picture, classes_of_categories, examples_of, find_coco
 from uss_dagster.errors import BadData
@@ -35,27 +35,7 @@ class Params(LimitedParams):
     subset: Literal["all", "val2017"] = "all"
 
 
-_SITE = "https://dl.fbaipublicfiles.com/LVIS/"
-
-SPEC = DatasetSpec(
-    name="lvis",
-    title="LVIS instances",
-    params=Params,
-    truth="instances",
-    licence=coco.SPEC.licence,
-    citation="A. Gupta, P. Dollár, R. Girshick. LVIS: A Dataset for Large Vocabulary Instance Segmentation. IEEE/CVF CVPR, 2019.",
-    homepage="https://www.lvisdataset.org",
-    counts={"val": 19809, "train": 100170},
-    archives=(
-        *coco.IMAGE_ARCHIVES,
-        Archive("lvis_v1_val.json.zip", (_SITE + "lvis_v1_val.json.zip",)),
-        Archive("lvis_v1_train.json.zip", (_SITE + "lvis_v1_train.json.zip",)),
-    ),
-    get_it=(
-        "Fetch lvis_v1_val.json.zip (or lvis_v1_train.json.zip) from the LVIS site into a folder named 'lvis', train2017.zip and val2017.zip "
-        "from the COCO site into one named 'coco', extract them there, and set USS_MIRROR to the folder that holds both."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, archives=coco.IMAGE_ARCHIVES)
 
 
 def classes(params: Params) -> Classes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, mirror_advice
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.pairs import examples_of_pairs, pairs_beside
@@ -33,26 +33,7 @@ class Params(LimitedParams):
 
 CLASSES = load_classes("mapillary_vistas")
 
-SPEC = DatasetSpec(
-    name="mapillary_vistas",
-    title="Mapillary Vistas v1.2",
-    params=Params,
-    truth="classes",
-    licence="CC BY-NC-SA 4.0 (research edition), accepted on request",
-    citation=(
-        "G. Neuhold, T. Ollmann, S. Rota Bulò, P. Kontschieder. The Mapillary Vistas Dataset for Semantic Understanding of Street Scenes. "
-        "IEEE International Conference on Computer Vision, 2017."
-    ),
-    homepage="https://www.mapillary.com/dataset/vistas",
-    classes=CLASSES.tree,
-    counts={"training": 18000, "validation": 2000},
-    archives=(Archive("mapillary-vistas-dataset_public_v1.2.zip"),),
-    instructions=(
-        "Request the dataset on https://www.mapillary.com/dataset/vistas; the link to the archive comes by mail. Version 1.2 stands alone, or "
-        "in the folders v1.2 of the archive of version 2.0: both are read."
-    ),
-    get_it=mirror_advice("mapillary_vistas", "Ask for the research edition of Mapillary Vistas on its site, extract the archive"),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree)
 
 
 def examples(params: Params) -> Iterator[Example]:

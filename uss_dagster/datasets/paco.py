@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from uss_dagster.artifacts.coco import CocoAnnotation
 from uss_dagster.datasets import coco
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.datasets.formats.coco_json import CocoFile, classes_of_parts, examples_of, find_coco
 from uss_dagster.datasets.lvis import coco_places
+from uss_dagster.regions.coco import CocoAnnotation
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,7 @@ class Params(LimitedParams):
     regions: Literal["all", "objects", "parts"] = "all"
 
 
-SPEC = DatasetSpec(
-    name="paco",
-    title="PACO-LVIS objects and parts",
-    params=Params,
-    truth="instances",
-    licence=f"annotations as PACO's repository states; {coco.SPEC.licence}",
-    citation="V. Ramanathan et al. PACO: Parts and Attributes of Common Objects. IEEE/CVF CVPR, 2023.",
-    homepage="https://github.com/facebookresearch/paco",
-    counts={"train": 45790, "val": 2410, "test": 9443},
-    archives=(
-        *coco.IMAGE_ARCHIVES,
-        Archive("paco_lvis_v1.zip", ("https://dl.fbaipublicfiles.com/paco/annotations/paco_lvis_v1.zip",)),
-    ),
-    get_it=(
-        "Fetch paco_lvis_v1.zip from the PACO repository into a folder named 'paco', train2017.zip and val2017.zip from the COCO site into one "
-        "named 'coco', extract them there, and set USS_MIRROR to the folder that holds both."
-    ),
-    mirrors=("paco", *coco.MIRRORS),
-)
+SPEC = dataset_spec(__file__, Params, archives=coco.IMAGE_ARCHIVES)
 
 
 def classes(params: Params) -> Classes:

@@ -13,8 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, code_of
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.coco_json import CocoFile
 from uss_dagster.datasets.formats.files import find, read_picture
@@ -22,6 +21,7 @@ from uss_dagster.datasets.formats.label_maps import read_label_png, regions_of_l
 from uss_dagster.datasets.formats.pairs import pairs_beside
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
+from uss_dagster.regions.coco import CocoAnnotation, code_of
 
 PLACES = ("", "PartImageNet/", "PartImageNet_OOD/", "PartImageNet_Seg/", "PartImageNet_Seg/PartImageNet/")
 POINTS = 3
@@ -45,30 +45,7 @@ class Params(LimitedParams):
 CLASSES = load_classes("partimagenet")
 BACKGROUND_ID = 40
 
-SPEC = DatasetSpec(
-    name="partimagenet",
-    title="PartImageNet, 40 parts",
-    params=Params,
-    truth="classes",
-    licence="annotations: none named; images under the ImageNet terms of access, non-commercial research and education only",
-    citation=(
-        "J. He, S. Yang, S. Yang, A. Kortylewski, X. Yuan, J.-N. Chen, S. Liu, C. Yang, Q. Yu, A. Yuille. PartImageNet: A Large, High-Quality "
-        "Dataset of Parts. European Conference on Computer Vision, 2022."
-    ),
-    homepage="https://github.com/TACJu/PartImageNet",
-    classes=CLASSES.tree,
-    counts={"train": 16540, "val": 2957, "test": 4598},
-    archives=(Archive("PartImageNet_OOD.zip"), Archive("PartImageNet_Seg.zip")),
-    instructions=(
-        "The images are ImageNet's, so agree to its terms of access first. The page https://github.com/TACJu/PartImageNet links to both archives; "
-        "either one is enough. PartImageNet_OOD.zip holds further archives: extract those too."
-    ),
-    get_it=(
-        "Fetch PartImageNet_OOD.zip (with the archives of its splits inside) or PartImageNet_Seg.zip from the PartImageNet page, extract it into "
-        "a folder named 'partimagenet', and set USS_MIRROR to the folder that holds 'partimagenet'."
-    ),
-    mirrors=("partimagenet", "partimagenet_158"),
-)
+SPEC = dataset_spec(__file__, Params, CLASSES.tree)
 
 
 @dataclass(frozen=True)

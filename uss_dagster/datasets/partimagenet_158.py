@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import numpy as np
 
 from uss_dagster.datasets import partimagenet
-from uss_dagster.datasets.base import Example
+from uss_dagster.datasets.base import Example, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, Nested
 from uss_dagster.datasets.formats.label_maps import nodes_of_label_map, regions_of_nodes
 from uss_dagster.errors import BadData
@@ -26,37 +25,30 @@ class Params(partimagenet.Params):
     """As those of ``partimagenet``."""
 
 
-SPEC = replace(partimagenet.SPEC, name="partimagenet_158", title="PartImageNet, 158 classes and their parts", params=Params, classes=None)
-
-
-@dataclass(frozen=True)
-class Tree:
-    """classes: the tree, in which background and void are classes too. leaf: (ImageNet class, official part id) → node."""
-
-    classes: Classes
-    leaf: dict[tuple[str, int], int]
+SPEC = dataset_spec(__file__, Params, None)
 
 
 def classes(params: Params) -> Classes:
     """The class tree of the release that these parameters read."""
-    return _tree(params).classes
+    return _tree(params)
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is the tree of regions. Parts that the image's class cannot have are void."""
-    tree = _tree(params)
-    names = tree.classes.tree.names
+    labelled = _tree(params)
+    names = labelled.tree.names
     for one in partimagenet.labelled_images(params.split, params.limit):
         what = f"PartImageNet image {one.image_id}"
         coarse = nodes_of_label_map(one.labels, partimagenet.CLASSES, what)
         node = np.full(len(partimagenet.CLASSES.tree), names.index("void"), np.int32)
         node[partimagenet.CLASSES.node[partimagenet.BACKGROUND_ID]] = names.index("background")
         for part, official in partimagenet.CLASSES.node.items():
-            node[official] = tree.leaf.get((one.image_id.split("_")[0], part), node[official])
-        yield Example(one.image_id, one.image, one.suffix, params.split, regions_of_nodes(node[coarse], tree.classes))
+            node[official] = labelled.node.get((one.image_id.split("_")[0], part), node[official])
+        yield Example(one.image_id, one.image, one.suffix, params.split, regions_of_nodes(node[coarse], labelled))
 
 
-def _tree(params: Params) -> Tree:
+def _tree(params: Params) -> Classes:
+    """Background and void are classes too; labels are pairs (ImageNet class, official part id)."""
     tree, node, kinds = partimagenet.CLASSES.tree, partimagenet.CLASSES.node, _kind_of_class(params)
     names = tree.names
     nested: Nested = {"background": "background", "void": "ignore"}
@@ -69,7 +61,7 @@ def _tree(params: Params) -> Tree:
         nested[group] = {name: {part_name[name, part]: "foreground" for part in parts} for name in members}
     finer = ClassTree.from_nested(nested)
     place = {name: number for number, name in enumerate(finer.names)}
-    return Tree(Classes(finer, MappingProxyType({})), {key: place[name] for key, name in part_name.items()})
+    return Classes(finer, {key: place[name] for key, name in part_name.items()})
 
 
 def _kind_of_class(params: Params) -> dict[str, int]:

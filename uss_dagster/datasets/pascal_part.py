@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find, read_ids
 from uss_dagster.datasets.formats.label_maps import Size
@@ -40,38 +40,7 @@ class Params(LimitedParams):
     parts: Literal["full", "reduced"] = "full"
 
 
-SPEC = DatasetSpec(
-    name="pascal_part",
-    title="PASCAL-Part",
-    params=Params,
-    truth="classes",
-    licence="annotations: none named; images from flickr, under the flickr terms of use",
-    citation=(
-        "X. Chen, R. Mottaghi, X. Liu, S. Fidler, R. Urtasun, A. Yuille. Detect What You Can: Detecting and Representing Objects using Holistic "
-        "Models and Body Parts. IEEE Conference on Computer Vision and Pattern Recognition, 2014."
-    ),
-    homepage="http://roozbehm.info/pascal-parts/pascal-parts.html",
-    classes=load_classes("pascal_part_full").tree,
-    counts={"train": 4998, "val": 5105, "trainval": 10103},
-    archives=(
-        Archive(
-            "trainval.tar.gz",
-            (
-                "http://roozbehm.info/pascal-parts/trainval.tar.gz",
-                "http://www.stat.ucla.edu/~xianjie.chen/pascal_part_dataset/trainval.tar.gz",
-            ),
-        ),
-        Archive(
-            "VOCtrainval_03-May-2010.tar",
-            ("http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
-            md5="da459979d0c395079b5c75ee67908abb",
-        ),
-    ),
-    get_it=(
-        "Fetch trainval.tar.gz from the PASCAL-Part page and VOCtrainval_03-May-2010.tar from the PASCAL VOC site, extract both into a folder "
-        "named 'pascal_part', and set USS_MIRROR to the folder that holds 'pascal_part'."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, load_classes("pascal_part_full").tree)
 
 
 @dataclass(frozen=True)

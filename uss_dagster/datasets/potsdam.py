@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.artifacts.image_files import decode, encode_png
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.datasets.formats.label_maps import check_size, regions_of_label_map
@@ -62,29 +62,7 @@ class Params(LimitedParams):
             raise ValueError(f"tile is {self.tile}, expected a side of at least 16 pixels.")
 
 
-SPEC = DatasetSpec(
-    name="potsdam",
-    title="ISPRS Potsdam, tiles",
-    params=Params,
-    truth="classes",
-    licence="ISPRS benchmark terms: research use, no redistribution, BSF Swissphoto and ISPRS to be named",
-    citation=(
-        "F. Rottensteiner, G. Sohn, J. Jung, M. Gerke, C. Baillard, S. Benitez, U. Breitkopf. The ISPRS benchmark on urban object classification "
-        "and 3D building reconstruction. ISPRS Annals I-3, 2012."
-    ),
-    homepage="https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-potsdam.aspx",
-    classes=load_classes("potsdam_6").tree,
-    counts={"train": 24 * (6000 // TILE) ** 2, "test": 14 * (6000 // TILE) ** 2},
-    archives=(Archive("2_Ortho_RGB.zip"), Archive("5_Labels_all.zip")),
-    instructions=(
-        "Request the Potsdam data on the ISPRS page (UrbanSemLab, 2D Semantic Labeling Contest - Potsdam). Of what it links to, "
-        "2_Ortho_RGB.zip and 5_Labels_all.zip are needed, and 5_Labels_all_noBoundary.zip for eroded borders."
-    ),
-    get_it=(
-        "Ask for the Potsdam data on the ISPRS page of the 2D Semantic Labeling Contest, extract 2_Ortho_RGB.zip and 5_Labels_all.zip into a "
-        "folder named 'potsdam', and set USS_MIRROR to the folder that holds 'potsdam'."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, load_classes("potsdam_6").tree)
 
 
 def classes(params: Params) -> Classes:

@@ -12,10 +12,10 @@ from typing import TypedDict
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoImage
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams, need_mirror
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec, need_mirror
 from uss_dagster.datasets.formats.coco_json import regions_of_annotations
 from uss_dagster.errors import BadData
+from uss_dagster.regions.coco import CocoAnnotation, CocoImage
 
 _NAME = re.compile(r"sa_(\d+)\.(json|jpg)")
 
@@ -50,23 +50,7 @@ class Params(LimitedParams):
             raise ValueError(f"sample is {self.sample}, expected at least 1, or null for all images.")
 
 
-_GET_IT = (
-    "Accept the terms on the SA-1B page (Meta AI), fetch the shards that you want (sa_000000.tar and so on, 11 GB each) into a folder named "
-    "'sa1b', extracted or as they are, and set USS_MIRROR to the folder that holds 'sa1b'."
-)
-
-SPEC = DatasetSpec(
-    name="sa1b",
-    title="SA-1B",
-    params=Params,
-    truth="instances",
-    licence="SA-1B Dataset Research License: research only",
-    citation="A. Kirillov, E. Mintun, N. Ravi et al. Segment Anything. IEEE/CVF ICCV, 2023.",
-    homepage="https://ai.meta.com/datasets/segment-anything/",
-    archives=(Archive("sa_000000.tar"),),
-    instructions=_GET_IT,
-    get_it=_GET_IT,
-)
+SPEC = dataset_spec(__file__, Params)
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from uss_dagster.datasets.base import DatasetSpec, Example
-from uss_dagster.datasets.formats.class_trees import Nested
-from uss_dagster.regions import ClassTree
-from uss_dagster.scenes.objects import PARTS
-from uss_dagster.scenes.views import BACKGROUNDS, draw
-
-GROUPS: dict[str, tuple[str, ...]] = {
-    "plant": ("tree", "flower", "potted plant"),
-    "vehicle": ("car", "bicycle", "boat"),
-    "animal": ("bird", "fish", "cat", "butterfly", "coral"),
-    "furniture": ("chair", "table", "sofa", "rug", "painting"),
-    "light": ("floor lamp", "street lamp"),
-}
-"""Object classes with a super-category; the others stand below the scene itself. Super-categories are classes, never regions."""
+from uss_dagster.datasets.base import Example, dataset_spec
+from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.scenes.views import draw
 
 
 @dataclass(frozen=True)
@@ -48,31 +37,12 @@ class Params:
             raise ValueError(f"seed is {self.seed}, expected 0 or more.")
 
 
-def _class_tree() -> ClassTree:
-    def parts_of(name: str) -> Nested:
-        return {f"{name} {part}": "foreground" for part in PARTS[name]}
-
-    grouped = {name for members in GROUPS.values() for name in members}
-    nested: Nested = {name: parts_of(name) for name in PARTS if name not in grouped}
-    nested |= {group: {name: parts_of(name) for name in members} for group, members in GROUPS.items()}
-    nested |= dict.fromkeys(BACKGROUNDS, "background")
-    return ClassTree.from_nested(nested)
-
-
-SPEC = DatasetSpec(
-    name="scenes",
-    title="Drawn scenes with objects and parts",
-    params=Params,
-    truth="classes",
-    licence="MIT (drawn by this package)",
-    citation="Drawn scenes of uss_dagster: procedural pictures whose regions are known exactly.",
-    classes=_class_tree(),
-)
+CLASSES = load_classes("scenes").tree
+SPEC = dataset_spec(__file__, Params, CLASSES)
 
 
 def examples(params: Params) -> Iterator[Example]:
     """Pictures ``scene00000``, ``scene00001``, … as JPEG, each with its tree of regions."""
-    assert SPEC.classes is not None
     for number in range(params.images):
         canvas = draw(params.seed, number)
-        yield Example(f"scene{number:05d}", canvas.photograph(), ".jpg", "all", canvas.truth(SPEC.classes))
+        yield Example(f"scene{number:05d}", canvas.photograph(), ".jpg", "all", canvas.truth(CLASSES))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedParams
+from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, load_classes
 from uss_dagster.datasets.formats.files import find, read_ids
 from uss_dagster.datasets.formats.label_maps import Size, nodes_of_label_map, read_label_png
@@ -44,39 +44,7 @@ class Params(LimitedParams):
             raise ValueError("split is 'trainaug', whose masks know no objects; truth 'instances' needs train, val or trainval.")
 
 
-SPEC = DatasetSpec(
-    name="voc2012",
-    title="PASCAL VOC 2012 segmentation",
-    params=Params,
-    truth="classes",
-    licence="images from flickr, under the flickr terms of use; annotations free for research",
-    citation=(
-        "M. Everingham, S. M. A. Eslami, L. Van Gool, C. K. I. Williams, J. Winn, A. Zisserman. The Pascal Visual Object Classes Challenge: "
-        "A Retrospective. International Journal of Computer Vision 111(1), 2015."
-    ),
-    homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
-    classes=load_classes("voc2012").tree,
-    counts={"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582},
-    archives=(
-        Archive(
-            "VOCtrainval_11-May-2012.tar",
-            (
-                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-                "https://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
-            ),
-            size=1_999_639_040,
-            md5="6cd6e144f989b92b3379bac3b3de84fd",
-        ),
-    ),
-    instructions=(
-        "The masks of trainaug (SegmentationClassAug, after B. Hariharan et al., Semantic Contours from Inverse Detectors, ICCV 2011) have "
-        "no official address: put the folder of 12,031 PNG files beside SegmentationClass, with or without a list trainaug.txt."
-    ),
-    get_it=(
-        "Fetch VOCtrainval_11-May-2012.tar from the PASCAL VOC site (Oxford VGG), extract it into a folder named 'voc2012', and set USS_MIRROR "
-        "to the folder that holds 'voc2012'. For trainaug also put SegmentationClassAug/ beside its SegmentationClass/."
-    ),
-)
+SPEC = dataset_spec(__file__, Params, load_classes("voc2012").tree)
 
 
 def truth(params: Params) -> str:

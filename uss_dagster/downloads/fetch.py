@@ -60,21 +60,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Speaks HTTP and HTTPS (through the proxies of the environment) and nothing else: no files, no FTP."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
 def fetch(archive: Archive, folder: Path, advance: Callable[[int], None] | None = None, piece: int = PIECE, pause: float = 1.0) -> Fetched:
     """Download one file into a folder, or finish a download begun there; its mirrors are tried in order.
 
@@ -142,7 +127,7 @@ class _Download:
     def __init__(self, archive: Archive, url: str, folder: Path, advance: Callable[[int], None], piece: int, pause: float) -> None:
         self.archive, self.url, self.advance, self.piece, self.pause = archive, url, advance, piece, pause
         self.part, self.state_file = folder / f"{archive.name}.part", folder / f"{archive.name}.part.json"
-        self.opener = _opener()
+        self.opener = urllib.request.build_opener(_Redirects())  # for http and https alone: ``fetch`` and ``_Redirects`` refuse others
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.failures = self.unsaved = 0
@@ -208,7 +193,7 @@ class _Download:
         with self._tried():
             with self._ask(number) as answer:
                 if answer.status == 206:
-                    total = _total(answer)
+                    total = _range(answer)[1]
                     if not self.size:
                         self._plan(total, answer)
                         self.state_file.unlink(missing_ok=True)
@@ -284,8 +269,7 @@ class _Download:
     def _take(self, handle: int, number: int, answer: Any) -> None:
         """Write an answer's bytes in their place."""
         start = number * self.piece
-        first = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        if not first or int(first[1]) != start + self.done[number]:
+        if _range(answer)[0] != start + self.done[number]:
             raise _GivenUp("it sends other bytes than it was asked for")
         length = self._length(number)
         while self.done[number] < length and not self.stop.is_set():
@@ -330,12 +314,12 @@ class _Download:
         self.stop.wait(self.pause * 2 ** (failures - 1))
 
 
-def _total(answer: Any) -> int:
-    """Size of the whole file, from an answer with a part of it."""
-    match = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+def _range(answer: Any) -> tuple[int, int]:
+    """(first byte, size of the whole file) of an answer with a part of it."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
     if not match:
         raise _GivenUp("it sends a part of the file without saying which")
-    return int(match[1])
+    return int(match[1]), int(match[2])
 
 
 def _validator(answer: Any) -> str:

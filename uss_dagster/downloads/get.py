@@ -336,9 +336,8 @@ def _mirror(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["USS_MIRROR"]
-        else:
+        os.environ.pop("USS_MIRROR")
+        if before is not None:
             os.environ["USS_MIRROR"] = before
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from uss_dagster.errors import BadData
+from uss_dagster.files import write_whole
 
 RECORD = "uss-source.json"
 """Name of the record's file, in the dataset's folder."""
@@ -39,5 +40,4 @@ def read_record(folder: Path) -> SourceRecord | None:
 
 def write_record(folder: Path, record: SourceRecord) -> None:
     """Write the record, as a new file: the old one may be a hard link to that of another folder."""
-    (folder / RECORD).unlink(missing_ok=True)
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

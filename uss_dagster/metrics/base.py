@@ -1,6 +1,6 @@
 """What every metric shares: per-image contributions that add up, so that any split of the images can be merged.
 
-A metric is one module with ``SPEC`` and two functions::
+A metric is one module with ``SPEC`` (``metric_spec(__file__)`` reads it from ``<module>.yaml``) and two functions::
 
     measure(truth: Truth, prediction: Regions) -> Contribution | None    # None: the image has no score, it is counted as skipped
     reduce(total: Contribution) -> dict[str, float]                      # values, from contributions added over images
@@ -21,12 +21,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from uss_dagster.errors import BadData
+from uss_dagster.files import parse_yaml
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.registry import build_params
 
 CONFIDENCE = 0.95
 """Of the intervals that bootstrap replicates give."""
@@ -62,11 +65,6 @@ class Truth:
         deepest = self.regions.deepest()
         return np.where(deepest >= 0, self.regions.label[deepest], -1).astype(np.int32)
 
-    def annotators(self) -> list[Regions]:
-        """The flat segmentation of each annotator, in order of name."""
-        source = np.asarray(self.regions.source)
-        return [self.regions.select(source == name) for name in sorted(set(self.regions.source))]
-
 
 @dataclass(frozen=True)
 class MetricSpec:
@@ -96,9 +94,6 @@ class MetricSpec:
     needs_labels: bool = False
 
 
-IMAGE, DATASET = "image", "dataset"
-
-
 @dataclass(frozen=True)
 class Metric:
     """One number. Numbers that differ in protocol, scope or evaluation grid are never ranked together.
@@ -123,11 +118,30 @@ class Metric:
 
     title: str
     protocol: str
-    scope: str = IMAGE
+    scope: Literal["image", "dataset"] = "image"
     higher_is_better: bool = True
     per_image: bool = True
     oracle: bool = False
     detail: bool = False
+
+
+def metric_spec(module_file: str) -> MetricSpec:
+    """The spec of a family, read from the YAML file beside its module that is named as it.
+
+    Parameters
+    ----------
+    module_file : str
+        ``__file__`` of the module.
+
+    Raises
+    ------
+    UsageError
+        A key or value of the file is wrong.
+    """
+    path = Path(module_file).with_suffix(".yaml")
+    facts = parse_yaml(path.read_bytes())
+    metrics = {name: build_params(Metric, values, f"{path.name}: metric '{name}'") for name, values in facts["metrics"].items()}
+    return build_params(MetricSpec, {"name": path.stem} | facts | {"metrics": metrics}, path.name)
 
 
 class Accumulator:
@@ -219,11 +233,12 @@ def deepest_value(regions: Regions, values: np.ndarray, among: np.ndarray | None
         int64 (A,), -1 where no region holds the atom.
     """
     members = np.arange(len(regions)) if among is None else np.flatnonzero(among)
-    held = regions.members[members]
-    if not len(members):
-        return np.full(regions.members.shape[1], -1, np.int64)
-    last = len(members) - 1 - np.argmax(held[::-1], axis=0)
-    return np.where(held.any(axis=0), np.asarray(values)[members][last], -1).astype(np.int64)
+    return np.append(np.asarray(values)[members], -1)[regions.last_holder(members)].astype(np.int64)
+
+
+def mean(values: np.ndarray) -> float:
+    """A mean that is NaN, without a warning, where there are no values."""
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def nan_ratio(numerator: Any, denominator: Any) -> float:

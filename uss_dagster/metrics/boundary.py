@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
 from uss_dagster.metrics.covering import (
     annotator_matches,
     annotator_mean,
@@ -30,7 +30,7 @@ from uss_dagster.metrics.covering import (
     overlap,
     valid_classes,
 )
-from uss_dagster.metrics.matching import background_place, summary, sums_of
+from uss_dagster.metrics.matching import at_nodes, background_place, summary, sums_of
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND
 
@@ -41,26 +41,7 @@ TRIMAPS = (5, 20)
 """Widths of the trimap bands, in pixels on each side."""
 
 
-def _metrics() -> dict[str, Metric]:
-    metrics = {
-        "boundary_miou": Metric("Boundary mIoU (oracle)", "max overlap per image, leaf classes, band 2 % of the diagonal", oracle=True)
-    }
-    for r in TRIMAPS:
-        protocol = f"max overlap per image, leaf classes, band {r} px"
-        metrics[f"trimap_miou_{r}"] = Metric(f"Trimap mIoU, {r} px (oracle)", protocol, oracle=True, detail=True)
-        metrics[f"trimap_pacc_{r}"] = Metric(f"Trimap pAcc, {r} px (oracle)", protocol, per_image=False, oracle=True, detail=True)
-    title = "Boundary IoU, annotators (oracle)"
-    metrics["boundary_iou_annotators"] = Metric(title, "max overlap per image, annotator mean, band 2 % of the diagonal", oracle=True)
-    return metrics
-
-
-SPEC = MetricSpec(
-    name="boundary",
-    title="Boundary quality",
-    truths=("classes", "annotators"),
-    metrics=_metrics(),
-    paper="Cheng et al., CVPR 2021; Kohli et al., IJCV 2009",
-)
+SPEC = metric_spec(__file__)
 
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
@@ -88,8 +69,7 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     contribution: Contribution = {}
     for kind, sums in counts.items():
         for name, values in zip(("tp", "fp", "fn"), sums, strict=True):
-            contribution[f"{kind}.{name}"] = np.zeros(len(table.classes))
-            contribution[f"{kind}.{name}"][place] = values
+            contribution[f"{kind}.{name}"] = at_nodes(values, place, table.classes)
     return contribution
 
 
@@ -102,13 +82,6 @@ def reduce(total: Contribution) -> dict[str, float]:
     for r in TRIMAPS:
         values |= {f"trimap_{name}_{r}": pooled[f"trimap{r}"][name] for name in ("miou", "pacc") if pooled[f"trimap{r}"]}
     return values
-
-
-def boundary_iou(first: np.ndarray, second: np.ndarray, width: int | None = None) -> float:
-    """Boundary IoU of two masks, bool (H, W); width: of the band, or None for 2 % of the diagonal. 0 where both are empty."""
-    width = band_width(*first.shape) if width is None else width
-    a, b = inner_band(first, width), inner_band(second, width)
-    return nan_ratio(np.count_nonzero(a & b), max(np.count_nonzero(a | b), 1))
 
 
 def band_width(height: int, width: int) -> int:

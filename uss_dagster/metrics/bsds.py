@@ -19,31 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, metric_spec, nan_ratio
 from uss_dagster.regions import Regions
 
-_SHARED, _OWN, _ALL = "BSDS500, best shared scale", "BSDS500, best scale of each image", "BSDS500, best region of any scale"
+if TYPE_CHECKING:  # for annotations alone
+    from uss_dagster.artifacts.tables import Hierarchy
 
-SPEC = MetricSpec(
-    name="bsds",
-    title="BSDS500 regions",
-    truths=("annotators",),
-    metrics={
-        "bsds_covering_ods": Metric("Covering ODS", _SHARED, per_image=False),
-        "bsds_covering_ois": Metric("Covering OIS", _OWN),
-        "bsds_covering_best": Metric("Covering Best", _ALL),
-        "bsds_pri_ods": Metric("PRI ODS", _SHARED, per_image=False),
-        "bsds_pri_ois": Metric("PRI OIS", _OWN),
-        "bsds_voi_ods": Metric("VOI ODS", _SHARED, higher_is_better=False, per_image=False),
-        "bsds_voi_ois": Metric("VOI OIS", _OWN, higher_is_better=False),
-    },
-    paper="Arbeláez et al., TPAMI 2011",
-)
+SPEC = metric_spec(__file__)
 
 COUNT = 99
 """Scales of a hierarchy."""
@@ -64,17 +51,6 @@ class Scales:
     values: tuple[float, ...]
 
 
-class HasLevels(Protocol):
-    """What ``prepare`` reads of one image's regions: parent int (K,), level float (K,), source K strings."""
-
-    @property
-    def parent(self) -> np.ndarray: ...
-    @property
-    def level(self) -> np.ndarray: ...
-    @property
-    def source(self) -> Sequence[str]: ...
-
-
 class RegionScores(NamedTuple):
     """One image, T scales: cnt / sum is the covering of its annotators' regions, ri and voi are means over annotators; float64 (T,) each.
 
@@ -91,7 +67,7 @@ class RegionScores(NamedTuple):
     reverse_sum: np.ndarray
 
 
-def prepare(predictions: Iterable[HasLevels]) -> Scales:
+def prepare(predictions: Iterable[Regions | Hierarchy]) -> Scales:
     """The scales of an entry, chosen without ground truth; whatever the order of the images, the same.
 
     Only ``parent``, ``level`` and ``source`` of each prediction are read, one at a time, so an object with just these columns will
@@ -294,7 +270,7 @@ class _Levels:
         self.images = self.never_joined = 0
         self.all_ucm = True
 
-    def add(self, prediction: HasLevels) -> None:
+    def add(self, prediction: Regions | Hierarchy) -> None:
         parent, level = np.asarray(prediction.parent), np.asarray(prediction.level, np.float32) + np.float32(0)  # no negative zero
         finite = np.isfinite(level)
         self.images += 1

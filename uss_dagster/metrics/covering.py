@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 from uss_dagster.regions.regions import intersections, joint_histogram
@@ -30,23 +30,7 @@ MODES = ("code", "formula")
 ClassesLike = ClassTree | tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 RegionsLike = Regions | Sequence[np.ndarray] | np.ndarray
 
-SPEC = MetricSpec(
-    name="covering",
-    title="Covering",
-    truths=("classes", "annotators"),
-    metrics={
-        "nm_covering": Metric("NMCovering", "hierarchical"),
-        "nh_covering": Metric("NHCovering", "hierarchical, released code"),
-        "nh_covering_formula": Metric("NHCovering, printed formula", "hierarchical, printed formula", detail=True),
-        "nm_covering_50": Metric("NMCovering, IoU ≥ 0.5", "hierarchical, IoU threshold 0.5", per_image=False, detail=True),
-        "nh_covering_50": Metric("NHCovering, IoU ≥ 0.5", "hierarchical, released code, IoU threshold 0.5", per_image=False, detail=True),
-        # the released evaluator prints this one as NFCovering: it counts background where the dataset declares it
-        "nm_covering_flat": Metric("NMCovering, leaf classes", "flat"),
-        "nf_covering": Metric("NFCovering", "flat, foreground classes", detail=True),
-        "nm_covering_annotators": Metric("NMCovering, annotators", "annotator mean"),
-    },
-    paper="Rossetti & Pirri, NeurIPS 2024; Arbeláez et al., TPAMI 2011",
-)
+SPEC = metric_spec(__file__)
 
 
 @dataclass(frozen=True)
@@ -126,7 +110,7 @@ def nm_covering(gt_masks: RegionsLike, pred_masks: RegionsLike, valid: np.ndarra
     """
     gt, pred = _without_roots(gt_masks, pred_masks)
     best = _region_iou(gt, pred, valid).max(axis=1, initial=0)
-    return _mean(best[np.diagonal(intersections(gt, gt, valid)) > 0])
+    return mean(best[np.diagonal(intersections(gt, gt, valid)) > 0])
 
 
 def nf_covering(gt_regions: RegionsLike, pred_regions: RegionsLike, valid: np.ndarray | None = None) -> float:
@@ -268,8 +252,8 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
             "nh_covering_formula": formula.nh,
             "nm_covering_50": half.nm,
             "nh_covering_50": half.nh,
-            "nm_covering_flat": _mean(best),
-            "nf_covering": _mean(best[nodes >= 0]),
+            "nm_covering_flat": mean(best),
+            "nf_covering": mean(best[nodes >= 0]),
         }
     contribution: Contribution = {}
     for name, value in values.items():
@@ -326,10 +310,6 @@ def _all_counting(regions: RegionsLike, shape: tuple[int, ...]) -> Regions:
     if len(shape) != 2:
         raise BadData(f"Regions are masks of shape (K, height, width), got masks of shape {shape}.")
     return Regions.from_masks([np.asarray(mask, bool) for mask in regions], shape=(shape[0], shape[1]))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else np.nan
 
 
 def _warn_of_strangers(pixels: int, labels: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from uss_dagster.errors import UsageError
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth
+from uss_dagster.metrics.base import Contribution, Truth, metric_spec
 from uss_dagster.metrics.covering import (
     ClassesLike,
     Overlap,
@@ -40,37 +40,8 @@ LEAVES, TREE, FIGURE = "leaves", "tree", "figure"
 DEEPEST = 4
 """Cuts by depth 1..DEEPEST have metrics of their own; ``MaxOverlapMeter`` takes any depth."""
 
-TITLES = {"miou": "mIoU", "pacc": "pAcc", "macc": "mAcc", "fiou": "fIoU"}
 
-
-def _metrics() -> dict[str, Metric]:
-    cuts = {"": ("", "leaf classes")}
-    cuts |= {f"_depth{d}": (f", depth {d}", f"classes at depth {d}") for d in range(1, DEEPEST + 1)}
-    cuts["_tree"] = (", class tree", "every node of the class tree")
-    metrics = {
-        f"{name}{suffix}": Metric(
-            f"{title}{words} (oracle)",
-            f"max overlap per image, {protocol}",
-            per_image=name == "miou",
-            oracle=True,
-            detail=bool(suffix) or name in ("macc", "fiou"),
-        )
-        for suffix, (words, protocol) in cuts.items()
-        for name, title in TITLES.items()
-    }
-    titles = {"figure_iou": "Foreground IoU", "ground_iou": "Background IoU", "figure_ground_miou": "Foreground/background mIoU"}
-    for name, title in titles.items():
-        metrics[name] = Metric(f"{title} (oracle)", "max overlap per image, foreground and background", oracle=True, detail=True)
-    return metrics
-
-
-SPEC = MetricSpec(
-    name="matching",
-    title="Max-overlap matching",
-    truths=("classes",),
-    metrics=_metrics(),
-    paper="Rossetti & Pirri, NeurIPS 2024",
-)
+SPEC = metric_spec(__file__)
 
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
@@ -138,11 +109,15 @@ def cut_sums(table: Overlap, cut: str | int) -> Contribution:
         shared = (holds @ table.shared)[np.arange(len(nodes)), match]
         claimed = table.shared.sum(axis=0)[match]
     place = np.where(nodes >= 0, nodes, background_place(table.classes))
-    contribution: Contribution = {}
-    for name, values in (("tp", shared), ("fp", claimed - shared), ("fn", real - shared)):
-        contribution[name] = np.zeros(len(table.classes))
-        contribution[name][place] = values
-    return contribution
+    sums = {"tp": shared, "fp": claimed - shared, "fn": real - shared}
+    return {name: at_nodes(values, place, table.classes) for name, values in sums.items()}
+
+
+def at_nodes(values: np.ndarray, nodes: np.ndarray, classes: ClassTree) -> np.ndarray:
+    """Float64 (n,): the values at their class-tree nodes, 0 at all others."""
+    every = np.zeros(len(classes))
+    every[nodes] = values
+    return every
 
 
 def background_place(classes: ClassTree) -> int:

@@ -24,30 +24,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from uss_dagster.metrics.base import Contribution, Metric, MetricSpec, Truth, deepest_value, nan_ratio
-from uss_dagster.metrics.semantic import assign, class_columns, class_pixels
+from uss_dagster.metrics.base import Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio
+from uss_dagster.metrics.semantic import assign, class_columns, class_pixels, of_targets
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import BACKGROUND
 
-_PROTOCOLS = {
-    "diffseg": "DiffSeg, one segment a class",
-    "strict": "strict, one segment a class of the image",
-    "diffcut": "DiffCut, with background",
-    "majority": "majority class of each segment",
-}
+_PROTOCOLS = ("diffseg", "strict", "diffcut", "majority")
 
-SPEC = MetricSpec(
-    name="oracle",
-    title="Per-image oracle",
-    truths=("classes",),
-    needs_labels=True,
-    metrics={
-        f"oracle_{name}_{metric}": Metric(f"{title} of flat cut (oracle)", f"flat cut, {protocol}", oracle=True, detail=name != "diffseg")
-        for name, protocol in _PROTOCOLS.items()
-        for metric, title in (("miou", "mIoU"), ("accuracy", "Accuracy"))
-    },
-    paper="Tian et al., CVPR 2024; Couairon et al., NeurIPS 2024",
-)
+SPEC = metric_spec(__file__)
 
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
@@ -82,7 +66,7 @@ def reduce(total: Contribution) -> dict[str, float]:
         tp, fp, fn = (total[f"{name}.{part}"] for part in ("tp", "fp", "fn"))
         union = tp + fp + fn
         iou = tp[union > 0] / union[union > 0]
-        values[f"oracle_{name}_miou"] = float(iou.mean()) if len(iou) else float("nan")
+        values[f"oracle_{name}_miou"] = mean(iou)
         values[f"oracle_{name}_accuracy"] = nan_ratio(tp.sum(), (tp + fn).sum())
     return values
 
@@ -117,7 +101,6 @@ def diffcut(table: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def majority(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(tp, fp); a tie goes to the first class."""
-    c = table.shape[1]
     target = table.argmax(axis=1) if table.size else np.zeros(len(table), np.int64)
-    tp = np.bincount(target, table[np.arange(len(table)), target], c)
-    return tp, np.bincount(target, table.sum(axis=1), c) - tp
+    shared, claimed = of_targets(table, target)
+    return shared, claimed - shared

@@ -14,39 +14,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from uss_dagster.errors import BadData
-from uss_dagster.metrics.base import Accumulator, Contribution, Metric, MetricSpec, Truth, poisson_weights
+from uss_dagster.metrics.base import Accumulator, Contribution, Truth, metric_spec, poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point
 from uss_dagster.metrics.coco.matches import MAX_DETS, Matches, check_scores, match_overlaps, reduce_matches, summaries
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import FOREGROUND, IGNORE, INNER
 from uss_dagster.regions.regions import intersections
 
-_PROTOCOL = "COCO, class-agnostic masks"
-_CLICK = "one click at the centre, regions there"
-
-SPEC = MetricSpec(
-    name="proposals",
-    title="Mask proposals",
-    truths=("classes", "instances"),
-    metrics={
-        "ar1000": Metric("AR@1000", _PROTOCOL),
-        "ar100": Metric("AR@100", _PROTOCOL, detail=True),
-        "ar10": Metric("AR@10", _PROTOCOL, detail=True),
-        "ar1": Metric("AR@1", _PROTOCOL, detail=True),
-        "ar_small": Metric("AR@1000, small", _PROTOCOL, detail=True),
-        "ar_medium": Metric("AR@1000, medium", _PROTOCOL, detail=True),
-        "ar_large": Metric("AR@1000, large", _PROTOCOL, detail=True),
-        "ap": Metric("AP@1000", _PROTOCOL, per_image=False),
-        "ap50": Metric("AP50", _PROTOCOL, per_image=False, detail=True),
-        "ap75": Metric("AP75", _PROTOCOL, per_image=False, detail=True),
-        "ap_small": Metric("AP, small", _PROTOCOL, per_image=False, detail=True),
-        "ap_medium": Metric("AP, medium", _PROTOCOL, per_image=False, detail=True),
-        "ap_large": Metric("AP, large", _PROTOCOL, per_image=False, detail=True),
-        "click_max": Metric("1-IoU, best score", _CLICK, detail=True),
-        "click_oracle": Metric("1-IoU (oracle)", _CLICK, oracle=True, detail=True),
-    },
-    paper="Lin et al., ECCV 2014; Wang et al., NeurIPS 2024",
-)
+SPEC = metric_spec(__file__)
 
 
 def match_regions(truth: Truth, prediction: Regions) -> Matches:
@@ -182,6 +157,4 @@ class ProposalAccumulator(Accumulator):
         self.n = len(self.images)
 
 
-def accumulator(replicates: int = 0) -> ProposalAccumulator:
-    """An empty accumulator of this family."""
-    return ProposalAccumulator(replicates)
+accumulator = ProposalAccumulator

@@ -30,17 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.metrics.base import (
-    DATASET,
-    Accumulator,
-    Contribution,
-    Metric,
-    MetricSpec,
-    Truth,
-    deepest_value,
-    nan_ratio,
-    poisson_weights,
-)
+from uss_dagster.metrics.base import Accumulator, Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio, poisson_weights
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 from uss_dagster.regions.regions import joint_histogram
@@ -48,33 +38,7 @@ from uss_dagster.regions.regions import joint_histogram
 LEFTOVER = ("error", "stego")
 
 
-def _dataset_metric(title: str, protocol: str, detail: bool = True) -> Metric:
-    return Metric(title, protocol, scope=DATASET, per_image=False, detail=detail)
-
-
-SPEC = MetricSpec(
-    name="semantic",
-    title="Semantic clusters",
-    truths=("classes",),
-    needs_labels=True,
-    metrics={
-        "hungarian_miou": _dataset_metric("Hungarian mIoU", "Hungarian, leftover error, leaf classes", detail=False),
-        "hungarian_accuracy": _dataset_metric("Hungarian accuracy", "Hungarian, leftover error, leaf classes", detail=False),
-        "stego_miou": _dataset_metric("STEGO mIoU", "Hungarian, leftover stego, leaf classes"),
-        "stego_accuracy": _dataset_metric("STEGO accuracy", "Hungarian, leftover stego, leaf classes"),
-        "many_to_one_miou": _dataset_metric("Many-to-one mIoU", "many-to-one majority, leaf classes", detail=False),
-        "many_to_one_accuracy": _dataset_metric("Many-to-one accuracy", "many-to-one majority, leaf classes"),
-        "comus_miou": _dataset_metric("COMUS mIoU", "COMUS, one-to-one by IoU"),
-        "comus_accuracy": _dataset_metric("COMUS accuracy", "COMUS, one-to-one by IoU"),
-        "comus_fixed_miou": _dataset_metric("COMUS, fixed background, mIoU", "COMUS, one-to-one by IoU, background fixed"),
-        "comus_fixed_accuracy": _dataset_metric("COMUS, fixed background, accuracy", "COMUS, one-to-one by IoU, background fixed"),
-        "comus_majority_miou": _dataset_metric("COMUS majority mIoU", "COMUS, majority by IoU"),
-        "comus_majority_accuracy": _dataset_metric("COMUS majority accuracy", "COMUS, majority by IoU"),
-        "foreground_iou": _dataset_metric("Foreground IoU", "foreground against background"),
-        "background_iou": _dataset_metric("Background IoU", "foreground against background"),
-    },
-    paper="Hamilton et al., ICLR 2022; Van Gansbeke et al., ICCV 2021; Zadaianchuk et al., ICLR 2023",
-)
+SPEC = metric_spec(__file__)
 
 
 @dataclass(frozen=True)
@@ -117,16 +81,16 @@ def hungarian(table: np.ndarray, missed: np.ndarray | None = None, leftover: str
         counted = iou
     else:
         counted = np.append(iou, 0.0 if size.sum() > claimed.sum() else np.nan)
-    return Matching(_nan_mean(counted), nan_ratio(shared.sum(), real.sum()), iou, match)
+    return Matching(mean(counted[~np.isnan(counted)]), nan_ratio(shared.sum(), real.sum()), iou, match)
 
 
 def many_to_one(table: np.ndarray, missed: np.ndarray | None = None) -> Matching:
     """Each cluster to the class that most of its pixels have; absent classes are left out of the mean."""
     table, real, _ = _sums(table, missed)
     target = np.argmax(table, axis=1) if table.size else np.zeros(len(table), np.int64)
-    shared, claimed = _of_targets(table, target)
+    shared, claimed = of_targets(table, target)
     iou = np.where(real > 0, _ratios(shared, real + claimed - shared), np.nan)
-    return Matching(_nan_mean(iou), nan_ratio(shared.sum(), real.sum()), iou, target)
+    return Matching(mean(iou[~np.isnan(iou)]), nan_ratio(shared.sum(), real.sum()), iou, target)
 
 
 def one_to_one_by_iou(table: np.ndarray, fixed: bool = False) -> Matching:
@@ -147,7 +111,7 @@ def majority_by_iou(table: np.ndarray) -> Matching:
     """Each cluster to its class of greatest IoU; the mean takes in every class."""
     table, real, size = _sums(table, None)
     target = np.argmax(_iou(table, size, real), axis=1) if table.size else np.zeros(len(table), np.int64)
-    return _over_every_class(*_of_targets(table, target), real, target)
+    return _over_every_class(*of_targets(table, target), real, target)
 
 
 def _over_every_class(shared: np.ndarray, claimed: np.ndarray, real: np.ndarray, match: np.ndarray) -> Matching:
@@ -191,7 +155,7 @@ def _of_matched(table: np.ndarray, size: np.ndarray, match: np.ndarray) -> tuple
     return shared, claimed
 
 
-def _of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same where each cluster goes to a class of its own choice."""
     c = table.shape[1]
     shared = np.bincount(target, table[np.arange(len(table)), target], c)
@@ -200,11 +164,6 @@ def _of_targets(table: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _ratios(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
-
-
-def _nan_mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
 
 
 # -- from regions to the table ------------------------------------------------------------------------
@@ -343,9 +302,8 @@ class PairCounts(Accumulator):
         return values
 
 
-def accumulator(replicates: int = 0) -> PairCounts:
-    """An empty accumulator: the number of clusters is known only when all images have been seen."""
-    return PairCounts(replicates)
+accumulator = PairCounts
+"""The number of clusters is known only when all images have been seen."""
 
 
 class HungarianMeter:

@@ -16,7 +16,7 @@ import numpy as np
 from uss_dagster.errors import BadData
 from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import Annotation, annotation
+from uss_dagster.regions.coco import CocoAnnotation, annotation
 
 
 class Columns(TypedDict, total=False):
@@ -331,7 +331,7 @@ class Regions:
             codes.append(rle.encode_runs(np.diff(edges)))
         return codes
 
-    def to_coco(self, image_id: int, first_id: int = 1) -> list[Annotation]:
+    def to_coco(self, image_id: int, first_id: int = 1) -> list[CocoAnnotation]:
         """COCO annotations (class-agnostic where a region has no label), with ``parent`` and ``score`` kept as extra keys."""
         parents = [first_id + p if p >= 0 else None for p in self.parent.tolist()]
         rows = zip(self.label.tolist(), self.area.tolist(), self.boxes, self.rles(), self.score.tolist(), parents, strict=True)

@@ -1,5 +1,7 @@
 """The objects of the drawn scenes: each function adds one, with its parts, to the canvas.
 
+A part's class is named '<object> <part>'; the class tree is ``datasets/scenes.yaml``.
+
 Coordinates are the object's own: the foot at (0, 0), y up, 1 the size in pixels. Colours are drawn anew for every
 instance, so that no class can be known by its colour.
 """
@@ -27,30 +29,6 @@ from uss_dagster.scenes.textures import (
     tiles,
     wood,
 )
-
-PARTS: dict[str, tuple[str, ...]] = {
-    "house": ("wall", "roof", "door", "window", "chimney", "aerial"),
-    "tree": ("trunk", "crown"),
-    "flower": ("stem", "leaf", "petals", "centre"),
-    "potted plant": ("leaves", "pot"),
-    "car": ("body", "window", "wheel"),
-    "bicycle": ("wheel", "frame", "saddle"),
-    "boat": ("hull", "mast", "sail"),
-    "person": ("legs", "torso", "arms", "head"),
-    "bird": ("legs", "tail", "body", "wing", "head"),
-    "fish": ("tail", "fin", "body"),
-    "cat": ("tail", "body", "head"),
-    "butterfly": ("wing", "body"),
-    "coral": ("base", "branches"),
-    "chair": ("legs", "seat", "back"),
-    "table": ("legs", "top"),
-    "sofa": ("legs", "back", "seat", "arm", "cushion"),
-    "rug": ("border", "field"),
-    "painting": ("frame", "canvas"),
-    "floor lamp": ("base", "pole", "shade"),
-    "street lamp": ("post", "lantern"),
-}
-"""The parts of every object class; a part's class is named '<object> <part>'."""
 
 GREENS = (0.22, 0.26, 0.3, 0.34)
 DARK = np.array([0.08, 0.08, 0.09], np.float32)

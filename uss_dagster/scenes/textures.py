@@ -6,8 +6,10 @@ A material is a function of a ``Patch`` that returns float32 (h, w, 3), RGB in 0
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 from PIL import Image
@@ -32,6 +34,17 @@ class Patch:
 
 
 Material = Callable[[Patch], np.ndarray]
+A = ParamSpec("A")
+
+
+def material(paint: Callable[Concatenate[Patch, A], np.ndarray]) -> Callable[A, Material]:
+    """Make ``paint(patch, …)`` a function of its other arguments that gives a material."""
+
+    @functools.wraps(paint)
+    def of(*args: A.args, **options: A.kwargs) -> Material:
+        return lambda patch: paint(patch, *args, **options)
+
+    return of
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -71,178 +84,140 @@ def noise(rng: np.random.Generator, height: int, width: int, scale: float, octav
 # -- materials --------------------------------------------------------------------------------------
 
 
-def plain(colour: np.ndarray, rough: float = 0.05, scale: float = 12.0) -> Material:
+@material
+def plain(p: Patch, colour: np.ndarray, rough: float = 0.05, scale: float = 12.0) -> np.ndarray:
     """Paint, skin, plaster: one colour with a little unevenness."""
-
-    def material(p: Patch) -> np.ndarray:
-        return colour * (1 + rough * p.noise(scale))[..., None]
-
-    return material
+    return colour * (1 + rough * p.noise(scale))[..., None]
 
 
-def wood(colour: np.ndarray, scale: float = 10.0, upright: bool = True) -> Material:
+@material
+def wood(p: Patch, colour: np.ndarray, scale: float = 10.0, upright: bool = True) -> np.ndarray:
     """Long grain with darker veins."""
-
-    def material(p: Patch) -> np.ndarray:
-        grain = p.noise(scale * 2.5, 3, 0.18) if upright else p.noise(scale * 0.5, 3, 7.0)
-        fine = p.noise(scale, 3, 0.1) if upright else p.noise(1.6, 2, 12.0)
-        return colour * (1 + 0.16 * np.sin(5 * grain) + 0.1 * fine)[..., None]
-
-    return material
+    grain = p.noise(scale * 2.5, 3, 0.18) if upright else p.noise(scale * 0.5, 3, 7.0)
+    fine = p.noise(scale, 3, 0.1) if upright else p.noise(1.6, 2, 12.0)
+    return colour * (1 + 0.16 * np.sin(5 * grain) + 0.1 * fine)[..., None]
 
 
-def planks(colour: np.ndarray, width: float, upright: bool = False) -> Material:
+@material
+def planks(p: Patch, colour: np.ndarray, width: float, upright: bool = False) -> np.ndarray:
     """Boards of one width with dark joints, each board a little different."""
-
-    def material(p: Patch) -> np.ndarray:
-        along = (p.x if upright else p.y) / width + 0 * (p.x + p.y)
-        board = np.floor(along)
-        tone = p.rng.uniform(-1, 1, 64)[board.astype(int) % 64]
-        joint = step(0.0, 0.22, along - board) * 0.28 + 0.72
-        grain = p.noise(8, 2, 0.2) if upright else p.noise(3, 2, 6)
-        return colour * ((1 + 0.09 * tone + 0.07 * grain) * joint)[..., None]
-
-    return material
+    along = (p.x if upright else p.y) / width + 0 * (p.x + p.y)
+    board = np.floor(along)
+    tone = p.rng.uniform(-1, 1, 64)[board.astype(int) % 64]
+    joint = step(0.0, 0.22, along - board) * 0.28 + 0.72
+    grain = p.noise(8, 2, 0.2) if upright else p.noise(3, 2, 6)
+    return colour * ((1 + 0.09 * tone + 0.07 * grain) * joint)[..., None]
 
 
-def brick(colour: np.ndarray, height: float) -> Material:
+def _courses(p: Patch, height: float, length: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pieces in rows, each row shifted by half a piece: place of each pixel in its piece, 0..1 (down, across), and a tone of each piece, -1..1.
+
+    height: of a piece, in pixels. length: of a piece, in heights.
+    """
+    row = np.floor(p.y / height)
+    along = p.x / (length * height) + 0.5 * (row % 2)
+    column = np.floor(along)
+    tone = p.rng.uniform(-1, 1, (32, 32))[row.astype(int) % 32, column.astype(int) % 32]
+    return p.y / height - row, along - column, tone
+
+
+@material
+def brick(p: Patch, colour: np.ndarray, height: float) -> np.ndarray:
     """Running bond with light mortar."""
-
-    def material(p: Patch) -> np.ndarray:
-        row = np.floor(p.y / height)
-        along = p.x / (2.3 * height) + 0.5 * (row % 2)
-        column = np.floor(along)
-        tone = p.rng.uniform(-1, 1, (32, 32))[row.astype(int) % 32, column.astype(int) % 32]
-        up, right = p.y / height - row, along - column
-        solid = step(0.0, 0.3, up + 0 * right) * step(0.0, 0.14, right + 0 * up)
-        mortar = mix(colour, np.full(3, 0.78, np.float32), 0.6)
-        bricks = colour * (1 + 0.2 * tone + 0.08 * p.noise(6))[..., None]
-        return mix(mortar, bricks, solid)
-
-    return material
+    up, right, tone = _courses(p, height, 2.3)
+    solid = step(0.0, 0.3, up + 0 * right) * step(0.0, 0.14, right + 0 * up)
+    mortar = mix(colour, np.full(3, 0.78, np.float32), 0.6)
+    bricks = colour * (1 + 0.2 * tone + 0.08 * p.noise(6))[..., None]
+    return mix(mortar, bricks, solid)
 
 
-def tiles(colour: np.ndarray, height: float) -> Material:
+@material
+def tiles(p: Patch, colour: np.ndarray, height: float) -> np.ndarray:
     """Overlapping roof tiles: each row darkens under the one above."""
-
-    def material(p: Patch) -> np.ndarray:
-        row = np.floor(p.y / height)
-        along = p.x / (1.3 * height) + 0.5 * (row % 2)
-        column = np.floor(along)
-        tone = p.rng.uniform(-1, 1, (32, 32))[row.astype(int) % 32, column.astype(int) % 32]
-        down, across = p.y / height - row, along - column
-        curve = 0.72 + 0.34 * down - 0.12 * np.abs(across - 0.5) * 2
-        return colour * ((1 + 0.12 * tone + 0.06 * p.noise(9)) * curve)[..., None]
-
-    return material
+    down, across, tone = _courses(p, height, 1.3)
+    curve = 0.72 + 0.34 * down - 0.12 * np.abs(across - 0.5) * 2
+    return colour * ((1 + 0.12 * tone + 0.06 * p.noise(9)) * curve)[..., None]
 
 
-def foliage(colour: np.ndarray, scale: float) -> Material:
+@material
+def foliage(p: Patch, colour: np.ndarray, scale: float) -> np.ndarray:
     """Clumps of leaves: dark gaps, sunlit tips that lean towards yellow."""
-
-    def material(p: Patch) -> np.ndarray:
-        clumps, leaves, twigs = p.noise(scale, 2), p.noise(max(2.4, scale * 0.32), 2), p.noise(1.8, 1)
-        lit = 0.86 + 0.2 * clumps + 0.17 * np.tanh(1.8 * leaves) + 0.07 * twigs - 0.3 * (p.fy - 0.45)
-        warm = mix(colour, colour * np.array([1.25, 1.1, 0.65], np.float32), step(-0.4, 1.1, leaves + 0.6 * clumps))
-        return warm * lit[..., None]
-
-    return material
+    clumps, leaves, twigs = p.noise(scale, 2), p.noise(max(2.4, scale * 0.32), 2), p.noise(1.8, 1)
+    lit = 0.86 + 0.2 * clumps + 0.17 * np.tanh(1.8 * leaves) + 0.07 * twigs - 0.3 * (p.fy - 0.45)
+    warm = mix(colour, colour * np.array([1.25, 1.1, 0.65], np.float32), step(-0.4, 1.1, leaves + 0.6 * clumps))
+    return warm * lit[..., None]
 
 
-def bark(colour: np.ndarray, scale: float) -> Material:
+@material
+def bark(p: Patch, colour: np.ndarray, scale: float) -> np.ndarray:
     """Upright ridges."""
-
-    def material(p: Patch) -> np.ndarray:
-        return colour * (1 + 0.28 * p.noise(scale * 3, 3, 0.25) + 0.1 * p.noise(3, 1))[..., None]
-
-    return material
+    return colour * (1 + 0.28 * p.noise(scale * 3, 3, 0.25) + 0.1 * p.noise(3, 1))[..., None]
 
 
-def fabric(colour: np.ndarray, second: np.ndarray, kind: str, pitch: float) -> Material:
+@material
+def fabric(p: Patch, colour: np.ndarray, second: np.ndarray, kind: str, pitch: float) -> np.ndarray:
     """Cloth: 'plain', 'stripes', 'hoops', 'check' or 'dots', over a fine weave."""
-
-    def material(p: Patch) -> np.ndarray:
-        u, v = p.x / pitch + 0 * p.y, p.y / pitch + 0 * p.x
-        if kind == "stripes":
-            share = step(-0.25, 0.25, np.sin(2 * np.pi * u))
-        elif kind == "hoops":
-            share = step(-0.25, 0.25, np.sin(2 * np.pi * v))
-        elif kind == "check":
-            share = 0.5 * (np.sin(2 * np.pi * u) > 0) + 0.5 * (np.sin(2 * np.pi * v) > 0)
-        elif kind == "dots":
-            share = step(0.55, 0.9, np.sin(2 * np.pi * u) * np.sin(2 * np.pi * v))
-        else:
-            share = np.zeros_like(u)
-        weave = p.noise(2.0, 1)
-        folds = p.noise(max(6.0, pitch * 2), 2, 0.6)
-        return mix(colour, second, share) * (1 + 0.06 * weave + 0.09 * folds)[..., None]
-
-    return material
+    u, v = p.x / pitch + 0 * p.y, p.y / pitch + 0 * p.x
+    if kind == "stripes":
+        share = step(-0.25, 0.25, np.sin(2 * np.pi * u))
+    elif kind == "hoops":
+        share = step(-0.25, 0.25, np.sin(2 * np.pi * v))
+    elif kind == "check":
+        share = 0.5 * (np.sin(2 * np.pi * u) > 0) + 0.5 * (np.sin(2 * np.pi * v) > 0)
+    elif kind == "dots":
+        share = step(0.55, 0.9, np.sin(2 * np.pi * u) * np.sin(2 * np.pi * v))
+    else:
+        share = np.zeros_like(u)
+    weave = p.noise(2.0, 1)
+    folds = p.noise(max(6.0, pitch * 2), 2, 0.6)
+    return mix(colour, second, share) * (1 + 0.06 * weave + 0.09 * folds)[..., None]
 
 
-def lacquer(colour: np.ndarray, sheen: float = 0.35) -> Material:
+@material
+def lacquer(p: Patch, colour: np.ndarray, sheen: float = 0.35) -> np.ndarray:
     """Painted metal: a sky reflection above, a dark band below the middle."""
-
-    def material(p: Patch) -> np.ndarray:
-        tone = 1.08 - 0.38 * p.fy + 0.05 * p.noise(20, 2)
-        shine = sheen * np.exp(-(((p.fy - 0.3) / 0.1) ** 2)) + 0 * p.fx
-        return np.minimum(colour * tone[..., None] + shine[..., None], 1.1)
-
-    return material
+    tone = 1.08 - 0.38 * p.fy + 0.05 * p.noise(20, 2)
+    shine = sheen * np.exp(-(((p.fy - 0.3) / 0.1) ** 2)) + 0 * p.fx
+    return np.minimum(colour * tone[..., None] + shine[..., None], 1.1)
 
 
-def glass(tint: np.ndarray) -> Material:
+@material
+def glass(p: Patch, tint: np.ndarray) -> np.ndarray:
     """Sky in a pane, with slanted streaks of light."""
-
-    def material(p: Patch) -> np.ndarray:
-        slant = np.sin(9 * (p.fx - 0.7 * p.fy) + 1.0)
-        tone = 0.75 + 0.45 * (1 - p.fy) + 0.1 * p.noise(14, 2)
-        return np.minimum(tint * tone[..., None] + 0.14 * step(0.55, 0.95, slant)[..., None], 1.1)
-
-    return material
+    slant = np.sin(9 * (p.fx - 0.7 * p.fy) + 1.0)
+    tone = 0.75 + 0.45 * (1 - p.fy) + 0.1 * p.noise(14, 2)
+    return np.minimum(tint * tone[..., None] + 0.14 * step(0.55, 0.95, slant)[..., None], 1.1)
 
 
-def scales(colour: np.ndarray, second: np.ndarray, bands: float, pitch: float) -> Material:
+@material
+def scales(p: Patch, colour: np.ndarray, second: np.ndarray, bands: float, pitch: float) -> np.ndarray:
     """A fish's flank: scales, a pale belly, and ``bands`` upright bands of the second colour (0 for none)."""
-
-    def material(p: Patch) -> np.ndarray:
-        row = np.floor(p.y / pitch)
-        across = p.x / pitch + 0.5 * (row % 2)
-        u, v = across - np.floor(across) - 0.5, p.y / pitch - row
-        edge = 0.84 + 0.28 * step(0.75, 0.35, np.hypot(u, v)) if pitch > 2.2 else 1 + 0.1 * p.noise(2.5, 1)
-        share = step(-0.1, 0.3, np.sin(2 * np.pi * bands * p.fx + 0.8 * p.noise(14, 1))) if bands else np.zeros(p.shape)
-        body = mix(mix(colour, second, share), np.array([0.95, 0.93, 0.85], np.float32), 0.55 * step(0.5, 1.0, p.fy + 0 * p.fx))
-        return body * (edge + 0 * p.fx + 0 * p.fy)[..., None]
-
-    return material
+    row = np.floor(p.y / pitch)
+    across = p.x / pitch + 0.5 * (row % 2)
+    u, v = across - np.floor(across) - 0.5, p.y / pitch - row
+    edge = 0.84 + 0.28 * step(0.75, 0.35, np.hypot(u, v)) if pitch > 2.2 else 1 + 0.1 * p.noise(2.5, 1)
+    share = step(-0.1, 0.3, np.sin(2 * np.pi * bands * p.fx + 0.8 * p.noise(14, 1))) if bands else np.zeros(p.shape)
+    body = mix(mix(colour, second, share), np.array([0.95, 0.93, 0.85], np.float32), 0.55 * step(0.5, 1.0, p.fy + 0 * p.fx))
+    return body * (edge + 0 * p.fx + 0 * p.fy)[..., None]
 
 
-def rays(colour: np.ndarray, second: np.ndarray, pitch: float) -> Material:
+@material
+def rays(p: Patch, colour: np.ndarray, second: np.ndarray, pitch: float) -> np.ndarray:
     """Fins and petals: fine lines, paler towards one end."""
-
-    def material(p: Patch) -> np.ndarray:
-        lines = 0.5 + 0.5 * np.sin((p.x * 0.8 + p.y) * 2 * np.pi / pitch)
-        return mix(colour, second, 0.35 * lines + 0.3 * p.fy) * (1 + 0.06 * p.noise(6, 2))[..., None]
-
-    return material
+    lines = 0.5 + 0.5 * np.sin((p.x * 0.8 + p.y) * 2 * np.pi / pitch)
+    return mix(colour, second, 0.35 * lines + 0.3 * p.fy) * (1 + 0.06 * p.noise(6, 2))[..., None]
 
 
-def fur(colour: np.ndarray, second: np.ndarray, pitch: float, stripes: float) -> Material:
+@material
+def fur(p: Patch, colour: np.ndarray, second: np.ndarray, pitch: float, stripes: float) -> np.ndarray:
     """Short hair with wavy bands of the second colour."""
-
-    def material(p: Patch) -> np.ndarray:
-        wave = np.sin(2 * np.pi * p.y / pitch + 2.2 * p.noise(pitch * 2, 2)) + 0 * p.x
-        return mix(colour, second, stripes * step(0.1, 0.7, wave)) * (1 + 0.13 * p.noise(2.6, 2, 0.6))[..., None]
-
-    return material
+    wave = np.sin(2 * np.pi * p.y / pitch + 2.2 * p.noise(pitch * 2, 2)) + 0 * p.x
+    return mix(colour, second, stripes * step(0.1, 0.7, wave)) * (1 + 0.13 * p.noise(2.6, 2, 0.6))[..., None]
 
 
-def landscape(sky: np.ndarray, land: np.ndarray) -> Material:
+@material
+def landscape(p: Patch, sky: np.ndarray, land: np.ndarray) -> np.ndarray:
     """A small painting: hills under a sky, or an abstract of both."""
-
-    def material(p: Patch) -> np.ndarray:
-        line = 0.55 + 0.2 * noise(p.rng, 1, p.shape[1], 14, 2)
-        share = step(-0.03, 0.03, p.fy - line)
-        return mix(sky * (1.1 - 0.3 * p.fy[..., None]), land, share) * (1 + 0.14 * p.noise(7, 3))[..., None]
-
-    return material
+    line = 0.55 + 0.2 * noise(p.rng, 1, p.shape[1], 14, 2)
+    share = step(-0.03, 0.03, p.fy - line)
+    return mix(sky * (1.1 - 0.3 * p.fy[..., None]), land, share) * (1 + 0.14 * p.noise(7, 3))[..., None]

@@ -16,7 +16,6 @@ from uss_dagster.scenes import objects
 from uss_dagster.scenes.drawing import Canvas, Light
 from uss_dagster.scenes.textures import Patch, brick, fabric, hsv, mix, plain, planks, step
 
-BACKGROUNDS = ("sky", "hill", "grass", "road", "sand", "water", "wall", "floor")
 SIZES = ((240, 320), (320, 240), (224, 304), (256, 336), (304, 224), (240, 300))
 """Heights and widths; a picture's size is drawn from these."""
 

@@ -157,15 +157,8 @@ def rows_with_intervals(scorer: Scorer) -> list[IntervalRow]:
     for row in scorer.dataset_rows():
         low, high = interval(np.array(samples.get(convention_of(row), []), float))
         metric, protocol, scope, grid = convention_of(row)
-        rows.append(
-            {
-                **Convention(metric=metric, protocol=protocol, scope=scope, grid=grid),
-                "value": row["value"],
-                "low": low,
-                "high": high,
-                "images": row["n"],
-            }
-        )
+        convention = Convention(metric=metric, protocol=protocol, scope=scope, grid=grid)
+        rows.append({**convention, "value": row["value"], "low": low, "high": high, "images": row["n"]})
     return rows
 
 

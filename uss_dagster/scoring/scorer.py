@@ -187,6 +187,6 @@ def conventions(family: str, metric: str, grid: str) -> Convention:
     return {"metric": metric, "protocol": spec.protocol, "scope": spec.scope, "grid": grid}
 
 
-def convention_of(row: Mapping[str, Any] | Convention) -> tuple[str, str, str, str]:
+def convention_of(row: Convention) -> tuple[str, str, str, str]:
     """The key by which rows are sorted and told apart."""
     return row["metric"], row["protocol"], row["scope"], row["grid"]

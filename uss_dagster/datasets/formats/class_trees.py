@@ -11,7 +11,8 @@ after it the official label ids that mean it, none where no label does::
 
 An adapter with one set of labels has ``<name>.yaml``; one with several has ``<name>_<set>.yaml`` for each, and a function
 ``classes(params) -> Classes`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
-way ``truth(params) -> str`` says which kind of ground truth it yields, where parameters decide that.
+way ``truth(params) -> str`` says which kind of ground truth it yields, where parameters decide that. ``<name>_about.yaml`` is no class tree:
+it holds the facts of a dataset, see ``base.dataset_spec``.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ _Row = tuple[tuple[str, ...], str, str, tuple[int, ...], int]
 
 @dataclass(frozen=True)
 class Classes:
-    """tree: the classes. node: official label id → node of the tree, a leaf."""
+    """tree: the classes. node: official label → node of the tree; labels are ids, unless the adapter says otherwise."""
 
     tree: ClassTree
-    node: Mapping[int, int]
+    node: Mapping[Any, int]
 
 
 @cache

@@ -11,6 +11,7 @@ import copy
 import itertools
 import json
 import mmap
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, code_of
 from uss_dagster.datasets.base import DatasetSpec, Example
 from uss_dagster.datasets.formats.class_trees import Classes, classes_in_groups
 from uss_dagster.datasets.formats.files import find, read_picture
 from uss_dagster.errors import BadData
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, code_of
 from uss_dagster.regions.coded import CodedRegions
 
 CROWD = "crowd"
-_SPACE = " \t\r\n"
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,7 @@ def _elements(text: str) -> Iterator[tuple[str, Any, int, int]]:
 
 
 def _skip(text: str, place: int) -> int:
-    while text[place : place + 1] and text[place] in _SPACE:
-        place += 1
-    return place
+    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches anywhere
 
 
 def _expect(text: str, place: int, sign: str) -> int:

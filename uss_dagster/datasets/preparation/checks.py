@@ -198,13 +198,14 @@ class _Regions:
         self._note("regions decode, nest and do not overlap", valid_regions([rows], self.overlap))
         label = rows["label"].to_numpy()
         strange = np.flatnonzero((label < -1) | (label >= len(self.seen)))
-        for row in strange[: MOST_SENTENCES + 1]:
-            image_id, region = rows["image_id"][int(row)].as_py(), rows["region"][int(row)].as_py()
-            valid = f"-1 for none, 0..{len(self.seen) - 1}" if len(self.seen) else "-1 for none"
-            self._note(
-                "labels are classes of the class tree",
-                [f"Image {image_id}, region {region}: label {label[row]} is no class (known: {valid})."],
-            )
+        valid = f"-1 for none, 0..{len(self.seen) - 1}" if len(self.seen) else "-1 for none"
+        self._note(
+            "labels are classes of the class tree",
+            (
+                f"Image {row['image_id']}, region {row['region']}: label {row['label']} is no class (known: {valid})."
+                for row in rows.select(["image_id", "region", "label"]).take(strange[: MOST_SENTENCES + 1]).to_pylist()
+            ),
+        )
         np.add.at(self.seen, label[(label >= 0) & (label < len(self.seen))], 1)
         place = pc.index_in(rows["image_id"], value_set=self.ids)
         if place.null_count:

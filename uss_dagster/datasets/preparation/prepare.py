@@ -19,7 +19,7 @@ from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.artifacts.staging import remove
 from uss_dagster.artifacts.tables import RegionsWriter, write_table
-from uss_dagster.datasets.base import Adapter, DatasetSpec, Example
+from uss_dagster.datasets.base import Adapter, DatasetSpec
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of
 
@@ -60,7 +60,8 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
     truth = RegionsWriter(folder / "truth" / "regions.parquet")
     try:
         with Progress(title, _expected(adapter.SPEC, params)) as progress:
-            for example, ((height, width), sha256) in in_threads(_measured, adapter.examples(params)):
+            measured = in_threads(lambda one: (measure(one.image, one.image_id), sha256_of(one.image)), adapter.examples(params))
+            for example, ((height, width), sha256) in measured:
                 if example.truth.shape != (height, width):
                     raise BadData(
                         f"Image '{example.image_id}' is {height}×{width}, its ground truth is {example.truth.shape[0]}×{example.truth.shape[1]} "
@@ -75,10 +76,6 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
     index = images.table()
     write_table(folder / "images" / "images.parquet", index, IMAGES)
     return {"images": index.num_rows, "regions": truth.rows}
-
-
-def _measured(example: Example) -> tuple[tuple[int, int], str]:
-    return measure(example.image, example.image_id), sha256_of(example.image)
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.coco import CocoAnnotation, CocoDataset, code_of
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES, Matches, match_codes, summaries
+from uss_dagster.regions.coco import CocoAnnotation, CocoDataset, code_of
 
 ImageId = int | str
 
