@@ -221,6 +221,11 @@ def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.
     return {image_id: found.get(image_id, (none, none)) for image_id in sorted(only)}
 
 
+def image_ids(*paths: Path) -> list[str]:
+    """The images that region files hold, each once, in order."""
+    return list(dict.fromkeys(i for path in paths for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()))
+
+
 def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(image id, its rows) of a table whose images lie together."""
     ids = table["image_id"].to_numpy(zero_copy_only=False)

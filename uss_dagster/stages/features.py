@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
@@ -161,16 +161,8 @@ def validate(title: str, folder: Path, facets: list[str], images: Images) -> Rep
     check_contract(report, "rows ascend by image and facet", sorted_unique(index, ["image_id", "facet"]))
     check_contract(report, "every image has every facet", _incomplete(index, facets, images))
     check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index))
-    check_expectations(
-        report,
-        index.to_pandas(),
-        [
-            expect("expect_column_values_to_not_be_null", column="image_id"),
-            expect("expect_column_values_to_match_regex", column="shard", regex=r"^shard-\d{5}\.safetensors$"),
-            expect("expect_column_values_to_be_between", column="height", min_value=1),
-            expect("expect_column_values_to_be_between", column="width", min_value=1),
-        ],
-    )
+    names = expect("expect_column_values_to_match_regex", column="shard", regex=r"^shard-\d{5}\.safetensors$")
+    check_expectations(report, index.to_pandas(), [not_null("image_id"), names, between("height", 1), between("width", 1)])
     return report
 
 

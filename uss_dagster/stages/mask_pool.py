@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, greater, not_null, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
@@ -223,14 +223,6 @@ def validate(title: str, folder: Path, images: Images) -> Report:
     check_contract(
         report, "masks decode and nest", valid_regions((t.select(REGIONS.names) for path in paths for t in mask_tables(path)), overlap=True)
     )
-    check_expectations(
-        report,
-        light.to_pandas(),
-        [
-            expect("expect_column_values_to_be_between", column="area", min_value=1),
-            expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="region", column_B="parent"),
-            expect("expect_column_values_to_not_be_null", column="entry"),
-            *(expect("expect_column_values_to_be_between", column=name, min_value=0.0, max_value=1.0) for name in MEASURES),
-        ],
-    )
+    measures = [between(name, 0.0, 1.0) for name in MEASURES]
+    check_expectations(report, light.to_pandas(), [between("area", 1), greater("region", "parent"), not_null("entry"), *measures])
     return report
