@@ -34,10 +34,6 @@ def compare(
         typer.echo(line)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(compare)
-
-
 def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str] = (), metrics: Sequence[str] = ()) -> list[Comparison]:
     """All scores that two entries have in common; of these datasets and metrics only, where some are named."""
     from uss_dagster.artifacts.staging import read_manifest

@@ -15,16 +15,10 @@ if TYPE_CHECKING:
     from uss_dagster.datasets.base import DatasetSpec
 
 
-def register(app: typer.Typer) -> None:
-    """Add ``uss data`` and its commands."""
-    data = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
-    data.command("list")(list_datasets)
-    data.command("get")(get)
-    data.command("check")(check)
-    data.command("licences")(licences)
-    app.add_typer(data, name="data")
+data = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
 
 
+@data.command("list")
 def list_datasets(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
@@ -35,6 +29,7 @@ def list_datasets(
         typer.echo(line)
 
 
+@data.command()
 def get(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
     source: Annotated[
@@ -69,6 +64,7 @@ def get(
         get_dataset(Request(name, source, only or (), accept), typer.echo)
 
 
+@data.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)],
     param: Annotated[
@@ -97,6 +93,7 @@ def check(
         raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
 
 
+@data.command()
 def licences() -> None:
     """Licences, sources and citations."""
     for line in licence_lines():

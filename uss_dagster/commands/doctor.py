@@ -44,10 +44,6 @@ def doctor() -> None:
         raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
 def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
     """(ok | note | fix, subject, sentence) one by one, in the order a person would solve them."""
     for name in REQUIRED:

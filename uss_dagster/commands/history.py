@@ -23,10 +23,6 @@ def history() -> None:
         typer.echo(line)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(history)
-
-
 def history_lines(root: Path) -> Iterator[str]:
     """Newest version first; below it the entries that were added, removed or changed, with the cause."""
     from uss_dagster.report.history import write_history

@@ -45,10 +45,6 @@ def merge_lock(
         typer.echo(line, err=True)
 
 
-def register(app: typer.Typer) -> None:
-    app.command("merge-lock")(merge_lock)
-
-
 def install_driver(root: Path) -> list[str]:
     """Tell git, in this clone, to merge with this driver; returns a line for each change."""
     from uss_dagster.files import write_whole
@@ -88,6 +84,8 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
         assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
 
+        from uss_dagster.files import write_whole
+
         write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
         return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]
     if ours.read_text(encoding="utf-8").startswith(HEADER):
@@ -120,8 +118,10 @@ def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conf
 def _read(path: Path, name: str) -> dict[str, object]:
     import yaml
 
+    from uss_dagster.files import parse_yaml
+
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = parse_yaml(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadData(
             f"One side's {name} is not valid YAML ({' '.join(str(error).split())}). Restore it in its branch, then merge."

@@ -24,7 +24,3 @@ def plan(
     if check and changes:
         raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
     typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(plan)

@@ -41,10 +41,6 @@ def prompt(
     _answer(image, points, model, out, device)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(prompt)
-
-
 def parse_point(text: str) -> tuple[int, int]:
     """'120,45' → (120, 45): pixels from the left and from the top."""
     try:

@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     from uss_dagster.scoring.masks import Result
 
 
-def register(app: typer.Typer) -> None:
-    """Add ``uss score``."""
-    app.command()(score)
-
-
 def score(
     pred: Annotated[
         Path, typer.Option("--pred", metavar="PRED", help="Predicted masks: regions.parquet, COCO json, or a folder of label PNGs.")
