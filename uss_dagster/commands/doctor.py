@@ -79,11 +79,9 @@ def _plan(root: Path) -> tuple[str, str, str]:
         changes = write_plan(root, check=True)
     except UssError as error:
         return "fix", "plan", str(error)
-    return (
-        ("fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`.")
-        if changes
-        else ("ok", "plan", "The plan is up to date.")
-    )
+    if changes:
+        return "fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`."
+    return "ok", "plan", "The plan is up to date."
 
 
 def _antlr() -> tuple[str, str, str]:

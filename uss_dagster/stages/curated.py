@@ -45,6 +45,7 @@ class CuratedSet(DatasetCell):
     """
 
     group: ClassVar[str] = "curation"
+    key_fields: ClassVar[tuple[str, ...]] = ("curated",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:curated_preview"
 
     curated: str
@@ -79,14 +80,6 @@ class CuratedSet(DatasetCell):
                 citation=dataset.citation,
                 homepage=dataset.adapter.spec.homepage,
             )
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.curated,)
-
-    @property
-    def description(self) -> str:
-        return self.title
 
     def inputs(self, layout: Layout) -> list[Path]:
         labels = {NO_LABELS: [], TRUTH: [layout.truth(self.dataset)]}.get(self.labels, [layout.root / self.labels])

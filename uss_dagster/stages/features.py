@@ -39,6 +39,7 @@ class Features(DatasetCell):
     """
 
     group: ClassVar[str] = "features"
+    key_fields: ClassVar[tuple[str, ...]] = ("backbone", "dataset")
     kinds: ClassVar[str] = "numpy"
 
     backbone: str
@@ -57,10 +58,6 @@ class Features(DatasetCell):
         for backbone, dataset in sorted(pairs):
             encoder = encoder_of(profile, backbone)
             yield cls(dataset=dataset, backbone=backbone, encoder=encoder, shard_images=profile.settings.shard_images)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return self.backbone, self.dataset
 
     @property
     def description(self) -> str:

@@ -54,10 +54,6 @@ class Leaderboard(Cell):
         )
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return ()
-
-    @property
     def description(self) -> str:
         return "Every entry on every dataset, ranked within one metric and protocol, with intervals"
 

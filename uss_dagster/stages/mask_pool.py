@@ -55,6 +55,7 @@ class MaskPool(DatasetCell):
     """
 
     group: ClassVar[str] = "curation"
+    key_fields: ClassVar[tuple[str, ...]] = ("curated",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:mask_pool_preview"
 
     curated: str
@@ -100,10 +101,6 @@ class MaskPool(DatasetCell):
             )
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return (self.curated,)
-
-    @property
     def pool(self) -> str:
         return "gpu" if self.needs_gpu else ""
 
@@ -112,8 +109,8 @@ class MaskPool(DatasetCell):
         return f"{self.title}: masks of {', '.join(self.entries)} without duplicates, nested and measured"
 
     def inputs(self, layout: Layout) -> list[Path]:
-        features = {layout.features(backbone, self.dataset) for backbone in self.backbones.values()}
-        return [layout.images(self.dataset), *(layout.segments(entry, self.dataset) for entry in self.entries), *sorted(features)]
+        segments = [layout.segments(entry, self.dataset) for entry in self.entries]
+        return [layout.images(self.dataset), *segments, *self._features(layout)]
 
     def modules(self) -> list[str]:
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
@@ -122,16 +119,16 @@ class MaskPool(DatasetCell):
         images = Images(layout.images(self.dataset))
         segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
         plain = self.to_plain()
-        staging = Staging(layout.private, self.name, [plain, images.identity, [content_id(path) for path in segments.values()]])
+        read = [content_id(folder) for folder in (*segments.values(), *self._features(layout))]
+        staging = Staging(layout.private, self.name, [plain, images.identity, read])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         segmenters = {entry: self._segmenter(entry, layout, images) for entry in self.methods}
-        # A method that was fitted to all images would have to be part of the key: such shards are not stored.
-        storable = all(segmenter.state is None for segmenter in segmenters.values())
+        states = [segmenter.state_digest for segmenter in segmenters.values()]
         jobs = []
         for number, ids in enumerate(images.shards(self.shard_images)):
             files = (f"shard-{number:05d}.parquet", f"looks-{number:05d}.parquet")
-            read = [sha256_of_file(path / files[0]) for path in segments.values()]
-            jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), read) if storable else "", (files, ids), len(ids)))
+            regions = [sha256_of_file(path / files[0]) for path in segments.values()]
+            jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), regions, states), (files, ids), len(ids)))
         params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
@@ -141,6 +138,10 @@ class MaskPool(DatasetCell):
         staging.publish(self.artefact(layout), validate(f"pool {self.curated}", staging.folder, images), manifest)
         runner.evict_others(jobs)
         return {**vars(totals), "masks": masks}
+
+    def _features(self, layout: Layout) -> list[Path]:
+        """The features that methods are fitted to."""
+        return sorted({layout.features(backbone, self.dataset) for backbone in self.backbones.values()})
 
     def _segmenter(self, entry: str, layout: Layout, images: Images) -> Segmenter:
         """The method of an entry, fitted as its segments stage did."""

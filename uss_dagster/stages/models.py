@@ -57,6 +57,7 @@ class Models(DatasetCell):
     """
 
     group: ClassVar[str] = "models"
+    key_fields: ClassVar[tuple[str, ...]] = ("student",)
     kinds: ClassVar[str] = "torch"
     device: ClassVar[str] = "gpu"
 
@@ -109,14 +110,6 @@ class Models(DatasetCell):
             licence=curated.licence,
             content=planner.content_of(f"{cls.stage}/{name}", [Path(weights)]) if weights else "",
         )
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    @property
-    def description(self) -> str:
-        return self.title
 
     def inputs(self, layout: Layout) -> list[Path]:
         teacher = [layout.model(self.self_train)] if self.self_train else []
