@@ -18,6 +18,8 @@ from uss_dagster.errors import BadData, UsageError
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _ORIENTATION = 0x0112
 _FILTERS = threading.Lock()
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How a PNG file begins."""
 MAX_PIXELS = 200_000_000
 """A picture that declares more pixels is taken for a decompression bomb: 600 MB as an array."""
 
@@ -28,7 +30,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Transparency is laid on white, 16-bit grey is scaled to 8 bits, and the EXIF orientation is applied. The first
     frame stands for an animation.
     """
-    with _opened(data, name) as picture:
+    with open_picture(data, name) as picture:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
@@ -41,18 +43,23 @@ def measure(data: bytes, name: str) -> tuple[int, int]:
 
     A JPEG is read at an eighth of its size, which takes every code in it but only one in 64 inverse transforms: less than half the time.
     """
-    with _opened(data, name) as picture:
-        width, height = picture.size
+    with open_picture(data, name) as picture:
+        height, width = upright_size(picture)
         picture.draft(None, (1, 1))
         picture.load()
-        turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     if 0 in (height, width):
         raise BadData(f"{name} has no pixels ({width}×{height}). Remove it.")
-    return (width, height) if turned else (height, width)
+    return height, width
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """(height, width) of an open picture, turned as its EXIF orientation says."""
+    turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return picture.size if turned else picture.size[::-1]
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+def open_picture(data: bytes, name: str) -> Iterator[Image.Image]:
     """An open picture of reasonable size; what Pillow raises, here or while it is read, becomes one sentence."""
     if not data:
         raise BadData(f"{name} is empty (0 bytes); a picture was expected. Copy or download it again.")

@@ -6,10 +6,8 @@ that names image and region.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation
 from uss_dagster.artifacts.gate import valid_regions
-from uss_dagster.artifacts.image_files import MAX_PIXELS
+from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema, regions_from_table
 from uss_dagster.errors import BadData, UsageError
@@ -413,21 +411,11 @@ class LabelPictures(Masks):
 
 def read_label_picture(path: Path) -> np.ndarray:
     """Int32 (H, W) of a label PNG: numbers of a grey picture, indices of one with a palette (never its colours)."""
-    from PIL import Image
-
-    try:
-        data = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise BadData(f"{path} declares {picture.width}×{picture.height} pixels, more than {MAX_PIXELS:,}.")
-                picture.load()
-                mode, values = picture.mode, np.asarray(picture)
-    except Image.UnidentifiedImageError as error:
-        raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} is truncated or damaged ({error}). Copy or write it again.") from error
+    data = path.read_bytes()
+    if not data.startswith(PNG):
+        raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.")
+    with open_picture(data, str(path)) as picture:
+        mode, values = picture.mode, np.asarray(picture)
     if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
         raise BadData(f"{path} is a colour picture ({mode}); a label picture has one number a pixel: 8- or 16-bit grey, or a palette.")
     depth, numbers = data[24], values.astype(np.int32)  # the PNG header's bits a sample

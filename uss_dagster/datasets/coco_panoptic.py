@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from uss_dagster.datasets.base import Archive, DatasetSpec, Example, LimitedPara
 from uss_dagster.datasets.formats.class_trees import load_classes
 from uss_dagster.datasets.formats.coco_json import CROWD, find_coco
 from uss_dagster.datasets.formats.files import find, read_picture
+from uss_dagster.datasets.formats.label_maps import decode_rgb_png
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
@@ -108,23 +108,14 @@ def examples(params: Params) -> Iterator[Example]:
 
 def read_segment_png(maps: Path, name: str) -> np.ndarray:
     """Int32 (H, W): R + 256 G + 65536 B of an RGB PNG, 0 for void. maps: the folder of these files, or the ZIP file that the release has."""
-    from PIL import Image
-
-    path = maps / name
     try:
-        if maps.suffix == ".zip":
-            with zipfile.ZipFile(maps) as archive:
-                data = archive.read(f"{maps.stem}/{name}")
-        else:
-            data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.format != "PNG" or picture.mode != "RGB":
-                raise BadData(f"{path} is {picture.format} {picture.mode}; panoptic segments are RGB PNG files. {SPEC.get_it}")
-            colour = np.asarray(picture).astype(np.int32)
+        root = zipfile.Path(maps, f"{maps.stem}/") if maps.suffix == ".zip" else maps
+        data = (root / name).read_bytes()
     except (FileNotFoundError, KeyError):
-        raise BadData(f"{path} is missing, though the dataset lists it. {SPEC.get_it}") from None
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} is truncated or damaged ({error}). {SPEC.get_it}") from error
+        raise BadData(f"{maps / name} is missing, though the dataset lists it. {SPEC.get_it}") from None
+    except zipfile.BadZipFile as error:
+        raise BadData(f"{maps} is truncated or damaged ({error}). {SPEC.get_it}") from error
+    colour = decode_rgb_png(data, maps / name).astype(np.int32)
     return colour[..., 0] + 256 * colour[..., 1] + 65536 * colour[..., 2]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from uss_dagster.artifacts.image_files import MAX_PIXELS, decode
+from uss_dagster.artifacts.image_files import PNG, decode, open_picture, upright_size
 from uss_dagster.datasets.formats.class_trees import Classes
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
@@ -16,11 +14,8 @@ from uss_dagster.text import few
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
-_PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE = 0, 2, 3
 """Colour types of PNG."""
-_ORIENTATION = 0x0112
-"""The EXIF tag."""
 _LARGEST_TABLE = 1 << 20
 """Labels below this are looked up in a table; greater ones (such as colours read as numbers) are sorted first."""
 
@@ -108,12 +103,16 @@ def read_label_png(path: Path, size: Size | None = None) -> np.ndarray:
 
 def read_rgb_png(path: Path, size: Size) -> np.ndarray:
     """uint8 (H, W, 3): a PNG file of 8-bit RGB whose colours are numbers. size: of its picture; another one is refused."""
-    data = _label_bytes(path)
-    if data[12:16] != b"IHDR" or tuple(data[24:26]) != (8, _RGB):
-        raise BadData(f"{path} is not a PNG file of 8-bit RGB, in which these labels are written. Extract the annotations again.")
-    numbers = decode(data, str(path))
+    numbers = decode_rgb_png(_label_bytes(path), path)
     check_size(path, numbers.shape[:2], size)
     return numbers
+
+
+def decode_rgb_png(data: bytes, path: Path) -> np.ndarray:
+    """uint8 (H, W, 3) of an encoded PNG file of 8-bit RGB; any other is refused."""
+    if data[12:16] != b"IHDR" or tuple(data[24:26]) != (8, _RGB):
+        raise BadData(f"{path} is not a PNG file of 8-bit RGB, in which these labels are written. Extract the annotations again.")
+    return decode(data, str(path))
 
 
 def check_size(path: Path, shape: tuple[int, ...], size: Size) -> None:
@@ -136,28 +135,18 @@ def decode_label_png(data: bytes, name: str) -> np.ndarray:
 
     Anything else is refused: its pixels would not be the labels as they were written.
     """
-    if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
+    if not data.startswith(PNG) or data[12:16] != b"IHDR" or len(data) < 33:
         raise BadData(f"{name} is not a PNG file; a label map was expected. Extract the annotations again.")
-    width, height, depth, colour = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24], data[25]
+    depth, colour = data[24], data[25]
     if colour != _PALETTE and (colour != _GREY or depth not in (8, 16)):
         form = {_GREY: "grey", _RGB: "RGB", 4: "grey with transparency", 6: "RGB with transparency"}.get(colour, "unknown")
         raise BadData(f"{name} is a PNG of {depth}-bit {form}; a label map has a palette, or is grey of 8 or 16 bits.")
-    if width * height > MAX_PIXELS:
-        raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Extract the annotations again.")
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            labels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises on broken files
-        raise BadData(f"{name} is truncated or damaged ({error}). Extract the annotations again.") from error
+    with open_picture(data, name) as picture:
+        labels = np.asarray(picture)
     return labels.astype(np.uint16 if depth == 16 else np.uint8)
 
 
 def size_of(picture: bytes, name: str) -> Size:
     """(height, width) of an encoded picture as it is seen upright, from its header alone."""
-    try:
-        with Image.open(io.BytesIO(picture)) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadData(f"{name} is not a picture that Pillow can read ({error}). Extract the archive again.") from error
-    return (width, height) if turned else (height, width)
+    with open_picture(picture, name) as opened:
+        return upright_size(opened)
