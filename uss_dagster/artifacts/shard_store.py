@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from uss_dagster.artifacts.staging import Staging, remove
-from uss_dagster.files import write_whole
+from uss_dagster.artifacts.staging import Staging
+from uss_dagster.files import remove, write_whole
 from uss_dagster.hashing import sha256_of_file, sha256_of_json
 
 LISTING = "listing.json"

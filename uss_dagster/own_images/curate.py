@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from uss_dagster.artifacts.staging import Rejected, Staging, remove
+from uss_dagster.artifacts.staging import Rejected, Staging
 from uss_dagster.curation.curate import CurateResult
 from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set
 from uss_dagster.curation.drift import SetSummary
@@ -21,6 +21,7 @@ from uss_dagster.curation.human import CocoLabels, Labels, no_labels
 from uss_dagster.curation.mask_pool import MaskPoolParams
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import remove
 from uss_dagster.own_images import files
 from uss_dagster.own_images.mask_pool import OwnImage, OwnMaskPool, read_all
 from uss_dagster.report.explorer import PAGE

@@ -22,13 +22,13 @@ from uss_dagster import registry
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner, ShardTotals
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
-from uss_dagster.artifacts.staging import Staging, remove
+from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, pool_masks, source_image_row
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, SOURCE_IMAGES
 from uss_dagster.errors import BadData, UsageError, UssError
-from uss_dagster.files import write_whole
+from uss_dagster.files import remove, write_whole
 from uss_dagster.hashing import sha256_of, sha256_of_file
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.segmenter import Segmenter

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from uss_dagster.errors import UsageError
-from uss_dagster.files import write_whole
+from uss_dagster.files import parse_yaml, write_whole
 from uss_dagster.planning.cells import Cell, cell_from_plain, stage_classes
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.layout import PIPELINES, Layout
@@ -35,7 +35,6 @@ _PLOTS = [
     }
 ]
 C = TypeVar("C", bound=Cell)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -242,7 +241,7 @@ def _has_header(path: Path) -> bool:
 
 def _values(text: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_LOADER)
+        values = parse_yaml(text)
     except yaml.YAMLError:  # broken by hand: written anew
         return {}
     return values if isinstance(values, dict) else {}
