@@ -90,8 +90,7 @@ def _serve(model: Path, paths: list[Path], port: int, device: str) -> None:
 
 def check_out(out: Path, image: Path) -> None:
     """Refuse a file that is neither .png nor .json, the image itself, and a .png that ``uss prompt`` did not draw."""
-    from PIL import Image
-
+    from uss_dagster.own_images.files import is_overlay
     from uss_dagster.student.prompting import SIGNATURE
 
     if out.suffix.lower() not in (".png", ".json"):
@@ -101,11 +100,5 @@ def check_out(out: Path, image: Path) -> None:
         raise UsageError(f"--out {out}: {problem}. Name a file in a folder there.")
     if out.exists() and out.samefile(image):
         raise UsageError(f"--out {out} is the picture itself. Choose another name; nothing was changed.")
-    if out.exists() and out.suffix.lower() == ".png":
-        try:
-            with Image.open(out) as drawing:
-                ours = drawing.info.get("Software") == SIGNATURE
-        except (OSError, SyntaxError, ValueError):
-            ours = False
-        if not ours:
-            raise UsageError(f"{out} is there already, and `{SIGNATURE}` did not draw it. Choose another name; nothing was changed.")
+    if out.exists() and out.suffix.lower() == ".png" and not is_overlay(out, SIGNATURE):
+        raise UsageError(f"{out} is there already, and `{SIGNATURE}` did not draw it. Choose another name; nothing was changed.")

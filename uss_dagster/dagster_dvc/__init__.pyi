@@ -3,7 +3,7 @@ from .grouping import StageGroup, StageGroups, group_stages
 from .materialization import PICTURE_BYTES, Metadata, picture, read_json, table
 from .outside_builds import lock_sensor
 from .project import DvcProject, LockedOut, StageNode
-from .refresh import Refresh, continue_refresh, refresh_schedule
+from .refresh import Refresh, continue_refresh, make_sensor, refresh_schedule
 from .resource import DvcResource
 from .runner import DvcRunner, Invocation, tool_environment
 from .translator import DvcTranslator
@@ -26,6 +26,7 @@ __all__ = [
     "dvc_sync_checks",
     "group_stages",
     "lock_sensor",
+    "make_sensor",
     "picture",
     "read_json",
     "refresh_schedule",

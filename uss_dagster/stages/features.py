@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
-from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.errors import BadData, from_os_error
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
 from uss_dagster.planning.entries import datasets_of, encoder_of
 from uss_dagster.planning.layout import Layout
@@ -105,8 +105,6 @@ class Features(DatasetCell):
 
 def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path) -> float:
     """One shard; returns the seconds of the backbone alone."""
-    from safetensors.numpy import save_file
-
     shard, ids = item
     images = Images(folder)
     extract = loaded(encoder.name, json.dumps(encoder.params, sort_keys=True))
@@ -121,21 +119,20 @@ def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, fol
             tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(np.float16))
             size = {"height": picture.shape[0], "width": picture.shape[1]}
             rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
-    staging.write(f"{shard}.safetensors", lambda path: _save(save_file, tensors, path))
+    staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
     staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
     return seconds
 
 
-def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:
+def _save(tensors: dict[str, np.ndarray], path: Path) -> None:
     """safetensors raises its own error where the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     try:
         save_file(tensors, path)
-    except Exception as error:
-        if "No space left" in str(error):
-            raise TryAgain(
-                "The disk is full. Free some space and run the same command again; nothing that was finished is lost."
-            ) from error
-        raise
+    except SafetensorError as error:
+        raise from_os_error(OSError(str(error))) or error from None
 
 
 def _join_index(staging: Staging, parts: Sequence[str]) -> None:
