@@ -126,17 +126,13 @@ def check_expectations(report: Report, frame: Any, expectations: Sequence[Expect
         suite = context.suites.add(gx.ExpectationSuite(name="suite"))
         for expectation in expectations:
             cls = getattr(gxe, "".join(part.title() for part in expectation.rule.split("_")))
-            suite.add_expectation(cls(**expectation.arguments))
+            suite.add_expectation(cls(**expectation.arguments, meta={"rule": str(expectation)}))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name="validation", data=batch, suite=suite))
         outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY")
-    answers = [(r.expectation_config.type, r.expectation_config.kwargs, r) for r in outcome.results if r.expectation_config]
-    for expectation in expectations:
-        for rule, arguments, result in answers:
-            if rule == expectation.rule and all(arguments.get(k) == v for k, v in expectation.arguments.items()):
-                report.add(str(expectation), bool(result.success), "" if result.success else _explain(result))
-                break
-        else:
-            report.add(str(expectation), False, "Great Expectations returned no verdict on this rule.")
+    results = {result.expectation_config.meta["rule"]: result for result in outcome.results if result.expectation_config}
+    for rule in map(str, expectations):
+        result = results[rule]
+        report.add(rule, bool(result.success), "" if result.success else _explain(result))
 
 
 def _explain(result: Any) -> str:
