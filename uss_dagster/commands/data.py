@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ def list_datasets(
     ] = False,
 ) -> None:
     """Datasets, and which of them are here."""
-    for line in markdown_tables() if markdown else listing():
-        typer.echo(line)
+    echo_lines(markdown_tables() if markdown else listing())
 
 
 @data.command()
@@ -96,8 +96,7 @@ def check(
 @data.command()
 def licences() -> None:
     """Licences, sources and citations."""
-    for line in licence_lines():
-        typer.echo(line)
+    echo_lines(_licence_lines())
 
 
 # -- what is printed ----------------------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ def markdown_tables() -> Iterator[str]:
             yield f"\n**{spec.title}** (`{spec.name}`): {spec.instructions}"
 
 
-def licence_lines() -> Iterator[str]:
+def _licence_lines() -> Iterator[str]:
     """Licence, source and citation of every dataset, and whether the licence was accepted here."""
     from uss_dagster.datasets.base import mirror_folder
     from uss_dagster.downloads.records import read_record

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 DRIVER = "uss-merge-lock"
@@ -33,8 +34,7 @@ def merge_lock(
     from uss_dagster.planning.profiles import find_root
 
     if install:
-        for line in install_driver(find_root()):
-            typer.echo(line)
+        echo_lines(install_driver(find_root()))
         return
     if files is None or len(files) != 4:
         raise UsageError(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import UsageError
 
 
@@ -70,8 +71,7 @@ def _answer(path: Path, points: list[tuple[int, int]], model: Path, out: Path | 
             raise UsageError(f"--point {x},{y} lies outside {path}, which is {width}×{height} pixels (width × height).")
     encoded = Student.load(model, device).encode(pixels, SPLIT)
     answers = [masks_at(encoded, point) for point in points]
-    for line in answer_lines(answers):
-        typer.echo(line)
+    echo_lines(answer_lines(answers))
     if out is not None:
         is_json = out.suffix.lower() == ".json"
         write_whole(out, json.dumps(answers_json(path.name, answers), indent=1) + "\n" if is_json else draw_answers(pixels, answers))

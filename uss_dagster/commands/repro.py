@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile
+from uss_dagster.commands.options import Profile, echo_lines
 from uss_dagster.errors import UsageError, did_you_mean
 
 
@@ -25,8 +25,7 @@ def repro(
 
     root = find_root()
     check_tools(root)
-    for line in write_plan(root, profile):
-        typer.echo(f"planned  {line}")
+    echo_lines(f"planned  {line}" for line in write_plan(root, profile))
     raise typer.Exit(run_dvc(root, targets or []))
 
 

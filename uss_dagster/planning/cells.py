@@ -187,9 +187,6 @@ class Cell(BaseModel):
         """The fingerprint that the code on the disk gives it."""
         return fingerprint([type(self).__module__, *self.modules()])
 
-    def with_code(self) -> Self:
-        return self.model_copy(update={"code": self.expected_code()})
-
     def to_plain(self) -> dict[str, Any]:
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""
         values = self.model_dump(mode="json")

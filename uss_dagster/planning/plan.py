@@ -75,7 +75,7 @@ class Planner:
         """The cells of a stage, planned when first asked for, sorted by key."""
         if stage not in self._cells:
             cells = sorted(stage.plan(self), key=lambda cell: cell.key)
-            self._cells[stage] = [cell.with_code() for cell in cells]
+            self._cells[stage] = [cell.model_copy(update={"code": cell.expected_code()}) for cell in cells]
         return cast("list[C]", self._cells[stage])
 
     def content_of(self, name: str, paths: Sequence[Path]) -> str:
@@ -112,17 +112,12 @@ def make_plan(profile: Profile, root: Path | None = None, recorded: Mapping[str,
 # -- files --------------------------------------------------------------------------------------------------
 
 
-def cell_text(cell: Cell) -> str:
-    """The text of a cell's parameter file."""
-    return HEADER + _dump(cell.to_plain())
-
-
 def pipeline_texts(plan: Plan, layout: Layout) -> dict[str, str]:
     """Text of every generated file, by its path from the project folder."""
     pipelines: dict[str, list[Cell]] = {"": []}
     for cell in plan.cells:
         pipelines.setdefault(cell.pipeline, []).append(cell)
-    texts = {cell.file: cell_text(cell) for cell in plan.cells}
+    texts = {cell.file: HEADER + _dump(cell.to_plain()) for cell in plan.cells}
     for folder, cells in pipelines.items():
         up = "/".join([".."] * len(folder.split("/"))) if folder else ""
         content: dict[str, Any] = {"stages": {cell.stage_name: _stage(cell, layout, up) for cell in cells}}

@@ -72,7 +72,8 @@ class MaskPool(DatasetCell):
     def plan(cls, planner: Planner) -> Iterator[Self]:
         profile = planner.profile
         for name, section in profile.curated.items():
-            dataset = _known_dataset(planner, name)
+            dataset = str(section.dataset)
+            profile.check_choice("dataset", dataset, [cell.dataset for cell in planner.cells_of(Datasets)], "curated", name, "dataset")
             entries = section.all_entries
             at = profile.at("curated", name, "entries")
             if len(set(entries)) < len(entries):
@@ -150,15 +151,6 @@ class MaskPool(DatasetCell):
         segmenter = Segmenter.of(self.methods[entry].name, self.methods[entry].params, encoder)
         features = layout.features(self.backbones[entry], self.dataset) if entry in self.backbones else None
         return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
-
-
-def _known_dataset(planner: Planner, name: str) -> str:
-    profile = planner.profile
-    dataset = str(profile.curated[name].dataset)
-    known = {cell.dataset for cell in planner.cells_of(Datasets)}
-    if dataset not in known:
-        raise UsageError(f"{profile.at('curated', name, 'dataset')}: Unknown dataset '{dataset}'.{did_you_mean(dataset, known)}")
-    return dataset
 
 
 def _refuse_trained_models(planner: Planner, name: str, segments: dict[str, Segments]) -> None:

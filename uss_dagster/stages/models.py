@@ -82,9 +82,7 @@ class Models(DatasetCell):
         profile, section = planner.profile, planner.profile.students[name]
         curated_sets = {cell.curated: cell for cell in planner.cells_of(CuratedSet)}
         source = str(section.curated)
-        if source not in curated_sets:
-            at = profile.at("students", name, "curated")
-            raise UsageError(f"{at}: Unknown curated set '{source}'.{did_you_mean(source, curated_sets)}")
+        profile.check_choice("curated set", source, curated_sets, "students", name, "curated")
         teacher = section.self_train
         if teacher and (teacher == name or teacher not in profile.students):
             others = [other for other in profile.students if other != name]
