@@ -162,9 +162,14 @@ def make_sensor(
     selection: dg.AssetSelection | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that runs from the start where it is on. selection: the assets that it may ask for."""
-    status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
-    options = {"minimum_interval_seconds": every_s, "default_status": status, "description": description}
-    return dg.SensorDefinition(name=name, evaluation_fn=evaluate, asset_selection=selection, **options)
+    return dg.SensorDefinition(
+        name=name,
+        evaluation_fn=evaluate,
+        asset_selection=selection,
+        minimum_interval_seconds=every_s,
+        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
+        description=description,
+    )
 
 
 def _run_group(group: StageGroup, partition: str | None) -> RunGroup:
