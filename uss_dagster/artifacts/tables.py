@@ -61,8 +61,8 @@ def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
 def _same_type(got: pa.DataType, expected: pa.DataType) -> bool:
     """Equal, but for the fixed length of a list, which Parquet does not keep."""
     if pa.types.is_fixed_size_list(expected) or pa.types.is_list(expected):
-        return (pa.types.is_list(got) or pa.types.is_fixed_size_list(got)) and got.value_type == expected.value_type
-    return got == expected
+        return bool((pa.types.is_list(got) or pa.types.is_fixed_size_list(got)) and got.value_type == expected.value_type)
+    return bool(got == expected)
 
 
 def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
