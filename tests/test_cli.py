@@ -62,7 +62,7 @@ def test_help_is_instant(here: Project):
     assert min(seconds) <= 0.5, "other processes may take time too"
     for command in ("plan", "repro", "demo", "segment", "ui", "list", "doctor"):
         assert f"\n  {command} " in done.stdout
-    for heading in cli.COMMANDS:
+    for heading in filter(None, cli.COMMANDS):
         assert f"\n\n{heading}:\n  " in done.stdout
     assert done.stdout == here.uss("-h").stdout
     assert "…" not in done.stdout
@@ -75,7 +75,7 @@ def test_every_visible_command_stands_in_one_group(here: Project):
     assert sorted(listed) == sorted(visible)
 
 
-@pytest.mark.parametrize("module", [name for modules in cli.COMMANDS.values() for name in modules])
+@pytest.mark.parametrize("module", [name.replace("-", "_") for names in cli.COMMANDS.values() for name in names])
 def test_a_command_module_imports_only_light_modules_at_its_top(module):
     """Each is imported whenever `uss` starts; a command imports what it runs when it runs."""
     tree = ast.parse((Path(cli.__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))

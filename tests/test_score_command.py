@@ -23,7 +23,7 @@ from scipy.io import savemat
 from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import RegionsWriter, write_table
+from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
 from uss_dagster.metrics import bsds, covering
 from uss_dagster.metrics.base import Truth, accumulator, interval
 from uss_dagster.metrics.coco.lists import proposal_ar_ap
@@ -72,9 +72,9 @@ def pictures(folder: Path, maps: dict[str, np.ndarray], mode: str = "L") -> Path
 
 def table(path: Path, regions: dict[str, Regions]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = RegionsWriter(path)
+    writer = RowsWriter(path)
     for image_id in sorted(regions):
-        writer.add(image_id, regions[image_id])
+        writer.add(regions_to_table(image_id, regions[image_id]))
     writer.close()
     return path
 

@@ -6,8 +6,8 @@ Only light modules are imported at the top, so that ``uss --help`` and shell com
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
+import pkgutil
 import signal
 import sys
 from pathlib import Path
@@ -22,11 +22,12 @@ from uss_dagster.runtime import quiet_environment
 
 COMMANDS = {
     "Your own images": ("segment", "curate", "score"),
-    "A project": ("plan", "repro", "compare", "history", "ui", "spot_check", "stage", "merge_lock"),
+    "A project": ("plan", "repro", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
-    "Plug-ins, datasets, this machine": ("list_plugins", "data", "doctor"),
+    "Plug-ins, datasets, this machine": ("list", "data", "doctor"),
+    "": ("stage",),
 }
-"""Groups of the help, each with its modules of ``uss_dagster.commands`` in the order shown."""
+"""Groups of the help, each with its commands in the order shown; the last one is hidden. A command stands in the module of its name."""
 
 
 class GroupedHelp(typer.core.TyperGroup):
@@ -35,7 +36,7 @@ class GroupedHelp(typer.core.TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = [command for command in self.commands.values() if not command.hidden]
         width = max(len(str(command.name)) for command in commands)
-        for heading in COMMANDS:
+        for heading in filter(None, COMMANDS):
             rows = [
                 (f"{command.name:<{width}}", command.get_short_help_str(formatter.width - width - 6))
                 for command in commands
@@ -72,18 +73,13 @@ def _options(
 # -- assembly -----------------------------------------------------------------------------------------------------
 
 
-def _register_all() -> None:
-    for heading, modules in COMMANDS.items():
-        commands, groups = len(app.registered_commands), len(app.registered_groups)
-        for name in modules:
-            importlib.import_module(f"uss_dagster.commands.{name}").register(app)
-        for command in app.registered_commands[commands:]:
-            command.rich_help_panel = heading
-        for group in app.registered_groups[groups:]:
-            group.rich_help_panel = heading
-
-
-_register_all()
+for _heading, _names in COMMANDS.items():
+    for _name in _names:
+        _command = pkgutil.resolve_name("uss_dagster.commands.{0}:{0}".format(_name.replace("-", "_")))
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_heading)
+        else:
+            app.command(_name, hidden=not _heading, rich_help_panel=_heading)(_command)
 
 
 def main() -> None:

@@ -1,21 +1,49 @@
-"""Small files: writing one so that it exists only when whole, and reading YAML."""
+"""Files: writing one so that it exists only when whole, removing them, reading YAML."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Write text (UTF-8) or bytes beside ``path`` and rename into place, making the folder where it is missing."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to beside ``path``, which is renamed into its place at the end of the block; the folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write text (UTF-8) or bytes so that the file exists only when whole."""
+    with whole_file(path) as partial:
+        partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there; links are cut, not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def parse_yaml(text: str | bytes) -> Any:

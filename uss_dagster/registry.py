@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-from uss_dagster.errors import ParameterError, UsageError, did_you_mean
+from uss_dagster.errors import ParameterError, UsageError, check_choice, did_you_mean
 
 PACKAGE = "uss_dagster"
 FAMILIES = {"method": "methods", "backbone": "backbones", "dataset": "datasets", "metric": "metrics"}
@@ -57,8 +57,7 @@ def module_name(family: str, name: str) -> str:
     UsageError
         No package has a plug-in of this name (the nearest name is in the message), or two packages have one.
     """
-    if name not in names(family):
-        raise UsageError(f"Unknown {family} '{name}'.{did_you_mean(name, names(family))}")
+    check_choice(family, name, names(family))
     first, *others = _origins(family).get(name, {PACKAGE: f"{package_name(family)}.{name}"}).items()
     if others:
         raise UsageError(

@@ -6,7 +6,7 @@ import pytest
 
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, no_nan, sorted_unique, valid_regions
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import RegionsWriter, iterate_regions, region_tables, regions_from_table, regions_to_table
+from uss_dagster.artifacts.tables import RowsWriter, iterate_regions, region_tables, regions_from_table, regions_to_table
 from uss_dagster.regions import Regions, rle
 
 LEAVES = np.repeat(np.repeat(np.array([[2, 2, 3], [4, 4, 4]]), 4, axis=0), 4, axis=1)
@@ -118,9 +118,9 @@ def test_overlapping_and_nested_rows_both_come_back_as_they_were():
 
 def test_a_file_of_regions_is_read_image_by_image_and_by_name(tmp_path):
     path = tmp_path / "regions.parquet"
-    writer = RegionsWriter(path, group_rows=8)  # two images a row group
+    writer = RowsWriter(path, group_rows=8)  # two images a row group
     for name in "abcde":
-        writer.add(name, TREE)
+        writer.add(regions_to_table(name, TREE))
     writer.close()
     assert [name for name, _ in iterate_regions([path])] == list("abcde")
     assert [t.num_rows for t in region_tables([path])] == [10, 10, 5]

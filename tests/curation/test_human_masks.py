@@ -10,7 +10,7 @@ import pytest
 from curation_cases import boxes, picture
 from PIL import Image
 
-from uss_dagster.artifacts.tables import RegionsWriter, regions_to_table
+from uss_dagster.artifacts.tables import RowsWriter, regions_to_table
 from uss_dagster.curation.filters import filter_masks, mask_value
 from uss_dagster.curation.human import CocoLabels, HumanMasks, TruthLabels, stays_beside_human, with_human
 from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, merge_families, nest, pool_masks
@@ -103,9 +103,9 @@ def test_ground_truth_gives_objects_and_parts_but_no_background(tmp_path):
     leaf = np.full((10, 12), 3)
     leaf[2:6, 2:5], leaf[2:6, 5:9] = 1, 2
     tree = Regions.from_tree(leaf, [-1, 0, 0, 0], label=[0, 2, 3, 4])
-    writer = RegionsWriter(tmp_path / "regions.parquet")
+    writer = RowsWriter(tmp_path / "regions.parquet")
     for image_id in ("b", "d"):
-        writer.add(image_id, tree)
+        writer.add(regions_to_table(image_id, tree))
     writer.close()
     labels = TruthLabels(tmp_path, "classes")
     assert [len(labels(i, (10, 12)).codes) for i in ("a", "b", "c", "d", "e")] == [0, 2, 0, 2, 0]

@@ -198,6 +198,40 @@ def test_a_measure_of_stability_runs_the_methods_again(root):
     assert inputs(plan.cell("curated/s")) == ["data/mask_pool/s", "data/datasets/scenes/images", "human.json"]
 
 
+@pytest.mark.usefixtures("_other_gates")
+def test_a_pool_depends_on_the_features_that_its_methods_are_fitted_to(root, monkeypatch):
+    write_images(root, 2)
+    (root / "profiles").mkdir(exist_ok=True)
+    (root / "params.yaml").write_text("profile: one\n")
+    (root / "profiles" / "one.yaml").write_text(
+        "settings: {shard_images: 1}\n"
+        "datasets: {d: {kind: scenes}}\n"
+        "entries: {token_kmeans: {backbone: patches}}\n"
+        "curated: {set: {dataset: d, entry: token_kmeans, mask_pool: {views: [flip]}}}\n"
+    )
+    layout, plan = Layout(root), make_plan(read_profile(root))
+    for name in ("features/patches/d", "segments/token_kmeans/d"):
+        plan.cell(name).run(layout)
+    folders = []
+
+    class Recorded(mask_pool.Staging):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            folders.append(self.folder.name)
+
+    monkeypatch.setattr(mask_pool, "Staging", Recorded)
+    pool = plan.cell("mask_pool/set")
+    assert layout.features("patches", "d") in pool.inputs(layout)
+    assert pool.run(layout)["images"] == 2
+    again = pool.run(layout)
+    assert folders[0] == folders[1]
+    assert (again["images"], again["reused"]) == (0, 2), "what was fitted is part of the key of a shard"
+    manifest = layout.features("patches", "d") / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "note": "of another version"}))
+    pool.run(layout)
+    assert folders[2] != folders[0], "files of an unfinished run with other features are not taken up"
+
+
 def test_a_pool_takes_any_number_of_entries(root):
     more = "".join(f"  more{number}: {{method: felzenszwalb, params: {{scales: {number + 2}}}}}\n" for number in range(6))
     entries = [f"more{number}" for number in range(6)]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from uss_dagster.artifacts.tables import RegionsWriter, iterate_regions
+from uss_dagster.artifacts.tables import RowsWriter, iterate_regions, regions_to_table
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 from uss_dagster.scoring.scorer import Scorer
@@ -19,9 +19,9 @@ def tables(tmp_path):
     (tmp_path / "truth").mkdir()
     written = ((tmp_path / "truth" / "regions.parquet", ["b"]), (tmp_path / "shard-00000.parquet", ["a", "b"]))
     for path, ids in written:
-        writer = RegionsWriter(path)
+        writer = RowsWriter(path)
         for image_id in ids:
-            writer.add(image_id, halves.select(np.array([0])) if path.parent.name == "truth" else halves)
+            writer.add(regions_to_table(image_id, halves.select(np.array([0])) if path.parent.name == "truth" else halves))
         writer.close()
     return tmp_path
 

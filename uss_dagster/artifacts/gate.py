@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco
 
+from uss_dagster.artifacts.tables import rows_by_image
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
 
@@ -28,15 +29,37 @@ class Expectation:
     """One Great Expectations rule: its snake-case name and keyword arguments."""
 
     rule: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
 
     def __str__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
         return f"{self.rule}({shown})"
 
 
-def expect(rule: str, **arguments: Any) -> Expectation:
+def expect(rule: str, **arguments: object) -> Expectation:
     return Expectation(rule, arguments)
+
+
+def between(column: str, low: float, high: float | None = None) -> Expectation:
+    """Values of a column lie in low..high; without ``high`` only below is a bound."""
+    bounds = {"min_value": low} if high is None else {"min_value": low, "max_value": high}
+    return expect("expect_column_values_to_be_between", column=column, **bounds)
+
+
+def not_null(column: str) -> Expectation:
+    return expect("expect_column_values_to_not_be_null", column=column)
+
+
+def greater(column: str, other: str) -> Expectation:
+    return expect("expect_column_pair_values_a_to_be_greater_than_b", column_A=column, column_B=other)
+
+
+class Check(TypedDict):
+    """One row of a report."""
+
+    check: str
+    success: bool
+    message: str
 
 
 @dataclass
@@ -44,7 +67,7 @@ class Report:
     """The verdict on one artefact: one row a check, in order; written beside the artefact as ``validation.json``."""
 
     what: str
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     @property
     def success(self) -> bool:
@@ -66,14 +89,14 @@ class Report:
 def check_contract(report: Report, rule: str, problems: Iterable[str]) -> bool:
     """Add one structural rule; the first few problems are kept, the rest counted."""
     try:
-        found = list(problems)
+        sentences = list(problems)
     except BadData as error:
-        found = [str(error)]
-    text = " ".join(found[:MOST_SENTENCES])
-    if len(found) > MOST_SENTENCES:
-        text += f" … and {len(found) - MOST_SENTENCES} more."
-    report.add(rule, not found, text)
-    return not found
+        sentences = [str(error)]
+    text = " ".join(sentences[:MOST_SENTENCES])
+    if len(sentences) > MOST_SENTENCES:
+        text += f" … and {len(sentences) - MOST_SENTENCES} more."
+    report.add(rule, not sentences, text)
+    return not sentences
 
 
 def warm() -> None:
@@ -103,17 +126,13 @@ def check_expectations(report: Report, frame: Any, expectations: Sequence[Expect
         suite = context.suites.add(gx.ExpectationSuite(name="suite"))
         for expectation in expectations:
             cls = getattr(gxe, "".join(part.title() for part in expectation.rule.split("_")))
-            suite.add_expectation(cls(**expectation.arguments))
+            suite.add_expectation(cls(**expectation.arguments, meta={"rule": str(expectation)}))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name="validation", data=batch, suite=suite))
         outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY")
-    answers = [(r.expectation_config.type, r.expectation_config.kwargs, r) for r in outcome.results if r.expectation_config]
-    for expectation in expectations:
-        for rule, arguments, result in answers:
-            if rule == expectation.rule and all(arguments.get(k) == v for k, v in expectation.arguments.items()):
-                report.add(str(expectation), bool(result.success), "" if result.success else _explain(result))
-                break
-        else:
-            report.add(str(expectation), False, "Great Expectations returned no verdict on this rule.")
+    results = {result.expectation_config.meta["rule"]: result for result in outcome.results if result.expectation_config}
+    for rule in map(str, expectations):
+        result = results[rule]
+        report.add(rule, bool(result.success), "" if result.success else _explain(result))
 
 
 def _explain(result: Any) -> str:
@@ -137,6 +156,12 @@ def sorted_unique(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
             yield f"Row {dict(zip(columns, after, strict=True))} follows {dict(zip(columns, before, strict=True))}."
 
 
+def same_images(expected: Iterable[str], actual: Iterable[str]) -> Iterator[str]:
+    """Both name the same images."""
+    if differing := sorted(set(expected) ^ set(actual)):
+        yield f"Differing images: {differing[:5]}."
+
+
 def no_nan(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
     """No NaN and no infinity in these columns, naming the row."""
     for column in columns:
@@ -152,22 +177,10 @@ def valid_regions(tables: Iterable[pa.Table], overlap: bool) -> Iterator[str]:
 
     Works on the run-length codes in C, one table (of whole images) in memory at a time.
     """
+    columns = ["region", "parent", "depth", "area", "bbox", "rle", "height", "width"]
     for table in tables:
-        yield from _valid_table(table, overlap)
-
-
-def _valid_table(table: pa.Table, overlap: bool) -> Iterator[str]:
-    columns = {
-        name: table[name].to_pylist() for name in ("image_id", "region", "parent", "depth", "area", "bbox", "rle", "height", "width")
-    }
-    start, total = 0, table.num_rows
-    while start < total:
-        image = columns["image_id"][start]
-        stop = start
-        while stop < total and columns["image_id"][stop] == image:
-            stop += 1
-        yield from _valid_image(image, {name: values[start:stop] for name, values in columns.items()}, overlap)
-        start = stop
+        for image, rows in rows_by_image(table):
+            yield from _valid_image(image, rows.select(columns).to_pydict(), overlap)
 
 
 def _valid_image(image: str, rows: dict[str, list[Any]], overlap: bool) -> Iterator[str]:

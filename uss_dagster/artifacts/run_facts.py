@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from uss_dagster.files import write_whole
+from uss_dagster.files import read_json, write_whole
 
 LIBRARIES = ("numpy", "scipy", "scikit-image", "scikit-learn", "pillow", "torch", "timm", "pyarrow")
 """Libraries whose arithmetic a result may depend on."""
@@ -20,11 +20,7 @@ def write_facts(path: Path, facts: Mapping[str, object]) -> None:
 
 def read_facts(path: Path) -> dict[str, Any] | None:
     """The facts of the last run on this machine, or None (never run here, or restored from the cache)."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
+    return read_json(path) or None
 
 
 def library_versions() -> dict[str, str]:

@@ -1,79 +1,30 @@
-"""Schemas of the tables between stages, and the version that every ``manifest.json`` names."""
+"""Schemas of the tables between stages, from ``schemas.yaml``, and the version that every ``manifest.json`` names."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pyarrow as pa
+
+from uss_dagster.files import parse_yaml
 
 SCHEMA_VERSION = 2
 
 
-def _schema(**columns: pa.DataType) -> pa.Schema:
-    """Columns may not be null unless their name ends with ``_or_null`` (the ending is dropped)."""
-    return pa.schema([pa.field(n.removesuffix("_or_null"), t, nullable=n.endswith("_or_null")) for n, t in columns.items()])
+def read_schemas(module: str) -> dict[str, pa.Schema]:
+    """The schemas in the YAML file beside a module (its ``__file__``), by name."""
+    tables: dict[str, dict[str, str]] = parse_yaml(Path(module).with_suffix(".yaml").read_bytes())
+    return {name: pa.schema([_field(*column) for column in columns.items()]) for name, columns in tables.items()}
 
 
-IMAGES = _schema(
-    image_id=pa.string(),
-    shard=pa.string(),
-    member=pa.string(),
-    offset=pa.int64(),
-    size=pa.int64(),
-    height=pa.int32(),
-    width=pa.int32(),
-    split=pa.string(),
-    sha256=pa.string(),
-)
-"""One row an image, sorted by id: the encoded file is ``size`` bytes at ``offset`` of the tar file ``shard``."""
+def _field(name: str, text: str) -> pa.Field:
+    """A column from its type in words, such as 'int32', 'string or null', 'list of int32' or 'list of 4 int32'."""
+    listed, size, kind, null = re.fullmatch(r"(list of )?(\d+ )?(\w+)( or null)?", text).groups()  # type: ignore[union-attr]
+    value = pa.type_for_alias(kind)
+    return pa.field(name, pa.list_(value, int(size or -1)) if listed else value, nullable=null is not None)
 
-REGIONS = _schema(
-    image_id=pa.string(),
-    region=pa.int32(),
-    parent=pa.int32(),
-    depth=pa.int32(),
-    area=pa.int64(),
-    bbox=pa.list_(pa.int32(), 4),
-    rle=pa.binary(),
-    height=pa.int32(),
-    width=pa.int32(),
-    level=pa.float32(),
-    score=pa.float32(),
-    label=pa.int32(),
-    source=pa.string(),
-)
-"""One row a region, sorted by (image_id, region); bbox is x, y, width, height; rle holds COCO counts. Level is NaN for none."""
 
-FEATURES = _schema(
-    image_id=pa.string(), shard=pa.string(), facet=pa.string(), shape=pa.list_(pa.int32()), height=pa.int32(), width=pa.int32()
-)
-"""One row an image and facet: the tensor ``<image_id>/<facet>`` of the safetensors file ``shard``; height × width is the image's."""
-
-SCORES = _schema(
-    entry=pa.string(),
-    dataset=pa.string(),
-    image_id_or_null=pa.string(),
-    metric=pa.string(),
-    protocol=pa.string(),
-    scope=pa.string(),
-    grid=pa.string(),
-    value=pa.float64(),
-    n=pa.int64(),
-)
-"""Tidy scores: a row an image where the metric has one, and a row with a null image for the dataset. protocol: the convention.
-
-scope: within what regions are matched, 'image' or 'dataset'. grid: where pixels were compared, 'full' or 'HxW'.
-"""
-
-REPLICATES = _schema(
-    entry=pa.string(),
-    dataset=pa.string(),
-    metric=pa.string(),
-    protocol=pa.string(),
-    scope=pa.string(),
-    grid=pa.string(),
-    replicate=pa.int32(),
-    value_or_null=pa.float64(),
-)
-"""Bootstrap replicates of the dataset scores; replicate r weighs the images alike for every entry."""
-
-LABELS = _schema(image_id=pa.string(), region=pa.int32(), label=pa.int32())
-"""One row a region that was given a class of its own dataset, sorted; regions without one are left out."""
+_SCHEMAS = read_schemas(__file__)
+IMAGES, REGIONS, FEATURES = _SCHEMAS["IMAGES"], _SCHEMAS["REGIONS"], _SCHEMAS["FEATURES"]
+SCORES, REPLICATES, LABELS = _SCHEMAS["SCORES"], _SCHEMAS["REPLICATES"], _SCHEMAS["LABELS"]

@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from uss_dagster.artifacts.staging import Staging, remove
-from uss_dagster.files import write_whole
+from uss_dagster.artifacts.staging import Staging
+from uss_dagster.files import remove, write_whole
 from uss_dagster.hashing import sha256_of_file, sha256_of_json
 
 LISTING = "listing.json"
@@ -56,9 +56,9 @@ class ShardStore:
         return True
 
     def store(self, key: str, names: Sequence[str], staging: Staging) -> None:
-        """Store the finished files of a shard for the next run."""
+        """Store the files of a shard for the next run, unless one is missing: that shard is computed again."""
         stored = self.folder / key
-        if not key or (stored / LISTING).exists():
+        if not key or (stored / LISTING).exists() or not all(staging.has(name) for name in names):
             return
         remove(stored)
         stored.mkdir(parents=True)

@@ -18,6 +18,7 @@ from typing import Any
 from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.schemas import SCHEMA_VERSION
 from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.files import remove, whole_file
 from uss_dagster.hashing import sha256_of, sha256_of_file, sha256_of_json
 
 MANIFEST = "manifest.json"
@@ -63,13 +64,8 @@ class Staging:
     def write(self, name: str, writer: Callable[[Path], None]) -> Path:
         """Write one file so that it exists only when whole."""
         final = self.folder / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-        try:
+        with whole_file(final) as partial:
             writer(partial)
-            os.replace(partial, final)
-        finally:
-            partial.unlink(missing_ok=True)
         return final
 
     def publish(self, target: Path, report: Report, manifest: Manifest) -> None:
@@ -163,11 +159,3 @@ def replace_folder(folder: Path, target: Path) -> None:
         raise
     remove(old)
     remove(folder)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there; links are cut, not followed."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)

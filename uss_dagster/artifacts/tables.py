@@ -61,8 +61,8 @@ def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
 def _same_type(got: pa.DataType, expected: pa.DataType) -> bool:
     """Equal, but for the fixed length of a list, which Parquet does not keep."""
     if pa.types.is_fixed_size_list(expected) or pa.types.is_list(expected):
-        return (pa.types.is_list(got) or pa.types.is_fixed_size_list(got)) and got.value_type == expected.value_type
-    return got == expected
+        return bool((pa.types.is_list(got) or pa.types.is_fixed_size_list(got)) and got.value_type == expected.value_type)
+    return bool(got == expected)
 
 
 def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
@@ -123,7 +123,7 @@ def _painted_tree(
 class RowsWriter:
     """Writes rows of one schema, image by image, into one file; a row group holds whole images, about ``group_rows`` rows."""
 
-    def __init__(self, path: Path, schema: pa.Schema, group_rows: int) -> None:
+    def __init__(self, path: Path, schema: pa.Schema = REGIONS, group_rows: int = 16384) -> None:
         self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, store_schema=False)
         self._schema, self._group_rows = schema, group_rows
         self._waiting: list[pa.Table] = []
@@ -144,25 +144,6 @@ class RowsWriter:
         if self._waiting:
             self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=2**31 - 1)
             self._waiting = []
-
-
-class RegionsWriter:
-    """Writes the regions of many images into one file, see ``RowsWriter``."""
-
-    def __init__(self, path: Path, group_rows: int = 16384) -> None:
-        self._rows = RowsWriter(path, REGIONS, group_rows)
-
-    @property
-    def rows(self) -> int:
-        """Rows added so far."""
-        return self._rows.rows
-
-    def add(self, image_id: str, regions: Regions) -> None:
-        """Append one image; ids must come in ascending order."""
-        self._rows.add(regions_to_table(image_id, regions))
-
-    def close(self) -> None:
-        self._rows.close()
 
 
 def row_groups(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -217,8 +198,13 @@ def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.
     """Image id → (region indices, their labels), for images of ``only``; those without a labelled region have empty arrays."""
     none = np.zeros(0, np.int32)
     table = read_table(folder / "labels.parquet", LABELS, filters=[("image_id", "in", sorted(only))])
-    found = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in rows_by_image(table)}
-    return {image_id: found.get(image_id, (none, none)) for image_id in sorted(only)}
+    labels = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in rows_by_image(table)}
+    return {image_id: labels.get(image_id, (none, none)) for image_id in sorted(only)}
+
+
+def image_ids(*paths: Path) -> list[str]:
+    """The images that region files hold, each once, in order."""
+    return list(dict.fromkeys(i for path in paths for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()))
 
 
 def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,12 +31,7 @@ def compare(
     from uss_dagster.planning.profiles import find_root
 
     comparisons = compare_entries(find_root(), entry_a, entry_b, dataset or [], metric or [])
-    for line in table_lines(comparisons, entry_a, entry_b):
-        typer.echo(line)
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(compare)
+    echo_lines(table_lines(comparisons, entry_a, entry_b))
 
 
 def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str] = (), metrics: Sequence[str] = ()) -> list[Comparison]:

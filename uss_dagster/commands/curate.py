@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from uss_dagster.curation.params import CurateParams
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(curate)
-
-
 def curate(
     images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the set; a second run computes only what changed.")],

@@ -9,32 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 if TYPE_CHECKING:
     from uss_dagster.datasets.base import DatasetSpec
 
 
-def register(app: typer.Typer) -> None:
-    """Add ``uss data`` and its commands."""
-    data = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
-    data.command("list")(list_datasets)
-    data.command("get")(get)
-    data.command("check")(check)
-    data.command("licences")(licences)
-    app.add_typer(data, name="data")
+data = typer.Typer(help="Datasets: what there is, getting it, checking it.", no_args_is_help=True, rich_markup_mode=None)
 
 
+@data.command("list")
 def list_datasets(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
     ] = False,
 ) -> None:
     """Datasets, and which of them are here."""
-    for line in markdown_tables() if markdown else listing():
-        typer.echo(line)
+    echo_lines(markdown_tables() if markdown else listing())
 
 
+@data.command()
 def get(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Datasets; `uss data list` shows all.", show_default=False)],
     source: Annotated[
@@ -69,6 +64,7 @@ def get(
         get_dataset(Request(name, source, only or (), accept), typer.echo)
 
 
+@data.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset of this project, or one that was fetched.", show_default=False)],
     param: Annotated[
@@ -97,10 +93,10 @@ def check(
         raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
 
 
+@data.command()
 def licences() -> None:
     """Licences, sources and citations."""
-    for line in licence_lines():
-        typer.echo(line)
+    echo_lines(_licence_lines())
 
 
 # -- what is printed ----------------------------------------------------------------------------------------------
@@ -138,7 +134,7 @@ def markdown_tables() -> Iterator[str]:
             yield f"\n**{spec.title}** (`{spec.name}`): {spec.instructions}"
 
 
-def licence_lines() -> Iterator[str]:
+def _licence_lines() -> Iterator[str]:
     """Licence, source and citation of every dataset, and whether the licence was accepted here."""
     from uss_dagster.datasets.base import mirror_folder
     from uss_dagster.downloads.records import read_record

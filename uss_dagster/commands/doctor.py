@@ -44,10 +44,6 @@ def doctor() -> None:
         raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
 def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
     """(ok | note | fix, subject, sentence) one by one, in the order a person would solve them."""
     for name in REQUIRED:
@@ -83,11 +79,9 @@ def _plan(root: Path) -> tuple[str, str, str]:
         changes = write_plan(root, check=True)
     except UssError as error:
         return "fix", "plan", str(error)
-    return (
-        ("fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`.")
-        if changes
-        else ("ok", "plan", "The plan is up to date.")
-    )
+    if changes:
+        return "fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`."
+    return "ok", "plan", "The plan is up to date."
 
 
 def _antlr() -> tuple[str, str, str]:

@@ -33,7 +33,3 @@ def export(
         raise UsageError(f"--onnx {onnx}: name a file in a folder that is there.")
     difference = export_onnx(Student.load(model), onnx)
     typer.echo(f"{onnx}: at most {difference:.1e} from torch.")
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(export)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from uss_dagster.commands.options import echo_lines
 
 if TYPE_CHECKING:
     from uss_dagster.report.history import Change, History
@@ -19,12 +19,7 @@ def history() -> None:
     """
     from uss_dagster.planning.profiles import find_root
 
-    for line in history_lines(find_root()):
-        typer.echo(line)
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(history)
+    echo_lines(history_lines(find_root()))
 
 
 def history_lines(root: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 DRIVER = "uss-merge-lock"
@@ -33,8 +34,7 @@ def merge_lock(
     from uss_dagster.planning.profiles import find_root
 
     if install:
-        for line in install_driver(find_root()):
-            typer.echo(line)
+        echo_lines(install_driver(find_root()))
         return
     if files is None or len(files) != 4:
         raise UsageError(
@@ -43,10 +43,6 @@ def merge_lock(
     base, ours, theirs, name = files
     for line in merge_files(Path(base), Path(ours), Path(theirs), name):
         typer.echo(line, err=True)
-
-
-def register(app: typer.Typer) -> None:
-    app.command("merge-lock")(merge_lock)
 
 
 def install_driver(root: Path) -> list[str]:
@@ -88,6 +84,8 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
         assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
 
+        from uss_dagster.files import write_whole
+
         write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
         return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]
     if ours.read_text(encoding="utf-8").startswith(HEADER):
@@ -120,8 +118,10 @@ def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conf
 def _read(path: Path, name: str) -> dict[str, object]:
     import yaml
 
+    from uss_dagster.files import parse_yaml
+
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = parse_yaml(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadData(
             f"One side's {name} is not valid YAML ({' '.join(str(error).split())}). Restore it in its branch, then merge."

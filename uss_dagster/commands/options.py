@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +51,12 @@ BackboneParameters = Annotated[
 LongSide = Annotated[
     int, typer.Option(min=0, metavar="PIXELS", help="Larger images are segmented at this size; 0 for never. Regions have the full size.")
 ]
+
+
+def echo_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for line in lines:
+        typer.echo(line)
 
 
 def echo_error(line: str) -> None:

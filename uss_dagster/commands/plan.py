@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile
+from uss_dagster.commands.options import Profile, echo_lines
 from uss_dagster.errors import UsageError
 
 
@@ -19,12 +19,7 @@ def plan(
     from uss_dagster.planning.profiles import find_root
 
     changes = write_plan(find_root(), profile, check)
-    for line in changes:
-        typer.echo(f"  {line}")
+    echo_lines(f"  {line}" for line in changes)
     if check and changes:
         raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
     typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(plan)

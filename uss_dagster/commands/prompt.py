@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import UsageError
 
 
@@ -41,10 +42,6 @@ def prompt(
     _answer(image, points, model, out, device)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(prompt)
-
-
 def parse_point(text: str) -> tuple[int, int]:
     """'120,45' → (120, 45): pixels from the left and from the top."""
     try:
@@ -74,8 +71,7 @@ def _answer(path: Path, points: list[tuple[int, int]], model: Path, out: Path | 
             raise UsageError(f"--point {x},{y} lies outside {path}, which is {width}×{height} pixels (width × height).")
     encoded = Student.load(model, device).encode(pixels, SPLIT)
     answers = [masks_at(encoded, point) for point in points]
-    for line in answer_lines(answers):
-        typer.echo(line)
+    echo_lines(answer_lines(answers))
     if out is not None:
         is_json = out.suffix.lower() == ".json"
         write_whole(out, json.dumps(answers_json(path.name, answers), indent=1) + "\n" if is_json else draw_answers(pixels, answers))
@@ -94,8 +90,7 @@ def _serve(model: Path, paths: list[Path], port: int, device: str) -> None:
 
 def check_out(out: Path, image: Path) -> None:
     """Refuse a file that is neither .png nor .json, the image itself, and a .png that ``uss prompt`` did not draw."""
-    from PIL import Image
-
+    from uss_dagster.own_images.files import is_overlay
     from uss_dagster.student.prompting import SIGNATURE
 
     if out.suffix.lower() not in (".png", ".json"):
@@ -105,11 +100,5 @@ def check_out(out: Path, image: Path) -> None:
         raise UsageError(f"--out {out}: {problem}. Name a file in a folder there.")
     if out.exists() and out.samefile(image):
         raise UsageError(f"--out {out} is the picture itself. Choose another name; nothing was changed.")
-    if out.exists() and out.suffix.lower() == ".png":
-        try:
-            with Image.open(out) as drawing:
-                ours = drawing.info.get("Software") == SIGNATURE
-        except (OSError, SyntaxError, ValueError):
-            ours = False
-        if not ours:
-            raise UsageError(f"{out} is there already, and `{SIGNATURE}` did not draw it. Choose another name; nothing was changed.")
+    if out.exists() and out.suffix.lower() == ".png" and not is_overlay(out, SIGNATURE):
+        raise UsageError(f"{out} is there already, and `{SIGNATURE}` did not draw it. Choose another name; nothing was changed.")

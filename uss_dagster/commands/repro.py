@@ -1,15 +1,14 @@
-"""``uss repro`` and ``uss demo``: plan, then bring stages up to date with DVC."""
+"""``uss repro``: plan, then bring stages up to date with DVC."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile
+from uss_dagster.commands.options import Profile, echo_lines
 from uss_dagster.errors import UsageError, did_you_mean
 
 
@@ -26,34 +25,8 @@ def repro(
 
     root = find_root()
     check_tools(root)
-    for line in write_plan(root, profile):
-        typer.echo(f"planned  {line}")
+    echo_lines(f"planned  {line}" for line in write_plan(root, profile))
     raise typer.Exit(run_dvc(root, targets or []))
-
-
-def demo() -> None:
-    """A leaderboard from nothing, without a network.
-
-    Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
-    """
-    from uss_dagster.commands.requirements import check_tools
-    from uss_dagster.planning.layout import Layout
-    from uss_dagster.planning.plan import write_plan
-    from uss_dagster.planning.profiles import find_root
-
-    layout = Layout(find_root())
-    check_tools(layout.root)
-    write_plan(layout.root, "demo")
-    code = run_dvc(layout.root, [])
-    if code == 0:
-        table = (layout.leaderboard / "leaderboard.md").read_text(encoding="utf-8")
-        typer.echo(f"\n{table.strip()}\n\nOpen {os.path.relpath(layout.site / 'index.html')}")
-    raise typer.Exit(code)
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(repro)
-    app.command()(demo)
 
 
 def run_dvc(root: Path, targets: list[str]) -> int:

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_lines
+
 if TYPE_CHECKING:
     from uss_dagster.scoring.masks import Result
-
-
-def register(app: typer.Typer) -> None:
-    """Add ``uss score``."""
-    app.command()(score)
 
 
 def score(
@@ -68,8 +65,7 @@ def score(
     prediction = open_masks(pred)
     families = choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
     result = score_masks(prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True))
-    for line in table_lines(result):
-        typer.echo(line)
+    echo_lines(table_lines(result))
     if out is not None:
         write_result(result, out)
 

@@ -12,10 +12,6 @@ from uss_dagster.commands.options import Backbone, BackboneParameters, Images, L
 OUT = Path("segments")
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(segment)
-
-
 def segment(
     images: Images,
     method: Method = "contour_merge",

@@ -27,10 +27,6 @@ def spot_check(
     typer.echo(f"{len(ids)} images give the same bytes again: {', '.join(ids)}.")
 
 
-def register(app: typer.Typer) -> None:
-    app.command("spot-check")(spot_check)
-
-
 def compare_again(root: Path, name: str, count: int) -> list[str]:
     """Compute ``count`` evenly spaced images of a cell again, without touching anything; returns their ids.
 

@@ -13,7 +13,3 @@ def stage(file: Annotated[str, typer.Argument(help="The cell's parameter file, f
     from uss_dagster.run import run_cell
 
     run_cell(file, find_root())
-
-
-def register(app: typer.Typer) -> None:
-    app.command(hidden=True)(stage)

@@ -23,10 +23,6 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 3000) -> None:
     serve(find_root(), port)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(ui)
-
-
 def dagster_home(root: Path) -> Path:
     """The folder of Dagster's own records, ``.dagster`` in the project unless DAGSTER_HOME says otherwise, with our settings."""
     home = Path(os.environ.get("DAGSTER_HOME") or root / ".dagster")

@@ -9,7 +9,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.schemas import REGIONS, read_schemas
 from uss_dagster.artifacts.tables import read_table, regions_to_table, row_groups, rows_by_image
 from uss_dagster.regions import Regions
 
@@ -19,25 +19,13 @@ MEASURES = ("edge", "separation", "quality", "refined_iou", "stability")
 """See ``measures`` and ``stability``. Each lies in 0..1, or is NaN where it was not or could not be measured."""
 
 
-def _schema(**types: pa.DataType) -> pa.Schema:
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
-
-
-MASKS = pa.schema([*REGIONS, *_schema(entry=pa.string(), **dict.fromkeys(MEASURES, pa.float32()))])
+_MEASURED = [pa.field(name, pa.float32(), nullable=False) for name in MEASURES]
+MASKS = pa.schema([*REGIONS, pa.field("entry", pa.string(), nullable=False), *_MEASURED])
 """One row a mask: a region, the entry that found it, and its measures."""
 
-_FILES = _schema(**dict.fromkeys(("image_id", "file_name", "sha256"), pa.string()), **dict.fromkeys(("height", "width"), pa.int32()))
-SOURCE_IMAGES = pa.schema([*_FILES, *_schema(hash=pa.uint64(), mirrored=pa.uint64(), colours=pa.binary(), problem=pa.string())])
-"""One row an image of a mask pool (files ``looks-*.parquet``). hash, mirrored, colours: see ``duplicates.ImageSignature``. problem: why the
-image cannot be used; empty if it can."""
-
-_RESULTS = dict.fromkeys(("status", "reason", "group", "split"), pa.string()) | dict.fromkeys(
-    ("masks", "human_masks", "dropped"), pa.int32()
-)
-IMAGES = pa.schema([*_FILES, *_schema(**_RESULTS, coverage=pa.float32())])
-"""One row an image of the source of a curated set, kept or set aside. status: a key of ``curate.STATUSES``. reason: why, in words. group: the
-image id that represents its near-duplicates. split: empty if set aside. masks: in the set, human ones included. dropped: masks that the
-filters removed. coverage: share of the pixels that lie in a mask."""
+_SCHEMAS = read_schemas(__file__)
+SOURCE_IMAGES, IMAGES = _SCHEMAS["SOURCE_IMAGES"], _SCHEMAS["IMAGES"]
+"""One row an image of a mask pool, and one of the source of a curated set; ``tables.yaml`` says what the columns hold."""
 
 
 class SourceImage(TypedDict):

@@ -21,10 +21,6 @@ VALIDATION = "validation"
 PICTURE_BYTES = 500_000
 """Largest picture that is kept in Dagster's event log."""
 _LISTED = 50
-_FAILURE_LISTS = ("failures", "reasons", "failed")
-_RESULT_LISTS = ("results", "expectations", "checks")
-_NAMES = ("expectation", "name", "check", "type", "expectation_type", "what")
-_REASONS = ("message", "reason", "why")
 
 Metadata = Mapping[str, dg.MetadataValue[Any] | str | float | bool]
 JsonObject = Mapping[str, object]
@@ -69,7 +65,11 @@ def data_version(outs: Sequence[LockedOut]) -> dg.DataVersion | None:
 
 
 def validation(project: DvcProject, stage: StageNode, invocation: Invocation) -> dg.AssetCheckResult:
-    """The verdict in the stage's validation report, as a check result. A failed stage may name another report."""
+    """The verdict in the stage's validation report, as a check result. A failed stage may name another report.
+
+    A report is a JSON object with a boolean ``success`` and rows of ``checks`` or ``failures``. A row names what was tested in ``check``
+    or ``expectation``, says why it failed in ``message``, and of ``checks`` only those failed whose own ``success`` is false.
+    """
     name = invocation.report or stage.text("report")
     if name is None:
         return dg.AssetCheckResult(check_name=VALIDATION, passed=True, description="This stage names no validation report.")
@@ -134,26 +134,9 @@ def _facts(project: DvcProject, stage: StageNode) -> Mapping[str, str | float | 
 def _reasons(report: JsonObject) -> list[tuple[str, str]]:
     """(what, why) of everything that failed, without repetition."""
     reasons: list[tuple[str, str]] = []
-    for name in _FAILURE_LISTS + _RESULT_LISTS:
-        entries = report.get(name)
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict):
-                if entry.get("success") is False or (name in _FAILURE_LISTS and "success" not in entry):
-                    reasons.append(_reason(entry))
-            elif name in _FAILURE_LISTS:
-                reasons.append((str(entry), ""))
+    for name in ("checks", "failures"):
+        rows = report.get(name)
+        for row in rows if isinstance(rows, list) else ():
+            if row.get("success", name == "checks") is False:
+                reasons.append((str(row.get("check") or row.get("expectation") or "unnamed"), str(row.get("message") or "")))
     return list(dict.fromkeys(reasons))
-
-
-def _reason(entry: JsonObject) -> tuple[str, str]:
-    config = entry.get("expectation_config")
-    config = config if isinstance(config, dict) else {}
-    what = next((str(value) for name in _NAMES if (value := entry.get(name) or config.get(name))), "unnamed")
-    why = next((str(entry[name]) for name in _REASONS if entry.get(name)), "")
-    if not why:
-        details = {**(config.get("kwargs") or {}), **entry}
-        for name in ("success", "expectation_config", "meta", *_NAMES):
-            details.pop(name, None)
-        details = {name: value for name, value in details.items() if value not in (None, {}, [])}
-        why = json.dumps(details, sort_keys=True, default=str) if details else ""
-    return what, why

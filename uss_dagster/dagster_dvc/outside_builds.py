@@ -11,7 +11,7 @@ import dagster as dg
 from uss_dagster.dagster_dvc.grouping import assets_by_stage, group_stages, upstream_first
 from uss_dagster.dagster_dvc.materialization import data_version
 from uss_dagster.dagster_dvc.project import DvcProject
-from uss_dagster.dagster_dvc.refresh import UNFINISHED
+from uss_dagster.dagster_dvc.refresh import UNFINISHED, make_sensor
 from uss_dagster.dagster_dvc.translator import DvcTranslator
 
 DATA_VERSION = "dagster/data_version"
@@ -32,13 +32,8 @@ def lock_sensor(name: str, project: DvcProject, translator: DvcTranslator, on: b
         reason = None if events else "dvc.lock changed, but Dagster knows all its versions."
         return dg.SensorResult(asset_events=events, skip_reason=reason, cursor=cursor)
 
-    return dg.SensorDefinition(
-        name=name,
-        evaluation_fn=evaluate,
-        minimum_interval_seconds=every_s,
-        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Reports what was built outside Dagster: the versions in dvc.lock that no run here has recorded.",
-    )
+    description = "Reports what was built outside Dagster: the versions in dvc.lock that no run here has recorded."
+    return make_sensor(name, evaluate, on, every_s, description)
 
 
 def changed_versions(instance: dg.DagsterInstance, project: DvcProject, translator: DvcTranslator) -> list[AssetEvent]:

@@ -1,6 +1,6 @@
 """A child process that never outlives its parent, with all its descendants.
 
-Nothing here knows DVC. On POSIX the child leads a session of its own, and a small shell process in its group waits on a pipe that only this
+Nothing here knows DVC. The child leads a session of its own, and a small shell process in its group waits on a pipe that only this
 process holds open. When this process dies, however it dies, the pipe closes and the shell ends the whole group.
 """
 
@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
-_POSIX = os.name == "posix"
 # A line on the pipe says that all is well. The watcher ignores the signals that it sends.
 _WATCHED = """
 exec 3<&0 </dev/null
@@ -57,9 +56,7 @@ class ProcessGroup:
         self._grace_s, self._captured, self._quiescent = grace_s, captured, quiescent
 
     def __enter__(self) -> ProcessGroup:
-        argv = self._argv
-        if _POSIX:
-            argv = ["/bin/sh", "-c", _WATCHED.format(grace=max(1, round(self._grace_s))), "sh", *argv]
+        argv = ["/bin/sh", "-c", _WATCHED.format(grace=max(1, round(self._grace_s))), "sh", *self._argv]
         read_end, self._pipe = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -103,17 +100,14 @@ class ProcessGroup:
         finally:  # also when a second interruption arrives in the loop above
             os.close(self._pipe)
             if kind is not None and self._alive():
-                self._signal(signal.SIGKILL if _POSIX else signal.SIGTERM)
+                self._signal(signal.SIGKILL)
             if self._process.stdout is not None:
                 self._process.stdout.close()
             self._process.wait()
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            if _POSIX:
-                os.killpg(self._process.pid, number)
-            else:
-                self._process.terminate()
+            os.killpg(self._process.pid, number)
 
     def _alive(self) -> bool:
         """Whether anything still runs in the group. Zombies do not count."""
@@ -121,7 +115,7 @@ class ProcessGroup:
 
         if self._process.poll() is None:
             return True
-        for process in psutil.process_iter() if _POSIX else ():
+        for process in psutil.process_iter():
             try:
                 if os.getpgid(process.pid) == self._process.pid and process.status() != psutil.STATUS_ZOMBIE:
                     return True

@@ -23,20 +23,7 @@ import yaml
 from uss_dagster.dagster_dvc import stage_cache
 from uss_dagster.errors import UsageError, did_you_mean
 
-META_KEYS = (
-    "asset",
-    "partition",
-    "group",
-    "code_version",
-    "description",
-    "kinds",
-    "owners",
-    "tags",
-    "pool",
-    "report",
-    "facts",
-    "preview",
-)
+META_KEYS = ("asset", "partition", "group", "code_version", "description", "kinds", "owners", "tags", "pool", "report", "facts", "preview")
 _LOCK_WAIT_S = 30.0
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C loader is ten times faster; a lock of 2000 stages has 40 000 lines."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc.grouping import AssetOfStage, StageGroup, assets_by_stage, group_stages, upstream_first
+from uss_dagster.dagster_dvc.grouping import StageGroup, assets_by_stage, group_stages, upstream_first
 from uss_dagster.dagster_dvc.project import DvcProject, StageNode
 from uss_dagster.dagster_dvc.resource import DvcResource
 from uss_dagster.dagster_dvc.translator import DvcTranslator
@@ -106,7 +106,7 @@ class Refresh:
                 runs_of.setdefault(run, []).append(stage)
                 placed[address] = run
         requests = [
-            _run_request(instance, project, stages, partition, asset_of)
+            _run_request(instance, project, stages, partition, [asset_of[stage.address][0].key for stage in stages])
             for (_, partition), stages in sorted(runs_of.items(), key=lambda item: str(item[0]))
         ]
         if requests:
@@ -149,13 +149,26 @@ def continue_refresh(name: str, refresh: Refresh, on: bool, every_s: int = 30) -
         requests, why_not = refresh.wave(context.instance)
         return dg.SensorResult(run_requests=requests, skip_reason=None if requests else why_not, cursor=run.run_id)
 
+    description = "Goes on with a refresh when the runs it asked for have ended, until nothing is left to do."
+    return make_sensor(name, evaluate, on, every_s, description, dg.AssetSelection.all())
+
+
+def make_sensor(
+    name: str,
+    evaluate: Callable[[dg.SensorEvaluationContext], dg.SensorResult],
+    on: bool,
+    every_s: int,
+    description: str,
+    selection: dg.AssetSelection | None = None,
+) -> dg.SensorDefinition:
+    """A sensor that runs from the start where it is on. selection: the assets that it may ask for."""
     return dg.SensorDefinition(
         name=name,
-        asset_selection=dg.AssetSelection.all(),
         evaluation_fn=evaluate,
+        asset_selection=selection,
         minimum_interval_seconds=every_s,
         default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Goes on with a refresh when the runs it asked for have ended, until nothing is left to do.",
+        description=description,
     )
 
 
@@ -164,29 +177,20 @@ def _run_group(group: StageGroup, partition: str | None) -> RunGroup:
 
 
 def _run_request(
-    instance: dg.DagsterInstance, project: DvcProject, stages: Sequence[StageNode], partition: str | None, asset_of: AssetOfStage
-) -> dg.RunRequest:
-    keys = [asset_of[stage.address][0].key for stage in stages]
-    return dg.RunRequest(
-        run_key=_run_key(instance, project, stages, partition, keys),
-        partition_key=partition,
-        asset_selection=keys,
-        tags={TAG: ", ".join(stage.address for stage in stages[:5]) + (" …" if len(stages) > 5 else "")},
-    )
-
-
-def _run_key(
     instance: dg.DagsterInstance, project: DvcProject, stages: Sequence[StageNode], partition: str | None, keys: Sequence[dg.AssetKey]
-) -> str:
-    """A hash over what the stages will read (their command, their files, and the recorded hashes above them), and over what was last
-    built of them: the same work is asked for once, also where it failed, and again after anything changed."""
+) -> dg.RunRequest:
+    """The run that builds these stages. Its key is a hash over what they will read (their command, their files, and the recorded hashes
+    above them), and over what was last built of them: the same work is asked for once, also where it failed, and again after anything
+    changed."""
     parts: list[object] = []
     for stage, key in zip(stages, keys, strict=True):
         record = instance.get_latest_data_version_record(key, partition_key=partition)
         sources = {out.path: out.hash for source in project.upstream[stage.address] for out in project.locked_outs(source)}
         files = {file: _file_hash(project, file) for file in (*stage.deps, *(file for file, _ in stage.params)) if file not in sources}
         parts.append([stage.address, stage.cmd, files, sources, record.storage_id if record else 0])
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    run_key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    tags = {TAG: ", ".join(stage.address for stage in stages[:5]) + (" …" if len(stages) > 5 else "")}
+    return dg.RunRequest(run_key=run_key, partition_key=partition, asset_selection=keys, tags=tags)
 
 
 def _file_hash(project: DvcProject, file: str) -> str:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import dagster as dg
 from pydantic import Field
 
 from uss_dagster.dagster_dvc.project import StageNode
 from uss_dagster.dagster_dvc.runner import DvcRunner, Invocation
-from uss_dagster.dagster_dvc.stage_output import Log
 from uss_dagster.errors import TryAgain, Unavailable, UssError
 
 RETRIED = (Unavailable.exit_code, TryAgain.exit_code)
 """Exit codes after which a second try can help."""
-
-
-class HasLog(Protocol):
-    """What is needed of a Dagster context."""
-
-    @property
-    def log(self) -> Log: ...
 
 
 class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -40,7 +31,7 @@ class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def runner(self) -> DvcRunner:
         return DvcRunner(Path(self.project_dir), self.env, self.lock_timeout_s, self.progress_every_s, self.grace_s)
 
-    def repro(self, context: HasLog, address: str) -> Invocation:
+    def repro(self, context: dg.AssetExecutionContext, address: str) -> Invocation:
         """See ``DvcRunner.repro_stage``."""
         return self.runner.repro_stage(address, context.log)
 

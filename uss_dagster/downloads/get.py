@@ -15,13 +15,14 @@ from pathlib import Path
 
 from uss_dagster import registry
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.staging import remove, replace_folder
+from uss_dagster.artifacts.staging import replace_folder
 from uss_dagster.datasets.base import Adapter, Archive, DatasetSpec, source_folder
 from uss_dagster.downloads.archives import extract, is_archive, plain
 from uss_dagster.downloads.fetch import Fetched, fetch, verify
 from uss_dagster.downloads.records import RECORD, ArchiveRecord, SourceRecord, read_record, write_record
 from uss_dagster.downloads.trees import link_file, link_tree, merge_tree
 from uss_dagster.errors import BadData, TryAgain, Unavailable, UsageError, UssError, did_you_mean
+from uss_dagster.files import remove
 
 NOTHING_TO_GET = "nothing to get"
 _MEGA = 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from uss_dagster.dagster_dvc import (
     DvcProject,
     DvcResource,
     Refresh,
-    StageNode,
     continue_refresh,
     dvc_assets,
     dvc_sync_checks,
@@ -36,15 +34,6 @@ from uss_dagster.planning.plan import write_plan
 from uss_dagster.planning.profiles import find_root
 
 
-def plan_before(root: Path) -> Callable[[StageNode], None]:
-    """A hook that plans again before a stage runs, so that code edited since the definitions were loaded is what runs."""
-
-    def before(stage: StageNode) -> None:
-        write_plan(root)
-
-    return before
-
-
 def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     """Assets, checks and resources of the project in ``root`` (the nearest one upwards by default).
 
@@ -61,12 +50,13 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     dvc = DvcResource(project_dir=str(root))
     groups = group_stages(project, translator)
     parts: dict[str, Any] = {
-        "assets": dvc_assets(project, translator, before=plan_before(root), describe=describe(root)),
+        # Before a stage runs the plan is made again, so that code edited since the definitions were loaded is what runs.
+        "assets": dvc_assets(project, translator, before=lambda stage: write_plan(root), describe=describe(root)),
         "asset_checks": [
             *dvc_sync_checks(project, translator),
             *drift_checks(groups, root),
             *model_checks(groups, project),
-            *leaderboard_checks(root),
+            *leaderboard_checks(groups, root),
             *spot_checks(groups, root, translator),
         ],
         "resources": {"dvc": dvc},
@@ -87,14 +77,8 @@ def _automation(project: DvcProject, settings: Settings, translator: UssTranslat
         prepare=lambda: plan_in_new_process(root),
         allowed=lambda stage: stage.text("pool") != "gpu" or settings.gpu_allowed(datetime.now(UTC)),
     )
-    schedule = refresh_schedule(
-        "leaderboard_refresh",
-        refresh,
-        settings.cron,
-        settings.timezone,
-        settings.refresh,
-        "Asks DVC what is out of date and requests exactly that; nothing where all is in step.",
-    )
+    purpose = "Asks DVC what is out of date and requests exactly that; nothing where all is in step."
+    schedule = refresh_schedule("leaderboard_refresh", refresh, settings.cron, settings.timezone, settings.refresh, purpose)
     follow = dg.AutomationConditionSensorDefinition(
         "follow",
         target=dg.AssetSelection.all(),

@@ -6,15 +6,16 @@ which refuse a result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcProject, Metadata, table
+from uss_dagster.dagster_dvc import DvcProject, Metadata, StageGroups, table
 from uss_dagster.errors import UssError
+from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
 from uss_dagster.orchestration.planning_process import plan_in_new_process
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import read_plan
@@ -91,60 +92,52 @@ def gaps(planned: Sequence[tuple[str, str]], frame: pd.DataFrame) -> list[str]:
 
 def previous_leaderboard(project: DvcProject) -> tuple[str, Path] | None:
     """(commit, table) of the newest committed leaderboard that is not the present one, where DVC's cache still has it."""
-    present = project.outs_version(Leaderboard.stage)
-    for commit, outs in project.committed_outs(Leaderboard.stage):
-        if outs and {out.path: out.hash for out in outs} != present:
-            file = project.cached(outs[0].hash, "leaderboard.parquet")
-            if file is not None:
-                return commit, file
+    for commit, outs in earlier_versions(project, Leaderboard.stage):
+        if file := project.cached(outs[0].hash, "leaderboard.parquet"):
+            return commit, file
     return None
 
 
-def leaderboard_checks(root: Path) -> list[dg.AssetChecksDefinition]:
+def leaderboard_checks(groups: StageGroups, root: Path) -> list[dg.AssetChecksDefinition]:
     """The checks of the leaderboard of the project in ``root``."""
-    layout = Layout(root)
+    fallen = "Whether a number fell below the 95 % interval it had on the last committed leaderboard that differs from this one."
+    complete = "Whether every planned cell has its numbers on the leaderboard."
+    planned = "Whether the plan is what params.yaml, profiles/ and the code imply."
+    return [
+        *checks_of(groups, Leaderboard, REGRESSIONS, fallen, lambda group: _regressions(root)),
+        *checks_of(groups, Leaderboard, COVERAGE, complete, lambda group: _coverage(root)),
+        *checks_of(groups, Leaderboard, PLANNED, planned, lambda group: plan_verdict(root)),
+    ]
 
-    @dg.asset_check(
-        asset=LEADERBOARD,
-        name=REGRESSIONS,
-        description="Whether a number fell below the 95 % interval it had on the last committed leaderboard that differs from this one.",
-    )
-    def score_regressions() -> dg.AssetCheckResult:
-        import pandas as pd
 
-        from uss_dagster.report import leaderboard
+def _regressions(root: Path) -> dg.AssetCheckResult:
+    import pandas as pd
 
-        previous = previous_leaderboard(DvcProject(root))
-        if previous is None:
-            return dg.AssetCheckResult(passed=True, description="No other leaderboard is committed (or DVC's cache no longer has it).")
-        commit, file = previous
-        worse, compared = falls(leaderboard.read(layout.leaderboard), pd.read_parquet(file))
-        metadata: Metadata = {"compared_with": commit, "numbers_compared": compared, "fallen": len(worse)}
-        if not worse:
-            return dg.AssetCheckResult(passed=True, metadata=metadata, description=f"None of {compared} numbers fell since {commit}.")
-        rows = [(*fall.row, fall.interval, f"{fall.now:.4f}") for fall in worse[:_LISTED]]
-        return _warning(
-            f"{len(worse)} of {compared} numbers fell since {commit}. {worse[0]}.",
-            {**metadata, "falls": table((*_ROW, f"at {commit}", "now"), rows)},
-        )
+    from uss_dagster.report import leaderboard
 
-    @dg.asset_check(asset=LEADERBOARD, name=COVERAGE, description="Whether every planned cell has its numbers on the leaderboard.")
-    def every_planned_cell() -> dg.AssetCheckResult:
-        from uss_dagster.report import leaderboard
+    previous = previous_leaderboard(DvcProject(root))
+    if previous is None:
+        return result(True, "No other leaderboard is committed (or DVC's cache no longer has it).")
+    commit, file = previous
+    worse, compared = falls(leaderboard.read(Layout(root).leaderboard), pd.read_parquet(file))
+    metadata: Metadata = {"compared_with": commit, "numbers_compared": compared, "fallen": len(worse)}
+    if not worse:
+        return result(True, f"None of {compared} numbers fell since {commit}.", metadata)
+    rows = [(*fall.row, fall.interval, f"{fall.now:.4f}") for fall in worse[:_LISTED]]
+    falls_table = table((*_ROW, f"at {commit}", "now"), rows)
+    return result(False, f"{len(worse)} of {compared} numbers fell since {commit}. {worse[0]}.", {**metadata, "falls": falls_table})
 
-        (cell,) = read_plan(root).of(Leaderboard)
-        missing = gaps(cell.scores, leaderboard.read(layout.leaderboard))
-        metadata: Metadata = {"cells": len(cell.scores), "missing": len(missing)}
-        if not missing:
-            return dg.AssetCheckResult(passed=True, metadata=metadata)
-        lines = table(("missing",), [(line,) for line in missing[:_LISTED]])
-        return _warning(f"{len(missing)} missing. {missing[0]}.", {**metadata, "list": lines})
 
-    @dg.asset_check(asset=LEADERBOARD, name=PLANNED, description="Whether the plan is what params.yaml, profiles/ and the code imply.")
-    def plan_is_current() -> dg.AssetCheckResult:
-        return plan_verdict(root)
+def _coverage(root: Path) -> dg.AssetCheckResult:
+    from uss_dagster.report import leaderboard
 
-    return [score_regressions, every_planned_cell, plan_is_current]
+    (cell,) = read_plan(root).of(Leaderboard)
+    missing = gaps(cell.scores, leaderboard.read(Layout(root).leaderboard))
+    metadata: Metadata = {"cells": len(cell.scores), "missing": len(missing)}
+    if not missing:
+        return result(True, None, metadata)
+    lines = table(("missing",), [(line,) for line in missing[:_LISTED]])
+    return result(False, f"{len(missing)} missing. {missing[0]}.", {**metadata, "list": lines})
 
 
 def plan_verdict(root: Path) -> dg.AssetCheckResult:
@@ -152,13 +145,9 @@ def plan_verdict(root: Path) -> dg.AssetCheckResult:
     try:
         changes = plan_in_new_process(root, check=True)
     except UssError as error:
-        return _warning(str(error), {})
+        return result(False, str(error))
     if not changes:
-        return dg.AssetCheckResult(passed=True, severity=dg.AssetCheckSeverity.WARN)
+        return result(True)
     more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
     cells = table(("cell",), [(line,) for line in changes[:_LISTED]])
-    return _warning(f"The plan is out of date: {changes[0]}{more}", {"changes": cells})
-
-
-def _warning(description: str, metadata: Metadata | Mapping[str, dg.MetadataValue]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=description, metadata=metadata)
+    return result(False, f"The plan is out of date: {changes[0]}{more}", {"changes": cells})

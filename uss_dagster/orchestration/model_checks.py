@@ -5,14 +5,15 @@ They read the scores on the validation split, which the stage measured; each onl
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageNode, read_json
-from uss_dagster.dagster_dvc.grouping import StageGroups
-from uss_dagster.orchestration.translator import groups_of
+from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json
+from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
 from uss_dagster.stages.models import Models
 
 RECALL, CLICKS, LEARNT = "average_recall", "click_oracle_at_least_max", "loss_fell"
@@ -33,7 +34,8 @@ def model_checks(groups: StageGroups, project: DvcProject) -> list[dg.AssetCheck
         (CLICKS, "Whether among the answers to a click the best is at least as good as the one the student trusts most.", clicks),
         (LEARNT, "Whether the loss fell.", learnt),
     )
-    return [_check(group, project, *rule) for group in groups_of(groups, Models) for rule in rules]
+    checks = (checks_of(groups, Models, name, text, functools.partial(_judge, project=project, rule=rule)) for name, text, rule in rules)
+    return list(itertools.chain.from_iterable(checks))
 
 
 def recall(scores: Scores, before: Scores | None) -> Verdict:
@@ -61,32 +63,22 @@ def learnt(scores: Scores, before: Scores | None) -> Verdict:
     return fall >= LEAST_LOSS_FALL, f"The loss fell by {fall:.0%}; {LEAST_LOSS_FALL:.0%} are expected."
 
 
-def _check(group: StageGroup, project: DvcProject, name: str, description: str, rule: Rule) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=group.key, name=name, description=description)
-    def judge() -> dg.AssetCheckResult:
-        scores = {stage.address: _scores(project.root / out) for stage in group.nodes for out in stage.outs if out.endswith(".json")}
-        built = [(stage, values) for stage in group.nodes if (values := scores.get(stage.address))]
-        if not built:
-            return dg.AssetCheckResult(passed=True, description="It is not built on this machine.")
-        verdicts = [rule(values, scores_before(stage, project)) for stage, values in built]
-        return dg.AssetCheckResult(
-            passed=all(passed for passed, _ in verdicts),
-            severity=dg.AssetCheckSeverity.WARN,
-            description=" ".join(sentence for _, sentence in verdicts),
-            metadata={key: value for _, values in built for key, value in values.items()},
-        )
-
-    return judge
+def _judge(group: StageGroup, project: DvcProject, rule: Rule) -> dg.AssetCheckResult:
+    files = ((stage, project.root / out) for stage in group.nodes for out in stage.outs if out.endswith(".json"))
+    built = [(stage, scores) for stage, file in files if (scores := _scores(file))]
+    if not built:
+        return result(True, "It is not built on this machine.")
+    verdicts = [rule(scores, scores_before(stage, project)) for stage, scores in built]
+    metadata = {name: value for _, scores in built for name, value in scores.items()}
+    return result(all(passed for passed, _ in verdicts), " ".join(sentence for _, sentence in verdicts), metadata)
 
 
 def scores_before(stage: StageNode, project: DvcProject) -> Scores | None:
     """The scores of the newest committed version that is not the present one, where DVC's cache still has them."""
-    present = project.outs_version(stage.address)
-    for _, outs in project.committed_outs(stage.address):
-        file = next((out for out in outs if out.path.endswith(".json")), None)
-        if file is not None and {out.path: out.hash for out in outs} != present:
-            path = project.cached(file.hash)
-            return _scores(path) if path else None
+    for _, outs in earlier_versions(project, stage.address):
+        for out in outs:
+            if out.path.endswith(".json") and (path := project.cached(out.hash)):
+                return _scores(path)
     return None
 
 

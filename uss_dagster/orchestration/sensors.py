@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 import uss_dagster
-from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, group_stages
+from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, group_stages, make_sensor
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.leaderboard_checks import LEADERBOARD, PLANNED, plan_verdict
 from uss_dagster.orchestration.planning_process import plan_in_new_process
@@ -49,13 +49,7 @@ def plan_sensor(name: str, root: Path, on: bool) -> dg.SensorDefinition:
             context.log.warning(verdict.description)
         return dg.SensorResult(asset_events=[event], cursor=cursor)
 
-    return dg.SensorDefinition(
-        name=name,
-        evaluation_fn=evaluate,
-        minimum_interval_seconds=_EVERY_S,
-        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Warns, by a check of the leaderboard, when the plan is out of date.",
-    )
+    return make_sensor(name, evaluate, on, _EVERY_S, "Warns, by a check of the leaderboard, when the plan is out of date.")
 
 
 def folder_sensor(
@@ -94,14 +88,8 @@ def folder_sensor(
             why = "All folders of images are built."
         return dg.SensorResult(run_requests=requests, skip_reason=None if requests else why, cursor=json.dumps(now))
 
-    return dg.SensorDefinition(
-        name=name,
-        asset_selection=[DATASETS],
-        evaluation_fn=evaluate,
-        minimum_interval_seconds=_EVERY_S,
-        default_status=dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED,
-        description="Plans and builds a dataset of kind 'folder' when its folder is new or its files changed.",
-    )
+    description = "Plans and builds a dataset of kind 'folder' when its folder is new or its files changed."
+    return make_sensor(name, evaluate, on, _EVERY_S, description, dg.AssetSelection.assets(DATASETS))
 
 
 def folders(root: Path) -> dict[str, list[Path]]:

@@ -1,16 +1,14 @@
 """The check of segments assets: a few images of each partition, computed again, give the same bytes."""
 
 # No `from __future__ import annotations` here: Dagster wants the annotation of a context as a class, not as text.
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcTranslator, StageGroup, table
-from uss_dagster.dagster_dvc.grouping import StageGroups
-from uss_dagster.dagster_dvc.runner import tool_environment
+from uss_dagster.dagster_dvc import DvcTranslator, StageGroup, StageGroups, table
+from uss_dagster.orchestration.checks import result
+from uss_dagster.orchestration.planning_process import run_uss
 from uss_dagster.orchestration.translator import groups_of
 from uss_dagster.stages.segments import Segments
 
@@ -39,21 +37,13 @@ def _spot_check(group: StageGroup, root: Path, translator: DvcTranslator) -> dg.
             return
         rows = [(stage.address, *_compare(root, stage.address)) for stage in group.nodes]
         different = [f"{address}: {message}" for address, same, message in rows if not same]
-        yield dg.AssetCheckResult(
-            asset_key=group.key,
-            check_name=SPOT_CHECK,
-            passed=not different,
-            severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(different) or None,
-            metadata={"computed_again": table(("stage", "", "result"), [(a, "✓" if same else "✗", message) for a, same, message in rows])},
-        )
+        computed = table(("stage", "", "result"), [(address, "✓" if same else "✗", message) for address, same, message in rows])
+        yield result(not different, "; ".join(different) or None, {"computed_again": computed})
 
     return compute_again
 
 
 def _compare(root: Path, address: str) -> tuple[bool, str]:
     """``uss spot-check`` in a process of its own: this one stays light, and reads no old code."""
-    words = [sys.executable, "-m", "uss_dagster.cli", "spot-check", address, "--images", str(IMAGES)]
-    done = subprocess.run(words, cwd=root, env=tool_environment(), capture_output=True, text=True, encoding="utf-8", check=False)
-    lines = [line for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines() if line.strip()]
-    return done.returncode == 0, lines[-1].removeprefix("error: ") if lines else f"exited with {done.returncode} and printed nothing"
+    code, lines, error = run_uss(root, "spot-check", address, "--images", str(IMAGES))
+    return code == 0, error if code else lines[-1]

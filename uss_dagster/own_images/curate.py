@@ -6,14 +6,14 @@ filters, human masks) is one quick pass over the stored masks.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
-from uss_dagster.artifacts.staging import Rejected, Staging, remove
+from uss_dagster.artifacts.staging import Rejected, Staging
 from uss_dagster.curation.curate import CurateResult
 from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set
 from uss_dagster.curation.drift import SetSummary
@@ -21,6 +21,7 @@ from uss_dagster.curation.human import CocoLabels, Labels, no_labels
 from uss_dagster.curation.mask_pool import MaskPoolParams
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import read_json, remove
 from uss_dagster.own_images import files
 from uss_dagster.own_images.mask_pool import OwnImage, OwnMaskPool, read_all
 from uss_dagster.report.explorer import PAGE
@@ -121,7 +122,8 @@ def _publish(request: Request, pool: OwnMaskPool, labels: Labels) -> tuple[Curat
     paths = {image.image_id: image.path for image in pool.own_images}
     description = Description(request.title, f"{len(pool.own_images)} pictures", request.segmenter.spec.title, request.licence)
     curated, checks = make_set("curated", staging.folder, pool, labels, request.params, description, lambda i: files.read_image(paths[i]))
-    drift = drift_facts(check_drift(checks, _previous_summary(request.out), curated.summary, request.params))["drift"]
+    before = cast(SetSummary, read_json(request.out / "summary.json")) or None
+    drift = drift_facts(check_drift(checks, before, curated.summary, request.params))["drift"]
     lines = _summary_lines(curated.summary, drift, request.out, pool, (staging.folder / "labels.json").exists())
     if checks.success and curated.ids:
         lines[-1] += _write_explorer(request, staging.folder, curated.ids, paths)
@@ -165,14 +167,6 @@ def _put_in_place(folder: Path, out: Path) -> None:
             remove(out / path.name)
         os.replace(path, out / path.name)
     remove(folder)
-
-
-def _previous_summary(out: Path) -> SetSummary | None:
-    try:
-        summary: SetSummary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return summary
 
 
 def _summary_lines(summary: SetSummary, drift: str, out: Path, pool: OwnMaskPool, has_labels: bool) -> list[str]:

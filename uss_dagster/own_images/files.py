@@ -38,13 +38,13 @@ def pictures(paths: list[Path]) -> list[Path]:
     return own
 
 
-def is_overlay(path: Path) -> bool:
-    """Whether ``uss segment`` drew an image."""
+def is_overlay(path: Path, program: str = SIGNATURE) -> bool:
+    """Whether ``uss segment``, or another program of this package, drew an image."""
     if path.suffix.lower() != ".png":
         return False
     try:
         with Image.open(path) as image:
-            return bool(image.info.get("Software") == SIGNATURE)
+            return bool(image.info.get("Software") == program)
     except (OSError, SyntaxError, ValueError):
         return False
 

@@ -22,13 +22,13 @@ from uss_dagster import registry
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner, ShardTotals
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
-from uss_dagster.artifacts.staging import Staging, remove
+from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, pool_masks, source_image_row
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, SOURCE_IMAGES
 from uss_dagster.errors import BadData, UsageError, UssError
-from uss_dagster.files import write_whole
+from uss_dagster.files import remove, write_whole
 from uss_dagster.hashing import sha256_of, sha256_of_file
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.segmenter import Segmenter
@@ -81,14 +81,6 @@ def read_all(named: Sequence[tuple[str, str, Path]]) -> list[OwnImage]:
         return list(threads.map(OwnImage.read, *zip(*named, strict=True)))
 
 
-class _SuccessStore(ShardStore):
-    """Does not store an image that could not be used: the next run tries it again."""
-
-    def store(self, key: str, names: Sequence[str], staging: Staging) -> None:
-        if all(staging.has(name) for name in names):
-            super().store(key, names, staging)
-
-
 class OwnMaskPool:
     """The masks of all images, a ``curation.tables.Pool``. Images have the ids and names of this run, whatever they were when computed.
 
@@ -117,7 +109,7 @@ class OwnMaskPool:
         self._work = functools.partial(_pool_one, segmenter=segmenter, params=params, errors=self._errors)
         self._jobs = [ShardJob(image.files, shard_key(depends_on, image.sha256), image, 1) for image in distinct.values()]
         self._staging = Staging(private, "masks", depends_on)
-        self._runner = ShardRunner(self._staging, _SuccessStore(private / "shards"))
+        self._runner = ShardRunner(self._staging, ShardStore(private / "shards"))
 
     def compute(self, workers: int, report: Callable[[str], None], report_failure: Callable[[str], None]) -> None:
         """Compute what is not finished yet; files of the same content are computed once."""

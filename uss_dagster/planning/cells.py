@@ -76,7 +76,7 @@ class Output:
 class Cell(BaseModel):
     """One stage for one dataset, entry or name.
 
-    Subclasses add fields and implement ``key``, ``plan``, ``inputs``, ``description`` and ``run``.
+    Subclasses add fields and implement ``plan`` and ``run``, and most of them ``inputs``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,6 +91,8 @@ class Cell(BaseModel):
     """Cheap: Dagster may build it by itself when its inputs change."""
     device: ClassVar[str] = ""
     """What it needs one of at a time: 'net' or 'gpu'; see also ``pool``."""
+    key_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that tell the cell from others of its stage; of a cell with a dataset of many, the dataset comes last."""
     preview_by: ClassVar[str | None] = None
     """'module:function' that draws its result for people: (cell, layout) -> PNG bytes. Named as text, so that drawing does not count in
     the stage's fingerprint."""
@@ -110,18 +112,13 @@ class Cell(BaseModel):
         raise NotImplementedError
 
     @property
-    def key(self) -> tuple[str, ...]:
-        """What tells the cell from others of its stage."""
-        raise NotImplementedError
-
-    @property
     def description(self) -> str:
-        """One line for people."""
-        raise NotImplementedError
+        """One line for people; the field ``title`` by default."""
+        return str(getattr(self, "title", self.name))
 
     def inputs(self, layout: Layout) -> list[Path]:
         """Every file and folder that it reads, its own parameter file left out."""
-        raise NotImplementedError
+        return []
 
     def outputs(self, layout: Layout) -> list[Output]:
         """Every file and folder that it writes; the artefact comes first."""
@@ -136,6 +133,11 @@ class Cell(BaseModel):
         raise NotImplementedError
 
     # -- what follows from it
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The values of ``key_fields``."""
+        return tuple(getattr(self, field) for field in self.key_fields)
 
     @property
     def name(self) -> str:
@@ -185,9 +187,6 @@ class Cell(BaseModel):
         """The fingerprint that the code on the disk gives it."""
         return fingerprint([type(self).__module__, *self.modules()])
 
-    def with_code(self) -> Self:
-        return self.model_copy(update={"code": self.expected_code()})
-
     def to_plain(self) -> dict[str, Any]:
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""
         values = self.model_dump(mode="json")
@@ -207,11 +206,8 @@ class EntryCell(DatasetCell):
     Each entry has a DVC file of its own: DVC writes a whole ``dvc.lock`` after each stage, so short ones keep a first run linear.
     """
 
+    key_fields: ClassVar[tuple[str, ...]] = ("entry", "dataset")
     entry: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return self.entry, self.dataset
 
     @property
     def pipeline(self) -> str:

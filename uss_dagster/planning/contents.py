@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from uss_dagster.files import write_whole
+from uss_dagster.files import read_json, write_whole
 from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.layout import Layout
 
@@ -20,7 +20,7 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
     on this machine. Hidden files do not count. What was read once is not read again while its size and time stay: see ``.uss/content.json``.
     """
     store = Layout(root).private / _KNOWN
-    known = _read(store)
+    known: dict[str, list[object]] = read_json(store)
     fresh: dict[str, list[object]] = {}
     total = hashlib.sha256()
     for given in paths:
@@ -62,11 +62,3 @@ def _files(top: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith(".") and (path := Path(folder, name)).is_file():
                 yield path
-
-
-def _read(path: Path) -> dict[str, list[object]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -35,9 +35,7 @@ def method_of(profile: Profile, entry: str) -> Plugin:
     if backbone and not spec.needs:
         raise UsageError(f"{at}: method '{name}' looks at pixels only. Remove 'backbone' from entry '{entry}'.")
     if backbone:
-        known = {*profile.backbones, *registry.names("backbone")}
-        if backbone not in known:
-            raise UsageError(f"{at}: Unknown backbone '{backbone}'.{did_you_mean(backbone, known)}")
+        profile.check_choice("backbone", backbone, {*profile.backbones, *registry.names("backbone")}, "entries", entry, "backbone")
         facets = encoder_of(profile, backbone).params.get("facets", [])
         for facet in spec.needs:
             if facet not in facets:
@@ -57,8 +55,7 @@ def datasets_of(profile: Profile, entry: str) -> list[str]:
     """The datasets that an entry runs on, sorted."""
     only = profile.entries[entry].datasets
     for name in only or ():
-        if name not in profile.datasets:
-            raise UsageError(f"{profile.at('entries', entry, 'datasets')}: Unknown dataset '{name}'.{did_you_mean(name, profile.datasets)}")
+        profile.check_choice("dataset", name, profile.datasets, "entries", entry, "datasets")
     return sorted(only or profile.datasets)
 
 

@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from uss_dagster.files import parse_yaml
+from uss_dagster.hashing import sha256_of, sha256_of_file
+
 PACKAGE = "uss_dagster"
 PLANNING, STAGES = f"{PACKAGE}.planning", f"{PACKAGE}.stages"
 _ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +41,7 @@ def fingerprint(modules: Iterable[str], root: Path = _ROOT) -> str:
             digest.update(f"{module} {table.name} {_yaml_hash_of(table, stat.st_mtime_ns, stat.st_size)}\n".encode())
         for folder in _parsed(path, module)[2]:
             for file in sorted(p for p in Path(path).with_name(folder).rglob("*") if p.is_file()):
-                digest.update(f"{module} {file.relative_to(Path(path).parent).as_posix()} {_bytes_hash(file)}\n".encode())
+                digest.update(f"{module} {file.relative_to(Path(path).parent).as_posix()} {sha256_of_file(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -128,7 +131,7 @@ def _parsed_as(path: str, module: str, _mtime: int, _size: int) -> tuple[str, tu
     _write_canonical(tree, pieces.append)
     packages = (PACKAGE, module.partition(".")[0])
     named = tuple(name for name in _named_in(tree, module, path) if name.partition(".")[0] in packages)
-    return hashlib.sha256("".join(pieces).encode()).hexdigest(), named, _folders_in(tree)
+    return sha256_of("".join(pieces).encode()), named, _folders_in(tree)
 
 
 def _folders_in(tree: ast.Module) -> tuple[str, ...]:
@@ -150,16 +153,10 @@ def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
-def _bytes_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @cache
 def _yaml_hash_of(path: Path, _mtime: int, _size: int) -> str:
     """A hash over what a YAML file says, in its order; comments, blank lines and quotes do not count."""
-    import yaml
-
-    return hashlib.sha256(repr(yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))).encode()).hexdigest()
+    return sha256_of(repr(parse_yaml(path.read_bytes())).encode())
 
 
 def _write_canonical(node: object, write: Callable[[str], None]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from uss_dagster.files import write_whole
+from uss_dagster.files import parse_yaml, remove, write_whole
 from uss_dagster.planning.layout import Layout
 
 _STAGES = ("datasets", "features", "segments", "labels", "pool", "curated", "models", "private_models", "scores", "leaderboard", "site")
@@ -25,10 +24,10 @@ def take_over(layout: Layout) -> list[str]:
             old.rename(new)
             moved += 1
         else:
-            _remove(old)
+            remove(old)
     side_files = [path for path in _side_files(layout) if os.path.lexists(path)]
     for path in side_files:
-        _remove(path)
+        remove(path)
     removed = len(side_files) + _forget_old_stages(layout.root / "dvc.lock")
     for folder in (layout.root / "data" / "pool", *((layout.private / "runs" / stage) for stage in _STAGES)):
         _remove_empty_folder(folder)
@@ -62,18 +61,10 @@ def _forget_old_stages(lock: Path) -> int:
     text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     if "@" not in text:
         return 0
-    content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    content = parse_yaml(text)
     content["stages"] = {name: stage for name, stage in content["stages"].items() if "@" not in name}
     write_whole(lock, yaml.safe_dump(content, sort_keys=False))
     return 1
-
-
-def _remove(path: Path) -> None:
-    """Delete a file or a folder; links are cut, not followed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _remove_empty_folder(path: Path) -> None:

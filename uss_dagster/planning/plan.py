@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from uss_dagster.errors import UsageError
-from uss_dagster.files import write_whole
+from uss_dagster.files import parse_yaml, write_whole
 from uss_dagster.planning.cells import Cell, cell_from_plain, stage_classes
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.layout import PIPELINES, Layout
@@ -35,7 +35,6 @@ _PLOTS = [
     }
 ]
 C = TypeVar("C", bound=Cell)
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -76,7 +75,7 @@ class Planner:
         """The cells of a stage, planned when first asked for, sorted by key."""
         if stage not in self._cells:
             cells = sorted(stage.plan(self), key=lambda cell: cell.key)
-            self._cells[stage] = [cell.with_code() for cell in cells]
+            self._cells[stage] = [cell.model_copy(update={"code": cell.expected_code()}) for cell in cells]
         return cast("list[C]", self._cells[stage])
 
     def content_of(self, name: str, paths: Sequence[Path]) -> str:
@@ -113,17 +112,12 @@ def make_plan(profile: Profile, root: Path | None = None, recorded: Mapping[str,
 # -- files --------------------------------------------------------------------------------------------------
 
 
-def cell_text(cell: Cell) -> str:
-    """The text of a cell's parameter file."""
-    return HEADER + _dump(cell.to_plain())
-
-
 def pipeline_texts(plan: Plan, layout: Layout) -> dict[str, str]:
     """Text of every generated file, by its path from the project folder."""
     pipelines: dict[str, list[Cell]] = {"": []}
     for cell in plan.cells:
         pipelines.setdefault(cell.pipeline, []).append(cell)
-    texts = {cell.file: cell_text(cell) for cell in plan.cells}
+    texts = {cell.file: HEADER + _dump(cell.to_plain()) for cell in plan.cells}
     for folder, cells in pipelines.items():
         up = "/".join([".."] * len(folder.split("/"))) if folder else ""
         content: dict[str, Any] = {"stages": {cell.stage_name: _stage(cell, layout, up) for cell in cells}}
@@ -242,7 +236,7 @@ def _has_header(path: Path) -> bool:
 
 def _values(text: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_LOADER)
+        values = parse_yaml(text)
     except yaml.YAMLError:  # broken by hand: written anew
         return {}
     return values if isinstance(values, dict) else {}

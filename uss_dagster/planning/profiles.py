@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from uss_dagster import registry
-from uss_dagster.errors import ParameterError, UsageError, UssError, did_you_mean
+from uss_dagster.errors import ParameterError, UsageError, UssError, check_choice, did_you_mean
 from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
@@ -141,6 +141,11 @@ class Profile:
     def at(self, *keys: str) -> str:
         """'file:line' of a key, or of the nearest one above it."""
         return _line(self.lines, keys)
+
+    def check_choice(self, what: str, value: str, known: Iterable[str], *keys: str) -> None:
+        """Refuse a value at ``keys`` that is none of the known ones."""
+        with errors_at(self.at(*keys)):
+            check_choice(what, value, known)
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.staging import remove
 from uss_dagster.artifacts.tables import regions_from_table
 from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError
+from uss_dagster.files import remove
 from uss_dagster.regions import Regions, rle
 from uss_dagster.report.explorer import FOLDER, PAGE, SegmentedImage, is_page, shrunk_size, write
 

@@ -10,12 +10,12 @@ from typing import ClassVar, Self
 from uss_dagster import registry
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.staging import Staging, content_id, remove
+from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.curation.human import CocoLabels, Labels, TruthLabels, no_labels
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.tables import MaskPoolFolder
 from uss_dagster.errors import UsageError
-from uss_dagster.files import write_whole
+from uss_dagster.files import remove, write_whole
 from uss_dagster.planning.cells import DatasetCell, Facts, Output
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -45,6 +45,7 @@ class CuratedSet(DatasetCell):
     """
 
     group: ClassVar[str] = "curation"
+    key_fields: ClassVar[tuple[str, ...]] = ("curated",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:curated_preview"
 
     curated: str
@@ -79,14 +80,6 @@ class CuratedSet(DatasetCell):
                 citation=dataset.citation,
                 homepage=dataset.adapter.spec.homepage,
             )
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.curated,)
-
-    @property
-    def description(self) -> str:
-        return self.title
 
     def inputs(self, layout: Layout) -> list[Path]:
         labels = {NO_LABELS: [], TRUTH: [layout.truth(self.dataset)]}.get(self.labels, [layout.root / self.labels])

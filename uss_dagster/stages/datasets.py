@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar, Self
 
 from uss_dagster import registry
@@ -31,6 +30,7 @@ class Datasets(DatasetCell):
     """
 
     group: ClassVar[str] = "data"
+    key_fields: ClassVar[tuple[str, ...]] = ("dataset",)
     device: ClassVar[str] = "net"
 
     adapter: Plugin
@@ -59,17 +59,6 @@ class Datasets(DatasetCell):
                 citation=module.SPEC.citation,
                 content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",
             )
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.dataset,)
-
-    @property
-    def description(self) -> str:
-        return self.title
-
-    def inputs(self, layout: Layout) -> list[Path]:
-        return []
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(self.artefact(layout), push=False)]

@@ -7,12 +7,12 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
@@ -20,7 +20,7 @@ from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
-from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.errors import BadData, from_os_error
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
 from uss_dagster.planning.entries import datasets_of, encoder_of
 from uss_dagster.planning.layout import Layout
@@ -39,6 +39,7 @@ class Features(DatasetCell):
     """
 
     group: ClassVar[str] = "features"
+    key_fields: ClassVar[tuple[str, ...]] = ("backbone", "dataset")
     kinds: ClassVar[str] = "numpy"
 
     backbone: str
@@ -57,10 +58,6 @@ class Features(DatasetCell):
         for backbone, dataset in sorted(pairs):
             encoder = encoder_of(profile, backbone)
             yield cls(dataset=dataset, backbone=backbone, encoder=encoder, shard_images=profile.settings.shard_images)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return self.backbone, self.dataset
 
     @property
     def description(self) -> str:
@@ -108,8 +105,6 @@ class Features(DatasetCell):
 
 def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path) -> float:
     """One shard; returns the seconds of the backbone alone."""
-    from safetensors.numpy import save_file
-
     shard, ids = item
     images = Images(folder)
     extract = loaded(encoder.name, json.dumps(encoder.params, sort_keys=True))
@@ -124,21 +119,20 @@ def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, fol
             tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(np.float16))
             size = {"height": picture.shape[0], "width": picture.shape[1]}
             rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
-    staging.write(f"{shard}.safetensors", lambda path: _save(save_file, tensors, path))
+    staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
     staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
     return seconds
 
 
-def _save(save_file: Any, tensors: dict[str, np.ndarray], path: Path) -> None:
+def _save(tensors: dict[str, np.ndarray], path: Path) -> None:
     """safetensors raises its own error where the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     try:
         save_file(tensors, path)
-    except Exception as error:
-        if "No space left" in str(error):
-            raise TryAgain(
-                "The disk is full. Free some space and run the same command again; nothing that was finished is lost."
-            ) from error
-        raise
+    except SafetensorError as error:
+        raise from_os_error(OSError(str(error))) or error from None
 
 
 def _join_index(staging: Staging, parts: Sequence[str]) -> None:
@@ -161,16 +155,8 @@ def validate(title: str, folder: Path, facets: list[str], images: Images) -> Rep
     check_contract(report, "rows ascend by image and facet", sorted_unique(index, ["image_id", "facet"]))
     check_contract(report, "every image has every facet", _incomplete(index, facets, images))
     check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index))
-    check_expectations(
-        report,
-        index.to_pandas(),
-        [
-            expect("expect_column_values_to_not_be_null", column="image_id"),
-            expect("expect_column_values_to_match_regex", column="shard", regex=r"^shard-\d{5}\.safetensors$"),
-            expect("expect_column_values_to_be_between", column="height", min_value=1),
-            expect("expect_column_values_to_be_between", column="width", min_value=1),
-        ],
-    )
+    names = expect("expect_column_values_to_match_regex", column="shard", regex=r"^shard-\d{5}\.safetensors$")
+    check_expectations(report, index.to_pandas(), [not_null("image_id"), names, between("height", 1), between("width", 1)])
     return report
 
 

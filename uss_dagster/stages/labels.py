@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.features import FeatureShards
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, same_images, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.schemas import LABELS, REGIONS
+from uss_dagster.artifacts.schemas import LABELS
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
-from uss_dagster.artifacts.tables import iterate_regions, read_table, write_table
+from uss_dagster.artifacts.tables import image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
@@ -137,7 +137,7 @@ def _leaf_classes(path: Path) -> int:
 def _describe(path: Path, images: Path, features: Path | None, level: float | None, target: Staging) -> tuple[Path, int]:
     """Vectors of the regions of one shard, in a file beside it until all are clustered."""
     name = f"{path.stem}.npz"
-    ids = list(dict.fromkeys(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()))
+    ids = image_ids(path)
     if not target.has(name):
         pixels, facets = Images(images), FeatureShards(features) if features else None
         arrays: dict[str, np.ndarray] = {}
@@ -170,17 +170,7 @@ def validate(title: str, table: pa.Table, segments: Path, k: int) -> Report:
     """The checks of a table of labels 0..k-1 for the regions in ``segments``."""
     report = Report(title)
     check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
-    known = {
-        i for path in segments.glob("shard-*.parquet") for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()
-    }
-    missing = sorted(known ^ set(table["image_id"].to_pylist()))
-    check_contract(report, "every image has labelled regions, and no other", [f"Differing images: {missing[:5]}."] if missing else [])
-    check_expectations(
-        report,
-        table.to_pandas(),
-        [
-            expect("expect_column_values_to_be_between", column="label", min_value=0, max_value=k - 1),
-            expect("expect_column_values_to_be_between", column="region", min_value=0),
-        ],
-    )
+    differing = same_images(image_ids(*segments.glob("shard-*.parquet")), table["image_id"].to_pylist())
+    check_contract(report, "every image has labelled regions, and no other", differing)
+    check_expectations(report, table.to_pandas(), [between("label", 0, k - 1), between("region", 0)])
     return report

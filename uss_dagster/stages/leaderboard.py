@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.planning.cells import Cell, Facts
 from uss_dagster.planning.entries import sees_labels, student_of
@@ -54,10 +54,6 @@ class Leaderboard(Cell):
         )
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return ()
-
-    @property
     def description(self) -> str:
         return "Every entry on every dataset, ranked within one metric and protocol, with intervals"
 
@@ -93,15 +89,8 @@ class Leaderboard(Cell):
         ranked = {f"{entry}/{dataset}" for entry, dataset in zip(frame["entry"], frame["dataset"], strict=True)}
         missing = sorted(folders.keys() - ranked)
         check_contract(report, "every planned cell is on the leaderboard", [f"Cell '{name}' is missing." for name in missing])
-        check_expectations(
-            report,
-            frame,
-            [
-                expect("expect_column_values_to_not_be_null", column="value"),
-                expect("expect_column_values_to_be_between", column="rank", min_value=1),
-                expect("expect_compound_columns_to_be_unique", column_list=[*leaderboard.GROUP, "entry"]),
-            ],
-        )
+        unique = expect("expect_compound_columns_to_be_unique", column_list=[*leaderboard.GROUP, "entry"])
+        check_expectations(report, frame, [not_null("value"), between("rank", 1), unique])
         staging.publish(layout.leaderboard, report, {"scores": versions, "counts": {"rows": len(frame)}})
         return {"rows": len(frame), "images": scored}
 

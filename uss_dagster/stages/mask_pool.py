@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect, sorted_unique, valid_regions
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, greater, not_null, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
@@ -55,6 +55,7 @@ class MaskPool(DatasetCell):
     """
 
     group: ClassVar[str] = "curation"
+    key_fields: ClassVar[tuple[str, ...]] = ("curated",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:mask_pool_preview"
 
     curated: str
@@ -71,7 +72,8 @@ class MaskPool(DatasetCell):
     def plan(cls, planner: Planner) -> Iterator[Self]:
         profile = planner.profile
         for name, section in profile.curated.items():
-            dataset = _known_dataset(planner, name)
+            dataset = str(section.dataset)
+            profile.check_choice("dataset", dataset, [cell.dataset for cell in planner.cells_of(Datasets)], "curated", name, "dataset")
             entries = section.all_entries
             at = profile.at("curated", name, "entries")
             if len(set(entries)) < len(entries):
@@ -100,10 +102,6 @@ class MaskPool(DatasetCell):
             )
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return (self.curated,)
-
-    @property
     def pool(self) -> str:
         return "gpu" if self.needs_gpu else ""
 
@@ -112,8 +110,8 @@ class MaskPool(DatasetCell):
         return f"{self.title}: masks of {', '.join(self.entries)} without duplicates, nested and measured"
 
     def inputs(self, layout: Layout) -> list[Path]:
-        features = {layout.features(backbone, self.dataset) for backbone in self.backbones.values()}
-        return [layout.images(self.dataset), *(layout.segments(entry, self.dataset) for entry in self.entries), *sorted(features)]
+        segments = [layout.segments(entry, self.dataset) for entry in self.entries]
+        return [layout.images(self.dataset), *segments, *self._features(layout)]
 
     def modules(self) -> list[str]:
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
@@ -122,16 +120,16 @@ class MaskPool(DatasetCell):
         images = Images(layout.images(self.dataset))
         segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
         plain = self.to_plain()
-        staging = Staging(layout.private, self.name, [plain, images.identity, [content_id(path) for path in segments.values()]])
+        read = [content_id(folder) for folder in (*segments.values(), *self._features(layout))]
+        staging = Staging(layout.private, self.name, [plain, images.identity, read])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         segmenters = {entry: self._segmenter(entry, layout, images) for entry in self.methods}
-        # A method that was fitted to all images would have to be part of the key: such shards are not stored.
-        storable = all(segmenter.state is None for segmenter in segmenters.values())
+        states = [segmenter.state_digest for segmenter in segmenters.values()]
         jobs = []
         for number, ids in enumerate(images.shards(self.shard_images)):
             files = (f"shard-{number:05d}.parquet", f"looks-{number:05d}.parquet")
-            read = [sha256_of_file(path / files[0]) for path in segments.values()]
-            jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), read) if storable else "", (files, ids), len(ids)))
+            regions = [sha256_of_file(path / files[0]) for path in segments.values()]
+            jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), regions, states), (files, ids), len(ids)))
         params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
@@ -142,6 +140,10 @@ class MaskPool(DatasetCell):
         runner.evict_others(jobs)
         return {**vars(totals), "masks": masks}
 
+    def _features(self, layout: Layout) -> list[Path]:
+        """The features that methods are fitted to."""
+        return sorted({layout.features(backbone, self.dataset) for backbone in self.backbones.values()})
+
     def _segmenter(self, entry: str, layout: Layout, images: Images) -> Segmenter:
         """The method of an entry, fitted as its segments stage did."""
         plugin = self.encoders.get(entry)
@@ -149,15 +151,6 @@ class MaskPool(DatasetCell):
         segmenter = Segmenter.of(self.methods[entry].name, self.methods[entry].params, encoder)
         features = layout.features(self.backbones[entry], self.dataset) if entry in self.backbones else None
         return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
-
-
-def _known_dataset(planner: Planner, name: str) -> str:
-    profile = planner.profile
-    dataset = str(profile.curated[name].dataset)
-    known = {cell.dataset for cell in planner.cells_of(Datasets)}
-    if dataset not in known:
-        raise UsageError(f"{profile.at('curated', name, 'dataset')}: Unknown dataset '{dataset}'.{did_you_mean(dataset, known)}")
-    return dataset
 
 
 def _refuse_trained_models(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
@@ -223,14 +216,6 @@ def validate(title: str, folder: Path, images: Images) -> Report:
     check_contract(
         report, "masks decode and nest", valid_regions((t.select(REGIONS.names) for path in paths for t in mask_tables(path)), overlap=True)
     )
-    check_expectations(
-        report,
-        light.to_pandas(),
-        [
-            expect("expect_column_values_to_be_between", column="area", min_value=1),
-            expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="region", column_B="parent"),
-            expect("expect_column_values_to_not_be_null", column="entry"),
-            *(expect("expect_column_values_to_be_between", column=name, min_value=0.0, max_value=1.0) for name in MEASURES),
-        ],
-    )
+    measures = [between(name, 0.0, 1.0) for name in MEASURES]
+    check_expectations(report, light.to_pandas(), [between("area", 1), greater("region", "parent"), not_null("entry"), *measures])
     return report

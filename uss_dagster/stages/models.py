@@ -5,12 +5,10 @@ Training goes on from its checkpoint in the work folder, so a killed run loses l
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
@@ -57,6 +55,7 @@ class Models(DatasetCell):
     """
 
     group: ClassVar[str] = "models"
+    key_fields: ClassVar[tuple[str, ...]] = ("student",)
     kinds: ClassVar[str] = "torch"
     device: ClassVar[str] = "gpu"
 
@@ -83,9 +82,7 @@ class Models(DatasetCell):
         profile, section = planner.profile, planner.profile.students[name]
         curated_sets = {cell.curated: cell for cell in planner.cells_of(CuratedSet)}
         source = str(section.curated)
-        if source not in curated_sets:
-            at = profile.at("students", name, "curated")
-            raise UsageError(f"{at}: Unknown curated set '{source}'.{did_you_mean(source, curated_sets)}")
+        profile.check_choice("curated set", source, curated_sets, "students", name, "curated")
         teacher = section.self_train
         if teacher and (teacher == name or teacher not in profile.students):
             others = [other for other in profile.students if other != name]
@@ -109,14 +106,6 @@ class Models(DatasetCell):
             licence=curated.licence,
             content=planner.content_of(f"{cls.stage}/{name}", [Path(weights)]) if weights else "",
         )
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.student,)
-
-    @property
-    def description(self) -> str:
-        return self.title
 
     def inputs(self, layout: Layout) -> list[Path]:
         teacher = [layout.model(self.self_train)] if self.self_train else []
@@ -176,34 +165,23 @@ def _refuse_circle(planner: Planner, path: tuple[str, ...], cells: Mapping[str, 
 
 def validate(title: str, folder: Path, scores: dict[str, float]) -> Report:
     """Checks that it is a model that can be used; how good it is, the checks of the asset tell."""
-    report = Report(title)
-    losses = _losses(folder)
-    check_contract(report, "the weights load again", _loads(folder))
-    check_contract(report, "losses are numbers", (f"Line {line + 2} is {row}." for line, row in enumerate(losses) if not _finite(row)))
-    check_contract(report, "scores lie in 0..1", _scores(scores))
-    check_expectations(
-        report,
-        _frame(losses),
-        [expect("expect_table_row_count_to_be_between", min_value=1), expect("expect_column_values_to_be_increasing", column="step")],
-    )
-    return report
-
-
-def _losses(folder: Path) -> list[dict[str, str]]:
-    from uss_dagster.student.training import LOSSES
-
-    with (folder / LOSSES).open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _frame(losses: list[dict[str, str]]) -> Any:
+    import numpy as np
     import pandas as pd
 
-    return pd.DataFrame({"step": [int(row["step"]) for row in losses]})
+    from uss_dagster.student.training import LOSSES
 
-
-def _finite(row: dict[str, str]) -> bool:
-    return all(math.isfinite(float(value)) for value in row.values() if value)
+    report = Report(title)
+    losses = pd.read_csv(folder / LOSSES, dtype=str, keep_default_na=False)  # empty where a loss was not computed
+    wrong = losses[~np.isfinite(losses.replace("", "0").astype(float)).all(axis=1)]
+    check_contract(report, "the weights load again", _loads(folder))
+    check_contract(report, "losses are numbers", (f"Line {line + 2} is {row.to_dict()}." for line, row in wrong.iterrows()))
+    check_contract(report, "scores lie in 0..1", _scores(scores))
+    rows, steps = (
+        expect("expect_table_row_count_to_be_between", min_value=1),
+        expect("expect_column_values_to_be_increasing", column="step"),
+    )
+    check_expectations(report, losses[["step"]].astype(int), [rows, steps])
+    return report
 
 
 def _loads(folder: Path) -> Iterator[str]:

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
+from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
+from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
@@ -115,7 +115,7 @@ class Scores(EntryCell):
         rows = self._write_tables(staging.folder, total, image_rows)
         scored = {row["image_id"] for row in rows if row["image_id"] is not None}
         if not scored:  # numbers of the whole dataset only
-            scored = {i for p in shards for i in read_table(p, REGIONS, columns=["image_id"])["image_id"].to_pylist()}
+            scored = set(image_ids(*shards))
         gallery = gallery_of(self.metrics, self.grids[0], image_rows)
         _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
@@ -189,7 +189,7 @@ def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path
     classes_file = truth / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
     rows: list[ScoreRow] = []
-    ids = set(read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist())
+    ids = set(image_ids(path))
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
     given = read_labels(labels, ids) if labels else {}
     for image_id, prediction in iterate_regions([path]):
@@ -212,17 +212,9 @@ def validate(title: str, folder: Path, images: int) -> Report:
     )
     check_contract(report, "scores are numbers", _not_numbers(table))
     check_contract(report, "replicates belong to scores", _replicates(folder, table))
-    check_expectations(
-        report,
-        table.to_pandas(),
-        [
-            expect("expect_column_values_to_not_be_null", column="value"),
-            expect("expect_column_values_to_be_between", column="n", min_value=1, max_value=images),
-            expect(
-                "expect_compound_columns_to_be_unique", column_list=["entry", "dataset", "image_id", "metric", "protocol", "scope", "grid"]
-            ),
-        ],
-    )
+    columns = ["entry", "dataset", "image_id", "metric", "protocol", "scope", "grid"]
+    unique = expect("expect_compound_columns_to_be_unique", column_list=columns)
+    check_expectations(report, table.to_pandas(), [not_null("value"), between("n", 1, images), unique])
     return report
 
 

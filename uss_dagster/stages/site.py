@@ -47,10 +47,6 @@ class Site(Cell):
         yield cls(scores=board.scores, datasets=sorted(board.datasets))
 
     @property
-    def key(self) -> tuple[str, ...]:
-        return ()
-
-    @property
     def description(self) -> str:
         return "The page people open first: reports/site/index.html"
 

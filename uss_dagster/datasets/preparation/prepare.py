@@ -17,10 +17,10 @@ from uss_dagster.artifacts.images import ImageShards
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
-from uss_dagster.artifacts.staging import remove
-from uss_dagster.artifacts.tables import RegionsWriter, write_table
+from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
 from uss_dagster.datasets.base import Adapter, DatasetSpec
 from uss_dagster.errors import BadData
+from uss_dagster.files import remove
 from uss_dagster.hashing import sha256_of
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
         remove(folder / part)
         (folder / part).mkdir()
     images = ImageShards(folder / "images", keep=keep)
-    truth = RegionsWriter(folder / "truth" / "regions.parquet")
+    truth = RowsWriter(folder / "truth" / "regions.parquet")
     try:
         with Progress(title, _expected(adapter.SPEC, params)) as progress:
             measured = in_threads(lambda one: (measure(one.image, one.image_id), sha256_of(one.image)), adapter.examples(params))
@@ -68,7 +68,7 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
                         "(height×width). They must be equal: check that mask and image belong together."
                     )
                 images.add(example.image_id, example.image, example.suffix, height, width, example.split, sha256)
-                truth.add(example.image_id, example.truth)
+                truth.add(regions_to_table(example.image_id, example.truth))
                 progress.advance()
     finally:
         images.close()

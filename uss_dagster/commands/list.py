@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 
-def list_plugins() -> None:
+def list() -> None:
     """Show all methods, backbones, datasets and metrics."""
     from uss_dagster import registry
 
@@ -13,7 +13,3 @@ def list_plugins() -> None:
         typer.echo(f"{heading}:")
         for name in registry.names(family):
             typer.echo(f"  {name:<16} {registry.load(family, name).SPEC.title}")
-
-
-def register(app: typer.Typer) -> None:
-    app.command("list")(list_plugins)

@@ -1,0 +1,35 @@
+from .assets import dvc_assets, dvc_sync_checks
+from .grouping import StageGroup, StageGroups, group_stages
+from .materialization import PICTURE_BYTES, Metadata, picture, read_json, table
+from .outside_builds import lock_sensor
+from .project import DvcProject, LockedOut, StageNode
+from .refresh import Refresh, continue_refresh, make_sensor, refresh_schedule
+from .resource import DvcResource
+from .runner import DvcRunner, Invocation, tool_environment
+from .translator import DvcTranslator
+
+__all__ = [
+    "PICTURE_BYTES",
+    "DvcProject",
+    "DvcResource",
+    "DvcRunner",
+    "DvcTranslator",
+    "Invocation",
+    "LockedOut",
+    "Metadata",
+    "Refresh",
+    "StageGroup",
+    "StageGroups",
+    "StageNode",
+    "continue_refresh",
+    "dvc_assets",
+    "dvc_sync_checks",
+    "group_stages",
+    "lock_sensor",
+    "make_sensor",
+    "picture",
+    "read_json",
+    "refresh_schedule",
+    "table",
+    "tool_environment",
+]
