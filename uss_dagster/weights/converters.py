@@ -63,7 +63,9 @@ def dinov2_of_onnx(data: bytes) -> Tensors:
 
 def _positions(graph: OnnxGraph, width: int) -> np.ndarray:
     """(1, 1 + patches, width): the positions of the class token and of the patches."""
-    folded = [tensor for name, tensor in graph.tensors.items() if name.startswith("onnx::") and tensor.ndim == 3 and tensor.shape[-1] == width]
+    folded = [
+        tensor for name, tensor in graph.tensors.items() if name.startswith("onnx::") and tensor.ndim == 3 and tensor.shape[-1] == width
+    ]
     first = [tensor for tensor in folded if tensor.shape[1] == 1]
     patches = [tensor for tensor in folded if tensor.shape[1] > 1]
     if len(first) != 1 or len(patches) != 1:
