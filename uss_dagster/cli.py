@@ -24,7 +24,7 @@ COMMANDS = {
     "Your own images": ("segment", "curate", "score"),
     "A project": ("plan", "repro", "compare", "history", "ui", "spot_check", "stage", "merge_lock"),
     "Trained models": ("train", "prompt", "export"),
-    "Plug-ins, datasets, this machine": ("list_plugins", "data", "doctor"),
+    "Plug-ins, datasets, this machine": ("list_plugins", "data", "weights", "doctor"),
 }
 """Groups of the help, each with its modules of ``uss_dagster.commands`` in the order shown."""
 

@@ -6,7 +6,9 @@ attention has no keys and no attention.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE
 from uss_dagster.weights.files import local_file
-from uss_dagster.weights.store import fetch, file_identity
+from uss_dagster.weights.store import fetch, identity, identity_here
 
 FACETS = ("tokens", "cls")
 
@@ -78,9 +80,14 @@ def labels_seen(params: Params) -> str:
     return known.labels if known and params.checkpoint is None else ""
 
 
-def weights_identity(params: Params) -> str | None:
-    """Hash of the tensors that are used; '' for random ones, None where they are not on this machine."""
-    return file_identity(params.model, params.checkpoint)
+def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
+    """Hash of the tensors that are loaded; '' for random ones, None where they are not on this machine."""
+    if params.checkpoint == "random":
+        return ""
+    if params.checkpoint is not None:
+        path = Path(params.checkpoint).expanduser()
+        return identity_of(path) if path.is_file() else None
+    return identity_here(CATALOGUE[params.model], identity_of) if params.model in CATALOGUE else None
 
 
 def load(params: Params, device: str = "auto") -> Extractor:

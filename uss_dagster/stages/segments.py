@@ -21,7 +21,7 @@ from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_t
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of_file
-from uss_dagster.planning.cells import EntryCell, Facts, Plugin
+from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import datasets_of, encoder_of, method_of, model_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -39,6 +39,8 @@ class Segments(EntryCell):
         Name of the backbone whose features it reads; None for a method that looks at pixels only.
     encoder
         The backbone itself, for a method that encodes pieces of images; None for others.
+    weights
+        Hash of the tensors that the encoder loads; '' without one.
     model
         Folder of the trained model that it runs, from the project folder; '' for none.
     model_is_planned
@@ -53,6 +55,7 @@ class Segments(EntryCell):
     method: Plugin
     backbone: str | None
     encoder: Plugin | None
+    weights: str = ""
     model: str
     model_is_planned: bool
     shard_images: int
@@ -69,13 +72,15 @@ class Segments(EntryCell):
             model = model_of(profile, entry, method)
             is_planned = student_of(profile, model) is not None
             title = section.title or spec.title
+            encoder = encoder_of(profile, str(section.backbone)) if spec.encodes else None
             for dataset in datasets_of(profile, entry):
                 yield cls(
                     dataset=dataset,
                     entry=entry,
                     method=method,
                     backbone=section.backbone,
-                    encoder=encoder_of(profile, str(section.backbone)) if spec.encodes else None,
+                    encoder=encoder,
+                    weights=planner.weights_of(f"{cls.stage}/{entry}/{dataset}", encoder),
                     model=model,
                     model_is_planned=is_planned,
                     shard_images=profile.settings.shard_images,
@@ -106,6 +111,7 @@ class Segments(EntryCell):
     def run(self, layout: Layout) -> Facts:
         images = Images(layout.images(self.dataset))
         features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        check_weights(self.encoder, self.weights, self.file)
         segmenter = self.segmenter(layout)
         plain = self.to_plain()
         inputs = [images.identity, content_id(features) if features else None]

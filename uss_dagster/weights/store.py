@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.files import write_whole
 from uss_dagster.hashing import sha256_of, sha256_of_file
 from uss_dagster.weights import converters
-from uss_dagster.weights.catalogue import CATALOGUE, Hub, Weights, Wheel
+from uss_dagster.weights.catalogue import Hub, Weights, Wheel
 from uss_dagster.weights.files import hub_file
 
 _TIMEOUT_S = 900
@@ -113,23 +114,7 @@ def identity(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def file_identity(model: str, checkpoint: str | None) -> str | None:
-    """The identity of what a backbone loads: '' for random weights, None for weights that are not on this machine and not pinned.
-
-    Parameters
-    ----------
-    model
-        Name in the catalogue, or any other name.
-    checkpoint
-        A local file, 'random', or None for the catalogue's weights.
-    """
-    if checkpoint == "random":
-        return ""
-    if checkpoint is not None:
-        path = Path(checkpoint).expanduser()
-        return identity(path) if path.is_file() and path.suffix == ".safetensors" else None
-    weights = CATALOGUE.get(model)
-    if weights is None:
-        return None
-    path_here = present(weights)
-    return weights.identity or (identity(path_here) if path_here else None)
+def identity_here(weights: Weights, identity_of: Callable[[Path], str] = identity) -> str | None:
+    """Hash of the tensors of these weights: of the file on this machine, else the expected one, else None."""
+    path = present(weights)
+    return identity_of(path) if path else weights.identity or None
