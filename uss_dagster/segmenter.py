@@ -101,7 +101,7 @@ class Segmenter:
     def sample(self, image_id: str, image: np.ndarray) -> Sample:
         """The sample of an image, uint8 (H, W, 3): reduced to the long side, with the features that the method needs."""
         pixels = shrunk(image, self.long_side) if self.long_side else image
-        features = self.encoder([pixels])[0] if self.encoder and self.spec.needs else None
+        features = self.encoder([pixels])[0] if self.encoder and (self.spec.needs or self.spec.optional) else None
         return Sample(image_id, pixels, features, self.encoder)
 
     def segment(self, sample: Sample, allow_empty: bool = False) -> Regions:

@@ -22,7 +22,7 @@ from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
-from uss_dagster.planning.entries import datasets_of, encoder_of, method_of, model_of, student_of
+from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter
@@ -68,6 +68,7 @@ class Segments(EntryCell):
         profile = planner.profile
         for entry, section in profile.entries.items():
             method = method_of(profile, entry)
+            facets_read(profile, entry)  # refuses a backbone that does not fit
             spec = method.spec
             model = model_of(profile, entry, method)
             is_planned = student_of(profile, model) is not None
