@@ -150,14 +150,12 @@ class Extractor(BatchedExtractor):
         rows, columns = (max(1, round(side * scale / self.stride)) for side in (height, width))
         return rows * self.stride, columns * self.stride
 
-    def _forward(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def _forward(self, images: np.ndarray) -> dict[str, Any]:
         import torch
 
         with torch.inference_mode():
             pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
                 maps = self.network(pixels.sub_(self.mean).div_(self.std))
-            tokens = maps[self.stage].float().permute(0, 2, 3, 1).cpu().numpy()
-            pooled = maps[-1].float().mean((2, 3)).cpu().numpy()
-        facets = {"tokens": tokens, "cls": pooled}
-        return [{name: np.ascontiguousarray(facets[name][i]) for name in sorted(self.facets)} for i in range(len(images))]
+            facets = {"tokens": maps[self.stage].float().permute(0, 2, 3, 1), "cls": maps[-1].float().mean((2, 3))}
+        return {name: facets[name] for name in sorted(self.facets)}

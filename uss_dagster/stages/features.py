@@ -86,8 +86,8 @@ class Features(DatasetCell):
         return [self.encoder.module_name]
 
     def run(self, layout: Layout) -> Facts:
-        images = Images(layout.images(self.dataset))
         check_weights(self.encoder, self.weights, self.file)
+        images = Images(layout.images(self.dataset))
         plain = self.to_plain()
         staging = Staging(layout.private, self.name, [plain, images.identity])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
