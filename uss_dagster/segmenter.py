@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -164,3 +164,22 @@ class Samples:
         for image_id in self.ids:
             features = Features(shards.tensors(image_id), shards.backbone, shards.comparable) if shards else None
             yield Sample(image_id, images.pixels(image_id), features, self.encoder)
+
+
+def few_regions_warning(method: str, counts: Sequence[int]) -> str:
+    """A sentence where most images have one region or none, which a method gives when it finds nothing; '' otherwise.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    counts
+        Number of regions of each image.
+    """
+    empty = sum(count <= 1 for count in counts)
+    if not counts or empty <= len(counts) / 2:
+        return ""
+    return (
+        f"Method '{method}' found nothing but the whole image in {empty} of {len(counts)} images. Its thresholds may not fit this backbone or "
+        f"these images; `uss list {method}` shows its parameters."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
-from uss_dagster.segmenter import Samples, Segmenter
+from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
 
 
 class Segments(EntryCell):
@@ -132,7 +133,10 @@ class Segments(EntryCell):
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
-        regions = sum(read_table(p, REGIONS, columns=["region"]).num_rows for p in sorted(staging.folder.glob("shard-*.parquet")))
+        regions_of_images = _region_counts(staging.folder)
+        regions = sum(regions_of_images)
+        if warning := few_regions_warning(self.method.name, regions_of_images):
+            print(f"warning: {warning}", file=sys.stderr)
         manifest = {
             "entry": self.entry,
             "method": self.method.name,
@@ -146,7 +150,15 @@ class Segments(EntryCell):
         runner.evict_others(jobs)
         seconds = totals.seconds_computing + seconds_fitting
         per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
-        return {**vars(totals), "backbone": self.backbone or "", "regions": regions, "seconds_per_image": per_image}
+        one_region = sum(count <= 1 for count in regions_of_images)
+        return {
+            **vars(totals),
+            "backbone": self.backbone or "",
+            "regions": regions,
+            "images_with_one_region": one_region,
+            "seconds_per_image": per_image,
+            **({"warning": warning} if warning else {}),
+        }
 
     def segmenter(self, layout: Layout) -> Segmenter:
         """The method ready to run; a trained model is named by its full path."""
@@ -180,6 +192,16 @@ def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter
         tables.append(regions_to_table(sample.image_id, regions))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
+
+
+def _region_counts(folder: Path) -> list[int]:
+    """Number of regions of each image in a folder of shards."""
+    tables = (read_table(path, REGIONS, columns=["image_id"]) for path in sorted(folder.glob("shard-*.parquet")))
+    return [
+        count
+        for table in tables
+        for count in table.group_by("image_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
+    ]
 
 
 # -- checks -------------------------------------------------------------------------------------------------
