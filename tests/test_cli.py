@@ -75,7 +75,7 @@ def test_every_visible_command_stands_in_one_group(here: Project):
     assert sorted(listed) == sorted(visible)
 
 
-@pytest.mark.parametrize("module", [name for modules in cli.COMMANDS.values() for name in modules if name not in cli.BLOCKS])
+@pytest.mark.parametrize("module", [name for modules in cli.COMMANDS.values() for name in modules])
 def test_a_command_module_imports_only_light_modules_at_its_top(module):
     """Each is imported whenever `uss` starts; a command imports what it runs when it runs."""
     tree = ast.parse((Path(cli.__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def test_doctor_in_a_project(project: Project):
     assert "ok    plan               The plan is up to date." in lines
     project.append("profiles/small.yaml", "  fine: {method: felzenszwalb}\n")
     out_of_date = project.uss("doctor", code=64)
-    assert "fix   plan               The plan is out of date (segments/fine/scenes: new): run `uss plan`." in out_of_date.stdout
+    assert "fix   plan               The plan is out of date (leaderboard: entries, scores): run `uss plan`." in out_of_date.stdout
     assert out_of_date.stderr == "error: One thing to fix, see above.\n"
 
 

@@ -1,6 +1,6 @@
 """Errors that reach a person: one sentence each, and the exit code that tells a scheduler what to do.
 
-Belongs here: the exception types every floor may raise, and the "did you mean" helper. Does not belong
+Belongs here: the exception types every package may raise, and the "did you mean" helper. Does not belong
 here: catching them (the command line and the Dagster bridge do that).
 
 Exit codes follow ``sysexits.h``. Only ``Unavailable`` and ``TryAgain`` are worth retrying.

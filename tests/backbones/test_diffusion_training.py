@@ -14,7 +14,7 @@ import pytest
 
 from uss_dagster import registry
 from uss_dagster.backbones import diffusion
-from uss_dagster.commands import train
+from uss_dagster.backbones.unet import pictures
 from uss_dagster.errors import BadData, UsageError
 
 
@@ -198,17 +198,17 @@ def test_pools(tmp_path: Path) -> None:
 
     for number, picture in enumerate(pool()):
         Image.fromarray(picture[: 12 + number]).save(tmp_path / f"{number}.png")
-    everything = train.pictures_of(tmp_path, None, seed=0)
-    assert everything.shape == (3, train.POOL_SIDE, train.POOL_SIDE, 3)
-    two = train.pictures_of(tmp_path, 2, seed=0)
+    everything = pictures.folder_images(tmp_path, None, seed=0)
+    assert everything.shape == (3, pictures.SIDE, pictures.SIDE, 3)
+    two = pictures.folder_images(tmp_path, 2, seed=0)
     assert len(two) == 2
     assert all(any(np.array_equal(one, other) for other in everything) for one in two)
     with pytest.raises(UsageError, match="choose 1 to 3"):
-        train.pictures_of(tmp_path, 4, seed=0)
+        pictures.folder_images(tmp_path, 4, seed=0)
     with pytest.raises(UsageError, match="not a folder"):
-        train.pictures_of(tmp_path / "none", None, seed=0)
+        pictures.folder_images(tmp_path / "none", None, seed=0)
     with pytest.raises(UsageError, match="at least 1"):
-        train.drawn_scenes(0)
+        pictures.drawn_scenes(0)
 
 
 def test_the_embedded_model_is_the_one_that_was_tested(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_statement_shared_module_and_new_dataset_through_dagster(built: Project)
 def test_a_refused_output_reads_well_in_dagster(built: Project):
     built.edit(
         "uss_dagster/stages/scores.py",
-        "    rows.sort(key=lambda r: (*convention_of(r)",
-        '    rows[0]["value"] = float("nan")\n    rows.sort(key=lambda r: (*convention_of(r)',
+        "        rows.sort(key=lambda row: (*convention_of(row)",
+        '        rows[0]["value"] = float("nan")\n        rows.sort(key=lambda row: (*convention_of(row)',
     )
     before = built.locks()
     done = built.dagster(*ALL, 'key:"scores/kmeans"', code=None)

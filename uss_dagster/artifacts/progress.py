@@ -2,7 +2,7 @@
 
 The JSON lines are the protocol between a stage and whatever runs it (a scheduler's log, the Dagster bridge)::
 
-    {"event": "progress", "what": "features patches__scenes", "done": 3, "total": 32, "unit": "images"}
+    {"event": "progress", "what": "features/patches/scenes", "done": 3, "total": 32, "unit": "images"}
     {"event": "error", "exit_code": 65, "message": "…", "report": "…"}
 """
 

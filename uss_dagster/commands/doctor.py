@@ -83,7 +83,11 @@ def _plan(root: Path) -> tuple[str, str, str]:
         changes = write_plan(root, check=True)
     except UssError as error:
         return "fix", "plan", str(error)
-    return ("fix", "plan", f"is out of date ({changes[0]}): run `uss plan`.") if changes else ("ok", "plan", "is up to date.")
+    return (
+        ("fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`.")
+        if changes
+        else ("ok", "plan", "The plan is up to date.")
+    )
 
 
 def _antlr() -> tuple[str, str, str]:

@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.files import write_whole
 
 DRIVER = "uss-merge-lock"
 LOCK = "dvc.lock"
@@ -52,6 +51,8 @@ def register(app: typer.Typer) -> None:
 
 def install_driver(root: Path) -> list[str]:
     """Tell git, in this clone, to merge with this driver; returns a line for each change."""
+    from uss_dagster.files import write_whole
+
     commands = {
         f"merge.{DRIVER}.name": "dvc.lock stage by stage, planned files by `uss plan`",
         f"merge.{DRIVER}.driver": "uss merge-lock %O %A %B %P",
@@ -78,6 +79,7 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
     name
         The file's path in the repository.
     """
+    from uss_dagster.files import write_whole
     from uss_dagster.planning.plan import HEADER
 
     if Path(name).name == LOCK:

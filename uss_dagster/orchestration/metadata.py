@@ -69,7 +69,7 @@ def _features(layout: Layout, stage: StageNode) -> Metadata:
     from uss_dagster.report.feature_maps import features_picture
 
     image = features_picture(layout.root, stage.asset_key[1], str(stage.partition))
-    return {"principal_components": picture(image, "features", "image/jpeg")} if image and len(image) < PICTURE_BYTES else {}
+    return {"principal_components": picture(image, "feature maps", "image/jpeg")} if image and len(image) < PICTURE_BYTES else {}
 
 
 def _scores(layout: Layout, stage: StageNode, instance: dg.DagsterInstance) -> Metadata:
@@ -101,4 +101,4 @@ def _leaderboard(layout: Layout) -> Metadata:
     text = (folder / "leaderboard.md").read_text(encoding="utf-8")
     metadata: Metadata = {"table": dg.MetadataValue.md(text if len(text) <= _LONGEST_TABLE else f"The table is long; see {folder}.")}
     image = leaderboard_picture(leaderboard.read(folder))
-    return {**metadata, "plot": picture(image, "leaderboard")} if image and len(image) < PICTURE_BYTES else metadata
+    return {**metadata, "plot": picture(image, "leaderboard plot")} if image and len(image) < PICTURE_BYTES else metadata
