@@ -12,9 +12,9 @@ from source_code import PACKAGE, ROOT, Module, imported_names, modules
 LAYERS = [
     ("errors", "__init__"),
     ("files", "hashing", "pixels", "registry", "runtime", "templates", "text", "torchvision_import"),
-    ("regions",),
+    ("regions", "weights"),
     ("planning",),
-    ("artifacts", "graphs", "refine", "weights"),
+    ("artifacts", "graphs", "refine"),
     ("drawing", "scenes"),
     ("datasets", "backbones", "metrics"),
     ("curation", "downloads", "scoring"),

@@ -68,6 +68,14 @@ def test_cells(root):
         fine.title = "other"
 
 
+def test_facets_that_a_method_reads_are_asked_of_its_backbone(root):
+    set_profile(root, "patches: {}", "patches: {facets: [cls]}")
+    assert planned(root).cell("features/patches/scenes").encoder.params["facets"] == ["cls", "tokens"]
+    text = (root / "profiles/small.yaml").read_text().replace("superpixels: 60", "facet: keys").replace("slic_merge", "token_kmeans")
+    (root / "profiles/small.yaml").write_text(text)
+    assert planned(root).cell("features/patches/scenes").encoder.params["facets"] == ["cls", "keys"]
+
+
 def test_inputs_are_what_a_stage_reads_and_nothing_else(root):
     plan, layout = planned(root), Layout(root)
     read = {cell.name: [layout.relative(path) for path in cell.inputs(layout)] for cell in plan.cells}
@@ -180,7 +188,11 @@ def test_choosing_a_profile_edits_one_line(root):
         ("images: 4", "images: 4.5", "profiles/small.yaml:3: dataset 'scenes': parameter 'images' is 4.5, expected int."),
         ("    backbone: patches\n", "", "method 'slic_merge' needs tokens of a backbone. Give entry 'fine_slic' a line 'backbone: …'."),
         ("felzenszwalb: {}", "felzenszwalb: {backbone: patches}", "profiles/small.yaml:8: method 'felzenszwalb' looks at pixels only."),
-        ("patches: {}", "patches: {facets: [cls]}", "method 'slic_merge' needs facet 'tokens', but backbone 'patches' writes ['cls']."),
+        (
+            "    method: slic_merge\n    backbone: patches\n    params:\n      superpixels: 60\n",
+            "    method: tokencut\n    backbone: cnn\n",
+            "profiles/small.yaml:11: method 'tokencut' needs facet 'keys', which backbone 'cnn' cannot give (it has: tokens, cls).",
+        ),
         (
             "fine_slic:",
             "Fine-Slic:",

@@ -18,7 +18,7 @@ from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.methods import felzenszwalb
 from uss_dagster.regions import Regions
-from uss_dagster.segmenter import Samples, Segmenter
+from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
 
 PATCHES = Encoder.of("patches", {"dictionary": False, "facets": ["tokens"]})
 
@@ -124,3 +124,9 @@ def test_samples_of_a_dataset_can_be_iterated_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read[0].image, image(2))
         assert read[0].features is None
         assert read[0].encode is PATCHES
+
+
+def test_a_method_that_finds_nothing_on_most_images_says_so():
+    assert few_regions_warning("unsam", [5, 1, 9]) == ""
+    assert few_regions_warning("unsam", []) == ""
+    assert few_regions_warning("unsam", [1, 1, 9]).startswith("Method 'unsam' found nothing but the whole image in 2 of 3 images.")

@@ -24,7 +24,7 @@ COMMANDS = {
     "Your own images": ("segment", "curate", "score"),
     "A project": ("plan", "repro", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
-    "Plug-ins, datasets, this machine": ("list", "data", "doctor"),
+    "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),
 }
 """Groups of the help, each with its commands in the order shown; the last one is hidden. A command stands in the module of its name."""

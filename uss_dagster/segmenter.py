@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -101,7 +101,7 @@ class Segmenter:
     def sample(self, image_id: str, image: np.ndarray) -> Sample:
         """The sample of an image, uint8 (H, W, 3): reduced to the long side, with the features that the method needs."""
         pixels = shrunk(image, self.long_side) if self.long_side else image
-        features = self.encoder([pixels])[0] if self.encoder and self.spec.needs else None
+        features = self.encoder([pixels])[0] if self.encoder and (self.spec.needs or self.spec.optional) else None
         return Sample(image_id, pixels, features, self.encoder)
 
     def segment(self, sample: Sample, allow_empty: bool = False) -> Regions:
@@ -164,3 +164,22 @@ class Samples:
         for image_id in self.ids:
             features = Features(shards.tensors(image_id), shards.backbone, shards.comparable) if shards else None
             yield Sample(image_id, images.pixels(image_id), features, self.encoder)
+
+
+def few_regions_warning(method: str, counts: Sequence[int]) -> str:
+    """A sentence where most images have one region or none, which a method gives when it finds nothing; '' otherwise.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    counts
+        Number of regions of each image.
+    """
+    empty = sum(count <= 1 for count in counts)
+    if not counts or empty <= len(counts) / 2:
+        return ""
+    return (
+        f"Method '{method}' found nothing but the whole image in {empty} of {len(counts)} images. Its thresholds may not fit this backbone or "
+        f"these images; `uss list {method}` shows its parameters."
+    )

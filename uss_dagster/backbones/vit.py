@@ -18,7 +18,7 @@ The bytes of an image's facets do not depend on its neighbours in a batch: see `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,8 @@ from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
+from uss_dagster.weights.catalogue import CATALOGUE
+from uss_dagster.weights.store import fetch, identity, identity_here
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +108,8 @@ class _Source:
     arguments: Mapping[str, object] = field(default_factory=dict)
     normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     hub: bool = True
+    catalogue: str = ""
+    """Name of the weights in the catalogue, for those that come from a package."""
 
 
 MODELS: dict[str, _Source] = {
@@ -114,6 +118,7 @@ MODELS: dict[str, _Source] = {
     "dino_vitb8": _Source("vit_base_patch8_224.dino"),
     "dino_vitb16": _Source("vit_base_patch16_224.dino"),
     "dinov2_vits14": _Source("vit_small_patch14_dinov2.lvd142m"),
+    "dinov2_vits14_saliency": _Source("vit_small_patch14_dinov2.lvd142m", catalogue="dinov2_vits14_saliency"),
     "dinov2_vitb14": _Source("vit_base_patch14_dinov2.lvd142m"),
     "dinov2_vitl14": _Source("vit_large_patch14_dinov2.lvd142m"),
     "dinov2_vits14_reg": _Source("vit_small_patch14_reg4_dinov2.lvd142m"),
@@ -146,6 +151,33 @@ def load(params: Params, device: str = "auto") -> Extractor:
         raise UsageError(f"layer is {params.layer}, but '{params.model}' has {blocks} blocks: choose {-blocks} to {blocks - 1}.")
     model.blocks = model.blocks[: params.layer % blocks + 1]
     return Extractor(model, params, facets, torch_device(device), source.normalise)
+
+
+def labels_seen(params: Params) -> str:
+    """What labels the weights have seen, in words; '' for none or unknown."""
+    source = _source(params.model)
+    return CATALOGUE[source.catalogue].labels if source.catalogue and params.checkpoint is None else ""
+
+
+def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
+    """Hash of the tensors that are loaded; '' for random ones, None where they are not on this machine.
+
+    Parameters
+    ----------
+    params
+        The backbone's parameters.
+    identity_of
+        Hash of the tensors of a file.
+    """
+    source = _source(params.model)
+    if params.checkpoint == "random":
+        return ""
+    if params.checkpoint is not None:
+        path = Path(params.checkpoint).expanduser()
+        return identity_of(path) if path.is_file() else None
+    if source.catalogue:
+        return identity_here(CATALOGUE[source.catalogue], identity_of)
+    return None
 
 
 def _source(name: str) -> _Source:
@@ -182,6 +214,8 @@ def _weights(source: _Source, params: Params) -> Path | None:
         return None
     if params.checkpoint is not None:
         return local_file(params.checkpoint)
+    if source.catalogue:
+        return fetch(CATALOGUE[source.catalogue])
     config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
     if config is None or not config.hf_hub_id:
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from uss_dagster import registry
@@ -52,14 +53,16 @@ def parse_parameters(words: list[str], cls: type, owner: str) -> registry.Values
     return registry.nested_params(values)
 
 
-def make_encoder(method: str, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:
+def make_encoder(method: str, params: object, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:
     """The backbone with the facets that a method reads, loaded; None for a method that reads pixels only."""
     spec = registry.load("method", method).SPEC
-    facets = tuple(dict.fromkeys((*spec.needs, *spec.encodes)))
-    if not facets:
+    if not spec.takes_backbone:
         if backbone or parameters:
             raise UsageError(f"Method '{method}' looks at pixels only; leave out --backbone and --backbone-param.")
         return None
+    if backbone is None and not (spec.needs or spec.encodes or parameters):
+        return None
+    facets = spec.facets_read(params)
     backbone = backbone or DEFAULT_BACKBONE
     available = registry.load("backbone", backbone).SPEC.facets
     if missing := [facet for facet in facets if facet not in available]:
@@ -76,4 +79,5 @@ def make_segmenter(
     values = parse_parameters(words or [], registry.load("method", method).SPEC.params, f"method '{method}'")
     source = backbone or DEFAULT_BACKBONE
     backbone_values = parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
-    return Segmenter.of(method, values, make_encoder(method, backbone, backbone_values), long_side)
+    segmenter = Segmenter.of(method, values, None, long_side)
+    return replace(segmenter, encoder=make_encoder(method, segmenter.params, backbone, backbone_values))

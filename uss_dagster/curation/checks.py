@@ -22,7 +22,7 @@ from uss_dagster.curation.splits import SPLITS
 from uss_dagster.curation.tables import HUMAN, IMAGES, SourceImage, mask_tables
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import Annotation
+from uss_dagster.regions.coco import CocoAnnotation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
                 if image["id"] != len(listed):
                     yield f"Image '{image['image_id']}' has id {image['id']}, expected {len(listed)}."
                 continue
-            entry: Annotation = json.loads(line)
+            entry: CocoAnnotation = json.loads(line)
             if entry["id"] != last + 1:
                 yield f"Annotation {entry['id']} follows {last}."
             last, number = entry["id"], entry["image_id"]
@@ -182,7 +182,7 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
         yield "Its images are not the kept ones, in order."
 
 
-def _code_problems(entry: Annotation, size: tuple[int, int]) -> Iterator[str]:
+def _code_problems(entry: CocoAnnotation, size: tuple[int, int]) -> Iterator[str]:
     code = entry["segmentation"]
     try:
         runs = rle.runs(code["counts"].encode("ascii"))

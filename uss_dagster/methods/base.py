@@ -20,6 +20,7 @@ import numpy as np
 
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, ParameterError
+from uss_dagster.registry import flat_params
 
 A = ParamSpec("A")
 R = TypeVar("R")
@@ -44,6 +45,10 @@ class MethodSpec:
         Of this code, or of the files that it reads. Default: the project's.
     needs : tuple of str
         Facets that it reads; empty for a method that looks at pixels only.
+    optional : tuple of str
+        Facets that it reads where it has a backbone, and does without where it has none.
+    facet_parameter : str
+        Name of the parameter, dotted in a section, that names the facet to read in place of the first of ``needs``; '' for none.
     overlap : bool
         Regions without a common line of descent may share pixels.
     supervised : bool
@@ -69,6 +74,8 @@ class MethodSpec:
     paper: str
     licence: str = "MIT (this project)"
     needs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    facet_parameter: str = ""
     overlap: bool = False
     supervised: bool = False
     imported: bool = False
@@ -77,6 +84,18 @@ class MethodSpec:
     model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
     summary: str = ""
+
+    @property
+    def takes_backbone(self) -> bool:
+        """Whether it can be given a backbone."""
+        return bool(self.needs or self.optional or self.encodes)
+
+    def facets_read(self, params: object) -> tuple[str, ...]:
+        """The facets that it reads of a backbone with these parameters, each once."""
+        needs = self.needs
+        if self.facet_parameter:
+            needs = (str(flat_params(params)[self.facet_parameter]), *needs[1:])
+        return tuple(dict.fromkeys((*needs, *self.optional, *self.encodes)))
 
 
 class Samples(Protocol):
@@ -164,3 +183,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def is_grid(features: np.ndarray) -> bool:
     """Whether features are (h, w, C), not empty and finite."""
     return features.ndim == 3 and 0 not in features.shape and bool(np.isfinite(features).all())
+
+
+def scaled_tokens(tokens: np.ndarray, power: float) -> np.ndarray:
+    """Tokens (h, w, C), centred, of mean squared norm ``power``; constant tokens become zeros."""
+    centred = tokens - tokens.mean(axis=(0, 1), dtype=np.float64)
+    mean_square = (centred**2).sum(axis=2).mean()
+    return centred * np.sqrt(power / mean_square) if mean_square > 1e-12 else np.zeros_like(centred)

@@ -1,9 +1,10 @@
-"""Contour map, watershed leaves and greedy merging into an ultrametric tree: pixels only, no weights.
+"""Contour map, watershed leaves and greedy merging into an ultrametric tree. It needs no backbone, and uses the tokens of one if given.
 
 Boundaries come from differences of local histograms of colour and texture, leaves from a watershed on them; leaves then merge by
 the contrast of their whitened colour and texture features and the mean boundary strength between them. No such tree is right at all
 scales, so the default averages the ultrametric maps of several, which differ in contour scales, features and the pull of size, and
-merges once more by this mean. Pixel-exact: the same image gives the same bytes on any number of threads.
+merges once more by this mean. With a backbone, the mean token of each leaf joins its features: regions keep the sharp borders of the contour
+map and are grouped by what the network sees. Pixel-exact: the same image gives the same bytes on any number of threads.
 
 References: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011 (the lineage: local
 differences, watershed, ultrametric map); Bell & Sejnowski, Vision Research 1997, and Coates, Lee & Ng, AISTATS 2011 (the region features).
@@ -23,7 +24,7 @@ from uss_dagster.graphs.contours import contour_strength, half_size, histogram_p
 from uss_dagster.graphs.merging import border_heights, merge_tree, merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
 from uss_dagster.graphs.watershed import contour_leaves
-from uss_dagster.methods.base import MethodSpec, at_least, check_bounds, of_preset, one_thread, within, wrong_value
+from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, of_preset, one_thread, scaled_tokens, within, wrong_value
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 from uss_dagster.regions import Regions
 
@@ -84,6 +85,10 @@ class Params:
         Size exponent of that. Default 0.25.
     feature_weight, size_exponent : float
         See ``merge_tree``. Default 0.3, 0.2.
+    token_weight : float
+        Of the backbone's tokens, where there are some, beside the other region features. Default 1.
+    token_power : float
+        Mean squared norm that centred tokens are scaled to, so that one weight serves every backbone. Default 15.
     height_power : float
         Heights are divided by the greatest one to this power, so that a threshold means more nearly the same in any image: 0 leaves them as
         they are, 1 makes the greatest 1. Default 0.5.
@@ -109,6 +114,8 @@ class Params:
     leaf_exponent: float = 0.25
     feature_weight: float = 0.3
     size_exponent: float = 0.2
+    token_weight: float = 1.0
+    token_power: float = 15.0
     height_power: float = 0.5
     long_side: int = 480
     seed: int = 0
@@ -118,6 +125,7 @@ class Params:
         if not colour or len(colour) != len(texture) or min(*colour, *texture) <= 0:
             raise wrong_value("colour_radii", f"{colour} and texture_radii {texture}", "equally many, 1 or more, above 0")
         check_bounds(self, orientations=at_least(1), textons=within(1, 255), most_leaves=at_least(1), long_side=at_least(16))
+        check_bounds(self, token_weight=at_least(0), token_power=POSITIVE)
 
     @property
     def cues(self) -> Cues:
@@ -131,6 +139,7 @@ SPEC = MethodSpec(
     params=Params,
     paper="Arbeláez et al., TPAMI 2011",
     licence="MIT",
+    optional=("tokens",),
     reimplementation=False,
     summary="Local histogram contours, watershed leaves, merged greedily by colour, texture and boundary into a binary tree. No weights.",
 )
@@ -146,6 +155,9 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     maps = ContourMaps(image, params)
     leaves = maps.leaves()
     area, features = np.bincount(leaves.ravel()), maps.features(leaves)
+    if sample.features is not None and params.token_weight > 0:
+        tokens = region_means(leaves, len(area), scaled_tokens(sample.features["tokens"], params.token_power))
+        features = {name: np.concatenate([vectors, params.token_weight * tokens], axis=1) for name, vectors in features.items()}
     if params.cues.average:
         graph = averaged_graph(maps.graphs(leaves), area, list(features.values()), params)
         tree = merge_tree(graph, area, features["joined"][:, :0], feature_weight=0.0, size_exponent=0.0)

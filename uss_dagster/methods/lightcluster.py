@@ -33,6 +33,7 @@ SPEC = MethodSpec(
     title="LightCluster (reimplementation)",
     params=Params,
     needs=("keys", "cls", "cls_attention"),
+    facet_parameter="patches.facet",
     encodes=("cls",),
     labels=True,
     paper="Cheung et al., arXiv 2311.18628",

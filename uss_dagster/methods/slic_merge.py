@@ -14,7 +14,7 @@ from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.merging import merge_tree
 from uss_dagster.graphs.region_graph import region_graph, region_means
 from uss_dagster.graphs.superpixels import slic
-from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds
+from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, scaled_tokens
 from uss_dagster.regions import Regions
 
 
@@ -63,17 +63,10 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """A binary tree of regions from the image (region 0) down to superpixels; ``level`` is the merge height, 0 at superpixels."""
     labels = slic(sample.image, params.superpixels, params.compactness)
     area = np.bincount(labels.ravel())
-    features = region_means(labels, len(area), _scaled(sample.features["tokens"], params.feature_power))
+    features = region_means(labels, len(area), scaled_tokens(sample.features["tokens"], params.feature_power))
     graph = region_graph(labels, _boundary(sample.image, params.gradient_scale))
     tree = merge_tree(graph, area, features, feature_weight=params.feature_weight, size_exponent=params.size_exponent)
     return Regions.from_tree(tree.leaf[labels], tree.parent, level=tree.height)
-
-
-def _scaled(tokens: np.ndarray, power: float) -> np.ndarray:
-    """Tokens (h, w, C), centred, of mean squared norm ``power``; constant tokens become zeros."""
-    centred = tokens - tokens.mean(axis=(0, 1), dtype=np.float64)
-    mean_square = (centred**2).sum(axis=2).mean()
-    return centred * np.sqrt(power / mean_square) if mean_square > 1e-12 else np.zeros_like(centred)
 
 
 def _boundary(image: np.ndarray, scale: float) -> np.ndarray:

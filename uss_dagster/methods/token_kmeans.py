@@ -56,6 +56,7 @@ SPEC = MethodSpec(
     title="Dataset k-means of tokens",
     params=Params,
     needs=("tokens",),
+    facet_parameter="facet",
     labels=True,
     paper="Hamilton et al., ICLR 2022 (as a baseline)",
     reimplementation=False,

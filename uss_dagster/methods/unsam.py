@@ -39,6 +39,7 @@ SPEC = MethodSpec(
     title="UnSAM",
     params=Params,
     needs=("keys",),
+    facet_parameter="facet",
     encodes=("keys",),
     overlap=True,
     model="taken",

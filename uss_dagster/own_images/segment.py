@@ -22,7 +22,7 @@ from uss_dagster.own_images import files
 from uss_dagster.own_images.region_files import RegionFiles
 from uss_dagster.report.explorer import PAGE
 from uss_dagster.report.own_images_explorer import check_place, explore
-from uss_dagster.segmenter import Segmenter, at_size
+from uss_dagster.segmenter import Segmenter, at_size, few_regions_warning
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def segment_images(
     _check_out(target.out, list(path_of))
     target.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_segment_one, segmenter=segmenter.fit(files.ReadableSamples(named, segmenter)), target=target)
+    counts: list[int] = []
     with ExitStack() as stack:
         stack.callback(target.remove_unfinished)
         tables = stack.enter_context(RegionFiles(target.out, f".{target.run}"))
@@ -68,7 +69,10 @@ def segment_images(
                 report_failure(f"{counter}  left out: {result}")
             else:
                 tables.add(image_id, files.relative_name(path, folder), result)
+                counts.append(result.num_rows)
                 report(f"{counter}  {target.out / image_id}.png  {result.num_rows} regions")
+    if warning := few_regions_warning(segmenter.method, counts):
+        report_failure(f"warning: {warning}")
     if tables.ids:
         spec, table = segmenter.spec, target.out / "regions.parquet"
         share = explore(target.out, table, tables.ids, lambda image_id: files.read_image(path_of[image_id]), spec.name, spec.title)

@@ -194,6 +194,28 @@ class Cell(BaseModel):
         return {"stage": self.stage, **values, "code": code}
 
 
+def check_weights(encoder: Plugin | None, expected: str, file: str) -> None:
+    """Refuse a backbone whose weights on this machine are not those that a cell was planned with.
+
+    Parameters
+    ----------
+    encoder
+        The backbone; None checks nothing.
+    expected
+        Hash of the tensors, from the cell; '' checks nothing.
+    file
+        The cell's parameter file, for the message.
+    """
+    if encoder is None or not expected:
+        return
+    identity = encoder.module.weights_identity(encoder.build())
+    if identity not in (None, expected):
+        raise UsageError(
+            f"The weights of backbone '{encoder.name}' ({encoder.params.get('model', '')}) are not those that {file} was planned with. Run "
+            "`uss plan`, then this again (`uss repro` does both)."
+        )
+
+
 class DatasetCell(Cell):
     """A cell that belongs to a dataset."""
 

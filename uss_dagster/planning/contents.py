@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from uss_dagster.files import read_json, write_whole
@@ -15,30 +15,49 @@ from uss_dagster.planning.layout import Layout
 _KNOWN = "content.json"
 
 
+class FileHashes:
+    """Hashes of files, read again only when size or time changed; stored in ``.uss/content.json``.
+
+    Parameters
+    ----------
+    root
+        The project folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._store = Layout(root).private / _KNOWN
+        self._known: dict[str, list[object]] = read_json(self._store)
+        self._changed = False
+
+    def hash_of(self, path: Path, compute: Callable[[Path], str] = sha256_of_file, kind: str = "") -> str:
+        """``compute`` of a file. kind: tells hashes of the same file by other functions apart."""
+        state, name = path.stat(), f"{os.path.abspath(path)}{kind and ':' + kind}"
+        entry = self._known.get(name)
+        if entry is None or entry[:2] != [state.st_size, state.st_mtime_ns]:
+            entry = self._known[name] = [state.st_size, state.st_mtime_ns, compute(path)]
+            self._changed = True
+        return str(entry[2])
+
+    def save(self) -> None:
+        """Write what changed; files that are gone are forgotten."""
+        if self._changed:
+            present = {name: entry for name, entry in self._known.items() if os.path.exists(name.rpartition(":")[0] or name)}
+            write_whole(self._store, json.dumps(present, sort_keys=True) + "\n")
+
+
 def content_of(root: Path, paths: Iterable[Path]) -> str | None:
     """A hash over the names and bytes of all files below ``paths`` (folders or files; relative ones are of ``root``); None where one is not
-    on this machine. Hidden files do not count. What was read once is not read again while its size and time stay: see ``.uss/content.json``.
+    on this machine. Hidden files do not count.
     """
-    store = Layout(root).private / _KNOWN
-    known: dict[str, list[object]] = read_json(store)
-    fresh: dict[str, list[object]] = {}
-    total = hashlib.sha256()
-    for given in paths:
-        top = root / given
+    hashes, total = FileHashes(root), hashlib.sha256()
+    for path in paths:
+        top = root / path
         if not top.exists():
             return None
-        for path in _files(top):
-            state = path.stat()
-            name = os.path.abspath(path)
-            entry = known.get(name)
-            if entry is None or entry[:2] != [state.st_size, state.st_mtime_ns]:
-                entry = [state.st_size, state.st_mtime_ns, sha256_of_file(path)]
-            fresh[name] = entry
-            total.update(f"{path.relative_to(top).as_posix()}\0{entry[2]}\n".encode())
+        for file in _files(top):
+            total.update(f"{file.relative_to(top).as_posix()}\0{hashes.hash_of(file)}\n".encode())
         total.update(b"\n")
-    if any(known.get(name) != entry for name, entry in fresh.items()):
-        merged = {name: entry for name, entry in {**known, **fresh}.items() if name in fresh or os.path.exists(name)}
-        write_whole(store, json.dumps(merged, sort_keys=True) + "\n")
+    hashes.save()
     return total.hexdigest()[:16]
 
 

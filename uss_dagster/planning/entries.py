@@ -8,47 +8,64 @@ from typing import Any
 from uss_dagster import registry
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.planning.cells import Plugin
-from uss_dagster.planning.profiles import Profile, complete_params, load_plugin
+from uss_dagster.planning.profiles import Params, Profile, complete_params, load_plugin
 
 MODELS = "data/models/"
 
 
 def encoder_of(profile: Profile, backbone: str) -> Plugin:
-    """The plug-in behind a backbone of the profile, or behind a plug-in's own name."""
-    section = profile.backbones.get(backbone)
-    kind = (section.kind if section else None) or backbone
-    module = load_plugin(profile, "backbone", kind, "backbones", backbone)
-    values = section.params if section else {}
+    """The plug-in behind a backbone of the profile, or behind a plug-in's own name, with all facets that entries read of it."""
+    module, values = _backbone(profile, backbone)
+    facets = {
+        facet: None for entry, section in profile.entries.items() if section.backbone == backbone for facet in facets_read(profile, entry)
+    }
+    kind = module.SPEC.name
     params = complete_params(profile, module.SPEC.params, values, f"backbone '{kind}'", "backbones", backbone)
+    if "facets" in params:
+        params["facets"] = list(dict.fromkeys((*params["facets"], *facets)))
     return Plugin(family="backbone", name=kind, params=params)
 
 
+def _backbone(profile: Profile, backbone: str) -> tuple[Any, Params]:
+    """The module of a backbone of the profile, and the values that the profile gives it."""
+    section = profile.backbones.get(backbone)
+    kind = (section.kind if section else None) or backbone
+    return load_plugin(profile, "backbone", kind, "backbones", backbone), section.params if section else {}
+
+
 def method_of(profile: Profile, entry: str) -> Plugin:
-    """The method of an entry; refused where its backbone does not give what it reads."""
+    """The method of an entry, with all its parameters."""
     section = profile.entries[entry]
     name = section.method or entry
     spec = load_plugin(profile, "method", name, "entries", entry, "method").SPEC
-    backbone = section.backbone
-    at = profile.at("entries", entry, "backbone")
-    if spec.needs and not backbone:
-        raise UsageError(f"{at}: method '{name}' needs {', '.join(spec.needs)} of a backbone. Give entry '{entry}' a line 'backbone: …'.")
-    if backbone and not spec.needs:
-        raise UsageError(f"{at}: method '{name}' looks at pixels only. Remove 'backbone' from entry '{entry}'.")
-    if backbone:
-        profile.check_choice("backbone", backbone, {*profile.backbones, *registry.names("backbone")}, "entries", entry, "backbone")
-        facets = encoder_of(profile, backbone).params.get("facets", [])
-        for facet in spec.needs:
-            if facet not in facets:
-                raise UsageError(
-                    f"{at}: method '{name}' needs facet '{facet}', but backbone '{backbone}' writes {facets}. Add it to the backbone's 'facets'."
-                )
-        for facet in spec.encodes:
-            if facet not in facets:
-                raise UsageError(
-                    f"{at}: method '{name}' encodes pieces of images as '{facet}'. Add it to the 'facets' of backbone '{backbone}'."
-                )
     params = complete_params(profile, spec.params, section.params, f"method '{name}'", "entries", entry, "params")
     return Plugin(family="method", name=name, params=params)
+
+
+def facets_read(profile: Profile, entry: str) -> tuple[str, ...]:
+    """The facets that the method of an entry reads of its backbone; refused where the backbone cannot give them."""
+    backbone, method = profile.entries[entry].backbone, method_of(profile, entry)
+    spec, at = method.spec, profile.at("entries", entry, "backbone")
+    facets: tuple[str, ...] = spec.facets_read(method.build())
+    if spec.needs and not backbone:
+        raise UsageError(
+            f"{at}: method '{method.name}' needs {', '.join(facets)} of a backbone. Give entry '{entry}' a line 'backbone: …'."
+        )
+    if not backbone:
+        return ()
+    if not spec.takes_backbone:
+        raise UsageError(f"{at}: method '{method.name}' looks at pixels only. Remove 'backbone' from entry '{entry}'.")
+    known = {*profile.backbones, *registry.names("backbone")}
+    if backbone not in known:
+        raise UsageError(f"{at}: Unknown backbone '{backbone}'.{did_you_mean(backbone, known)}")
+    module, _ = _backbone(profile, backbone)
+    for facet in facets:
+        if facet not in module.SPEC.facets:
+            has = ", ".join(module.SPEC.facets)
+            raise UsageError(
+                f"{at}: method '{method.name}' needs facet '{facet}', which backbone '{backbone}' cannot give (it has: {has})."
+            )
+    return facets
 
 
 def datasets_of(profile: Profile, entry: str) -> list[str]:

@@ -21,7 +21,7 @@ from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
 from uss_dagster.errors import BadData, from_os_error
-from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
+from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import datasets_of, encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -36,6 +36,8 @@ class Features(DatasetCell):
         Name of the backbone in the profile.
     encoder
         The backbone plug-in and its parameters.
+    weights
+        Hash of the tensors that it loads; '' for a backbone without weights, or where they were never on this machine.
     """
 
     group: ClassVar[str] = "features"
@@ -44,6 +46,7 @@ class Features(DatasetCell):
 
     backbone: str
     encoder: Plugin
+    weights: str = ""
     shard_images: int
 
     @classmethod
@@ -57,7 +60,13 @@ class Features(DatasetCell):
         }
         for backbone, dataset in sorted(pairs):
             encoder = encoder_of(profile, backbone)
-            yield cls(dataset=dataset, backbone=backbone, encoder=encoder, shard_images=profile.settings.shard_images)
+            yield cls(
+                dataset=dataset,
+                backbone=backbone,
+                encoder=encoder,
+                weights=planner.weights_of(f"{cls.stage}/{backbone}/{dataset}", encoder),
+                shard_images=profile.settings.shard_images,
+            )
 
     @property
     def description(self) -> str:
@@ -74,6 +83,7 @@ class Features(DatasetCell):
         return [self.encoder.module_name]
 
     def run(self, layout: Layout) -> Facts:
+        check_weights(self.encoder, self.weights, self.file)
         images = Images(layout.images(self.dataset))
         plain = self.to_plain()
         staging = Staging(layout.private, self.name, [plain, images.identity])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,11 +33,11 @@ from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_t
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of_file
-from uss_dagster.planning.cells import EntryCell, Facts, Plugin
-from uss_dagster.planning.entries import datasets_of, encoder_of, method_of, model_of, student_of
+from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
+from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
-from uss_dagster.segmenter import Samples, Segmenter
+from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
 
 
 class Segments(EntryCell):
@@ -50,6 +51,8 @@ class Segments(EntryCell):
         Name of the backbone whose features it reads; None for a method that looks at pixels only.
     encoder
         The backbone itself, for a method that encodes pieces of images; None for others.
+    weights
+        Hash of the tensors that the encoder loads; '' without one.
     model
         Folder of the trained model that it runs, from the project folder; '' for none.
     model_is_planned
@@ -64,6 +67,7 @@ class Segments(EntryCell):
     method: Plugin
     backbone: str | None
     encoder: Plugin | None
+    weights: str = ""
     model: str
     model_is_planned: bool
     shard_images: int
@@ -76,17 +80,20 @@ class Segments(EntryCell):
         profile = planner.profile
         for entry, section in profile.entries.items():
             method = method_of(profile, entry)
+            facets_read(profile, entry)  # refuses a backbone that does not fit
             spec = method.spec
             model = model_of(profile, entry, method)
             is_planned = student_of(profile, model) is not None
             title = section.title or spec.title
+            encoder = encoder_of(profile, str(section.backbone)) if spec.encodes else None
             for dataset in datasets_of(profile, entry):
                 yield cls(
                     dataset=dataset,
                     entry=entry,
                     method=method,
                     backbone=section.backbone,
-                    encoder=encoder_of(profile, str(section.backbone)) if spec.encodes else None,
+                    encoder=encoder,
+                    weights=planner.weights_of(f"{cls.stage}/{entry}/{dataset}", encoder),
                     model=model,
                     model_is_planned=is_planned,
                     shard_images=profile.settings.shard_images,
@@ -117,6 +124,7 @@ class Segments(EntryCell):
     def run(self, layout: Layout) -> Facts:
         images = Images(layout.images(self.dataset))
         features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        check_weights(self.encoder, self.weights, self.file)
         segmenter = self.segmenter(layout)
         plain = self.to_plain()
         inputs = [images.identity, content_id(features) if features else None]
@@ -136,7 +144,10 @@ class Segments(EntryCell):
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
-        regions = sum(read_table(p, REGIONS, columns=["region"]).num_rows for p in sorted(staging.folder.glob("shard-*.parquet")))
+        regions_of_images = _region_counts(staging.folder)
+        regions = sum(regions_of_images)
+        if warning := few_regions_warning(self.method.name, regions_of_images):
+            print(f"warning: {warning}", file=sys.stderr)
         manifest = {
             "entry": self.entry,
             "method": self.method.name,
@@ -150,7 +161,15 @@ class Segments(EntryCell):
         runner.evict_others(jobs)
         seconds = totals.seconds_computing + seconds_fitting
         per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
-        return {**vars(totals), "backbone": self.backbone or "", "regions": regions, "seconds_per_image": per_image}
+        one_region = sum(count <= 1 for count in regions_of_images)
+        return {
+            **vars(totals),
+            "backbone": self.backbone or "",
+            "regions": regions,
+            "images_with_one_region": one_region,
+            "seconds_per_image": per_image,
+            **({"warning": warning} if warning else {}),
+        }
 
     def segmenter(self, layout: Layout) -> Segmenter:
         """The method ready to run; a trained model is named by its full path."""
@@ -184,6 +203,16 @@ def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter
         tables.append(regions_to_table(sample.image_id, regions))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
+
+
+def _region_counts(folder: Path) -> list[int]:
+    """Number of regions of each image in a folder of shards."""
+    tables = (read_table(path, REGIONS, columns=["image_id"]) for path in sorted(folder.glob("shard-*.parquet")))
+    return [
+        count
+        for table in tables
+        for count in table.group_by("image_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
+    ]
 
 
 # -- checks -------------------------------------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""Convolutional networks through timm: the feature map of one stage as tokens, and pooled features as the class vector.
+
+Facets: ``tokens`` (h, w, C), the feature map of the chosen stage; ``cls`` (C,), the mean of the deepest feature map. A network without
+attention has no keys and no attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones.base import BackboneSpec, check_facets
+from uss_dagster.errors import UsageError
+from uss_dagster.runtime import torch_device
+from uss_dagster.weights.catalogue import CATALOGUE
+from uss_dagster.weights.files import local_file
+from uss_dagster.weights.store import fetch, identity, identity_here
+
+FACETS = ("tokens", "cls")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of ``cnn``.
+
+    Parameters
+    ----------
+    model : str, default 'efficientnet_lite0'
+        Weights of the catalogue (`uss weights list`), or ``timm:<name>`` with a checkpoint.
+    facets : tuple of str, default ('tokens', 'cls')
+        Which facets are written.
+    checkpoint : str or None, default None
+        A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights.
+    stage : int, default 3
+        Stage whose feature map gives the tokens, counted from 0, or from the end when negative.
+    image_size : int or None, pixels, default None
+        Short side of the input; None for the image's own.
+    batch : int, default 8
+        Images in one pass on a GPU.
+    precision : {'float32', 'bfloat16'}, default 'float32'
+        'bfloat16' runs under autocast.
+    seed : int, default 0
+        Of random weights.
+    """
+
+    model: str = "efficientnet_lite0"
+    facets: tuple[str, ...] = FACETS
+    checkpoint: str | None = None
+    stage: int = 3
+    image_size: int | None = None
+    batch: int = 8
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or (self.image_size is not None and self.image_size < 32):
+            raise ValueError(f"batch is {self.batch} and image_size {self.image_size}, expected at least 1 and 32 (or null).")
+
+
+SPEC = BackboneSpec(
+    name="cnn",
+    title="Convolutional network (timm)",
+    params=Params,
+    facets=FACETS,
+    licence="by model: EfficientNet-Lite0 Apache-2.0",
+    paper="Tan & Le, EfficientNet, ICML 2019; He et al., Deep Residual Learning, CVPR 2016; weights through timm.",
+    device=True,
+    comparable=True,
+)
+
+
+def labels_seen(params: Params) -> str:
+    """What labels the weights have seen, in words."""
+    known = CATALOGUE.get(params.model)
+    return known.labels if known and params.checkpoint is None else ""
+
+
+def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
+    """Hash of the tensors that are loaded; '' for random ones, None where they are not on this machine."""
+    if params.checkpoint == "random":
+        return ""
+    if params.checkpoint is not None:
+        path = Path(params.checkpoint).expanduser()
+        return identity_of(path) if path.is_file() else None
+    return identity_here(CATALOGUE[params.model], identity_of) if params.model in CATALOGUE else None
+
+
+def load(params: Params, device: str = "auto") -> Extractor:
+    """A callable from uint8 RGB images of any sizes to their facets in float32."""
+    return Extractor(_network(params), params, check_facets(SPEC, params.facets), torch_device(device))
+
+
+def _network(params: Params) -> Any:
+    from uss_dagster.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+    import torch
+    from safetensors.torch import load_file
+
+    known = CATALOGUE.get(params.model)
+    name = known.model if known else params.model.removeprefix("timm:")
+    if not timm.is_model(name.partition(".")[0]):
+        raise UsageError(
+            f"backbone 'cnn' has no model '{params.model}'. Known: {', '.join(CATALOGUE)}, or 'timm:<name>' with a checkpoint."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.seed)
+        try:
+            network = timm.create_model(name, pretrained=False, features_only=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise UsageError(f"timm gives no feature maps of '{name}' ({error}). Choose a convolutional network.") from None
+    if params.checkpoint != "random":
+        if params.checkpoint is None and known is None:
+            raise UsageError(f"'{params.model}' needs weights: set 'checkpoint' to a local .safetensors file.")
+        file = local_file(params.checkpoint) if params.checkpoint else fetch(CATALOGUE[params.model])
+        result = network.load_state_dict(load_file(file), strict=False)
+        if result.missing_keys:
+            raise UsageError(f"{file} lacks tensors of '{name}', such as {result.missing_keys[0]}.")
+    if not -len(network.feature_info) <= params.stage < len(network.feature_info):
+        raise UsageError(f"stage is {params.stage}, but '{params.model}' has {len(network.feature_info)} stages.")
+    network.pretrained_cfg = timm.get_pretrained_cfg(name).to_dict()
+    return network.eval().requires_grad_(False)
+
+
+class Extractor(BatchedExtractor):
+    """Passes batches through the network."""
+
+    advice = "Set 'image_size' lower, or precision: bfloat16."
+
+    def __init__(self, network: Any, params: Params, facets: frozenset[str], device: Any) -> None:
+        import torch
+
+        super().__init__(device, params.batch)
+        self.network, self.facets, self.stage = network.to(device), facets, params.stage
+        self.image_size = params.image_size
+        self.low_precision = params.precision == "bfloat16"
+        self.stride = max(info["reduction"] for info in network.feature_info.info)
+        self.mean = torch.tensor(network.pretrained_cfg["mean"], device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(network.pretrained_cfg["std"], device=device).view(1, 3, 1, 1)
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """The nearest multiples of the largest stride, at least one."""
+        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
+        rows, columns = (max(1, round(side * scale / self.stride)) for side in (height, width))
+        return rows * self.stride, columns * self.stride
+
+    def _forward(self, images: np.ndarray) -> dict[str, Any]:
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
+                maps = self.network(pixels.sub_(self.mean).div_(self.std))
+            facets = {"tokens": maps[self.stage].float().permute(0, 2, 3, 1), "cls": maps[-1].float().mean((2, 3))}
+        return {name: facets[name] for name in sorted(self.facets)}
