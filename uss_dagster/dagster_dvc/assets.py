@@ -24,7 +24,7 @@ from uss_dagster.errors import UsageError, UssError
 IN_SYNC = "in_sync_with_dvc"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-Before = Callable[[StageNode], None]
+Before = Callable[[StageNode], object]
 Describe = Callable[[StageNode, dg.DagsterInstance], Metadata]
 
 
