@@ -112,7 +112,7 @@ def _network(params: Params) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         try:
-            network = timm.create_model(name, pretrained=False, features_only=True)
+            network: Any = timm.create_model(name, pretrained=False, features_only=True)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UsageError(f"timm gives no feature maps of '{name}' ({error}). Choose a convolutional network.") from None
     if params.checkpoint != "random":
@@ -124,7 +124,8 @@ def _network(params: Params) -> Any:
             raise UsageError(f"{file} lacks tensors of '{name}', such as {result.missing_keys[0]}.")
     if not -len(network.feature_info) <= params.stage < len(network.feature_info):
         raise UsageError(f"stage is {params.stage}, but '{params.model}' has {len(network.feature_info)} stages.")
-    network.pretrained_cfg = timm.get_pretrained_cfg(name).to_dict()
+    config: Any = timm.get_pretrained_cfg(name)
+    network.pretrained_cfg = config.to_dict()
     return network.eval().requires_grad_(False)
 
 

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from uss_dagster.curation.splits import SPLITS
 from uss_dagster.curation.tables import HUMAN, IMAGES, SourceImage, mask_tables
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import CocoAnnotation
+from uss_dagster.regions.coco import CocoAnnotation, RunLengths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +170,7 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
             entry: CocoAnnotation = json.loads(line)
             if entry["id"] != last + 1:
                 yield f"Annotation {entry['id']} follows {last}."
-            last, number = entry["id"], entry["image_id"]
+            last, number = entry["id"], int(entry["image_id"])
             if not 1 <= number <= len(missing) or missing[number - 1] < 1:
                 yield f"Annotation {last} is one more than image {number} has masks."
                 continue
@@ -183,9 +183,9 @@ def _coco_problems(path: Path, in_set: pa.Table, name: str) -> Iterator[str]:
 
 
 def _code_problems(entry: CocoAnnotation, size: tuple[int, int]) -> Iterator[str]:
-    code = entry["segmentation"]
+    code = cast("RunLengths", entry["segmentation"])
     try:
-        runs = rle.runs(code["counts"].encode("ascii"))
+        runs = rle.runs(str(code["counts"]).encode("ascii"))
     except (BadData, ValueError) as error:
         yield f"Annotation {entry['id']}: {error}"
         return

@@ -14,7 +14,7 @@ import numpy as np
 from uss_dagster.errors import BadData
 
 _GRAPH, _NODE, _INITIALIZER = 7, 1, 5
-_TYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+_TYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 
 def _tensor(view: memoryview) -> tuple[str, np.ndarray]:
     shape: list[int] = []
-    name, kind, raw, floats = "", 0, None, None
+    name, kind = "", 0
+    raw: memoryview | None = None
+    floats: np.ndarray | None = None
     for number, value in _fields(view):
         if number == 1:  # dims: one a field, or packed
             shape += [value] if isinstance(value, int) else _packed(value)
