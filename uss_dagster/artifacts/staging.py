@@ -112,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a published artefact, refused when the artefact is absent, of another schema, or incomplete."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TryAgain(f"{folder} is not there. Run its stage first (`dvc repro` runs everything in order), or `dvc checkout`.") from None
     except ValueError as error:

@@ -172,9 +172,11 @@ def validate(title: str, folder: Path, scores: dict[str, float]) -> Report:
 
     report = Report(title)
     losses = pd.read_csv(folder / LOSSES, dtype=str, keep_default_na=False)  # empty where a loss was not computed
-    wrong = losses[~np.isfinite(losses.replace("", "0").astype(float)).all(axis=1)]
+    finite = np.isfinite(losses.replace("", "0").astype(float)).all(axis=1)
+    wrong = pd.DataFrame(losses[~finite])
+    broken = zip(wrong.index.tolist(), wrong.to_dict("records"), strict=True)
     check_contract(report, "the weights load again", _loads(folder))
-    check_contract(report, "losses are numbers", (f"Line {line + 2} is {row.to_dict()}." for line, row in wrong.iterrows()))
+    check_contract(report, "losses are numbers", (f"Line {line + 2} is {row}." for line, row in broken))
     check_contract(report, "scores lie in 0..1", _scores(scores))
     rows, steps = (
         expect("expect_table_row_count_to_be_between", min_value=1),
