@@ -76,6 +76,13 @@ def test_facets_that_a_method_reads_are_asked_of_its_backbone(root):
     assert planned(root).cell("features/patches/scenes").encoder.params["facets"] == ["cls", "keys"]
 
 
+def test_weights_that_have_seen_labels_are_named_on_every_row(root):
+    set_profile(root, "patches: {}", "patches: {kind: vit, model: dinov2_vits14_saliency}")
+    (board,) = planned(root).of(Leaderboard)
+    assert board.entries["fine_slic"]["title"] == "SLIC + merging [weights have seen labels of saliency]"
+    assert board.entries["felzenszwalb"]["title"] == "Felzenszwalb–Huttenlocher"
+
+
 def test_inputs_are_what_a_stage_reads_and_nothing_else(root):
     plan, layout = planned(root), Layout(root)
     read = {cell.name: [layout.relative(path) for path in cell.inputs(layout)] for cell in plan.cells}

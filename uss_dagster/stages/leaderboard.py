@@ -11,7 +11,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.planning.cells import Cell, Facts
-from uss_dagster.planning.entries import sees_labels, student_of
+from uss_dagster.planning.entries import encoder_of, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.report.facts import DatasetFacts, EntryFacts, MetricFacts
@@ -100,7 +100,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     default = registry.flat_params(spec.params())
     changed = {name: value for name, value in registry.flat_params(cell.method.params).items() if value != default[name]}
     return {
-        "title": cell.title,
+        "title": _marked_title(planner, cell),
         "method": cell.method.name,
         "backbone": cell.backbone,
         "params": registry.nested_params(changed),
@@ -110,6 +110,15 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
         "licence": spec.licence,
         "summary": spec.summary,
     }
+
+
+def _marked_title(planner: Planner, cell: Segments) -> str:
+    """The title of an entry; weights that have seen labels are named in it, so that every row and page shows it."""
+    if cell.backbone is None:
+        return cell.title
+    encoder = encoder_of(planner.profile, cell.backbone)
+    labels = encoder.module.labels_seen(encoder.build()) if hasattr(encoder.module, "labels_seen") else ""
+    return f"{cell.title} [weights have seen {labels}]" if labels else cell.title
 
 
 def _dataset_facts(cell: Datasets) -> dict[str, Any]:
