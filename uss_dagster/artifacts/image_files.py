@@ -53,8 +53,8 @@ def measure(data: bytes, name: str) -> tuple[int, int]:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """(height, width) of an open picture, turned as its EXIF orientation says."""
-    turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    """(height, width) of an open picture, turned as its EXIF orientation says. Pillow turns a TIFF file itself."""
+    turned = picture.format != "TIFF" and picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return picture.size if turned else picture.size[::-1]
 
 
