@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.graphs.bipartition import CutTree, best_split, choose_threshold, cut_tree, second_eigenpair, sweep
+from uss_dagster.graphs.bipartition import best_split, choose_threshold, cut_tree, second_eigenpair, sweep
 
 
 def graph(n: int, seed: int = 0, loops: bool = True) -> np.ndarray:
@@ -249,28 +249,8 @@ def test_the_same_graph_gives_the_same_bytes():
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
 
 
-def records(tree: CutTree) -> list[dict[str, object]]:
-    """One record a node, of plain numbers and lists; items of inner nodes are those of their children."""
-    children: list[list[int]] = [[] for _ in tree.parent]
-    for node, above in enumerate(tree.parent.tolist()[1:], start=1):
-        children[above].append(node)
-    return [
-        {
-            "id": node,
-            "parent": int(tree.parent[node]),
-            "depth": int(tree.depth[node]),
-            "size": int(tree.stop[node] - tree.start[node]),
-            "cost": float(tree.cost[node]) if np.isfinite(tree.cost[node]) else None,
-            "position": int(tree.position[node]) if tree.position[node] >= 0 else None,
-            "children": children[node],
-            "items": [] if children[node] else tree.order[tree.start[node] : tree.stop[node]].tolist(),
-        }
-        for node in range(len(tree))
-    ]
-
-
 def test_the_tree_as_json(tree):
-    nodes = json.loads(json.dumps(records(tree)))
+    nodes = json.loads(json.dumps(tree.to_json()))
     assert len(nodes) == len(tree)
     assert sorted(item for node in nodes for item in node["items"]) == list(range(len(tree.order)))
     for node in nodes:

@@ -138,6 +138,25 @@ class CutTree:
             tree.order[tree.start[leaf] : tree.stop[leaf]].sort()
         return tree
 
+    def to_json(self) -> list[dict[str, object]]:
+        """One record a node, of plain numbers and lists; items of inner nodes are those of their children."""
+        children: list[list[int]] = [[] for _ in self.parent]
+        for node, above in enumerate(self.parent.tolist()[1:], start=1):
+            children[above].append(node)
+        return [
+            {
+                "id": node,
+                "parent": int(self.parent[node]),
+                "depth": int(self.depth[node]),
+                "size": int(self.stop[node] - self.start[node]),
+                "cost": float(self.cost[node]) if np.isfinite(self.cost[node]) else None,
+                "position": int(self.position[node]) if self.position[node] >= 0 else None,
+                "children": children[node],
+                "items": [] if children[node] else self.order[self.start[node] : self.stop[node]].tolist(),
+            }
+            for node in range(len(self))
+        ]
+
 
 def second_eigenpair(weights: np.ndarray) -> tuple[float, np.ndarray]:
     """Second smallest eigenvalue λ and eigenvector y of (D - W) y = λ D y.
