@@ -208,7 +208,7 @@ def test_terminate_ends_the_stage_and_leaves_everything_as_it_was(built: Project
         "uss_dagster/stages/segments.py",
         "    tables, seconds = [], 0.0\n",
         "    tables, seconds = [], 0.0\n"
-        "    if number == 1 and (slow := __import__('os').environ.get('SLOW')):\n"
+        "    if name == 'shard-00001.parquet' and (slow := __import__('os').environ.get('SLOW')):\n"
         "        Path(slow).write_text(str(__import__('os').getpid()))\n"
         "        time.sleep(120)\n",
     )
