@@ -34,7 +34,7 @@ def test_params_diff_shows_what_changed_in_cells(committed: Project):
     committed.uss("plan")
     changes = changed_parameters(committed)
     assert changes.keys() == {CELL, "pipelines/leaderboard.yaml"}, "the leaderboard shows the parameters of entries"
-    assert changes[CELL] == {PARAMETER: {"old": 60, "new": 50}}
+    assert changes[CELL] == {PARAMETER: {"old": 60, "new": 50, "diff": -10}}
     committed.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
     committed.uss("plan")
     assert changed_parameters(committed)[CELL].keys() == {PARAMETER, "code"}
@@ -48,9 +48,9 @@ def test_a_value_is_tried_without_a_profile(committed: Project):
     assert executed(output) == ["segments/slic_merge/scenes", "scores/slic_merge/scenes"], "only what depends on it"
     manifest = json.loads((committed.root / "data/segments/slic_merge/scenes/manifest.json").read_text())
     assert manifest["params"]["superpixels"] == 50
-    assert changed_parameters(committed) == {CELL: {PARAMETER: {"old": 60, "new": 50}}}
+    assert changed_parameters(committed) == {CELL: {PARAMETER: {"old": 60, "new": 50, "diff": -10}}}
     metrics = json.loads(committed.dvc("metrics", "diff", "--json").stdout)
-    assert metrics["diff"].keys() == {"reports/metrics/slic_merge/scenes.json"}
+    assert metrics.keys() == {"reports/metrics/slic_merge/scenes.json"}
     assert committed.dvc("exp", "list", "--name-only").stdout.split()
 
     # The next plan restores the profile's value, and its results come from the cache.
