@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from uss_dagster.metrics import bsds
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES, Matches, match_codes, summaries
 from uss_dagster.metrics.covering import Covering, tree_covering
@@ -26,6 +27,26 @@ def hierarchical_covering(
 ) -> Covering:
     """Covering of the leaf map of a class tree by the leaf map of a predicted tree."""
     return tree_covering(as_truth(gt, classes), Regions.from_tree(pred, parents), threshold, mode)
+
+
+def annotator_regions(maps: Sequence[np.ndarray]) -> Regions:
+    """Ground truth of one label map an annotator, 0 for no region; who drew nothing has an empty region."""
+    values = [np.unique(labels[labels > 0]).tolist() or [1] for labels in maps]
+    masks = [labels == value for labels, own in zip(maps, values, strict=True) for value in own]
+    return Regions.from_masks(masks, source=[f"annotator{number:02d}" for number, own in enumerate(values) for _ in own])
+
+
+def family(maps: Sequence[np.ndarray]) -> Regions:
+    """Overlapping regions of label maps, the level is the map's number; 0 for no region."""
+    values = [np.unique(labels[labels > 0]).tolist() for labels in maps]
+    masks = [labels == value for labels, own in zip(maps, values, strict=True) for value in own]
+    level = [number for number, own in enumerate(values) for _ in own]
+    return Regions.from_masks(masks, level=level, shape=maps[0].shape) if masks else Regions.from_masks([], shape=maps[0].shape)
+
+
+def bsds_of_maps(maps: Sequence[np.ndarray], drawn: Sequence[np.ndarray]) -> bsds.RegionScores:
+    """BSDS scores of label maps, one a scale, which leave the same pixels out, against annotators' label maps."""
+    return bsds.bsds_region(family(maps), annotator_regions(drawn), bsds.Scales("level", tuple(map(float, range(len(maps))))))
 
 
 def cluster_table(clusters: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

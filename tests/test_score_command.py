@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 from projects import Project
 from pycocotools import mask as coco
-from references import cluster_table, hierarchical_covering, proposal_ar_ap
+from references import bsds_of_maps, cluster_table, hierarchical_covering, proposal_ar_ap
 from scipy.io import savemat
 
 from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
-from uss_dagster.metrics import bsds, covering
+from uss_dagster.metrics import covering
 from uss_dagster.metrics.base import Truth, accumulator, interval
 from uss_dagster.metrics.covering import tree_covering
 from uss_dagster.metrics.semantic import hungarian
@@ -237,7 +237,7 @@ def test_bsds_annotators(here: Project):
     pictures(here.root / "pred", FOUND)
     here.uss("score", "--pred", "pred", "--gt", "gt", "--bootstrap", "0", "-o", "s.json")
     rows = {r["metric"]: r for r in json.loads((here.root / "s.json").read_text())["scores"]}
-    scores = [bsds.bsds_region([FOUND[i]], drawn[i]) for i in IDS]
+    scores = [bsds_of_maps([FOUND[i]], drawn[i]) for i in IDS]
     assert rows["bsds_covering_ods"]["value"] == pytest.approx(sum(s.cnt[0] for s in scores) / sum(s.sum[0] for s in scores), abs=1e-12)
     assert rows["bsds_voi_ods"]["value"] == pytest.approx(np.mean([s.voi[0] for s in scores]), abs=1e-12)
     assert "nm_covering_annotators" in rows

@@ -100,3 +100,41 @@ class BatchedExtractor:
         if change is None:
             raise UsageError(f"One image of {size[0]}×{size[1]} pixels does not fit the memory of {self.device}. {self.advice}")
         print(f"the memory of {self.device} is too small: going on with {change}", file=sys.stderr)
+
+
+class TimmExtractor(BatchedExtractor):
+    """Passes batches through a network of timm, whose input is normalised.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        With timm's configuration.
+    params : dataclass
+        Of the backbone, with image_size, batch and precision.
+    facets : frozenset of str
+    device : torch.device
+    normalise : (sequence of float, sequence of float), optional
+        Mean and deviation of the input; those of the configuration by default.
+    """
+
+    def __init__(self, network: Any, params: Any, facets: frozenset[str], device: Any, normalise: Any = None) -> None:
+        import torch
+
+        super().__init__(device, params.batch)
+        self.network, self.facets, self.image_size = network.to(device), facets, params.image_size
+        self.low_precision = params.precision == "bfloat16"
+        config = network.pretrained_cfg
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in normalise or (config["mean"], config["std"])
+        )
+
+    def scale(self, height: int, width: int) -> float:
+        """How much larger the input is than an image."""
+        return 1.0 if self.image_size is None else self.image_size / min(height, width)
+
+    def normalised(self, images: np.ndarray) -> Tensor:
+        """The input of a uint8 batch (B, H, W, 3)."""
+        import torch
+
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        return pixels.sub_(self.mean).div_(self.std)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._batches import TimmExtractor
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
@@ -129,25 +129,19 @@ def _network(params: Params) -> Any:
     return network.eval().requires_grad_(False)
 
 
-class Extractor(BatchedExtractor):
+class Extractor(TimmExtractor):
     """Passes batches through the network."""
 
     advice = "Set 'image_size' lower, or precision: bfloat16."
 
     def __init__(self, network: Any, params: Params, facets: frozenset[str], device: Any) -> None:
-        import torch
-
-        super().__init__(device, params.batch)
-        self.network, self.facets, self.stage = network.to(device), facets, params.stage
-        self.image_size = params.image_size
-        self.low_precision = params.precision == "bfloat16"
+        super().__init__(network, params, facets, device)
+        self.stage = params.stage
         self.stride = max(info["reduction"] for info in network.feature_info.info)
-        self.mean = torch.tensor(network.pretrained_cfg["mean"], device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(network.pretrained_cfg["std"], device=device).view(1, 3, 1, 1)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The nearest multiples of the largest stride, at least one."""
-        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
+        scale = self.scale(height, width)
         rows, columns = (max(1, round(side * scale / self.stride)) for side in (height, width))
         return rows * self.stride, columns * self.stride
 
@@ -155,8 +149,8 @@ class Extractor(BatchedExtractor):
         import torch
 
         with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            pixels = self.normalised(images)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
-                maps = self.network(pixels.sub_(self.mean).div_(self.std))
+                maps = self.network(pixels)
             facets = {"tokens": maps[self.stage].float().permute(0, 2, 3, 1), "cls": maps[-1].float().mean((2, 3))}
         return {name: facets[name] for name in sorted(self.facets)}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._batches import TimmExtractor
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
@@ -256,30 +256,21 @@ def _build(source: _Source, seed: int) -> Any:
     return model.eval().requires_grad_(False)
 
 
-class Extractor(BatchedExtractor):
+class Extractor(TimmExtractor):
     """Passes batches through the transformer and reads the facets."""
 
     advice = "Set 'image_size' lower, precision: bfloat16, a smaller 'model', or leave out the facet 'attention'."
 
     def __init__(self, model: Any, params: Params, facets: frozenset[str], device: Any, normalise: Any = None) -> None:
-        import torch
-
-        super().__init__(device, params.batch)
-        self.model = model.to(device)
-        self.facets = facets
-        self.image_size = params.image_size
-        self.low_precision = params.precision == "bfloat16"
+        super().__init__(model, params, facets, device, normalise)
         self.patch: tuple[int, int] = model.patch_embed.patch_size
-        mean, std = normalise or (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
-        self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._qkv: Any = None
         if facets & {"keys", "cls_attention", "attention"}:
             model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The size (height, width) an image is resized to: multiples of the patch, at least one patch."""
-        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
+        scale = self.scale(height, width)
         cells = [max(1, int(side * scale / patch + 0.5)) for side, patch in zip((height, width), self.patch, strict=True)]
         return cells[0] * self.patch[0], cells[1] * self.patch[1]
 
@@ -292,17 +283,16 @@ class Extractor(BatchedExtractor):
 
         self._qkv = None  # a pass that ran out of memory may have left its own
         h, w = images.shape[1] // self.patch[0], images.shape[2] // self.patch[1]
-        prefix = self.model.num_prefix_tokens
+        prefix = self.network.num_prefix_tokens
         with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-            pixels = pixels.sub_(self.mean).div_(self.std)
+            pixels = self.normalised(images)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
-                output = self.model.forward_features(pixels).float()
+                output = self.network.forward_features(pixels).float()
             batch: dict[str, Tensor] = {}
             if "tokens" in self.facets:
                 batch["tokens"] = output[:, prefix:].unflatten(1, (h, w))
             if "cls" in self.facets:
-                batch["cls"] = output[:, prefix:].mean(1) if self.model.cls_token is None else output[:, 0]
+                batch["cls"] = output[:, prefix:].mean(1) if self.network.cls_token is None else output[:, 0]
             if self._qkv is not None:
                 batch |= self._attention_facets(h, w)
                 self._qkv = None
@@ -312,7 +302,7 @@ class Extractor(BatchedExtractor):
         """keys, cls_attention and attention from the kept output of the qkv layer (B, prefix + n, 3·heads·d)."""
         import torch
 
-        layer, prefix = self.model.blocks[-1].attn, self.model.num_prefix_tokens
+        layer, prefix = self.network.blocks[-1].attn, self.network.num_prefix_tokens
         qkv = self._qkv.float().unflatten(2, (3, layer.num_heads, layer.head_dim))
         keys = layer.k_norm(qkv[:, :, 1])  # (B, N, heads, d)
         facets: dict[str, Tensor] = {}
@@ -322,7 +312,7 @@ class Extractor(BatchedExtractor):
             return facets
 
         queries = layer.q_norm(qkv[:, :, 0]) * layer.scale
-        has_class = self.model.cls_token is not None
+        has_class = self.network.cls_token is not None
         dense: Any = None
         if "attention" in self.facets or not has_class:
             dense = torch.stack([self._patch_attention(q, k, prefix) for q, k in zip(queries, keys, strict=True)])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_member
 from uss_dagster.dagster_dvc import DvcProject, Metadata, StageGroups, table
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
@@ -90,10 +91,10 @@ def gaps(planned: Sequence[tuple[str, str]], frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def previous_leaderboard(project: DvcProject) -> tuple[str, Path] | None:
-    """(commit, table) of the newest committed leaderboard that is not the present one, where DVC's cache still has it."""
+def previous_leaderboard(project: DvcProject) -> tuple[str, bytes] | None:
+    """(commit, bytes of the table) of the newest committed leaderboard that is not the present one, where DVC's cache still has it."""
     for commit, outs in earlier_versions(project, Leaderboard.stage):
-        if file := project.cached(outs[0].hash, "leaderboard.parquet"):
+        if file := cached_member(cache_folder(project.root), outs[0].hash, "leaderboard.parquet"):
             return commit, file
     return None
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import dagster as dg
 
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
 from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
 from uss_dagster.stages.models import Models
@@ -65,7 +66,7 @@ def learnt(scores: Scores, before: Scores | None) -> Verdict:
 
 def _judge(group: StageGroup, project: DvcProject, rule: Rule) -> dg.AssetCheckResult:
     files = ((stage, project.root / out) for stage in group.nodes for out in stage.outs if out.endswith(".json"))
-    built = [(stage, scores) for stage, file in files if (scores := _scores(file))]
+    built = [(stage, scores) for stage, file in files if (scores := _scores(read_json(file)))]
     if not built:
         return result(True, "It is not built on this machine.")
     verdicts = [rule(scores, scores_before(stage, project)) for stage, scores in built]
@@ -77,10 +78,10 @@ def scores_before(stage: StageNode, project: DvcProject) -> Scores | None:
     """The scores of the newest committed version that is not the present one, where DVC's cache still has them."""
     for _, outs in earlier_versions(project, stage.address):
         for out in outs:
-            if out.path.endswith(".json") and (path := project.cached(out.hash)):
-                return _scores(path)
+            if out.path.endswith(".json") and (text := cached_file(cache_folder(project.root), out.hash)):
+                return _scores(json.loads(text))
     return None
 
 
-def _scores(path: Path) -> Scores:
-    return {name: float(value) for name, value in read_json(path).items() if isinstance(value, int | float)}
+def _scores(facts: Mapping[str, object]) -> Scores:
+    return {name: float(value) for name, value in facts.items() if isinstance(value, int | float)}

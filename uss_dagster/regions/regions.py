@@ -213,6 +213,13 @@ class Regions:
         """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
         return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
 
+    @property
+    def is_tree(self) -> bool:
+        """Whether any two regions are disjoint or one lies above the other."""
+        last = self.last_holder()
+        held = (last >= 0) & (self.atom_area > 0)
+        return bool((self.members.sum(axis=0)[held] == self.depth[last[held]] + 1).all())
+
     @cached_property
     def boxes(self) -> np.ndarray:
         """COCO boxes (x, y, width, height), int32 (K, 4); zeros for an empty region."""

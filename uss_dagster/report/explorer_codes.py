@@ -40,7 +40,7 @@ class Nested:
     nest : numpy.ndarray
         int32 (K,), the region that each lies in, or -1.
     tiled : bool
-        See ``drawing.is_tree``.
+        See ``Regions.is_tree``.
     kind : str
         Where the nesting is from. "tree": the method says so. "held": the regions overlap and the method says nothing, see ``HELD``.
         "flat": there are no two levels.
@@ -55,7 +55,7 @@ class Nested:
     @classmethod
     def of(cls, regions: Regions) -> Nested:
         """The nesting of any family."""
-        tiled, appears = drawing.is_tree(regions), drawing.appearance(regions)
+        tiled, appears = regions.is_tree, drawing.appearance(regions)
         if (regions.parent >= 0).any():
             return cls(regions, appears, regions.parent, tiled, "tree")
         return cls(regions, appears, regions.parent if tiled else _holders(regions), tiled, "flat" if tiled else "held")
