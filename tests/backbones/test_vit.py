@@ -149,7 +149,7 @@ def test_layer_counts_as_in_a_list() -> None:
 def test_fused_attention_stays_on() -> None:
     extract = extractor()
     assert all(block.attn.fused_attn for block in extract.network.blocks)
-    assert not extractor(facets=["tokens", "cls"]).model.blocks[-1].attn.qkv._forward_hooks
+    assert not extractor(facets=["tokens", "cls"]).network.blocks[-1].attn.qkv._forward_hooks
 
 
 def test_full_memory_halves_the_batch_and_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_local_checkpoint(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     source = extractor(seed=7)
-    state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in source.network.state_dict().items()}
     image = noise(32, 48)
     want = source([image])[0]["keys"]
     # With a head, and under the prefix MoCo-v3's training code gives its encoder.
@@ -299,7 +299,7 @@ def test_cached_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "snapshots" / commit).mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
-    save_file({k: t.contiguous() for k, t in source.model.state_dict().items()}, folder / "snapshots" / commit / "model.safetensors")
+    save_file({k: t.contiguous() for k, t in source.network.state_dict().items()}, folder / "snapshots" / commit / "model.safetensors")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     image = noise(32, 32)
     for revision in (None, commit):

@@ -15,6 +15,7 @@ import numpy as np
 
 from uss_dagster.backbones._batches import TimmExtractor
 from uss_dagster.backbones.base import BackboneSpec, check_facets
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE
@@ -58,8 +59,7 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or (self.image_size is not None and self.image_size < 32):
-            raise ValueError(f"batch is {self.batch} and image_size {self.image_size}, expected at least 1 and 32 (or null).")
+        check_bounds(self, batch=at_least(1), image_size=at_least(32))
 
 
 SPEC = BackboneSpec(

@@ -27,6 +27,7 @@ import numpy as np
 
 from uss_dagster.backbones._batches import TimmExtractor
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE
@@ -74,10 +75,7 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}, expected a number of pixels, or null for the image's own size.")
+        check_bounds(self, batch=at_least(1), image_size=at_least(1))
 
 
 SPEC = BackboneSpec(

@@ -6,6 +6,7 @@ which refuse a result.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,8 @@ def _regressions(root: Path) -> dg.AssetCheckResult:
     previous = previous_leaderboard(DvcProject(root))
     if previous is None:
         return result(True, "No other leaderboard is committed (or DVC's cache no longer has it).")
-    commit, file = previous
-    worse, compared = falls(leaderboard.read(Layout(root).leaderboard), pd.read_parquet(file))
+    commit, table_bytes = previous
+    worse, compared = falls(leaderboard.read(Layout(root).leaderboard), pd.read_parquet(io.BytesIO(table_bytes)))
     metadata: Metadata = {"compared_with": commit, "numbers_compared": compared, "fallen": len(worse)}
     if not worse:
         return result(True, f"None of {compared} numbers fell since {commit}.", metadata)

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
+from uss_dagster.bounds import POSITIVE, check_bounds, within
 from uss_dagster.errors import BadData, UsageError, check_choice
 from uss_dagster.pixels import bilinear, nearest, nearest_cells, resize_image
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
@@ -59,10 +60,7 @@ class Refine:
 
     def __post_init__(self) -> None:
         check_choice("refinement", self.method, get_args(RefineMethod))
-        if not 0.5 <= self.certainty <= 1:
-            raise UsageError(f"refine: 'certainty' is {self.certainty}, expected 0.5 to 1.")
-        if not self.temperature > 0 or self.max_pixels < 1:
-            raise UsageError(f"refine: 'temperature' is {self.temperature} and 'max_pixels' {self.max_pixels}, expected both above 0.")
+        check_bounds(self, certainty=within(0.5, 1), temperature=POSITIVE, max_pixels=POSITIVE)
 
 
 def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: np.ndarray | None = None) -> np.ndarray:
