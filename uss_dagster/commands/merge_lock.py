@@ -16,6 +16,7 @@ import typer
 
 from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import parse_yaml, write_whole
 
 DRIVER = "uss-merge-lock"
 LOCK = "dvc.lock"
@@ -47,8 +48,6 @@ def merge_lock(
 
 def install_driver(root: Path) -> list[str]:
     """Tell git, in this clone, to merge with this driver; returns a line for each change."""
-    from uss_dagster.files import write_whole
-
     commands = {
         f"merge.{DRIVER}.name": "dvc.lock stage by stage, planned files by `uss plan`",
         f"merge.{DRIVER}.driver": "uss merge-lock %O %A %B %P",
@@ -75,7 +74,6 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
     name
         The file's path in the repository.
     """
-    from uss_dagster.files import write_whole
     from uss_dagster.planning.plan import HEADER
 
     if Path(name).name == LOCK:
@@ -83,8 +81,6 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
         merged = _merge(_read(base, name), _read(ours, name), _read(theirs, name), _STAGE_LEVEL, "", conflicts)
         assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
-
-        from uss_dagster.files import write_whole
 
         write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
         return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]
@@ -117,8 +113,6 @@ def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conf
 
 def _read(path: Path, name: str) -> dict[str, object]:
     import yaml
-
-    from uss_dagster.files import parse_yaml
 
     try:
         content = parse_yaml(path.read_bytes())

@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from uss_dagster.artifacts.image_files import read_picture
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.tables import regions_to_table
 from uss_dagster.drawing import overlay
@@ -75,7 +76,7 @@ def segment_images(
         report_failure(f"warning: {warning}")
     if tables.ids:
         spec, table = segmenter.spec, target.out / "regions.parquet"
-        share = explore(target.out, table, tables.ids, lambda image_id: files.read_image(path_of[image_id]), spec.name, spec.title)
+        share = explore(target.out, table, tables.ids, lambda image_id: read_picture(path_of[image_id]), spec.name, spec.title)
         report(f"to explore the regions{share}, open {target.out / PAGE}")
     if failed := count - len(tables.ids):
         _raise_failed(failed, count, target.out)
@@ -92,7 +93,7 @@ def _segment_one(named: tuple[str, Path], segmenter: Segmenter, target: Target) 
     """Segment one image and write its overlay; returns the rows of its regions, or why it is left out. Runs in a worker."""
     image_id, path = named
     try:
-        image = files.read_image(path)
+        image = read_picture(path)
     except BadData as error:
         return str(error)
     sample = segmenter.sample(image_id, image)

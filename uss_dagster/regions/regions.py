@@ -202,11 +202,7 @@ class Regions:
     @cached_property
     def depth(self) -> np.ndarray:
         """Number of regions above each region, int32 (K,)."""
-        depth = np.zeros(len(self), np.int32)
-        for region, above in enumerate(self.parent.tolist()):
-            if above >= 0:
-                depth[region] = depth[above] + 1
-        return depth
+        return depth_of(self.parent)
 
     @cached_property
     def is_root(self) -> np.ndarray:
@@ -301,13 +297,13 @@ class Regions:
 
     def _selected(self, keep: np.ndarray) -> tuple[np.ndarray, Columns]:
         """Parent and columns of these regions (indices in ascending order), each under the nearest of them that was above it."""
-        new = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
-        new[keep] = np.arange(len(keep))
-        nearest = np.full(len(self) + 1, -1, np.int64)
-        for region, above in enumerate(self.parent.tolist()):
-            nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
         source = [self.source[i] for i in keep]
-        return nearest[keep], {"level": self.level[keep], "score": self.score[keep], "label": self.label[keep], "source": source}
+        return parents_among(self.parent, keep), {
+            "level": self.level[keep],
+            "score": self.score[keep],
+            "label": self.label[keep],
+            "source": source,
+        }
 
     def pruned(self) -> Regions:
         """Without regions that own no pixel."""
@@ -363,6 +359,25 @@ def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = 
     pixels = slice(None) if valid is None else valid.ravel()
     a, b = first.members.shape[1], second.members.shape[1]
     return pair_counts(first.atoms.ravel()[pixels], second.atoms.ravel()[pixels], a, b)[:-1, :-1]
+
+
+def depth_of(parent: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Number of nodes above each, int32 (n,); parents (-1 for none) come before their children."""
+    depth = np.zeros(len(parent), np.int32)
+    for node, above in enumerate(np.asarray(parent).tolist()):
+        if above >= 0:
+            depth[node] = depth[above] + 1
+    return depth
+
+
+def parents_among(parent: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """For each node kept (int, ascending) the place of the nearest one above it that is kept, int64, -1 for none; parents as above."""
+    new = np.full(len(parent) + 1, -1, np.int64)  # the last entry serves parent -1
+    new[keep] = np.arange(len(keep))
+    nearest = np.full(len(parent) + 1, -1, np.int64)
+    for node, above in enumerate(parent.tolist()):
+        nearest[node] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
+    return nearest[keep]
 
 
 def ancestor_matrix(parent: Sequence[int] | np.ndarray) -> np.ndarray:
