@@ -219,23 +219,16 @@ class Regions:
     @cached_property
     def boxes(self) -> np.ndarray:
         """COCO boxes (x, y, width, height), int32 (K, 4); zeros for an empty region."""
-        a, width = self.members.shape[1], self.shape[1]
-        begins = np.ones(self.shape, bool)  # a run of one atom along a row begins here
-        begins[:, 1:] = self.atoms[:, 1:] != self.atoms[:, :-1]
-        start = np.flatnonzero(begins)
-        rows, left = np.divmod(start, max(width, 1))
-        right = np.append(start[1:], self.atoms.size)[: len(start)] - 1 - rows * width
-        atom = self.atoms.ravel()[start]
-        low, high = np.full((2, a), 2**30, np.int64), np.full((2, a), -1, np.int64)
-        for axis, (smallest, largest) in enumerate(((left, right), (rows, rows))):
-            np.minimum.at(low[axis], atom, smallest)
-            np.maximum.at(high[axis], atom, largest)
+        from scipy.ndimage import find_objects
+
+        far = 2**30
+        spans = find_objects(self.atoms + 1, self.members.shape[1])  # of each atom, None for one without pixels
+        edges = np.array([(s[1].start, s[0].start, -s[1].stop, -s[0].stop) if s else (far,) * 4 for s in spans], np.int32)
         boxes = np.zeros((len(self), 4), np.int32)
-        for region, held in enumerate(self.members):
-            held = held & (self.atom_area > 0)
+        for region, held in enumerate(self.members & (self.atom_area > 0)):
             if held.any():
-                x, y = low[:, held].min(axis=1)
-                boxes[region] = x, y, high[0, held].max() - x + 1, high[1, held].max() - y + 1
+                x, y, right, bottom = edges[held].min(axis=0)
+                boxes[region] = x, y, -right - x, -bottom - y
         return boxes
 
     def mask(self, region: int) -> np.ndarray:
