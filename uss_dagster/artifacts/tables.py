@@ -25,7 +25,7 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, advice: str = "Run its stage again, or `dvc checkout --force`.") -> Iterator[None]:
     """Turns what pyarrow raises on a missing or damaged file (its own errors, or a bare OSError) into one sentence."""
     try:
         yield
@@ -33,12 +33,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise BadData(f"{path} is missing: an artefact is incomplete. Run its stage again, or `dvc checkout`.") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BadData(f"{path} cannot be read as Parquet ({reason}). Run its stage again, or `dvc checkout --force`.") from error
+        raise BadData(f"{path} cannot be read as Parquet ({reason}). {advice}") from error
 
 
 def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
     """Read one table and hold it against its schema."""
-    with _readable(path):
+    with readable(path):
         table = pq.read_table(path, **options)
     if not options.get("columns"):
         check_schema(table.schema, schema, str(path))
@@ -149,12 +149,12 @@ class RowsWriter:
 def row_groups(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of files of one schema in order, one row group (whole images) in memory at a time; all columns, or some."""
     for path in paths:
-        with _readable(path):
+        with readable(path):
             file = pq.ParquetFile(path)
         with file:
             check_schema(file.schema_arrow, schema, path.name)
             for group in range(file.num_row_groups):
-                with _readable(path):
+                with readable(path):
                     rows = file.read_row_group(group, columns=None if columns is None else list(columns))
                 yield rows
 

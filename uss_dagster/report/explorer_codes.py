@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster import drawing
+from uss_dagster.pixels import numbered_by_first
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import intersections
 
@@ -224,12 +225,8 @@ def _merged(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     packed = np.packbits(regions.members, axis=0).T if len(regions) else np.zeros((regions.members.shape[1], 1), np.uint8)
     _, kind = np.unique(packed, axis=0, return_inverse=True)
     labels = kind.reshape(-1)[regions.atoms]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    atoms = rank[inverse].reshape(labels.shape)
-    return atoms, regions.members[:, regions.atoms.ravel()[first[order]]]
+    atoms, first = numbered_by_first(labels)
+    return atoms, regions.members[:, regions.atoms.ravel()[first]]
 
 
 def _gaps(numbers: list[int]) -> list[int]:
