@@ -69,7 +69,7 @@ def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
     """The rows of one image."""
     k, (height, width) = len(regions), regions.shape
     codes = regions.rles()
-    boxes = coco.toBbox([{"size": [height, width], "counts": code} for code in codes]) if k else np.zeros((0, 4))
+    boxes = coco.toBbox(rle.coco_codes(codes, regions.shape)) if k else np.zeros((0, 4))
     columns = {
         "image_id": pa.array([image_id] * k, pa.string()),
         "region": pa.array(np.arange(k, dtype=np.int32)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -111,11 +110,6 @@ class Summary:
             "sources": dict(sorted(self.sources.items())),
             "histograms": self.histograms,
         }
-
-
-def summary_text(summary: SetSummary) -> str:
-    """A summary as JSON, the same text for the same numbers."""
-    return json.dumps(summary, indent=1) + "\n"
 
 
 def compare(before: SetSummary, now: SetSummary) -> list[DriftRow]:

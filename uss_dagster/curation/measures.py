@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
-from uss_dagster.curation.overlaps import coco_codes
 from uss_dagster.pixels import shrink_to_pixels
 from uss_dagster.regions import Regions, rle
+from uss_dagster.regions.rle import coco_codes
 
 MEASURED = 80_000
 """Greatest number of pixels of the image on which masks are measured."""
