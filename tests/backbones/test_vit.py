@@ -33,13 +33,13 @@ def timm_forward(extract: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarra
     import torch
 
     kept: list[torch.Tensor] = []
-    hook = extract.network.blocks[-1].attn.qkv.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    mean, std = extract.network.pretrained_cfg["mean"], extract.network.pretrained_cfg["std"]
-    if extract.network.pretrained_cfg["architecture"] == "vit_small_patch16_224":  # here MoCo-v3, trained on ImageNet's
+    hook = extract.model.blocks[-1].attn.qkv.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    mean, std = extract.model.pretrained_cfg["mean"], extract.model.pretrained_cfg["std"]
+    if extract.model.pretrained_cfg["architecture"] == "vit_small_patch16_224":  # here MoCo-v3, trained on ImageNet's
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     pixels = (image.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
     with torch.inference_mode():
-        tokens = extract.network.forward_features(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        tokens = extract.model.forward_features(torch.from_numpy(pixels).permute(2, 0, 1)[None])
     hook.remove()
     return tokens[0].numpy(), kept[0][0].numpy()
 
@@ -63,16 +63,17 @@ def test_facets_are_those_of_timm(model: str, size: tuple[int, int]) -> None:
     extract = extractor(model=model)
     image = noise(*size)
     facets = extract([image])[0]
-    patch, prefix = extract.patch[0], extract.network.num_prefix_tokens
+    patch, prefix = extract.cell[0], extract.model.num_prefix_tokens
     h, w = size[0] // patch, size[1] // patch
     tokens, qkv = timm_forward(extract, image)
     width = tokens.shape[1]
     assert facets["tokens"].shape == facets["keys"].shape == (h, w, width)
     assert np.allclose(facets["tokens"].reshape(-1, width), tokens[prefix:], atol=1e-5)
     assert np.allclose(facets["cls"], tokens[0], atol=1e-5)
-    assert np.allclose(facets["keys"].reshape(-1, width), qkv[prefix:, width : 2 * width], atol=1e-5)
+    for place, facet in enumerate(("queries", "keys", "values")):
+        assert np.allclose(facets[facet].reshape(-1, width), qkv[prefix:, place * width : (place + 1) * width], atol=1e-5)
 
-    heads = extract.network.blocks[-1].attn.num_heads
+    heads = extract.model.blocks[-1].attn.num_heads
     q, k, _ = qkv.reshape(len(qkv), 3, heads, width // heads).astype(np.float64).transpose(1, 2, 0, 3)
     full = softmax(q @ k.transpose(0, 2, 1) / np.sqrt(width // heads)).mean(0)  # (N, N)
     attention = full[prefix:, prefix:] / full[prefix:, prefix:].sum(1, keepdims=True)
@@ -137,10 +138,10 @@ def test_layer_counts_as_in_a_list() -> None:
 
     image = noise(32, 48)
     whole, early = extractor(), extractor(layer=3)
-    assert len(early.network.blocks) == 4
+    assert len(early.model.blocks) == 4
     assert np.array_equal(early([image])[0]["keys"], extractor(layer=-9)([image])[0]["keys"])
     pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - whole.mean) / whole.std
-    tokens = whole.network.forward_intermediates(pixels, indices=[3], norm=True, intermediates_only=True, output_fmt="NLC")[0]
+    tokens = whole.model.forward_intermediates(pixels, indices=[3], norm=True, intermediates_only=True, output_fmt="NLC")[0]
     assert np.allclose(early([image])[0]["tokens"].reshape(6, 192), tokens[0].numpy(), atol=1e-5)
     with pytest.raises(UsageError, match="12 blocks"):
         extractor(layer=12)
@@ -148,8 +149,8 @@ def test_layer_counts_as_in_a_list() -> None:
 
 def test_fused_attention_stays_on() -> None:
     extract = extractor()
-    assert all(block.attn.fused_attn for block in extract.network.blocks)
-    assert not extractor(facets=["tokens", "cls"]).network.blocks[-1].attn.qkv._forward_hooks
+    assert all(block.attn.fused_attn for block in extract.model.blocks)
+    assert not extractor(facets=["tokens", "cls"]).model.blocks[-1].attn.qkv._forward_hooks
 
 
 def test_full_memory_halves_the_batch_and_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ def test_full_memory_halves_the_batch_and_says_so(capsys: pytest.CaptureFixture[
     want = extractor()(images)
     extract = extractor()
     extract.batch = 4  # as on a GPU
-    forward, passes = extract.network.forward_features, []
+    forward, passes = extract.model.forward_features, []
 
     def small_memory(pixels: torch.Tensor) -> torch.Tensor:
         passes.append(len(pixels))
@@ -168,7 +169,7 @@ def test_full_memory_halves_the_batch_and_says_so(capsys: pytest.CaptureFixture[
         return forward(pixels)
 
     limit = 2
-    monkeypatch.setattr(extract.network, "forward_features", small_memory)
+    monkeypatch.setattr(extract.model, "forward_features", small_memory)
     got = extract(images)
     assert passes == [4, 2, 2, 2], "one failure, then batches of two, the last filled up"
     assert len(got) == 5
@@ -184,7 +185,7 @@ def test_local_checkpoint(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     source = extractor(seed=7)
-    state = {name: tensor.contiguous() for name, tensor in source.network.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
     image = noise(32, 48)
     want = source([image])[0]["keys"]
     # With a head, and under the prefix MoCo-v3's training code gives its encoder.
@@ -237,7 +238,7 @@ def test_pickles_are_refused_unread(tmp_path: Path) -> None:
         ({"model": "timm:vit_tiny_patch16_224.augreg"}, "Did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
         ({"model": "timm:resnet18"}, "no plain vision transformer"),
         ({"model": "timm:vit_pwee_patch16_reg1_gap_256"}, "no plain vision transformer"),  # one layer for attention and MLP
-        ({"model": "timm:eva02_tiny_patch14_224"}, "rotary"),
+        ({"model": "timm:vit_relpos_small_patch16_224"}, "relative positions"),
         ({"model": "mocov3_vits16", "checkpoint": None}, "Set 'checkpoint'"),
         ({"facets": ["key"]}, "Did you mean 'keys'"),
         ({"batch": 0}, "batch is 0"),
@@ -299,7 +300,7 @@ def test_cached_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "snapshots" / commit).mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
-    save_file({k: t.contiguous() for k, t in source.network.state_dict().items()}, folder / "snapshots" / commit / "model.safetensors")
+    save_file({k: t.contiguous() for k, t in source.model.state_dict().items()}, folder / "snapshots" / commit / "model.safetensors")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     image = noise(32, 32)
     for revision in (None, commit):

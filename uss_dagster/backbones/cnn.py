@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uss_dagster.backbones._batches import TimmExtractor
+from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._geometry import check_input
 from uss_dagster.backbones.base import BackboneSpec, check_facets
-from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE
@@ -39,8 +39,14 @@ class Params:
         A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights.
     stage : int, default 3
         Stage whose feature map gives the tokens, counted from 0, or from the end when negative.
-    image_size : int or None, pixels, default None
-        Short side of the input; None for the image's own.
+    image_size : int or [height, width] or None, pixels, default None
+        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+    image_side : {'short', 'long'}, default 'short'
+        The side that ``image_size`` sets.
+    window : int or None, pixels, default None
+        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
+    window_stride : int or None, pixels, default None
+        Distance between windows; None is half a window.
     batch : int, default 8
         Images in one pass on a GPU.
     precision : {'float32', 'bfloat16'}, default 'float32'
@@ -53,13 +59,18 @@ class Params:
     facets: tuple[str, ...] = FACETS
     checkpoint: str | None = None
     stage: int = 3
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    image_side: Literal["short", "long"] = "short"
+    window: int | None = None
+    window_stride: int | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self, batch=at_least(1), image_size=at_least(32))
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
+        check_input(self)
 
 
 SPEC = BackboneSpec(
@@ -129,28 +140,28 @@ def _network(params: Params) -> Any:
     return network.eval().requires_grad_(False)
 
 
-class Extractor(TimmExtractor):
+class Extractor(BatchedExtractor):
     """Passes batches through the network."""
 
     advice = "Set 'image_size' lower, or precision: bfloat16."
 
     def __init__(self, network: Any, params: Params, facets: frozenset[str], device: Any) -> None:
-        super().__init__(network, params, facets, device)
-        self.stage = params.stage
-        self.stride = max(info["reduction"] for info in network.feature_info.info)
+        import torch
 
-    def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """The nearest multiples of the largest stride, at least one."""
-        scale = self.scale(height, width)
-        rows, columns = (max(1, round(side * scale / self.stride)) for side in (height, width))
-        return rows * self.stride, columns * self.stride
+        stride = max(info["reduction"] for info in network.feature_info.info)
+        reduction = network.feature_info.info[params.stage]["reduction"]
+        super().__init__(device, params.batch, params, (stride, stride), (reduction, reduction))
+        self.network, self.facets, self.stage = network.to(device), facets, params.stage
+        self.low_precision = params.precision == "bfloat16"
+        self.mean = torch.tensor(network.pretrained_cfg["mean"], device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(network.pretrained_cfg["std"], device=device).view(1, 3, 1, 1)
 
     def _forward(self, images: np.ndarray) -> dict[str, Any]:
         import torch
 
         with torch.inference_mode():
-            pixels = self.normalised(images)
+            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
-                maps = self.network(pixels)
+                maps = self.network(pixels.sub_(self.mean).div_(self.std))
             facets = {"tokens": maps[self.stage].float().permute(0, 2, 3, 1), "cls": maps[-1].float().mean((2, 3))}
         return {name: facets[name] for name in sorted(self.facets)}
