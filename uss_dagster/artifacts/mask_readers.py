@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import check_schema, readable, regions_from_table
+from uss_dagster.artifacts.tables import check_schema, readable, regions_from_table, runs_of_images
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
 from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation, code_of
@@ -178,7 +178,7 @@ class RegionTables(Masks):
                     with readable(file, COPY):
                         rows = opened.read_row_group(group, columns=["image_id", "label"])
                     labelled |= bool((rows["label"].to_numpy() >= 0).any())
-                    for image_id, start, stop in _runs(rows["image_id"].to_numpy(zero_copy_only=False)):
+                    for image_id, start, stop in runs_of_images(rows):
                         if image_id in self._places:
                             raise BadData(
                                 f"{file}: image '{image_id}' stands twice; the rows of an image lie together, in one file and row group."
@@ -208,12 +208,6 @@ class RegionTables(Masks):
         if len(bad):
             raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {regions.score[bad[0]]}; a number is expected.")
         return regions
-
-
-def _runs(ids: np.ndarray) -> Iterator[tuple[str, int, int]]:
-    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=True):
-        yield str(ids[start]), start, stop
 
 
 # -- COCO ---------------------------------------------------------------------------------------------------------------------

@@ -209,7 +209,13 @@ def image_ids(*paths: Path) -> list[str]:
 
 def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(image id, its rows) of a table whose images lie together."""
+    for image_id, start, stop in runs_of_images(table):
+        yield image_id, table.slice(start, stop - start)
+
+
+def runs_of_images(table: pa.Table) -> Iterator[tuple[str, int, int]]:
+    """(image id, its first row, the row after its last) of a table whose images lie together."""
     ids = table["image_id"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(starts, np.append(starts, len(ids))[1:], strict=True):
-        yield str(ids[start]), table.slice(start, stop - start)
+    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=len(ids) > 0):
+        yield str(ids[start]), start, stop
