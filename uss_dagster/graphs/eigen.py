@@ -119,7 +119,7 @@ class _Graph:
 
     def matrix(self, dtype: type = np.float64) -> np.ndarray:
         """M itself."""
-        scaled = np.empty((self.n, self.n), dtype)
+        scaled: np.ndarray = np.empty((self.n, self.n), dtype)
         for start in range(0, self.n, 256):
             part = slice(start, start + 256)
             scaled[part] = self.affinity[part] * self.scale[part, None] * self.scale

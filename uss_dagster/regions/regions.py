@@ -370,7 +370,7 @@ def parents_among(parent: np.ndarray, keep: np.ndarray) -> np.ndarray:
     nearest = np.full(len(parent) + 1, -1, np.int64)
     for node, above in enumerate(parent.tolist()):
         nearest[node] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
-    return nearest[keep]
+    return np.asarray(nearest[keep])
 
 
 def ancestor_matrix(parent: Sequence[int] | np.ndarray) -> np.ndarray:
