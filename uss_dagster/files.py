@@ -1,7 +1,5 @@
 """Files: writing one so that it exists only when whole, removing them, reading YAML."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

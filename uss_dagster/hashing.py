@@ -1,7 +1,5 @@
 """Content hashes: of bytes, files, JSON values and folders."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ Belongs here: small functions on pixels that graphs, backbones, refinement and m
 regions, and files on disk.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from uss_dagster.errors import BadData

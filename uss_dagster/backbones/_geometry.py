@@ -1,7 +1,5 @@
 """Input sizes and sliding windows, shared by the backbones that run a network on images of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 

@@ -1,7 +1,5 @@
 """``uss demo``: the profile ``demo`` from nothing to its leaderboard."""
 
-from __future__ import annotations
-
 import os
 
 import typer

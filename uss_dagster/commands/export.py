@@ -1,7 +1,5 @@
 """``uss export``: a trained student in forms that other programs load."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

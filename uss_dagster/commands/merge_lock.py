@@ -5,8 +5,6 @@ that its recorded dependencies are not those of the merged tree, and runs it. Of
 ``uss plan`` writes it again from the merged profile and code.
 """
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``uss plan``: write the pipeline from params.yaml, its profile and the code."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

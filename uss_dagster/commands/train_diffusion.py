@@ -1,7 +1,5 @@
 """``uss train diffusion``: a small diffusion UNet for the backbone ``diffusion``, from drawn scenes or a folder of images."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Annotated

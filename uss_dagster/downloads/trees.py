@@ -1,7 +1,5 @@
 """Linking and merging folders of files without copying their content."""
 
-from __future__ import annotations
-
 import errno
 import filecmp
 import os

@@ -1,7 +1,5 @@
 """Compiled product of a packed 0/1 matrix with a vector."""
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

@@ -3,8 +3,6 @@
 20 times faster than labelling each scale with SciPy and counting with NumPy: ``benchmarks/bsds.py``.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 

@@ -3,8 +3,6 @@
 Belongs here: which metadata a stage has. Does not belong here: drawing and computing (``report``).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

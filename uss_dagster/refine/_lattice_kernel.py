@@ -1,7 +1,5 @@
 """Compiled loops of the permutohedral lattice; see ``lattice.py``. Imported only where they run."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

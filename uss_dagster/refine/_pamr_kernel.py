@@ -1,7 +1,5 @@
 """Compiled loops of pixel-adaptive mask refinement; see ``pamr.py``. Imported only where they run."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

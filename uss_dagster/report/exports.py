@@ -3,8 +3,6 @@
 The same leaderboard gives the same bytes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple

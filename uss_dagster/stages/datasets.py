@@ -1,7 +1,5 @@
 """``datasets``: examples of an adapter → images, ground truth, manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar, Self
 

@@ -3,8 +3,6 @@
 Training goes on from its checkpoint in the work folder, so a killed run loses little.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``segments``: images (and features) → regions of a method, in Parquet shards."""
 
-from __future__ import annotations
-
 import functools
 import sys
 import time

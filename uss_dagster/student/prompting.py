@@ -1,7 +1,5 @@
 """The answers of a student to points of an image: as lines of text, COCO json, and a drawing."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from collections.abc import Sequence

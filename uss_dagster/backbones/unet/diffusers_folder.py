@@ -3,8 +3,6 @@
 Belongs here: finding, checking and loading files. Does not belong here: images, and what is read off the UNet (``diffusion``).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping
