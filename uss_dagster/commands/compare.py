@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster import registry
 from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.text import aligned, few, number, span
 
 if TYPE_CHECKING:
     from uss_dagster.report.compare import Comparison
@@ -63,6 +61,8 @@ def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str]
 
 def table_lines(comparisons: Sequence[Comparison], first: str, second: str) -> list[str]:
     """The table for a terminal."""
+    from uss_dagster.text import aligned, number, span
+
     head = ["dataset", "metric", "protocol", "scope", "grid", first, second, "difference", "95 % interval", "images", "verdict"]
     rows = []
     for c in comparisons:
@@ -78,6 +78,8 @@ def _shared_datasets(
     first: str, second: str, first_scores: dict[str, Path], second_scores: dict[str, Path], names: Sequence[str]
 ) -> Sequence[str]:
     """The named datasets, or all, on which both entries have scores."""
+    from uss_dagster.text import few
+
     shared = sorted(first_scores.keys() & second_scores.keys())
     for name in names:
         if name in shared:
@@ -96,11 +98,15 @@ def _shared_datasets(
 
 def _metric_families() -> dict[str, str]:
     """Metric → its family."""
+    from uss_dagster import registry
+
     return {metric: family for family in registry.names("metric") for metric in registry.load("metric", family).SPEC.metrics}
 
 
 def _direction(metric: str) -> str:
     """A reminder, where the higher number is the worse one."""
+    from uss_dagster import registry
+
     family = _metric_families().get(metric)
     better = family is None or registry.load("metric", family).SPEC.metrics[metric].higher_is_better
     return "" if better else " (lower is better)"

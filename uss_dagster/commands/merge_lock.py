@@ -5,6 +5,8 @@ that its recorded dependencies are not those of the merged tree, and runs it. Of
 ``uss plan`` writes it again from the merged profile and code.
 """
 
+from __future__ import annotations
+
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,6 @@ import typer
 
 from uss_dagster.commands.options import echo_lines
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.files import parse_yaml, write_whole
 
 DRIVER = "uss-merge-lock"
 LOCK = "dvc.lock"
@@ -46,6 +47,8 @@ def merge_lock(
 
 def install_driver(root: Path) -> list[str]:
     """Tell git, in this clone, to merge with this driver; returns a line for each change."""
+    from uss_dagster.files import write_whole
+
     commands = {
         f"merge.{DRIVER}.name": "dvc.lock stage by stage, planned files by `uss plan`",
         f"merge.{DRIVER}.driver": "uss merge-lock %O %A %B %P",
@@ -72,6 +75,7 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
     name
         The file's path in the repository.
     """
+    from uss_dagster.files import write_whole
     from uss_dagster.planning.plan import HEADER
 
     if Path(name).name == LOCK:
@@ -111,6 +115,8 @@ def _merge(base: object, ours: object, theirs: object, depth: int, at: str, conf
 
 def _read(path: Path, name: str) -> dict[str, object]:
     import yaml
+
+    from uss_dagster.files import parse_yaml
 
     try:
         content = parse_yaml(path.read_bytes())
