@@ -1,5 +1,7 @@
 """The values that parameters may have: bounds in words and as a test, checked in the ``__post_init__`` of a parameter dataclass."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

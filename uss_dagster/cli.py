@@ -3,6 +3,8 @@
 Only light modules are imported at the top, so that ``uss --help`` and shell completion are fast.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pkgutil

@@ -8,6 +8,8 @@ top. A flat cut of n regions shows those that appear by n. Contours are wider th
 without, and overlapping families are drawn at comparable granularity.
 """
 
+from __future__ import annotations
+
 import heapq
 import math
 from collections import deque

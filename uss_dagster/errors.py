@@ -6,6 +6,8 @@ here: catching them (the command line and the Dagster bridge do that).
 Exit codes follow ``sysexits.h``. Only ``Unavailable`` and ``TryAgain`` are worth retrying.
 """
 
+from __future__ import annotations
+
 import difflib
 import errno
 from collections.abc import Iterable

@@ -1,5 +1,7 @@
 """Files: writing one so that it exists only when whole, removing them, reading YAML."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

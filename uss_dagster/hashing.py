@@ -1,5 +1,7 @@
 """Content hashes: of bytes, files, JSON values and folders."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path

@@ -4,6 +4,8 @@ Belongs here: small functions on pixels that graphs, backbones, refinement and m
 regions, and files on disk.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import BadData

@@ -13,6 +13,8 @@ package adds plug-ins through the entry point groups ``uss_dagster.methods``, ``
 Listing names never imports plug-ins; looking one up imports only that one.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import importlib.metadata

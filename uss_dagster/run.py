@@ -1,5 +1,7 @@
 """Runs one cell: reads its parameter file, refuses outdated code, computes, writes the facts of the run and a preview."""
 
+from __future__ import annotations
+
 import os
 import pkgutil
 import time

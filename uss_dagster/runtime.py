@@ -4,6 +4,8 @@ Belongs here: settings that must be made before a heavy library is imported. Doe
 anything about segmentation.
 """
 
+from __future__ import annotations
+
 import os
 from typing import Any
 

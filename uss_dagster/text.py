@@ -1,5 +1,7 @@
 """Text that commands and messages share: aligned tables, short lists of names, numbers with their intervals."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 

@@ -5,6 +5,8 @@ load, ``import torchvision`` then fails on an operator that was never registered
 Nothing here needs those operators, only the Python side (transforms), so it is enough to declare their names.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Reading files from DVC's cache by the hashes that lock files record."""
 
+from __future__ import annotations
+
 import configparser
 import json
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Reading the tensors of a features artefact, image by image."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

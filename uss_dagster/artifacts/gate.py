@@ -4,6 +4,8 @@ Belongs here: running checks and turning them into one report. A check yields se
 Expectations (1.x, ephemeral context, pandas, suites in code, analytics off) does what it is good at: columns of tables.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence

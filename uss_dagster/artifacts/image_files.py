@@ -1,5 +1,7 @@
 """Encoded pictures as arrays, arrays reduced in size, and folders of pictures as lists of files."""
 
+from __future__ import annotations
+
 import io
 import re
 import threading

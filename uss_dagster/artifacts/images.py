@@ -1,5 +1,7 @@
 """Images of a dataset: encoded files in a few tar shards, with an index that says where each one lies."""
 
+from __future__ import annotations
+
 import io
 import os
 import tarfile

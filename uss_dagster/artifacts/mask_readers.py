@@ -4,6 +4,8 @@ A reader knows which images a file or folder holds, and reads the regions of one
 that names image and region.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

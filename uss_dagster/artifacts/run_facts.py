@@ -1,5 +1,7 @@
 """Facts about runs: seconds, memory, rows, library versions. Side files that no artefact's hash knows."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Schemas of the tables between stages, from ``schemas.yaml``, and the version that every ``manifest.json`` names."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

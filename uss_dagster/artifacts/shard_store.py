@@ -5,6 +5,8 @@ allows it, which take no space until one side goes. A stored file counts only wh
 without it, or with ``USS_REUSE=0``, the same bytes are computed again.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

@@ -1,5 +1,7 @@
 """The one way work is spread over images: shard by shard, inline or in worker processes, resuming where a run stopped."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar

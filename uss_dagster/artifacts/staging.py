@@ -5,6 +5,8 @@ were finished (each is written under another name first) by the same code on the
 moves the folder to ``quarantine/`` with the reason, and leaves what was published before untouched.
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import os

@@ -1,5 +1,7 @@
 """Reading and writing Parquet by schema, deterministically; regions as rows and back."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

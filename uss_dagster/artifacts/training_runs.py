@@ -3,6 +3,8 @@
 Belongs here: what every training of this package does between its steps. Does not belong here: what is learned.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 from collections.abc import Iterator, Mapping

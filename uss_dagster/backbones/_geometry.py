@@ -1,5 +1,7 @@
 """Input sizes and sliding windows, shared by the backbones that run a network on images of any size."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 

@@ -1,5 +1,7 @@
 """Weights for timm vision transformers: read a ``.safetensors`` file, translate its names, check that it fits the model."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

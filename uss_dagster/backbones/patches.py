@@ -26,6 +26,8 @@ Images whose long side exceeds 640 pixels (4/3 of ``long_side``) are area-averag
 were chosen for; smaller ones keep their size. An image's facets depend on that image and the parameters alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

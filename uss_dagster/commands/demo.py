@@ -1,5 +1,7 @@
 """``uss demo``: the profile ``demo`` from nothing to its leaderboard."""
 
+from __future__ import annotations
+
 import os
 
 import typer

@@ -1,5 +1,7 @@
 """``uss doctor``: what this machine has, what is missing, and what to do about it."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import shutil

@@ -1,5 +1,7 @@
 """``uss export``: a trained student in forms that other programs load."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

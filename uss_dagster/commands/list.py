@@ -1,5 +1,7 @@
 """``uss list``: the plug-ins of this package and of other installed packages."""
 
+from __future__ import annotations
+
 import typer
 
 

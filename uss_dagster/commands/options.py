@@ -1,5 +1,7 @@
 """Options that several commands have in common."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated

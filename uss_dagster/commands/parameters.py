@@ -1,5 +1,7 @@
 """The method and backbone of a command line: ``NAME=VALUE`` words become parameters, and both together a segmenter."""
 
+from __future__ import annotations
+
 import types
 import typing
 from collections.abc import Mapping

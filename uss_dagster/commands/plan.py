@@ -1,5 +1,7 @@
 """``uss plan``: write the pipeline from params.yaml, its profile and the code."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

@@ -1,5 +1,7 @@
 """``uss prompt``: the masks that a trained student finds at points of an image, or a page to click on."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Annotated

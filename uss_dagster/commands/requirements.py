@@ -1,5 +1,7 @@
 """What a project and this machine must have for DVC to run."""
 
+from __future__ import annotations
+
 import configparser
 import importlib.util
 import shutil

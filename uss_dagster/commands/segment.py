@@ -1,5 +1,7 @@
 """``uss segment``: any method on a person's own images."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

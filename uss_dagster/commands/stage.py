@@ -1,5 +1,7 @@
 """``uss stage``: compute one cell. DVC calls it; it is hidden from the help."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

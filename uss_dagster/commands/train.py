@@ -1,5 +1,7 @@
 """``uss train``: puts its commands together."""
 
+from __future__ import annotations
+
 import typer
 
 from uss_dagster.commands import train_diffusion, train_student

@@ -1,5 +1,7 @@
 """``uss train diffusion``: a small diffusion UNet for the backbone ``diffusion``, from drawn scenes or a folder of images."""
 
+from __future__ import annotations
+
 import shlex
 from pathlib import Path
 from typing import Annotated

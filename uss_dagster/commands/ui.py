@@ -1,5 +1,7 @@
 """``uss ui``: Dagster's web page and daemon for this project, on this machine only."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import signal

@@ -1,5 +1,7 @@
 """``uss weights``: pretrained weights: which there are, fetching them, checking them, and where they lie."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

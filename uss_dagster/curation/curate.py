@@ -1,5 +1,7 @@
 """A mask pool → the tables and json files of a training set: which images and masks stay, and why the others do not."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing

@@ -1,5 +1,7 @@
 """A mask pool → a checked folder with tables, json files, pages and samples: what the stage ``curated`` and ``uss curate`` share."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The summary of a curated set, and how far it moved since the previous version."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -9,6 +9,8 @@ band to within r // m bits. So each band's neighbours are looked up in a sorted 
 faster than N. The result is exact: the same pairs as comparing all with all (``benchmarks/curation.py``).
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 from dataclasses import dataclass

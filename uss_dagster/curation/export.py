@@ -3,6 +3,8 @@
 Every file is written while images arrive, so memory does not grow with masks. Ids ascend from 1. What COCO has no key for stands under ``unsam``.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import math

@@ -1,5 +1,7 @@
 """Which masks of an image are good enough to stay, and which of those are the best."""
 
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 

@@ -4,6 +4,8 @@ All human masks stay. A found mask stays if its greatest IoU with any human mask
 masks only. So the merge adds objects that people left out, and parts below 2 % of what they drew.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The mask pool of one image: the masks of one entry or several without duplicates, in one hierarchy, each with its measures."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -11,6 +11,8 @@ All sums are over atoms and over pairs of neighbouring atoms. So the work for K 
 image (``benchmarks/curation.py``). Large images are measured at ``MEASURED`` pixels; a mask that has no pixel there gets NaN.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

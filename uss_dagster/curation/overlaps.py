@@ -1,5 +1,7 @@
 """Overlaps of masks of one image, computed by pycocotools on their COCO run-length codes without decoding them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

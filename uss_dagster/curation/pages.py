@@ -3,6 +3,8 @@
 Reference for the questions that a datasheet answers: Gebru et al., "Datasheets for Datasets", Communications of the ACM 64(12), 2021.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 

@@ -1,5 +1,7 @@
 """The parameters of curation in two presets, and what a curated set says of itself."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

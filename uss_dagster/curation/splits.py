@@ -2,6 +2,8 @@
 
 Near-duplicates are never in different splits, and adding or removing other images never moves an image."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 

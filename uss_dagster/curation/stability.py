@@ -1,5 +1,7 @@
 """Stability of masks: whether a method finds a mask again in a mirrored or scaled image."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import numpy as np

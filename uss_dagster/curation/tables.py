@@ -1,5 +1,7 @@
 """The tables of a mask pool and of a curated set: one row a mask with its measures, one row an image."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypedDict

@@ -1,5 +1,7 @@
 """Stages grouped into assets: one asset a key, one partition a stage."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """What a materialisation reports: versions, sizes, the stage's own facts and the verdict of its validation report."""
 
+from __future__ import annotations
+
 import base64
 import functools
 import hashlib

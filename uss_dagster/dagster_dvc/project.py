@@ -4,6 +4,8 @@ Stages are read through DVC, so that templates resolve as in ``dvc repro``; lock
 ``dvc.yaml`` files, each with its own ``dvc.lock``. Nothing here writes, runs a stage, or knows Dagster.
 """
 
+from __future__ import annotations
+
 import bisect
 import os
 import subprocess

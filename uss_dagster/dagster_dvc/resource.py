@@ -1,5 +1,7 @@
 """The runner as a Dagster resource, and errors as Dagster's failures."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,6 +6,8 @@ file that git knows or would add (DVC leaves out those that git ignores), and th
 git, where a file cannot be read, and where a template computes the name of such a file, nothing is stored and DVC is asked each time.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

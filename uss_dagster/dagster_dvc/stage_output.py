@@ -6,6 +6,8 @@ A stage may report to its run with JSON lines on its output:
 be left out; its path is relative to the project folder.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import signal

@@ -3,6 +3,8 @@
 Belongs here: names, groups, tags, versions. Does not belong here: running, checking.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections.abc import Sequence

@@ -3,6 +3,8 @@
 Belongs here: getting one file of an official release over HTTP. Does not belong here: which files a dataset has, and taking them apart.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import http.client

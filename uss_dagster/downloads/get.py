@@ -3,6 +3,8 @@
 A dataset is put together in a hidden folder beside its own, which takes its place by one rename. So it is there whole or not at all.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import typing

@@ -1,5 +1,7 @@
 """The record beside a dataset that was fetched: which licence was accepted, and each archive with its checksums."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import TypedDict

@@ -1,5 +1,7 @@
 """Linking and merging folders of files without copying their content."""
 
+from __future__ import annotations
+
 import errno
 import filecmp
 import os

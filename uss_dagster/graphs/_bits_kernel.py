@@ -1,5 +1,7 @@
 """Compiled product of a packed 0/1 matrix with a vector."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

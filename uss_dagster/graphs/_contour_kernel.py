@@ -3,6 +3,8 @@
 Sums of counts are integers and every other sum runs in a written order, so the result does not depend on the machine's threads.
 """
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

@@ -1,5 +1,7 @@
 """Compiled loops of k-means: greedy seeding of many runs at once, and one run of Lloyd's algorithm."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

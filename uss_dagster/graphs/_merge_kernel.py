@@ -1,5 +1,7 @@
 """Compiled loops of greedy merging: a heap of pairs, borders as linked lists that are spliced when regions join, and meeting heights."""
 
+from __future__ import annotations
+
 import heapq
 
 import numba

@@ -1,5 +1,7 @@
 """Compiled loops of mask suppression: runs of pixels, what two masks share, and the greedy choice."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

@@ -1,5 +1,7 @@
 """Compiled loop of merging patches: a heap of borders that knows the place of each, and borders as linked lists that are spliced."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

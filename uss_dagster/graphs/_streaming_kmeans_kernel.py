@@ -1,5 +1,7 @@
 """Compiled loops of k-means over shards: float16 rows widened, assigned to their nearest centres and summed in one go."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

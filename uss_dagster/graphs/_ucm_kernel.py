@@ -1,5 +1,7 @@
 """Compiled loops of ``ucm``: the components of all sublevel sets of a contour map, and the tree of their joins."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

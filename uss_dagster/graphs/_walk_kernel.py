@@ -1,5 +1,7 @@
 """Compiled loops of walk cuts: Ncut of every split along an order, and the winner of bilinearly upsampled memberships."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

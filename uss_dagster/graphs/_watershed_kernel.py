@@ -1,5 +1,7 @@
 """The compiled loop of the watershed: flooding with one first-in, first-out queue for each level."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

@@ -4,6 +4,8 @@ The embedded backbone ``patches`` whitens the filter bank image by image, so its
 vectors of ``region_appearance`` can: they are to a region what ``patches.image_vector`` is to an image.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import BadData

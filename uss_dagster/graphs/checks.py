@@ -1,5 +1,7 @@
 """Checks of what several graph algorithms read: grids of features and matrices of weights."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import BadData

@@ -9,6 +9,8 @@ References: Martin, Fowlkes & Malik, "Learning to detect natural image boundarie
 texture analysis for image segmentation", IJCV 43(1), 2001 (textons).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -11,6 +11,8 @@ References: von Luxburg, "A tutorial on spectral clustering", Statistics and Com
 Lanczos method for computing eigenvalues", 1977.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

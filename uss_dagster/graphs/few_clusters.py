@@ -5,6 +5,8 @@ For two clusters the products of ``graphs.kmeans`` are too narrow for BLAS; thos
 References: Lloyd, IEEE TIT 28, 1982; Arthur & Vassilvitskii, "k-means++", SODA 2007.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import UsageError

@@ -8,6 +8,8 @@ References: Lloyd, "Least squares quantization in PCM", IEEE TIT 28, 1982; Arthu
 careful seeding", SODA 2007 (here greedy: the best of a few candidates at each step).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ References: Shi & Malik, "Normalized cuts and image segmentation", TPAMI 22(8), 
 hierarchical image segmentation", TPAMI 33(5), 2011.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ With ``window`` the result is that of UnSAM's release (Wang et al., NeurIPS 2024
 ``window`` - 1 in order, and six copies of one mask leave two.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

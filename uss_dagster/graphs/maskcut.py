@@ -15,6 +15,8 @@ Differences from the authors' program: the choice of the side does not depend on
 that is refused (it would come again), empty masks are left out, and grids need not be square.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -8,6 +8,8 @@ References: Arbeláez, "Boundary extraction in natural images using ultrametric 
 "Hierarchical grouping to optimize an objective function", JASA 58, 1963.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

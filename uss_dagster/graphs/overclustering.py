@@ -3,6 +3,8 @@
 Reference: Ng, Jordan & Weiss, "On spectral clustering", NIPS 2001; as the first stage of Rossetti & Pirri, NeurIPS 2024.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import BadData

@@ -7,6 +7,8 @@ Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation: pars
 cuts: Shi & Malik, TPAMI 22(8), 2000.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

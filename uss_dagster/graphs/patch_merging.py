@@ -9,6 +9,8 @@ Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024 (th
 Cao et al., ICLR 2024.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,5 +1,7 @@
 """Region adjacency: which regions of a label map touch, the length and strength of their borders, and mean features of regions."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -10,6 +10,8 @@ than scikit-learn's MiniBatchKMeans, with the same inertia (on a busy machine).
 References: Sculley, "Web-scale k-means clustering", WWW 2010; Lloyd, IEEE TIT 28, 1982; Arthur & Vassilvitskii, SODA 2007.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Iterator, Sequence

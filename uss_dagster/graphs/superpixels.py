@@ -3,6 +3,8 @@
 Reference: Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods", TPAMI 34(11), 2012.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.graphs.region_graph import region_graph

@@ -8,6 +8,8 @@ Reference: Arbeláez, "Boundary extraction in natural images using ultrametric c
 "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011 (the double size).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.errors import BadData

@@ -9,6 +9,8 @@ graphs); Meilă & Shi, "A random walks view of spectral segmentation", AISTATS 2
 attend, and segment", CVPR 2024 (weights of the resolutions); Kemeny & Snell, "Finite Markov chains", 1960 (lumping).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

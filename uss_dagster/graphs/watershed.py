@@ -6,6 +6,8 @@ References: Beucher & Lantuéjoul, "Use of watersheds in contour detection", 197
 des eaux", RFIA 1991 (flooding from markers by ordered queues).
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

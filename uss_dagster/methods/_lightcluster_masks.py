@@ -1,5 +1,7 @@
 """The masks of LightCluster: the image's own, the vote over clusters, the agreement of three levels, and the mask of pixels."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.graphs.few_clusters import few_clusters

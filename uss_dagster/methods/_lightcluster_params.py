@@ -1,5 +1,7 @@
 """Parameters of LightCluster, in sections. The paper's readable parts leave every one of them open; defaults are this project's choice."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,5 +1,7 @@
 """Label maps: the highest of several scores at every pixel, and connected components of a mask."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import numpy as np

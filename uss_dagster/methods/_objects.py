@@ -4,6 +4,8 @@ References: Cheung et al., arXiv 2311.18628; Zadaianchuk et al., "Unsupervised s
 representations", ICLR 2023 (one object an image, spectral clustering of class tokens).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,5 +1,7 @@
 """Patches of a whole dataset as points of length 1: a sample of every image, put aside on disk, optionally in fewer dimensions."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from typing import Literal

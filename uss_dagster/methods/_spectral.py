@@ -5,6 +5,8 @@ touch, by tokens and by the boundary between them (``graphs.local_graph``). ``au
 comparable across images, as deep ones are; the local one where they are hand-made or whitened image by image.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

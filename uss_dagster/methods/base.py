@@ -9,6 +9,8 @@ A method is one module with ``SPEC``, ``segment`` and, where it looks at the who
 A state must pickle.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace

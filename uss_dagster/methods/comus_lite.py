@@ -6,6 +6,8 @@ from there: one object an image, the tight box, spectral clustering of class tok
 properties in self-supervised vision transformers", ICCV 2021; and all self-training, which is most of the published score.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ localization", CVPR 2022. They cluster by all eigenvectors looked at, here only 
 segments apart no better than noise. The tree above the segments, by Ward's criterion on the same eigenvectors, is ours.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

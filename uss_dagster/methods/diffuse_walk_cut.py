@@ -8,6 +8,8 @@ descriptions: the paper's rule for the threshold, its best k, its exponent and i
 is a parameter, and numbers are not those of the authors. Any backbone with the facet ``attention`` will do, not diffusion models only.
 """
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -3,6 +3,8 @@
 Reference: Felzenszwalb & Huttenlocher, "Efficient graph-based image segmentation", IJCV 59(2), 2004.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

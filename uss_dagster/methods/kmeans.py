@@ -4,6 +4,8 @@ References: MacQueen, "Some methods for classification and analysis of multivari
 grouping to optimize an objective function", JASA 58, 1963.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

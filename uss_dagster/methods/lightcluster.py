@@ -10,6 +10,8 @@ three levels with few clusters each, that the image level decides what is foregr
 numbers and the rule of agreement (their algorithm 1) are this project's; each is a parameter. See docs/lightcluster.md.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 

@@ -4,6 +4,8 @@ It shows how much of LightCluster's score would come from knowing the category o
 this or a clustering. Everything else is as in ``lightcluster``, and the entry is marked as one that sees ground truth.
 """
 
+from __future__ import annotations
+
 import csv
 import hashlib
 from dataclasses import dataclass, field, replace

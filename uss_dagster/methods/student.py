@@ -5,6 +5,8 @@
 Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024.
 """
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,6 +6,8 @@ Reference: Hamilton et al., "Unsupervised semantic segmentation by distilling fe
 learnt by stochastic gradients of the cosine; here they are those of k-means on tokens of length 1.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ Reference: Wang et al., "Self-supervised transformers for unsupervised object di
 graph (see ``_spectral``) the weights are those of its edges instead, which are not binarised.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

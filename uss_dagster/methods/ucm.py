@@ -6,6 +6,8 @@ boundaries, so the entry is marked as supervised.
 Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import os

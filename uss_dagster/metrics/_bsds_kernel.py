@@ -3,6 +3,8 @@
 20 times faster than labelling each scale with SciPy and counting with NumPy: ``benchmarks/bsds.py``.
 """
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

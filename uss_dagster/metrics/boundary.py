@@ -16,6 +16,8 @@ References: Cheng et al., "Boundary IoU: improving object-centric image segmenta
 higher order potentials for enforcing label consistency", IJCV 82(3), 2009 (trimap); Chen et al., "DeepLab", TPAMI 40(4), 2018 (trimap mIoU).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio

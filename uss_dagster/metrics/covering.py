@@ -12,6 +12,8 @@ Reference: Arbeláez et al., "Contour detection and hierarchical image segmentat
 "Hierarchy-agnostic unsupervised segmentation", NeurIPS 2024, and its released evaluation (NFCovering, NMCovering, NHCovering).
 """
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
 

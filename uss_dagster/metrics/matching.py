@@ -13,6 +13,8 @@ Classes without a pixel in an image add nothing to it, and classes without a pix
 Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation", NeurIPS 2024, and its released evaluation.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, metric_spec

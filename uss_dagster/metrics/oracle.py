@@ -20,6 +20,8 @@ References: Tian et al., "Diffuse, attend, and segment", CVPR 2024 (DiffSeg); Co
 their released evaluations.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, deepest_value, mean, metric_spec, nan_ratio

@@ -7,6 +7,8 @@ Reference: Lin et al., "Microsoft COCO", ECCV 2014, and its evaluation code; Wan
 NeurIPS 2024 (AR@1000 without classes, 1-IoU).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 
 import numpy as np

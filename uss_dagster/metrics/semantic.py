@@ -21,6 +21,8 @@ Van Gansbeke et al., "Unsupervised semantic segmentation by contrasting object m
 al., "Unsupervised semantic segmentation with self-supervised object-centric representations", ICLR 2023 (COMUS).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 

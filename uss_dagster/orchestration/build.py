@@ -1,5 +1,7 @@
 """Everything Dagster loads, built from the project folder; each part can be replaced by a caller."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """What the checks of this project have in common: they are made for the assets of a stage, and each only warns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import dagster as dg

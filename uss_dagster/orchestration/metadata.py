@@ -3,6 +3,8 @@
 Belongs here: which metadata a stage has. Does not belong here: drawing and computing (``report``).
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable, Sequence

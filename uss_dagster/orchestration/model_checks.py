@@ -3,6 +3,8 @@
 They read what the stage measured in its last run; each only warns.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import json

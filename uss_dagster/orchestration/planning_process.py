@@ -3,6 +3,8 @@
 Dagster's code server imports a method once; after an edit it would plan with the new fingerprint and the old defaults.
 """
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

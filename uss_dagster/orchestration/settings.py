@@ -1,5 +1,7 @@
 """The section ``orchestration`` of params.yaml: what runs by itself, and when. Everything is off unless it says so."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from datetime import datetime

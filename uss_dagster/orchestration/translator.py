@@ -1,5 +1,7 @@
 """How this project's stages are called in Dagster, and which assets belong to a stage."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any

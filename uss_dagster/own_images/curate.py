@@ -4,6 +4,8 @@ The masks of each image are computed once and stored in ``DIR/.curate`` (see ``m
 filters, human masks) is one quick pass over the stored masks.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """A person's own images: finding the files, naming them, reading them."""
 
+from __future__ import annotations
+
 import os
 import unicodedata
 from collections.abc import Iterator

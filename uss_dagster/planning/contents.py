@@ -1,5 +1,7 @@
 """What a folder outside the project holds, as one hash: DVC does not see such folders, so a cell of the plan carries it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -1,5 +1,7 @@
 """What the entries of a profile mean: plug-ins with all their parameters, the datasets they run on, trained models they use."""
 
+from __future__ import annotations
+
 import re
 from typing import Any
 

@@ -11,6 +11,8 @@ Imports are not followed into ``planning`` and, from a stage, into other stages:
 which is an input of its own.
 """
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import importlib.util

@@ -1,5 +1,7 @@
 """Every path of a project."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

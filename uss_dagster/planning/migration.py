@@ -1,5 +1,7 @@
 """Taking over a clone that an earlier version computed in: results that moved are renamed, other files of that version are removed."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,6 +3,8 @@
 ``uss plan`` writes only files that carry its header; a ``dvc.yaml`` of people's own, in any other folder, is theirs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter

@@ -1,5 +1,7 @@
 """YAML read with the line of every key, so that an error can say where it is."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Compiled loops of mean-field inference; see ``crf.py``. Imported only where they run."""
 
+from __future__ import annotations
+
 import numpy as np
 from numba import njit
 

@@ -4,6 +4,8 @@ A block (n, 4) keeps the four values of a pixel side by side, so a compiled loop
 stays in the cache whatever the number of labels. Labels never mix inside a filter, so the split does not show in the result.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -7,6 +7,8 @@ Leaves keep their numbers and the tree above them does not change. A leaf may lo
 leaves and the tokens are used: no human labels (``Refine.supervised``).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 

@@ -7,6 +7,8 @@ standard deviation of the channel over the neighbourhood and the pixel itself. N
 each dilation. (The paper writes σ_i² in place of std_scale·σ_i; this form does not depend on the range of the image.)
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

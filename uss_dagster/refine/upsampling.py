@@ -4,6 +4,8 @@ References: He, Sun & Tang, "Guided image filtering", PAMI 35, 2013 (colour guid
 image processing", IEEE TASSP 29, 1981 (here with a = -0.75). Cells are aligned as in ``pixels.linear_taps``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np

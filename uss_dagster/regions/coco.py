@@ -1,5 +1,7 @@
 """The records of COCO's JSON files, which datasets, results and exports share. Every key may be absent in a file."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 

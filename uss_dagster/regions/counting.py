@@ -1,5 +1,7 @@
 """Compiled loops over pixels and trees: joint histograms, and sums along lines of descent."""
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

@@ -1,5 +1,7 @@
 """COCO run-length codes: column-major runs, compressed to printable bytes (the ``counts`` of pycocotools)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TypedDict
 

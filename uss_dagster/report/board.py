@@ -4,6 +4,8 @@ Belongs here: turning the leaderboard's rows into what ``assets/leaderboard.js``
 dataset is chosen, and a ranking's when two entries are compared, so it stays light however many cells there are.
 """
 
+from __future__ import annotations
+
 import base64
 import dataclasses
 from collections.abc import Iterator, Sequence

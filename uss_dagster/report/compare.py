@@ -4,6 +4,8 @@ Belongs here: pairing the scores of two entries on the datasets they share. Does
 (``leaderboard``, whose intervals and paired differences these are).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 Not part of any artefact: timings differ from run to run, and the hashed pages must not.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

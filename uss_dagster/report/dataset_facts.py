@@ -1,5 +1,7 @@
 """Facts about a dataset, read from its artefact: counts, version, validation, and its classes with their share of all pixels."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path

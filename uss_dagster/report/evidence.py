@@ -3,6 +3,8 @@
 Belongs here: reading the scores folders of one dataset's cells for the pages that explain a row. Does not belong here: ranking.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -8,6 +8,8 @@ A link to a view of it is ``explorer.html#d=<dataset>&i=<image>&e=<entry>,<entry
 and each optional (see ``link``).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -4,6 +4,8 @@ Belongs here: the palette, and which colour of it each region of a family gets. 
 ``assets/explorer.js``).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.drawing import best_pairs, oklab_to_srgb

@@ -3,6 +3,8 @@
 The same leaderboard gives the same bytes.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple

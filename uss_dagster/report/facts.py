@@ -1,5 +1,7 @@
 """What is known of entries, datasets and metrics: the facts that tables and pages print beside the numbers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

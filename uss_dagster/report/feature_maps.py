@@ -1,5 +1,7 @@
 """What features look like: their first three principal components as red, green and blue, beside the pictures they are of."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 

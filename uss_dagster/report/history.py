@@ -7,6 +7,8 @@ one, so it lies beside the site as ``reports/history.js``, like ``costs.js``: th
 Belongs here: comparing versions. Does not belong here: reading git (``lock_files``), drawing (``assets/history.js``).
 """
 
+from __future__ import annotations
+
 import io
 import math
 from collections.abc import Iterator, Sequence

@@ -3,6 +3,8 @@
 Belongs here: whatever more than one page needs to become text. Does not belong here: what any page says (``templates``).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json

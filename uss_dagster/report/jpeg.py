@@ -1,5 +1,7 @@
 """Pictures of the site as small JPEG files, the same bytes every time."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -6,6 +6,8 @@ Two layouts are read. Now each pipeline has a lock file, and a stage's parameter
 Older commits have one ``dvc.lock``, which holds the parameters of each stage itself.
 """
 
+from __future__ import annotations
+
 import datetime
 import io
 import re

@@ -3,6 +3,8 @@
 What a run cost comes from ``costs.js`` when the page is opened.
 """
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

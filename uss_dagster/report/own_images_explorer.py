@@ -4,6 +4,8 @@ Belongs here: which of them it shows, and reading their regions at the size it d
 (``explorer``).
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path

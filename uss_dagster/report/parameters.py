@@ -1,5 +1,7 @@
 """The parameters of a method as the pages list them: value, default, and what else each can be."""
 
+from __future__ import annotations
+
 import types
 import typing
 from collections.abc import Mapping

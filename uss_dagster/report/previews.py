@@ -1,5 +1,7 @@
 """Small pictures of an artefact for the orchestrator's page: side files, not artefacts, so that how they are drawn makes nothing stale."""
 
+from __future__ import annotations
+
 from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions, regions_from_table

@@ -5,6 +5,8 @@ ranked against measured rows: images, sizes and post-processing differ from pape
 experiments.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache

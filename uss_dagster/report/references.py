@@ -4,6 +4,8 @@ A plug-in that the table does not know is cited by the sentence its ``SPEC`` giv
 left without its source.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from functools import cache

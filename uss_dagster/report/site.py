@@ -8,6 +8,8 @@ grows with every commit; so pages read these from ``costs.js`` and ``history.js`
 always writes. A copy of the folder without them works: it shows "–" for costs and no history, and the browser logs a missing file.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache

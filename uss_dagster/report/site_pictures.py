@@ -4,6 +4,8 @@ Belongs here: the files of pictures and what pages say of them. Does not belong 
 choosing the images, which the stages do by rule.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,6 +6,8 @@ Coordinates are the object's own: the foot at (0, 0), y up, 1 the size in pixels
 instance, so that no class can be known by its colour.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from uss_dagster.scenes.drawing import Canvas, Shape, Thing, blob, box, curve, ellipse, polygon, ring, rounded, stroke, without

@@ -3,6 +3,8 @@
 A material is a function of a ``Patch`` that returns float32 (h, w, 3), RGB in 0..1, before light falls on it.
 """
 
+from __future__ import annotations
+
 import colorsys
 import functools
 from collections.abc import Callable

@@ -4,6 +4,8 @@ Each function fills a canvas from back to front: background first, then objects 
 random generator is part of the dataset: changing it changes every picture.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """Ground truth from files of any supported form: dataset artefacts, tables of regions, COCO JSON, label pictures, BSDS500 files."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,7 @@
 """Scores of masks that were made elsewhere, with their intervals, and the files that hold them."""
 
+from __future__ import annotations
+
 import json
 import math
 import sys

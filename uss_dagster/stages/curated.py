@@ -1,5 +1,7 @@
 """``curated``: a pool of masks (and human ones) → a checked, deduplicated, split training set, with its datasheet."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """``datasets``: examples of an adapter → images, ground truth, manifest."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import ClassVar, Self
 

@@ -1,5 +1,7 @@
 """``features``: images → facets of a backbone, in safetensors shards, resumable at the first missing shard."""
 
+from __future__ import annotations
+
 import functools
 import json
 import time

@@ -4,6 +4,8 @@ Every tree is cut at one level that all images share. The regions of that cut ar
 different images can be compared, else by colour and texture) and clustered.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """``leaderboard``: the scores of all planned cells → one ranked table (parquet, csv, md)."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

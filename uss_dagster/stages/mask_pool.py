@@ -1,5 +1,7 @@
 """``mask_pool``: regions of one entry or several on a dataset → one pool of masks without duplicates, nested and measured."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,6 +3,8 @@
 Training goes on from its checkpoint in the work folder, so a killed run loses little.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

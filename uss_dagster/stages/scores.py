@@ -3,6 +3,8 @@
 These are the samples, the same for every entry, and the gallery: the images that this entry does best, middling and worst on.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import math

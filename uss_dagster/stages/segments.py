@@ -1,5 +1,7 @@
 """``segments``: images (and features) → regions of a method, in Parquet shards."""
 
+from __future__ import annotations
+
 import functools
 import sys
 import time

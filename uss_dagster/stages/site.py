@@ -1,5 +1,7 @@
 """``site``: the leaderboard, samples and galleries → a static site; costs and history beside it, unhashed."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

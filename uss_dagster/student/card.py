@@ -1,5 +1,7 @@
 """The model card of a student, and the plot of its losses."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Scores of a student: average recall of its masks without classes, and IoU of its answers to one click at the centre of each mask."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -4,6 +4,8 @@ The ONNX graph takes ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), cl
 logits, ``objectness`` and ``quality`` (1, Q + P·G) in 0..1: first the learned queries, then the grains of each click.
 """
 
+from __future__ import annotations
+
 import copy
 import importlib.util
 import io

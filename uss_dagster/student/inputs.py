@@ -1,5 +1,7 @@
 """What a student learns from on the command line: a curated set, or COCO json with a folder of images."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,6 +9,8 @@ and a third, of thresholded masks, gives the IoU. The losses of the matched pair
   where no target is, their quality learns 0, since most clicks of a grid hit no object.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

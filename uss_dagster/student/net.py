@@ -14,6 +14,8 @@ inside from outside from the start. Products of small embeddings with a common m
 Only plain torch operations are used; there is no deformable attention. Attribute names of modules are tensor names in weights files.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Sequence

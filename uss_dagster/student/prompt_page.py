@@ -6,6 +6,8 @@ The server listens on 127.0.0.1 only, and answers only requests that name it so.
 Host header. Images have numbers, never paths. Uploads stay in memory.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import socket

@@ -1,5 +1,7 @@
 """The answers of a student to points of an image: as lines of text, COCO json, and a drawing."""
 
+from __future__ import annotations
+
 import io
 import itertools
 from collections.abc import Sequence

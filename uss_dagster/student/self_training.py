@@ -4,6 +4,8 @@ Predictions with a score of at least 0.7 are kept. An old label stays if no kept
 Labels that a person drew always stay, and predictions that repeat one are dropped.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

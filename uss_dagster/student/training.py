@@ -6,6 +6,8 @@ For small networks that is faster than two threads in each operation, and one th
 from its part of a batch and gradients are averaged; the first process writes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math

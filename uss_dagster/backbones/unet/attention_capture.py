@@ -14,6 +14,8 @@ it to a grid of n cells:
 Lumping goes by blocks of rows, so a 64×64 layer costs a 4 MiB sum at a grid of 32×32 and never its 64 MiB map.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -3,6 +3,8 @@
 Belongs here: finding, checking and loading files. Does not belong here: images, and what is read off the UNet (``diffusion``).
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,7 @@
 """Images to train a diffusion UNet on: drawn scenes, or a folder of images, reduced to small squares."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 

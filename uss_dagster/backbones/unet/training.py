@@ -12,6 +12,8 @@ Every step draws from a generator of its own (seed, step), so a run that was sto
 command gives the same bytes for one number of threads.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import time

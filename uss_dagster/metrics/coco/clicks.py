@@ -6,6 +6,8 @@ answer, both averaged over ground truths.
 Reference: Wang et al., "Segment anything without supervision", NeurIPS 2024 (1-IoU).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,6 +3,8 @@
 38 times faster than pycocotools, with equal numbers: ``benchmarks/proposals.py``.
 """
 
+from __future__ import annotations
+
 import numba
 import numpy as np
 

@@ -19,6 +19,8 @@ The loops are compiled (``kernel``): 38 times faster than pycocotools, 7.7 times
 Reference: Lin et al., "Microsoft COCO", ECCV 2014, and its evaluation code.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
