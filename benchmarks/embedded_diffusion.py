@@ -87,7 +87,7 @@ def on_photos(examples: list[Example], extract: Extract, params: Params) -> tupl
         image = np.asarray(Image.open(io.BytesIO(example.image)).convert("RGB"))
         got = walk_cut(Sample(example.image_id, image, Features(extract([image])[0])), params)
         trees.append(got.regions)
-        scored = bsds.bsds_region([got.labels + 1], example.truth)
+        scored = bsds.bsds_region(Regions.from_label_map(got.labels, ignore=-1), example.truth, bsds.Scales("depth", (1.0,)))
         sums += scored.cnt[0], scored.sum[0]
     scales = bsds.prepare(trees)
     scores = [bsds.bsds_region(tree, example.truth, scales) for tree, example in zip(trees, examples, strict=True)]

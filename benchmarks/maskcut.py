@@ -1,6 +1,6 @@
 """The eigen-step of MaskCut beside ``scipy.linalg.eigh``: seconds, and whether both cut alike.
 
-    python benchmarks/maskcut.py [--side 60] [--channels 384] [--rounds 3] [--fixtures tests/golden/unsam_golden.npz] [--device cpu]
+    python benchmarks/maskcut.py [--side 60] [--channels 384] [--rounds 3] [--fixtures tests/golden/unsam_golden.npz]
 
 Features are made up: flat regions in correlated directions, smooth fields and noise. Both sides start from the same features: the affinity is timed
 apart, the eigen-step is what follows. Rounds alternate and the fastest of each counts. Then both cut every fixture; those whose second
@@ -65,11 +65,10 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fixtures", type=Path, default=Path("tests/golden/unsam_golden.npz"))
-    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
     features = made_up(arguments.side, arguments.channels)
-    second_eigenvector(BinaryAffinity(features[:400], TAU, EPS, arguments.device))  # compiles
+    second_eigenvector(BinaryAffinity(features[:400], TAU, EPS))  # compiles
     best = dict.fromkeys(("affinity, dense", "affinity, packed", "eigh", "ours"), float("inf"))
 
     def timed(name: str, run: Callable[..., Any], *given: Any) -> Any:
@@ -80,7 +79,7 @@ def main() -> None:
 
     for _ in range(arguments.rounds):
         dense = timed("affinity, dense", dense_affinity, features)
-        packed = timed("affinity, packed", BinaryAffinity, features, TAU, EPS, arguments.device)
+        packed = timed("affinity, packed", BinaryAffinity, features, TAU, EPS)
         values, ours = timed("ours", second_eigenvector, packed)
         theirs = timed("eigh", by_scipy, dense)
     cosine = abs(ours @ theirs) / (np.linalg.norm(ours) * np.linalg.norm(theirs))
@@ -94,7 +93,7 @@ def main() -> None:
     for case in sorted(key[:3] for key in golden.files if key.endswith("_features")):
         points = golden[f"{case}_features"]
         points = points.reshape(-1, points.shape[2])
-        affinity = BinaryAffinity(points, TAU, EPS, arguments.device)
+        affinity = BinaryAffinity(points, TAU, EPS)
         if not golden[f"{case}_eig_reliable"]:
             print(f"  {case} {golden[f'{case}_name']}: second eigenvalue not alone; constant: {affinity.constant}")
             continue

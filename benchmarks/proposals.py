@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.metrics.coco.lists import proposal_ar_ap
-from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES, match_codes, summaries
+from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES, Matches, match_codes, summaries
 from uss_dagster.regions import Regions
 
 Annotations = list[dict[str, Any]]
@@ -106,7 +105,24 @@ def faster_coco_eval(lists: Lists) -> dict[str, float]:
 
 
 def ours(lists: Lists) -> dict[str, float]:
-    return proposal_ar_ap(*lists)
+    matches = own_matches(lists)
+    return next(summaries(matches, np.ones((1, len(matches)), np.int64)))
+
+
+def own_matches(lists: Lists) -> list[Matches]:
+    """The proposals of each image matched to its ground truth, in order of image id."""
+    gt, dt = lists
+    groups: dict[int, tuple[list[Any], list[Any]]] = {image["id"]: ([], []) for image in gt["images"]}
+    for side, entries in enumerate((gt["annotations"], dt)):
+        for annotation in entries:
+            groups[annotation["image_id"]][side].append(annotation)
+    matches = []
+    for image in sorted(gt["images"], key=lambda image: image["id"]):
+        truths, results = groups[image["id"]]
+        codes, found = ([a["segmentation"]["counts"].encode() for a in group] for group in (truths, results))
+        size, scores = (image["height"], image["width"]), [r["score"] for r in results]
+        matches.append(match_codes(size, codes, found, scores, crowd=[a["iscrowd"] for a in truths]))
+    return matches
 
 
 def resident(field: str) -> float:
@@ -167,13 +183,7 @@ def main() -> None:
             f"{name:18s}{seconds:8.3f} s   / ours {seconds / base:6.1f}   peak +{peak:6.1f} MB   differs from pycocotools by {difference:.1e}"
         )
 
-    gt, dt = lists
-    matches = []
-    for image in gt["images"]:
-        mine, results = ([a for a in group if a["image_id"] == image["id"]] for group in (gt["annotations"], dt))
-        truths, proposals = ([a["segmentation"]["counts"].encode() for a in group] for group in (mine, results))
-        size, scores = (image["height"], image["width"]), [r["score"] for r in results]
-        matches.append(match_codes(size, truths, proposals, scores, crowd=[a["iscrowd"] for a in mine]))
+    matches = own_matches(lists)
     weights = np.random.default_rng(0).poisson(1, (arguments.replicates, len(matches)))
     next(summaries(matches[:2], weights[:1, :2]))
     begun = time.perf_counter()

@@ -18,17 +18,17 @@ import pytest
 from PIL import Image
 from projects import Project
 from pycocotools import mask as coco
+from references import bsds_of_maps, cluster_table, hierarchical_covering, proposal_ar_ap
 from scipy.io import savemat
 
 from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
-from uss_dagster.metrics import bsds, covering
+from uss_dagster.metrics import covering
 from uss_dagster.metrics.base import Truth, accumulator, interval
-from uss_dagster.metrics.coco.lists import proposal_ar_ap
-from uss_dagster.metrics.covering import hierarchical_covering, tree_covering
-from uss_dagster.metrics.semantic import HungarianMeter
+from uss_dagster.metrics.covering import tree_covering
+from uss_dagster.metrics.semantic import hungarian
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.scoring.ground_truth import read_truth
 from uss_dagster.scoring.masks import SUFFIXES, score_masks, write_result
@@ -195,10 +195,9 @@ def test_label_pictures_against_label_pictures(here: Project):
     nm, nh = expected_covering()
     assert full.loc["nm_covering", "value"] == pytest.approx(nm, abs=1e-12)
     assert full.loc["nh_covering", "value"] == pytest.approx(nh, abs=1e-12)
-    meter = HungarianMeter(5, 3)
-    for image_id in IDS:
-        meter.update(FOUND[image_id] - 1, np.where(TRUTH[image_id] == VOID, 255, TRUTH[image_id] - CAT))
-    assert full.loc["hungarian_miou", "value"] == pytest.approx(meter.result()["miou"], abs=1e-12)
+    clusters, labels = np.stack([FOUND[i] - 1 for i in IDS]), np.stack([np.where(TRUTH[i] == VOID, 255, TRUTH[i] - CAT) for i in IDS])
+    expected = hungarian(*cluster_table(clusters, labels, (5, 3)))
+    assert full.loc["hungarian_miou", "value"] == pytest.approx(expected.miou, abs=1e-12)
     assert full.loc["hungarian_miou", "scope"] == "dataset"
     # The interval is that of the metric's own replicates.
     direct = accumulator(covering, 40)
@@ -238,7 +237,7 @@ def test_bsds_annotators(here: Project):
     pictures(here.root / "pred", FOUND)
     here.uss("score", "--pred", "pred", "--gt", "gt", "--bootstrap", "0", "-o", "s.json")
     rows = {r["metric"]: r for r in json.loads((here.root / "s.json").read_text())["scores"]}
-    scores = [bsds.bsds_region([FOUND[i]], drawn[i]) for i in IDS]
+    scores = [bsds_of_maps([FOUND[i]], drawn[i]) for i in IDS]
     assert rows["bsds_covering_ods"]["value"] == pytest.approx(sum(s.cnt[0] for s in scores) / sum(s.sum[0] for s in scores), abs=1e-12)
     assert rows["bsds_voi_ods"]["value"] == pytest.approx(np.mean([s.voi[0] for s in scores]), abs=1e-12)
     assert "nm_covering_annotators" in rows

@@ -87,20 +87,10 @@ def appearance(regions: Regions) -> np.ndarray:
     for recent, appears in _RECENT:
         if recent is regions:
             return appears
-    appears = _open_tree(regions) if is_tree(regions) else _largest_first(regions)
+    appears = _open_tree(regions) if regions.is_tree else _largest_first(regions)
     appears.flags.writeable = False
     _RECENT.append((regions, appears))
     return appears
-
-
-def is_tree(regions: Regions) -> bool:
-    """Whether any two regions are disjoint or one lies above the other."""
-    if not len(regions):
-        return True
-    k = len(regions)
-    holders = regions.members.sum(axis=0)
-    last = k - 1 - np.argmax(regions.members[::-1], axis=0)
-    return bool(np.all((holders == 0) | (holders == regions.depth[last] + 1) | (regions.atom_area == 0)))
 
 
 def flat_cut(regions: Regions, n_regions: int = 8) -> np.ndarray:
@@ -118,11 +108,11 @@ def flat_cut(regions: Regions, n_regions: int = 8) -> np.ndarray:
     numpy.ndarray
         int32 (H, W), index of a region, or -1 for none.
     """
-    return visible_regions(regions, n_regions, is_tree(regions))[regions.atoms]
+    return visible_regions(regions, n_regions, regions.is_tree)[regions.atoms]
 
 
 def visible_regions(regions: Regions, n_regions: int, tiled: bool) -> np.ndarray:
-    """Int32 (A,): index of the region shown at each atom in ``flat_cut``, -1 for none. tiled: the result of ``is_tree``."""
+    """Int32 (A,): index of the region shown at each atom in ``flat_cut``, -1 for none. tiled: whether they are a tree."""
     visible = np.flatnonzero(appearance(regions) <= n_regions)
     if not tiled:
         visible = visible[np.argsort(-regions.area[visible], kind="stable")]

@@ -59,6 +59,13 @@ def shrink_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
     return resize_image(image, (max(1, round(height * long_side / longest)), max(1, round(width * long_side / longest))), area=True)
 
 
+def shrink_to_pixels(image: np.ndarray, most: int) -> np.ndarray:
+    """The image area-averaged to about ``most`` pixels, or as it is where it has no more."""
+    height, width = image.shape[:2]
+    share = (most / (height * width)) ** 0.5
+    return image if share >= 1 else resize_image(image, (max(1, round(height * share)), max(1, round(width * share))), area=True)
+
+
 def to_lab(image: np.ndarray) -> np.ndarray:
     """CIE L*a*b* of a uint8 RGB image, float32 (H, W, 3), L in 0..100."""
     from skimage.color import rgb2lab

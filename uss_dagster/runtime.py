@@ -7,12 +7,9 @@ anything about segmentation.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uss_dagster.errors import Unavailable, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
+from uss_dagster.errors import UsageError
 
 
 def quiet_environment() -> None:
@@ -52,16 +49,6 @@ def single_thread() -> None:
     threadpool_limits(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-
-
-def to_device(array: np.ndarray, device: str) -> Any:
-    """A torch tensor of the array on a device; a device that cannot be used is refused."""
-    import torch
-
-    try:
-        return torch.from_numpy(array).to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise Unavailable(f"The device '{device}' cannot be used: {str(error).splitlines()[0]} Use device 'cpu'.") from error
 
 
 def torch_device(name: str) -> Any:

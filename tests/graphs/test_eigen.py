@@ -8,9 +8,9 @@ import scipy.linalg
 from scipy import sparse
 from sparse_affinity import knn_affinity
 
-from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.affinity import dense_affinity
-from uss_dagster.graphs.eigen import _finish, _Graph, _on_device, smallest_eigenpairs
+from uss_dagster.graphs.eigen import _finish, _Graph, smallest_eigenpairs
 
 
 def features(n: int, channels: int = 64, seed: int = 0) -> np.ndarray:
@@ -43,7 +43,7 @@ def same_space(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.svd(np.linalg.qr(a)[0].T @ np.linalg.qr(b)[0], compute_uv=False).min())
 
 
-@pytest.mark.parametrize("solver", ["auto", "dense", "krylov", "lanczos"])
+@pytest.mark.parametrize("solver", ["auto", "dense", "krylov"])
 @pytest.mark.parametrize("k", [5, 40])
 def test_solvers_agree_with_the_full_decomposition(solver: str, k: int) -> None:
     got = smallest_eigenpairs(AFFINITY, k, solver=solver)
@@ -80,7 +80,7 @@ def test_each_laplacian_has_its_own_vectors(laplacian: str, solver: str) -> None
 
 
 def test_the_entry_of_largest_magnitude_is_positive_whatever_the_solver() -> None:
-    for solver in ("dense", "krylov", "lanczos"):
+    for solver in ("dense", "krylov"):
         vectors = smallest_eigenpairs(AFFINITY, 10, solver=solver, tol=1e-9).vectors
         peak = np.abs(vectors).argmax(axis=0)
         assert (vectors[peak, np.arange(10)] > 0).all()
@@ -153,26 +153,18 @@ def test_multiples_of_an_affinity_have_the_same_eigenpairs(scale: float) -> None
     np.testing.assert_allclose(other.vectors, first.vectors, atol=1e-9)
 
 
-def test_a_sparse_graph_of_few_neighbours_is_factorised() -> None:
-    graph = grid_graph(30)
+def test_a_graph_of_few_neighbours() -> None:
+    graph = grid_graph(30).toarray()
     got = smallest_eigenpairs(graph, 25)
-    assert got.solver == "shift-invert"
-    np.testing.assert_allclose(got.values, scipy.linalg.eigvalsh(symmetrical(graph.toarray()))[:25], atol=1e-9)
+    np.testing.assert_allclose(got.values, scipy.linalg.eigvalsh(symmetrical(graph))[:25], atol=1e-9)
     assert got.residual.max() < 1e-5
 
 
-@pytest.mark.parametrize("solver", ["dense", "krylov", "lanczos", "shift-invert"])
-def test_sparse_and_dense_storage_agree(solver: str) -> None:
-    graph = knn_affinity(features(700), 30)
+@pytest.mark.parametrize("solver", ["dense", "krylov"])
+def test_a_graph_of_nearest_neighbours(solver: str) -> None:
+    graph = knn_affinity(features(700), 30).toarray()
     got = smallest_eigenpairs(graph, 6, solver=solver)
-    np.testing.assert_allclose(got.values, scipy.linalg.eigvalsh(symmetrical(graph.toarray()))[:6], atol=1e-7)
-
-
-def test_the_device_path_on_the_cpu() -> None:
-    values, rows, apart = _on_device(_Graph(AFFINITY), 30, "cpu")
-    np.testing.assert_allclose(1 - values, VALUES[:30], atol=1e-12)
-    assert np.abs(apart).max() < 1e-12
-    assert same_space(rows.T, VECTORS[:, :30]) > 1 - 1e-9
+    np.testing.assert_allclose(got.values, scipy.linalg.eigvalsh(symmetrical(graph))[:6], atol=1e-7)
 
 
 def test_refusals_say_what_to_change() -> None:
@@ -187,8 +179,3 @@ def test_refusals_say_what_to_change() -> None:
     for bad in (np.nan, np.inf, -1.0):
         with pytest.raises(BadData, match="negative or not finite"):
             smallest_eigenpairs(np.array([[0, bad], [bad, 0]]), 1)
-    import torch
-
-    if not torch.cuda.is_available():
-        with pytest.raises(Unavailable, match="Use device 'cpu'"):
-            smallest_eigenpairs(AFFINITY, 2, device="cuda")

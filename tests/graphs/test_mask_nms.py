@@ -21,6 +21,10 @@ def unpacked(packed: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.unpackbits(packed, axis=1)[:, : height * width].reshape(-1, height, width).astype(bool)
 
 
+def regions_of(masks: np.ndarray) -> Regions:
+    return Regions.from_masks(masks, shape=masks.shape[1:])
+
+
 def pool(seed: int, count: int = 60) -> np.ndarray:
     """Blobs, noisy copies of them, exact copies, and an empty mask."""
     rng = np.random.default_rng(seed)
@@ -44,14 +48,14 @@ def by_all_pairs(masks: np.ndarray, priority: np.ndarray, iou: float) -> list[in
 def test_window_of_five_is_the_release(case: int) -> None:
     golden = np.load(GOLDEN)
     masks = unpacked(golden[f"nms{case}_pool"], 48, 64)
-    kept = mask_nms(masks, masks.sum(axis=(1, 2)), 0.9, window=5)
+    kept = mask_nms(regions_of(masks), masks.sum(axis=(1, 2)), 0.9, window=5)
     np.testing.assert_array_equal(kept, golden[f"nms{case}_keep"])
 
 
 def test_six_copies_leave_two_in_a_window_and_one_without() -> None:
     masks = np.repeat(np.eye(7, dtype=bool)[None], 6, axis=0)
-    assert mask_nms(masks, np.zeros(6), window=5).tolist() == [0, 5]
-    assert mask_nms(masks, np.zeros(6)).tolist() == [0]
+    assert mask_nms(regions_of(masks), np.zeros(6), window=5).tolist() == [0, 5]
+    assert mask_nms(regions_of(masks), np.zeros(6)).tolist() == [0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,26 +63,26 @@ def test_six_copies_leave_two_in_a_window_and_one_without() -> None:
 def test_exact_suppression_equals_all_pairs(seed: int, iou: float, by_area: bool) -> None:
     masks = pool(seed, 24)
     priority = masks.sum(axis=(1, 2)).astype(float) if by_area else np.random.default_rng(seed).integers(0, 5, len(masks)).astype(float)
-    assert mask_nms(masks, priority, iou).tolist() == by_all_pairs(masks, priority, iou)
+    assert mask_nms(regions_of(masks), priority, iou).tolist() == by_all_pairs(masks, priority, iou)
 
 
 def test_regions_codes_and_arrays_agree() -> None:
     masks = pool(3)
     area = masks.sum(axis=(1, 2))
-    kept = mask_nms(masks, area, 0.8)
+    kept = mask_nms(regions_of(masks), area, 0.8)
     assert 5 < len(kept) < len(masks)
-    np.testing.assert_array_equal(mask_nms(Regions.from_masks(masks), area, 0.8), kept)
+    np.testing.assert_array_equal(mask_nms(regions_of(masks), area, 0.8), kept)
     np.testing.assert_array_equal(mask_nms(rle.encode(masks), area, 0.8), kept)
-    np.testing.assert_array_equal(mask_nms(rle.encode(masks), area, 0.8, window=5), mask_nms(masks, area, 0.8, window=5))
+    np.testing.assert_array_equal(mask_nms(rle.encode(masks), area, 0.8, window=5), mask_nms(regions_of(masks), area, 0.8, window=5))
 
 
 def test_nothing_in_nothing_out_and_what_is_refused() -> None:
-    assert mask_nms(np.zeros((0, 4, 4), bool), np.zeros(0)).shape == (0,)
+    assert mask_nms(regions_of(np.zeros((0, 4, 4), bool)), np.zeros(0)).shape == (0,)
     with pytest.raises(BadData, match="3 masks were given 2 priorities"):
-        mask_nms(np.zeros((3, 4, 4), bool), np.zeros(2))
+        mask_nms(regions_of(np.zeros((3, 4, 4), bool)), np.zeros(2))
     with pytest.raises(BadData, match="mask 1 is NaN"):
-        mask_nms(np.zeros((2, 4, 4), bool), np.array([1, np.nan]))
+        mask_nms(regions_of(np.zeros((2, 4, 4), bool)), np.array([1, np.nan]))
     with pytest.raises(UsageError, match=r"iou 1\.5"):
-        mask_nms(np.zeros((1, 4, 4), bool), np.ones(1), 1.5)
+        mask_nms(regions_of(np.zeros((1, 4, 4), bool)), np.ones(1), 1.5)
     with pytest.raises(BadData, match="equally many pixels"):
         mask_nms([*rle.encode(np.ones((1, 3, 3), bool)), *rle.encode(np.ones((1, 4, 4), bool))], np.ones(2))

@@ -10,7 +10,7 @@ from scipy import linalg
 from scipy.ndimage import gaussian_filter, label
 
 from uss_dagster.errors import BadData
-from uss_dagster.graphs.maskcut import BinaryAffinity, Cut, maskcut, maskcut_rounds, normalised_cut, second_eigenvector
+from uss_dagster.graphs.maskcut import BinaryAffinity, Cut, maskcut_rounds, normalised_cut, second_eigenvector
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unsam_golden.npz"
 CASES = ("c00", "c01", "c03", "c04", "c07", "c09", "c12")
@@ -22,6 +22,11 @@ def squares(h: int = 20, w: int = 28, seed: int = 0) -> np.ndarray:
     kind = np.zeros((h, w), int)
     kind[3:9, 4:11], kind[10:18, 14:23] = 1, 2
     return np.eye(3, 64)[kind] + 0.13 * rng.standard_normal((h, w, 64))
+
+
+def maskcut(features: np.ndarray, rounds: int = 3) -> np.ndarray:
+    masks = [one.mask for one in maskcut_rounds(features, rounds)]
+    return np.stack(masks) if masks else np.zeros((0, *features.shape[:2]), bool)
 
 
 def dense_second(affinity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sparse_affinity import knn_affinity
 
 from uss_dagster.errors import BadData
@@ -30,13 +29,12 @@ def test_parts_are_the_groups_there_are() -> None:
     assert labels.tobytes() == again.tobytes()
 
 
-@pytest.mark.parametrize("solver", ["krylov", "lanczos"])
-def test_an_iterative_solver_costs_less_than_one_percent_of_the_objective(solver: str) -> None:
+def test_an_iterative_solver_costs_less_than_one_percent_of_the_objective() -> None:
     features, _ = grouped(800, 15, 96, 1.0)
     affinity = dense_affinity(features)
     exact = scaled(smallest_eigenpairs(affinity, 60, solver="dense").vectors)
-    found = smallest_eigenpairs(affinity, 60, solver=solver)
-    assert found.solver == solver
+    found = smallest_eigenpairs(affinity, 60, solver="krylov")
+    assert found.solver == "krylov"
 
     def objective(labels: np.ndarray) -> float:
         return sum(((exact[labels == c] - exact[labels == c].mean(axis=0)) ** 2).sum() for c in range(labels.max() + 1))
@@ -55,11 +53,10 @@ def test_no_more_parts_than_items_and_none_empty() -> None:
     assert sorted(set(flat.tolist())) == list(range(flat.max() + 1))
 
 
-@pytest.mark.parametrize("storage", [np.asarray, sparse.csr_array])
-def test_part_graph_sums_the_affinity_between_parts(storage: type) -> None:
+def test_part_graph_sums_the_affinity_between_parts() -> None:
     affinity = dense_affinity(np.random.default_rng(0).normal(size=(30, 4)))
     labels = np.arange(30) % 4
-    got = part_graph(storage(affinity), labels)
+    got = part_graph(affinity, labels)
     for a in range(4):
         for b in range(4):
             wanted = 0 if a == b else affinity[np.ix_(labels == a, labels == b)].sum()
@@ -85,9 +82,9 @@ def test_the_two_stages_find_groups_of_groups() -> None:
         assert counts.max() > 0.98 * counts.sum(), "a child of the root is a coarse group, but for a stray part"
 
 
-def test_a_sparse_affinity_goes_all_the_way() -> None:
+def test_an_affinity_of_few_neighbours() -> None:
     features, group = grouped(700, 5, 16, 0.1)
-    labels = over_cluster(knn_affinity(features, 25), 5)
+    labels = over_cluster(knn_affinity(features, 25).toarray(), 5)
     assert len({*zip(labels.tolist(), group.tolist(), strict=True)}) == 5
 
 

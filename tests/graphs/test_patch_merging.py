@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.graphs.patch_merging import iterative_merge, merge_record
+from uss_dagster.graphs.patch_merging import merge_record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unsam_golden.npz"
 THETAS = [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -21,6 +21,11 @@ CASES = ("c00", "c01", "c03", "c04", "c07", "c09", "c12")
 def smooth(seed: int, h: int, w: int, channels: int = 8, sigma: float = 1.0) -> np.ndarray:
     noise = np.random.default_rng(seed).standard_normal((h, w, channels))
     return gaussian_filter(noise, (sigma, sigma, 0))
+
+
+def iterative_merge(features: np.ndarray, thetas: list[float], min_patches: int = 4) -> list[np.ndarray]:
+    record = merge_record(features, min(thetas))
+    return [record.masks(record.clusters_at(theta, min_patches)) for theta in thetas]
 
 
 def as_set(masks: np.ndarray) -> set[bytes]:

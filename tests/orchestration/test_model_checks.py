@@ -84,18 +84,18 @@ def test_rules(rule, scores, before, passed):
 
 def test_the_version_before_is_the_newest_committed_one_that_differs(tmp_path: Path):
     stage = type("Stage", (), {"address": "models@a"})()
-    (tmp_path / "old.json").write_text('{"ar1000": 0.7}')
+    (tmp_path / ".dvc/cache/ol").mkdir(parents=True)
+    (tmp_path / ".dvc/cache/ol/d").write_text('{"ar1000": 0.7}')
     now = (LockedOut("data/models/a", "1.dir", 1, 1), LockedOut("reports/models/a.json", "2", 1, 1))
     old = (replace(now[0], hash="0.dir"), replace(now[1], hash="old"))
 
     class Project:
+        root = tmp_path
+
         def outs_version(self, address):
             return {out.path: out.hash for out in now}
 
         def committed_outs(self, address):
             return iter([("c3", now), ("c2", ()), ("c1", old)])
-
-        def cached(self, version):
-            return tmp_path / "old.json" if version == "old" else None
 
     assert models.scores_before(stage, Project()) == {"ar1000": 0.7}

@@ -68,7 +68,7 @@ def test_overlapping_masks_are_drawn_largest_first_without_near_duplicates() -> 
     large, twin, small, far = np.zeros((4, 20, 20), bool)
     large[:, :12], twin[:, :11], small[5:10, 8:16], far[:3, 18:] = True, True, True, True
     family = Regions.from_masks([small, far, twin, large])
-    assert not drawing.is_tree(family)
+    assert not family.is_tree
     assert drawing.appearance(family).tolist() == [2, 3, np.inf, 1]
     labels = drawing.flat_cut(family, 2)
     assert (labels[small] == 0).all()

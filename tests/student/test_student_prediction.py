@@ -45,7 +45,7 @@ def test_suppression_is_that_of_masks() -> None:
     logits = interpolate(coarse[None], (12, 12))[0] + 0.6 * torch.randn(30, 12, 12, generator=generator)
     score = torch.rand(30, generator=generator)
     kept = suppress(logits, score, 0.6)
-    assert kept.tolist() == mask_nms(logits.numpy() > 0, score.numpy(), 0.6).tolist()
+    assert kept.tolist() == mask_nms(rle.encode(logits.numpy() > 0), score.numpy(), 0.6).tolist()
     assert 6 <= len(kept) < 30
     assert not len(suppress(torch.full((2, 4, 4), -1.0), torch.ones(2), 0.9))  # nothing is no mask
 

@@ -14,7 +14,7 @@ from uss_dagster.artifacts.image_files import decode
 from uss_dagster.datasets.scenes import Params, examples
 from uss_dagster.regions import rle
 from uss_dagster.student.data import Source
-from uss_dagster.student.evaluate import evaluate
+from uss_dagster.student.evaluate import matches, values
 from uss_dagster.student.model import Student
 from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.training import train
@@ -71,7 +71,7 @@ def learnt(source: Source, unseen: Source, settings: StudentSettings, folder: Pa
     result = train(source, None, settings, folder, threads=2)
     losses = [loss for _, loss in result.losses]
     scores = {"fall": float(1 - np.mean(losses[-5:]) / losses[0]), "seconds": result.seconds}
-    scores |= evaluate(Student.load(folder), unseen, "union", **options)
+    scores |= values(matches(Student.load(folder), unseen, "union", **options))
     told = json.dumps({name: round(float(value), 3) for name, value in scores.items()})
     print(told)
     return scores, told

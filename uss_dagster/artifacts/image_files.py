@@ -38,6 +38,15 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
 
 
+def read_picture(path: Path, name: str | None = None) -> np.ndarray:
+    """``decode`` of a file; name: what an error calls it, its path by default."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadData(f"{name or path} cannot be read ({error.strerror}).") from None
+    return decode(data, name or str(path))
+
+
 def measure(data: bytes, name: str) -> tuple[int, int]:
     """(height, width) that ``decode`` will give, after reading the file to its end: what would not decode is refused here.
 

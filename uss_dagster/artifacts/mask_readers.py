@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from uss_dagster.artifacts.gate import valid_regions
 from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import check_schema, regions_from_table
+from uss_dagster.artifacts.tables import check_schema, readable, regions_from_table, runs_of_images
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
 from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, Segmentation, code_of
@@ -31,6 +30,7 @@ Shape = tuple[int, int]
 Named = tuple[str, CocoAnnotation]
 """An annotation with the words that name it in errors."""
 FORMATS = "a regions.parquet (or a folder of shard-*.parquet), a COCO .json, or a folder of label .png pictures"
+COPY = "Copy or make it again."
 SLACK = 1.0
 """Pixels that a polygon may reach beyond the image: annotation tools round."""
 MOST_LABELS = 10_000
@@ -170,15 +170,15 @@ class RegionTables(Masks):
         self._group: tuple[Path, int, pa.Table] | None = None
         labelled = False
         for file in files:
-            with _readable(file):
+            with readable(file, COPY):
                 opened = pq.ParquetFile(file)
             with opened:
                 check_schema(opened.schema_arrow, REGIONS, str(file))
                 for group in range(opened.num_row_groups):
-                    with _readable(file):
+                    with readable(file, COPY):
                         rows = opened.read_row_group(group, columns=["image_id", "label"])
                     labelled |= bool((rows["label"].to_numpy() >= 0).any())
-                    for image_id, start, stop in _runs(rows["image_id"].to_numpy(zero_copy_only=False)):
+                    for image_id, start, stop in runs_of_images(rows):
                         if image_id in self._places:
                             raise BadData(
                                 f"{file}: image '{image_id}' stands twice; the rows of an image lie together, in one file and row group."
@@ -191,7 +191,7 @@ class RegionTables(Masks):
             return empty(self._listed.get(image_id) or shape, image_id)
         file, group, start, stop = self._places[image_id]
         if self._group is None or self._group[:2] != (file, group):
-            with _readable(file), pq.ParquetFile(file) as opened:
+            with readable(file, COPY), pq.ParquetFile(file) as opened:
                 self._group = file, group, opened.read_row_group(group)
         rows = self._group[2].slice(start, stop - start)
         for column in rows.column_names:
@@ -208,21 +208,6 @@ class RegionTables(Masks):
         if len(bad):
             raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {regions.score[bad[0]]}; a number is expected.")
         return regions
-
-
-def _runs(ids: np.ndarray) -> Iterator[tuple[str, int, int]]:
-    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=True):
-        yield str(ids[start]), start, stop
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """One sentence for a damaged Parquet file that no stage of ours can make again."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise BadData(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}). Copy or make it again.") from error
 
 
 # -- COCO ---------------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, advice: str = "Run its stage again, or `dvc checkout --force`.") -> Iterator[None]:
     """Turns what pyarrow raises on a missing or damaged file (its own errors, or a bare OSError) into one sentence."""
     try:
         yield
@@ -34,12 +34,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise BadData(f"{path} is missing: an artefact is incomplete. Run its stage again, or `dvc checkout`.") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BadData(f"{path} cannot be read as Parquet ({reason}). Run its stage again, or `dvc checkout --force`.") from error
+        raise BadData(f"{path} cannot be read as Parquet ({reason}). {advice}") from error
 
 
 def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
     """Read one table and hold it against its schema."""
-    with _readable(path):
+    with readable(path):
         table = pq.read_table(path, **options)
     if not options.get("columns"):
         check_schema(table.schema, schema, str(path))
@@ -75,7 +75,7 @@ def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
     """The rows of one image."""
     k, (height, width) = len(regions), regions.shape
     codes = regions.rles()
-    boxes = coco.toBbox([{"size": [height, width], "counts": code} for code in codes]) if k else np.zeros((0, 4))
+    boxes = coco.toBbox(rle.coco_codes(codes, regions.shape)) if k else np.zeros((0, 4))
     columns = {
         "image_id": pa.array([image_id] * k, pa.string()),
         "region": pa.array(np.arange(k, dtype=np.int32)),
@@ -155,12 +155,12 @@ class RowsWriter:
 def row_groups(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of files of one schema in order, one row group (whole images) in memory at a time; all columns, or some."""
     for path in paths:
-        with _readable(path):
+        with readable(path):
             file = pq.ParquetFile(path)
         with file:
             check_schema(file.schema_arrow, schema, path.name)
             for group in range(file.num_row_groups):
-                with _readable(path):
+                with readable(path):
                     rows = file.read_row_group(group, columns=None if columns is None else list(columns))
                 yield rows
 
@@ -213,7 +213,13 @@ def image_ids(*paths: Path) -> list[str]:
 
 def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(image id, its rows) of a table whose images lie together."""
+    for image_id, start, stop in runs_of_images(table):
+        yield image_id, table.slice(start, stop - start)
+
+
+def runs_of_images(table: pa.Table) -> Iterator[tuple[str, int, int]]:
+    """(image id, its first row, the row after its last) of a table whose images lie together."""
     ids = table["image_id"].to_numpy(zero_copy_only=False)
     starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(starts, np.append(starts, len(ids))[1:], strict=True):
-        yield str(ids[start]), table.slice(start, stop - start)
+    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=len(ids) > 0):
+        yield str(ids[start]), start, stop

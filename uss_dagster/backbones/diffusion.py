@@ -37,6 +37,7 @@ import numpy as np
 from uss_dagster.backbones._batches import BatchedExtractor, Facets
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
 
@@ -112,15 +113,10 @@ class Params:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("schedule_steps", "n_steps", "grid", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        one = at_least(1)
+        check_bounds(self, schedule_steps=one, n_steps=one, grid=one, batch=one, image_size=one, timestep=at_least(0))
         if self.n_steps >= self.schedule_steps:
             raise ValueError(f"n_steps is {self.n_steps}, expected fewer than schedule_steps ({self.schedule_steps}).")
-        if self.timestep is not None and self.timestep < 0:
-            raise ValueError(f"timestep is {self.timestep}, expected 0 or more.")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}, expected a number of pixels, or null for the size the UNet was trained at.")
 
 
 SPEC = BackboneSpec(

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.backbones.base import BackboneSpec, check_facets
+from uss_dagster.bounds import POSITIVE, at_least, check_bounds
 from uss_dagster.graphs.appearance import USUAL_BANK, bank_features, colour_histograms
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 
@@ -70,12 +71,7 @@ class Params:
     temperature: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.stride < 1 or self.radius < 1:
-            raise ValueError(f"stride is {self.stride} and radius is {self.radius}, expected 1 or more.")
-        if self.long_side is not None and self.long_side < 8:
-            raise ValueError(f"long_side is {self.long_side}, expected 8 or more, or null for never resizing.")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}, expected more than 0.")
+        check_bounds(self, stride=at_least(1), radius=at_least(1), long_side=at_least(8), temperature=POSITIVE)
 
 
 SPEC = BackboneSpec(

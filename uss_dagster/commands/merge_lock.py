@@ -84,8 +84,6 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
         assert isinstance(merged, dict)
         from dvc.utils.serialize import dumps_yaml
 
-        from uss_dagster.files import write_whole
-
         write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
         return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]
     if ours.read_text(encoding="utf-8").startswith(HEADER):

@@ -53,18 +53,14 @@ def parse_point(text: str) -> tuple[int, int]:
 
 def _answer(path: Path, points: list[tuple[int, int]], model: Path, out: Path | None, device: str) -> None:
     """Print the masks at each point, and write them to ``out``."""
-    from uss_dagster.artifacts.image_files import decode
+    from uss_dagster.artifacts.image_files import read_picture
     from uss_dagster.files import write_whole
     from uss_dagster.student.model import Student
     from uss_dagster.student.prompting import SPLIT, answer_lines, answers_json, draw_answers, masks_at
 
     if out is not None:
         check_out(out, path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}). Name a picture.") from None
-    pixels = decode(data, str(path))
+    pixels = read_picture(path)
     height, width = pixels.shape[:2]
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):

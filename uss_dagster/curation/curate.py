@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from uss_dagster.curation.export import exporter
 from uss_dagster.curation.filters import filter_masks
 from uss_dagster.curation.human import HumanMasks, Labels, with_human
 from uss_dagster.curation.mask_pool import ONE_COLOUR
-from uss_dagster.curation.overlaps import coco_codes
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.splits import split_of
 from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS, MaskPool, SourceImage
 from uss_dagster.errors import BadData
+from uss_dagster.regions.rle import coco_codes
 
 GROUP_ROWS = 8192
 """Rows a row group of ``masks.parquet``; one row group is in memory at a time."""
@@ -126,7 +127,7 @@ def curate(
     summary.status.update(result.status for result in results)
     _write_images(folder / "images.parquet", results)
     plain = summary.to_dict()
-    (folder / "summary.json").write_text(drift.summary_text(plain), encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     return CurateResult(plain, [result.source["image_id"] for result in results if result.status == "kept"], failures)
 
 

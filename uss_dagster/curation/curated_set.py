@@ -23,7 +23,7 @@ from uss_dagster.curation.human import Labels
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.tables import IMAGES, MaskPool
 from uss_dagster.drawing import montage, overlay
-from uss_dagster.files import parse_yaml, write_whole
+from uss_dagster.files import parse_yaml
 
 SAMPLES, LONGEST = 8, 240
 """Number of sample images, and their greatest side in pixels."""
@@ -104,11 +104,6 @@ def drift_facts(rows: list[drift.DriftRow]) -> DriftFacts:
     else:
         sentence = "within the limits"
     return {"drift": sentence, "drift_within_limits": not beyond, "drift_rows": rows}
-
-
-def write_drift_page(path: Path, report: Report, title: str, rows: list[drift.DriftRow]) -> None:
-    """The checks and the comparison with the previous version, as a page beside the run facts."""
-    write_whole(path, pages.report_page(report, title, rows))
 
 
 def previous_summary(root: Path, lock: Path, output: Path) -> drift.SetSummary | None:

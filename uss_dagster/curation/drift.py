@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -114,11 +112,6 @@ class Summary:
         }
 
 
-def summary_text(summary: SetSummary) -> str:
-    """A summary as JSON, the same text for the same numbers."""
-    return json.dumps(summary, indent=1) + "\n"
-
-
 def compare(before: SetSummary, now: SetSummary) -> list[DriftRow]:
     """Compare two versions, one row a measure. ``before`` may lack keys or bins, if an older program wrote it."""
     rows = []
@@ -142,9 +135,6 @@ def _row(measure: str, before: float | None, now: float | None, moved: float, li
 
 def jensen_shannon(first: Sequence[float], second: Sequence[float]) -> float:
     """Jensen–Shannon distance of two histograms, 0 (the same shares) to 1 (nothing in common)."""
-    p, q = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    p, q = p / p.sum(), q / q.sum()
-    middle = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.where(d > 0, d * np.log2(d / middle), 0.0).sum() / 2 for d in (p, q)]
-    return math.sqrt(max(0.0, min(1.0, float(sum(parts)))))
+    from scipy.spatial.distance import jensenshannon
+
+    return float(jensenshannon(first, second, base=2))

@@ -9,6 +9,7 @@ from uss_dagster.curation.human import HumanMasks, renumbered
 from uss_dagster.curation.measures import boundary_connectivity
 from uss_dagster.curation.overlaps import best_iou
 from uss_dagster.curation.params import CurateParams
+from uss_dagster.regions.regions import parents_among
 
 
 def filter_masks(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], params: CurateParams) -> tuple[pa.Table, dict[str, int]]:
@@ -57,7 +58,8 @@ def filter_masks(rows: pa.Table, human: HumanMasks, shape: tuple[int, int], para
         drop(worst, "beyond the number wanted")
     if human.codes:
         drop(best_iou(rows["rle"].to_pylist(), human.codes, shape) > params.tau, "overlaps a human mask")
-    return _select(rows, np.flatnonzero(~removed)), dropped
+    keep = np.flatnonzero(~removed)  # children move up to the nearest ancestor that is kept
+    return renumbered(rows.take(keep), parents_among(rows["parent"].to_numpy(), keep)), dropped
 
 
 def mask_value(rows: pa.Table, shape: tuple[int, int]) -> np.ndarray:
@@ -85,13 +87,3 @@ def mask_value(rows: pa.Table, shape: tuple[int, int]) -> np.ndarray:
     np.maximum.at(highest, place, score)
     relative_score = score / np.where(highest > 0, highest, 1.0)[place]
     return np.nan_to_num(quality, nan=0.0) * relative_score * np.exp(-(boundary_connectivity(rows["rle"].to_pylist(), shape) ** 2) / 2)
-
-
-def _select(rows: pa.Table, keep: np.ndarray) -> pa.Table:
-    """Some rows of an image, renumbered; children move up to the nearest ancestor that is kept."""
-    new = np.full(rows.num_rows + 1, -1, np.int64)  # the last element serves parent -1
-    new[keep] = np.arange(len(keep))
-    nearest = np.full(rows.num_rows + 1, -1, np.int64)
-    for region, above in enumerate(rows["parent"].to_pylist()):
-        nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
-    return renumbered(rows.take(keep), nearest[keep])

@@ -22,6 +22,7 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND, IGNORE
 from uss_dagster.regions.coded import CodedRegions
+from uss_dagster.regions.regions import depth_of
 
 CROWD = "crowd"
 """The value of the column ``source`` that marks a mask over a crowd of objects."""
@@ -88,10 +89,7 @@ def with_human(image_id: str, rows: pa.Table, human: HumanMasks, shape: tuple[in
 
 def renumbered(rows: pa.Table, parent: np.ndarray) -> pa.Table:
     """Rows of one image with other parents, int (K,); parents come before their children."""
-    depth = np.zeros(len(parent), np.int32)
-    for region, above in enumerate(parent.tolist()):
-        depth[region] = depth[above] + 1 if above >= 0 else 0
-    for name, values in (("region", np.arange(len(parent))), ("parent", parent), ("depth", depth)):
+    for name, values in (("region", np.arange(len(parent))), ("parent", parent), ("depth", depth_of(parent))):
         rows = rows.set_column(rows.column_names.index(name), MASKS.field(name), pa.array(values.astype(np.int32)))
     return rows
 

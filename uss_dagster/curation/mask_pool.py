@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from uss_dagster.bounds import Bounds, at_least, check_bounds
 from uss_dagster.curation.duplicates import image_signature
 from uss_dagster.curation.measures import measure
 from uss_dagster.curation.overlaps import last_before
@@ -43,8 +44,7 @@ class MaskPoolParams:
     views: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.iou <= 1 or self.most < 1:
-            raise ValueError(f"iou is {self.iou} and most {self.most}; expected above 0 to 1, and 1 or more.")
+        check_bounds(self, iou=Bounds("above 0 to 1", lambda iou: 0 < iou <= 1), most=at_least(1))
         check_views(self.views)
 
 

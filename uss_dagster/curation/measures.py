@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
-from uss_dagster.curation.overlaps import coco_codes
+from uss_dagster.pixels import shrink_to_pixels
 from uss_dagster.regions import Regions, rle
+from uss_dagster.regions.rle import coco_codes
 
 MEASURED = 80_000
 """Greatest number of pixels of the image on which masks are measured."""
@@ -46,7 +47,7 @@ def measure(image: np.ndarray, regions: Regions, refine: bool) -> dict[str, np.n
     dict of str to float32 array of shape (K,)
         edge, separation, quality, refined_iou.
     """
-    reduced = _reduced(image)
+    reduced = shrink_to_pixels(image, MEASURED)
     small = regions.resized(*reduced.shape[:2])
     edge, separation = _contrast(reduced, small)
     measures = {
@@ -172,14 +173,3 @@ def boundary_connectivity(codes: Sequence[bytes], shape: tuple[int, int]) -> np.
     area = rle.areas(codes, height, width).astype(np.float64)
     share = np.asarray(coco.iou(coco_codes(codes, shape), [coco.encode(ring)], [1]))[:, 0]  # of the mask in the ring
     return share * area / np.sqrt(np.maximum(area, 1))
-
-
-def _reduced(image: np.ndarray) -> np.ndarray:
-    """The image with about ``MEASURED`` pixels at most, by area averages."""
-    from PIL import Image
-
-    height, width = image.shape[:2]
-    share = (MEASURED / (height * width)) ** 0.5
-    if share >= 1:
-        return image
-    return np.asarray(Image.fromarray(image).resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.BOX))

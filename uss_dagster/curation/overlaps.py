@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as coco
 
-
-class CocoCode(TypedDict):
-    """A mask as pycocotools takes it. size: [height, width]. counts: compressed run lengths."""
-
-    size: list[int]
-    counts: bytes
-
-
-def coco_codes(codes: Sequence[bytes], shape: tuple[int, int]) -> list[CocoCode]:
-    """Run-length codes over an image of ``shape`` (height, width), in the form that pycocotools takes."""
-    return [{"size": list(shape), "counts": code} for code in codes]
+from uss_dagster.regions.rle import coco_codes
 
 
 def best_iou(codes: Sequence[bytes], others: Sequence[bytes], shape: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from uss_dagster.bounds import SHARE, at_least, check_bounds, within
 from uss_dagster.errors import did_you_mean
 
 FORMATS = ("coco", "splits", "images", "metadata")
@@ -80,8 +81,7 @@ class CurateParams:
     def __post_init__(self) -> None:
         if len(self.splits) != 3 or min(self.splits) < 0 or sum(self.splits) <= 0:
             raise ValueError(f"splits is {list(self.splits)}, expected the shares of train, val and test, such as [0.8, 0.1, 0.1].")
-        if not 0 <= self.radius <= 16 or self.colours < 0 or self.most < 1 or not 0 <= self.tau <= 1:
-            raise ValueError("radius is 0 to 16, colours at least 0, most at least 1, and tau 0 to 1.")
+        check_bounds(self, radius=within(0, 16), colours=at_least(0), most=at_least(1), tau=SHARE)
         for name in self.formats:
             if name not in FORMATS:
                 raise ValueError(f"unknown format '{name}'.{did_you_mean(name, FORMATS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -70,30 +71,25 @@ def validation(project: DvcProject, stage: StageNode, invocation: Invocation) ->
     A report is a JSON object with a boolean ``success`` and rows of ``checks`` or ``failures``. A row names what was tested in ``check``
     or ``expectation``, says why it failed in ``message``, and of ``checks`` only those failed whose own ``success`` is false.
     """
+    verdict = functools.partial(dg.AssetCheckResult, check_name=VALIDATION)
     name = invocation.report or stage.text("report")
     if name is None:
-        return dg.AssetCheckResult(check_name=VALIDATION, passed=True, description="This stage names no validation report.")
+        return verdict(passed=True, description="This stage names no validation report.")
     path = project.root / name
     if not path.is_file() and invocation.succeeded and invocation.outcome != BUILT:
-        text = f"The stage passed when it was built elsewhere; its report {name} is not on this machine."
-        return dg.AssetCheckResult(check_name=VALIDATION, passed=True, description=text)
+        return verdict(passed=True, description=f"The stage passed when it was built elsewhere; its report {name} is not on this machine.")
     report = read_json(path)
     if not isinstance(report.get("success"), bool):
         text = f"{name} is missing or has no boolean 'success': the stage did not say whether its result is sound."
-        return dg.AssetCheckResult(check_name=VALIDATION, passed=False, description=text, metadata={"stage": stage.address})
+        return verdict(passed=False, description=text, metadata={"stage": stage.address})
     metadata: dict[str, dg.MetadataValue[Any] | str] = {"stage": stage.address, "report": dg.MetadataValue.path(str(path))}
     if report["success"]:
-        return dg.AssetCheckResult(check_name=VALIDATION, passed=True, metadata=metadata)
+        return verdict(passed=True, metadata=metadata)
     reasons = _reasons(report)
     if reasons:
         metadata["failures"] = table(("what", "why"), reasons[:_LISTED])
-    description = "; ".join(f"{what}: {why}" if why else what for what, why in reasons[:3])
-    return dg.AssetCheckResult(
-        check_name=VALIDATION,
-        passed=False,
-        metadata=metadata,
-        description=description or invocation.reason or f"{name} says so, without a reason.",
-    )
+    described = "; ".join(f"{what}: {why}" if why else what for what, why in reasons[:3])
+    return verdict(passed=False, metadata=metadata, description=described or invocation.reason or f"{name} says so, without a reason.")
 
 
 def report_stamp(project: DvcProject, stage: StageNode) -> tuple[int, int] | None:

@@ -7,7 +7,6 @@ Stages are read through DVC, so that templates resolve as in ``dvc repro``; lock
 from __future__ import annotations
 
 import bisect
-import json
 import os
 import subprocess
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -125,7 +124,7 @@ class DvcProject:
         for stage in self.stages.values():
             found: set[str] = set()
             for dep in stage.deps:
-                found.update(owner[path] for path in (dep, *_parents(dep)) if path in owner)
+                found.update(owner[path] for path in (dep, *map(str, PurePosixPath(dep).parents)) if path in owner)
                 start = bisect.bisect_left(ordered, f"{dep}/")
                 for out in ordered[start:]:
                     if not out.startswith(f"{dep}/"):
@@ -161,21 +160,6 @@ class DvcProject:
                 continue
             entry = (content.get("stages") or {}).get(address.rpartition(":")[2]) or {}
             yield commit, _locked_items(entry, "outs", self._working_folder(address))
-
-    def cached(self, version: str, member: str = "") -> Path | None:
-        """The file of DVC's local cache that holds a version, or, of a folder's version, a file in it; None where it is not there."""
-        path = self._cache / version[:2] / version[2:]
-        if not path.is_file() or not version.endswith(".dir"):
-            return path if path.is_file() else None
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return next((self.cached(item["md5"]) for item in listed if item["relpath"] == member), None)
-
-    @cached_property
-    def _cache(self) -> Path:
-        from dvc.repo import Repo
-
-        with Repo(str(self.root)) as repo:
-            return Path(repo.cache.local.path)
 
     def _git(self, *words: str) -> str:
         """What a git command prints in the project's folder; nothing where it fails or git is not there."""
@@ -317,12 +301,6 @@ def _relative(item: Any, root: Path) -> str:
     if item.protocol != "local":
         return str(item.def_path)
     return os.path.relpath(item.fs_path, root).replace(os.sep, "/")
-
-
-def _parents(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def _stamp(path: Path) -> tuple[int, int]:

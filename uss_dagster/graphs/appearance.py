@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.errors import BadData
-from uss_dagster.pixels import check_image, shrink_long_side, to_lab
+from uss_dagster.pixels import check_image, nearest, shrink_long_side, to_lab
 
 BANK_CHANNELS = 18
 USUAL_BANK = np.array([2.5, 0.0, 0.0] + [1.0] * (BANK_CHANNELS - 3))
@@ -87,9 +87,7 @@ def region_appearance(image: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray
 def _pixels_of_regions(flat: np.ndarray, n: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(pixel, region) of all pixels of a reduced image that lie in a region, with at least one for each region."""
     height, width = flat.shape
-    rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(np.int64)
-    columns = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(np.int64)
-    reduced = flat[rows[:, None], columns].ravel()
+    reduced = nearest(flat, *shape).ravel()
     pixel = np.flatnonzero(reduced >= 0)
     region = reduced[pixel].astype(np.int64)
     lost = np.flatnonzero(np.bincount(region, minlength=n) == 0)

@@ -46,14 +46,14 @@ class Split:
         Ncut.
     position : int
         Number of items below the threshold.
-    value : float
-        Second smallest eigenvalue.
+    vector : ndarray of float64, shape (n,)
+        The second eigenvector, along which it is.
     """
 
     side: np.ndarray
     cost: float
     position: int
-    value: float
+    vector: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,18 @@ def sweep(weights: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def best_split(weights: np.ndarray, min_size: int = 1) -> Split | None:
     """The split of least Ncut along the second eigenvector with at least ``min_size`` items on each side; None if there is none."""
-    best = _best(weights, min_size)
-    return None if best is None else best[0]
+    n = len(weights)
+    if n < max(2, 2 * min_size):
+        return None
+    vector = second_eigenpair(weights)[1]
+    order, costs = sweep(weights, vector)
+    allowed = costs[min_size - 1 : n - min_size]
+    best = int(np.argmin(allowed)) + min_size - 1
+    if not np.isfinite(costs[best]):
+        return None
+    side = np.ones(n, bool)
+    side[order[: best + 1]] = False
+    return Split(side if not side[0] else ~side, float(costs[best]), best + 1, vector)
 
 
 def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most: float = 1.0) -> CutTree:
@@ -272,10 +282,11 @@ def cut_tree(weights: np.ndarray, *, min_size: int = 1, max_depth: int = 8, most
     while waiting:
         above, start, items, depth, inner = waiting.pop()
         order[start : start + len(items)] = items
-        best = _best(inner, min_size) if depth < max_depth and len(items) >= 2 * min_size else None
-        if best is not None and above < 0:
-            vector = best[1]
-        split = None if best is None or best[0].cost >= most - _COST_ROUNDING else best[0]
+        split = best_split(inner, min_size) if depth < max_depth else None
+        if split and above < 0:
+            vector = split.vector
+        if split and split.cost >= most - _COST_ROUNDING:
+            split = None
         inside, volume = float(inner.sum()), float(degree[items].sum())
         cost, position = (split.cost, split.position) if split else (np.inf, -1)
         nodes.append((above, start, start + len(items), depth, cost, position, inside, volume))
@@ -332,19 +343,3 @@ def _complete(tree: CutTree, splits: np.ndarray) -> np.ndarray:
     """Numbers of splits after which all of one ``reach`` are made, so that they are a pruning; 0 first."""
     reach = tree.reach[splits]
     return np.concatenate([[0], np.flatnonzero(np.append(np.diff(reach) > 0, True)[: len(reach)]) + 1])
-
-
-def _best(weights: np.ndarray, min_size: int) -> tuple[Split, np.ndarray] | None:
-    """The best split, and the eigenvector that it is on."""
-    n = len(weights)
-    if n < max(2, 2 * min_size):
-        return None
-    value, vector = second_eigenpair(weights)
-    order, costs = sweep(weights, vector)
-    allowed = costs[min_size - 1 : n - min_size]
-    best = int(np.argmin(allowed)) + min_size - 1
-    if not np.isfinite(costs[best]):
-        return None
-    side = np.ones(n, bool)
-    side[order[: best + 1]] = False
-    return Split(side if not side[0] else ~side, float(costs[best]), best + 1, value), vector

@@ -8,23 +8,20 @@ The block Lanczos solver is written here: ``benchmarks/spectral.py`` measured 20
 ``scipy.linalg.eigh``, with residuals up to 7e-7.
 
 References: von Luxburg, "A tutorial on spectral clustering", Statistics and Computing 17, 2007; Golub & Underwood, "The block
-Lanczos method for computing eigenvalues", 1977; Lehoucq, Sorensen & Yang, "ARPACK users' guide", 1998.
+Lanczos method for computing eigenvalues", 1977.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, check_choice
-from uss_dagster.runtime import to_device
 
 LAPLACIANS = ("symmetrical", "randomwalk", "standard")
-SOLVERS = ("auto", "dense", "krylov", "low-rank", "lanczos", "shift-invert")
+SOLVERS = ("auto", "dense", "krylov", "low-rank")
 
 FLOOR = 1e-12
 """A degree below this share of the largest counts as none; a share, so that a graph and its multiples are treated alike."""
@@ -32,7 +29,6 @@ FLOOR = 1e-12
 # measured on two cores: below these sizes the simpler solver is the faster one
 _FULL_BELOW = 150
 _DENSE_BELOW = 600
-_SHIFT_SHARE = 16
 # largest rank that counts as low
 _RANK = 128
 # share of the wanted space, root mean square, that may be missed before the dense solver takes over
@@ -62,7 +58,7 @@ class Eigen:
 
 
 def smallest_eigenpairs(
-    affinity: Any, k: int, *, laplacian: str = "symmetrical", solver: str = "auto", tol: float = 1e-3, seed: int = 0, device: str = "cpu"
+    affinity: np.ndarray, k: int, *, laplacian: str = "symmetrical", solver: str = "auto", tol: float = 1e-3, seed: int = 0
 ) -> Eigen:
     """The k smallest eigenpairs of the Laplacian of an affinity.
 
@@ -70,24 +66,21 @@ def smallest_eigenpairs(
 
     Parameters
     ----------
-    affinity : ndarray or scipy sparse array, shape (n, n)
+    affinity : ndarray of float, shape (n, n)
         Symmetric, 0 or more.
     k : int
         Number of pairs, 1..n.
     laplacian : {"symmetrical", "randomwalk", "standard"}, default "symmetrical"
         See the module.
-    solver : {"auto", "dense", "krylov", "low-rank", "lanczos", "shift-invert"}, default "auto"
-        "auto" takes "dense" for small graphs or many pairs, "krylov" for large ones, "low-rank" where more pairs are sought than the
-        features have channels, and "shift-invert" for sparse graphs with few neighbours a node. On a CUDA device it is always dense.
-        The iterative solvers are checked: "dense" runs after all where a residual of the symmetrical form exceeds ``tol``, where the
-        k-th pair is too near to the next to separate the space of the first k, or where eigenvalues repeat more often than the
-        solver can see.
+    solver : {"auto", "dense", "krylov", "low-rank"}, default "auto"
+        "auto" takes "dense" for small graphs or many pairs, "krylov" for large ones, and "low-rank" where more pairs are sought than
+        the features have channels. The iterative solvers are checked: "dense" runs after all where a residual of the symmetrical
+        form exceeds ``tol``, where the k-th pair is too near to the next to separate the space of the first k, or where
+        eigenvalues repeat more often than the solver can see.
     tol : float, default 1e-3
         With 1e-5 or more "krylov" multiplies in float32 and finishes in float64, which leaves residuals near 1e-6.
     seed : int, default 0
         Of the starting vectors.
-    device : str, default "cpu"
-        A torch device.
 
     Returns
     -------
@@ -98,8 +91,6 @@ def smallest_eigenpairs(
     graph = _Graph(affinity)
     if not 1 <= k <= graph.n:
         raise UsageError(f"{k} eigenpairs were asked of a graph of {graph.n} nodes, expected between 1 and {graph.n}.")
-    if device != "cpu":
-        return _finish(graph, *_on_device(graph, k, device), laplacian, f"dense on {device}")
     picked = _pick(graph, k) if solver == "auto" else solver
     pairs = None if picked == "dense" or k >= graph.n else _ITERATIVE[picked](graph, k, tol, seed)
     if pairs is not None:
@@ -110,13 +101,12 @@ def smallest_eigenpairs(
 class _Graph:
     """An affinity and its M = G^(-1/2) A G^(-1/2) + diag(1 where the degree is 0), which is never stored in float64."""
 
-    def __init__(self, affinity: Any) -> None:
-        self.sparse = not isinstance(affinity, np.ndarray)
-        self.affinity: Any = affinity.tocsr().astype(np.float64) if self.sparse else np.asarray(affinity, np.float64)
+    def __init__(self, affinity: np.ndarray) -> None:
+        self.affinity = np.asarray(affinity, np.float64)
         if self.affinity.ndim != 2 or self.affinity.shape[0] != self.affinity.shape[1]:
             raise BadData(f"The affinity has shape {self.affinity.shape}, expected as many rows as columns.")
         self.n = self.affinity.shape[0]
-        self.degree = np.asarray(self.affinity.sum(axis=1)).ravel()
+        self.degree = self.affinity.sum(axis=1)
         if not np.isfinite(self.degree).all() or (self.n and self.affinity.min() < 0):
             raise BadData("The affinity holds values that are negative or not finite, expected weights of 0 or more.")
         self.floored = floored(self.degree)
@@ -125,26 +115,16 @@ class _Graph:
 
     def times(self, rows: np.ndarray) -> np.ndarray:
         """rows @ M, float64 (b, n)."""
-        scaled = rows * self.scale
-        product = (self.affinity @ scaled.T).T if self.sparse else scaled @ self.affinity
-        return product * self.scale + rows * self.alone
+        return (rows * self.scale) @ self.affinity * self.scale + rows * self.alone
 
-    def matrix(self, dtype: type = np.float64) -> Any:
-        """M itself, dense, or sparse as the affinity is."""
-        if self.sparse:
-            from scipy import sparse
-
-            scale = sparse.diags_array(self.scale)
-            return (scale @ self.affinity @ scale + sparse.diags_array(self.alone)).astype(dtype).tocsr()
-        scaled = np.empty((self.n, self.n), dtype)
+    def matrix(self, dtype: type = np.float64) -> np.ndarray:
+        """M itself."""
+        scaled: np.ndarray = np.empty((self.n, self.n), dtype)
         for start in range(0, self.n, 256):
             part = slice(start, start + 256)
             scaled[part] = self.affinity[part] * self.scale[part, None] * self.scale
         np.einsum("ii->i", scaled)[:] += self.alone.astype(dtype)
         return scaled
-
-    def dense_matrix(self) -> np.ndarray:
-        return self.matrix().toarray() if self.sparse else self.matrix()
 
 
 def floored(degree: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
@@ -164,17 +144,13 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _pick(graph: _Graph, k: int) -> str:
     if graph.n < _DENSE_BELOW or 6 * k > graph.n:
         return "dense"
-    if graph.sparse and graph.affinity.nnz <= _SHIFT_SHARE * graph.n:
-        return "shift-invert"
-    if not graph.sparse and _sampled_rank(graph) < min(k, _RANK):
-        return "low-rank"
-    return "krylov"
+    return "low-rank" if _sampled_rank(graph) < min(k, _RANK) else "krylov"
 
 
 def _dense(graph: _Graph, k: int) -> Pairs:
     from scipy import linalg
 
-    n, matrix = graph.n, graph.dense_matrix()
+    n, matrix = graph.n, graph.matrix()
     if n <= _FULL_BELOW or 6 * k > n:
         values, vectors = np.linalg.eigh(matrix)
         values, vectors = values[-k:], vectors[:, -k:]
@@ -183,30 +159,9 @@ def _dense(graph: _Graph, k: int) -> Pairs:
     return _with_residuals(graph, values[::-1], vectors[:, ::-1])
 
 
-def _on_device(graph: _Graph, k: int, device: str) -> Pairs:
-    import torch
-
-    values, vectors = torch.linalg.eigh(to_device(graph.dense_matrix(), device))
-    return _with_residuals(graph, values[-k:].flip(0).cpu().numpy(), vectors[:, -k:].flip(1).cpu().numpy())
-
-
 def _with_residuals(graph: _Graph, values: np.ndarray, columns: np.ndarray) -> Pairs:
     rows = np.ascontiguousarray(columns.T)
     return values, rows, graph.times(rows) - values[:, None] * rows
-
-
-def _arpack(graph: _Graph, k: int, tol: float, seed: int, **how: Any) -> Pairs | None:
-    from scipy.sparse.linalg import ArpackError, eigsh
-
-    start = np.random.default_rng(seed).standard_normal(graph.n)
-    matrix = graph.matrix()
-    try:
-        values, vectors = eigsh(matrix.tocsc() if graph.sparse else matrix, k, v0=start, tol=min(tol, 1e-6), **how)
-    except (ArpackError, RuntimeError):
-        return None
-    order = np.argsort(-values, kind="stable")
-    pairs = _with_residuals(graph, values[order], vectors[:, order])
-    return pairs if _lengths(pairs[2]).max() <= tol else None
 
 
 def _krylov(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
@@ -224,12 +179,8 @@ def _krylov(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
     wanted = _with_spare(k)
     room = min(n - width, 3 * k + 4 * width + 150)
     check = wanted + 4 * width
-
-    def times(rows: np.ndarray) -> np.ndarray:
-        return (matrix @ rows.T).T if graph.sparse else rows @ matrix
-
     start: np.ndarray = np.random.default_rng(seed).standard_normal((width, n)).astype(kind)
-    for basis, projected, factor in _block_lanczos(times, start, room):
+    for basis, projected, factor in _block_lanczos(lambda rows: rows @ matrix, start, room):
         size = len(basis)
         if size < check or factor is None:
             continue
@@ -426,10 +377,4 @@ def _finish(graph: _Graph, values: np.ndarray, rows: np.ndarray, apart: np.ndarr
     return Eigen(np.maximum(1 - values, 0.0), np.ascontiguousarray((rows * sign[:, None]).T), solver, _lengths(apart))
 
 
-_ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Pairs | None]] = {
-    "krylov": _krylov,
-    "low-rank": _low_rank,
-    "lanczos": partial(_arpack, which="LA"),
-    # a little above 1, the largest eigenvalue there can be, so that the factorised matrix is definite
-    "shift-invert": partial(_arpack, which="LM", sigma=1 + 1e-3),
-}
+_ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Pairs | None]] = {"krylov": _krylov, "low-rank": _low_rank}

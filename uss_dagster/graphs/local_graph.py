@@ -17,6 +17,7 @@ import numpy as np
 from uss_dagster.graphs.merging import merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
 from uss_dagster.graphs.watershed import contour_leaves
+from uss_dagster.regions.regions import depth_of
 
 LEAF_EXPONENT = 0.25
 """Size exponent with which superfluous leaves are merged by boundary strength alone."""
@@ -126,9 +127,7 @@ def contrast_heights(
 
 def _siblings(local: LocalGraph, labels: np.ndarray, parent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each border between two leaves of the tree: the two siblings (lower first) on whose common border it lies, and its index."""
-    depth = np.zeros(len(parent), np.int64)
-    for node in range(1, len(parent)):
-        depth[node] = depth[parent[node]] + 1
+    depth = depth_of(np.append(-1, parent[1:]))
     first, second = labels[local.graph.pairs].T
     edge = np.flatnonzero(first != second)
     first, second = first[edge].astype(np.int64), second[edge].astype(np.int64)

@@ -18,14 +18,12 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions, rle
 
 
-def mask_nms(
-    masks: Regions | np.ndarray | Sequence[bytes], priority: np.ndarray, iou: float = 0.9, window: int | None = None
-) -> np.ndarray:
+def mask_nms(masks: Regions | Sequence[bytes], priority: np.ndarray, iou: float = 0.9, window: int | None = None) -> np.ndarray:
     """Indices of the masks that are kept, int64, by falling priority; of equal ones the first comes first.
 
     Parameters
     ----------
-    masks : Regions, or ndarray of bool, shape (K, H, W), or sequence of bytes
+    masks : Regions, or sequence of bytes
         Codes are COCO run-length codes of one image.
     priority : ndarray of float, shape (K,)
     iou : float, default 0.9
@@ -57,20 +55,15 @@ def mask_nms(
     return order[kernel.suppress(runs, start, area, span, order, float(iou))[order]]
 
 
-def mask_runs(masks: Regions | np.ndarray | Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+def mask_runs(masks: Regions | Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """(runs int64 (R, 2), [begin, end) of each run of pixels; start int64 (K + 1,), the slice of the runs of each mask).
 
-    Pixels count along columns for codes, along rows for the others; within a mask, runs ascend and do not touch.
+    Pixels count along columns for codes, along rows for regions; within a mask, runs ascend and do not touch.
     """
     if isinstance(masks, Regions):
         begin, atom = masks.runs("C")
         begin = np.append(begin, masks.atoms.size)
         return _gathered([_bounds(held[atom], begin) for held in masks.members])
-    if isinstance(masks, np.ndarray):
-        if masks.ndim != 3:
-            raise BadData(f"mask_nms takes masks of shape (K, H, W), got {masks.shape}.")
-        places = np.arange(masks[0].size + 1)
-        return _gathered([_bounds(mask.ravel().astype(bool), places) for mask in masks])
     ends = [np.cumsum(rle.runs(code)) for code in masks]
     if len({int(end[-1]) for end in ends}) > 1:
         raise BadData("Codes of one image must cover equally many pixels; these do not.")

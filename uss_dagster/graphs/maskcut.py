@@ -17,7 +17,6 @@ that is refused (it would come again), empty masks are left out, and grids need 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +24,6 @@ import numpy as np
 
 from uss_dagster.graphs.checks import check_grid
 from uss_dagster.graphs.eigen import positive_peak
-from uss_dagster.runtime import to_device
 
 SMALLEST_GAP = 1e-3
 """Where the third eigenvalue is nearer to the second, any mixture of their vectors is as good: the cut is arbitrary."""
@@ -45,8 +43,6 @@ class BinaryAffinity:
         Cosine above which B is 1.
     eps : float
         Weight of other pairs.
-    device : str, default "cpu"
-        A torch device for the products.
 
     Attributes
     ----------
@@ -54,21 +50,14 @@ class BinaryAffinity:
         Row sums of W.
     ones : int
         Number of entries of B that are 1.
-    product : callable
-        float64 (n,) → B @ vector.
     """
 
-    def __init__(self, features: np.ndarray, tau: float, eps: float, device: str = "cpu") -> None:
+    def __init__(self, features: np.ndarray, tau: float, eps: float) -> None:
         units = np.asarray(features, np.float64)
         length = np.linalg.norm(units, axis=1, keepdims=True)
         units = (units / np.where(length > 0, length, 1)).astype(np.float32)
         self.n, self.eps = len(units), eps
-        self._packed = np.empty((0, 0), np.uint8)
-        if device == "cpu":
-            self._packed = _packed_above(units, tau)
-            self.product: Callable[[np.ndarray], np.ndarray] = self._bits_product
-        else:
-            self.product = _device_product(units, tau, device)
+        self._packed = _packed_above(units, tau)
         held = np.rint(self.product(np.ones(self.n)))
         self.ones = int(held.sum())
         self.degree = eps * self.n + (1 - eps) * held
@@ -83,7 +72,8 @@ class BinaryAffinity:
         rows = np.stack([self.product(unit) for unit in np.eye(self.n)])
         return self.eps + (1 - self.eps) * np.rint(rows)
 
-    def _bits_product(self, vector: np.ndarray) -> np.ndarray:
+    def product(self, vector: np.ndarray) -> np.ndarray:
+        """B @ vector, float64 (n,)."""
         from uss_dagster.graphs._bits_kernel import bits_times
 
         padded, out = np.zeros(8 * len(self._packed)), np.empty(self.n)
@@ -144,10 +134,10 @@ def corners(side: np.ndarray) -> int:
     return int(side[[0, 0, -1, -1], [0, -1, 0, -1]].sum())
 
 
-def normalised_cut(features: np.ndarray, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> Cut | None:
+def normalised_cut(features: np.ndarray, tau: float = 0.15, eps: float = 1e-5) -> Cut | None:
     """The cut of a map of features (h, w, C); None where the affinity is constant and every cut would be arbitrary."""
     h, w = check_grid(features).shape[:2]
-    affinity = BinaryAffinity(features.reshape(h * w, -1), tau, eps, device)
+    affinity = BinaryAffinity(features.reshape(h * w, -1), tau, eps)
     if affinity.constant:
         return None
     values, vector = second_eigenvector(affinity)
@@ -211,7 +201,6 @@ def maskcut_rounds(
     *,
     most_iou: float = 0.5,
     min_area: float = 0.01,
-    device: str = "cpu",
 ) -> list[Round]:
     """The rounds that are accepted.
 
@@ -220,7 +209,7 @@ def maskcut_rounds(
     features : ndarray of float, shape (h, w, C)
     rounds : int, default 3
         At most so many.
-    tau, eps, device
+    tau, eps
         See ``BinaryAffinity``.
     most_iou : float, default 0.5
         From the second round on, a mask that overlaps the one before with a higher IoU is refused and ends the search.
@@ -231,7 +220,7 @@ def maskcut_rounds(
     painted = np.zeros(features.shape[:2], bool)
     before = painted
     for _ in range(rounds):
-        cut = normalised_cut(np.where(painted[:, :, None], 0, features), tau, eps, device=device)
+        cut = normalised_cut(np.where(painted[:, :, None], 0, features), tau, eps)
         if cut is None:
             break
         mask = cut.mask
@@ -246,12 +235,6 @@ def maskcut_rounds(
     return accepted
 
 
-def maskcut(features: np.ndarray, rounds: int = 3, tau: float = 0.15, eps: float = 1e-5, *, device: str = "cpu") -> np.ndarray:
-    """Disjoint masks, bool (k, h, w), k ≤ rounds, of features (h, w, C); see ``maskcut_rounds``. None if all patches are alike or all unlike."""
-    masks = [one.mask for one in maskcut_rounds(features, rounds, tau, eps, device=device)]
-    return np.stack(masks) if masks else np.zeros((0, *features.shape[:2]), bool)
-
-
 def _packed_above(units: np.ndarray, tau: float) -> np.ndarray:
     """Whether products of unit rows exceed tau, packed along the first axis, uint8 (ceil(n / 8), n); B is symmetric."""
     n = len(units)
@@ -260,10 +243,3 @@ def _packed_above(units: np.ndarray, tau: float) -> np.ndarray:
         above = units[start : start + 512] @ units.T > np.float32(tau)
         packed[start // 8 : start // 8 + -(-len(above) // 8)] = np.packbits(above, axis=0)
     return packed
-
-
-def _device_product(units: np.ndarray, tau: float, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """B @ vector on a device of torch."""
-    rows = to_device(units, device)
-    above = ((rows @ rows.T) > tau).double()
-    return lambda vector: (above @ to_device(np.ascontiguousarray(vector), device)).cpu().numpy()

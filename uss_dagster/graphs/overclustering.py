@@ -5,8 +5,6 @@ Reference: Ng, Jordan & Weiss, "On spectral clustering", NIPS 2001; as the first
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from uss_dagster.errors import BadData
@@ -16,7 +14,7 @@ from uss_dagster.graphs.partition import scaled
 
 
 def over_cluster(
-    affinity: Any,
+    affinity: np.ndarray,
     parts: int = 200,
     *,
     laplacian: str = "symmetrical",
@@ -25,8 +23,6 @@ def over_cluster(
     iterations: int = 600,
     tolerance: float = 1e-6,
     seed: int = 1234,
-    solver: str = "auto",
-    device: str = "cpu",
 ) -> np.ndarray:
     """The part of each of the n items of an affinity, int32 (n,), 0.. without a gap.
 
@@ -35,10 +31,10 @@ def over_cluster(
 
     Parameters
     ----------
-    affinity : ndarray or scipy sparse array, shape (n, n)
+    affinity : ndarray of float, shape (n, n)
     parts : int, default 200
         Number of parts and of eigenvectors.
-    laplacian, solver, device
+    laplacian
         See ``eigen.smallest_eigenpairs``.
     scaling : str, default "unit"
         See ``partition.scaled``.
@@ -49,11 +45,11 @@ def over_cluster(
     parts = min(parts, n)
     if parts <= 1:
         return np.zeros(n, np.int32)
-    vectors = smallest_eigenpairs(affinity, parts, laplacian=laplacian, solver=solver, device=device).vectors
+    vectors = smallest_eigenpairs(affinity, parts, laplacian=laplacian).vectors
     return kmeans(scaled(vectors, scaling), parts, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance).labels
 
 
-def part_graph(affinity: Any, labels: np.ndarray) -> np.ndarray:
+def part_graph(affinity: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Zᵀ A Z without its diagonal, float64 (m, m), Z the membership of items in parts: sums of affinity, so large parts weigh more."""
     from scipy import sparse
 
@@ -61,9 +57,7 @@ def part_graph(affinity: Any, labels: np.ndarray) -> np.ndarray:
     if labels.shape != (n,) or (n and labels.min() < 0):
         raise BadData(f"Part labels have shape {labels.shape}, expected one label of 0 or more for each of {n} items.")
     belongs = sparse.csr_array((np.ones(n), (np.arange(n), labels)), shape=(n, int(labels.max(initial=-1)) + 1))
-    within = belongs.T.tocsr() @ affinity
-    joined = within @ belongs
-    weights = joined if isinstance(joined, np.ndarray) else joined.toarray()
+    weights = (belongs.T.tocsr() @ affinity) @ belongs
     # both triangles are the same sums in another order
     weights = (weights + weights.T) / 2
     np.fill_diagonal(weights, 0)

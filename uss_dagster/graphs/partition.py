@@ -59,7 +59,6 @@ class _Rules:
     eig_stab_th: float | None
     seed: int
     solver: str
-    device: str
 
 
 def recursive_partition(
@@ -76,7 +75,6 @@ def recursive_partition(
     eig_stab_th: float | None = None,
     seed: int = 1234,
     solver: str = "auto",
-    device: str = "cpu",
 ) -> Partition:
     """Split the items of an affinity recursively.
 
@@ -98,7 +96,7 @@ def recursive_partition(
         Largest trusted ``perturbation_bound``.
     heuristic : {"maxgap", "fiedler"}, default "maxgap"
         "fiedler" always makes two groups.
-    laplacian, solver, device
+    laplacian, solver
         See ``eigen.smallest_eigenpairs``.
     scaling : {"unit", "minmax", "standard", "none"}, default "unit"
         Of eigenvectors before k-means, see ``scaled``.
@@ -112,7 +110,7 @@ def recursive_partition(
     check_choice("scaling", scaling, SCALINGS)
     weights = check_weights(np.array(affinity, np.float64))
     np.fill_diagonal(weights, 0)
-    rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, device)
+    rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver)
 
     def divide(inner: np.ndarray, items: np.ndarray) -> Division:
         groups, reason = _split(inner, rules)
@@ -269,7 +267,7 @@ def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
 
 def _pairs(weights: np.ndarray, q: int, rules: _Rules) -> Eigen | None:
     try:
-        return smallest_eigenpairs(weights, q, laplacian=rules.laplacian, solver=rules.solver, device=rules.device)
+        return smallest_eigenpairs(weights, q, laplacian=rules.laplacian, solver=rules.solver)
     except np.linalg.LinAlgError:
         return None
 

@@ -11,7 +11,6 @@ Cao et al., ICLR 2024.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,7 +82,12 @@ class MergeRecord:
         return int(below[0]) if len(below) else len(self.weight)
 
     def clusters_at(self, theta: float, min_patches: int = 4) -> np.ndarray:
-        """Clusters of at least ``min_patches`` patches at a threshold, int64 (k,), ascending; none if all patches have become one."""
+        """Clusters of at least ``min_patches`` patches at a threshold, int64 (k,), ascending; none if all patches have become one.
+
+        >>> record = merge_record(np.repeat([[[1.0, 0.0], [0.0, 1.0]]], 4, axis=0))
+        >>> [len(record.clusters_at(theta)) for theta in (0.5, -1.0)]
+        [2, 0]
+        """
         return self.standing(self.merges_at(theta), min_patches)
 
     def standing(self, merges: int, min_patches: int = 1) -> np.ndarray:
@@ -116,17 +120,6 @@ def merge_record(features: np.ndarray, least: float = -np.inf) -> MergeRecord:
     sums = np.ascontiguousarray(features.reshape(h * w, channels) / scale, np.float32)
     children, weight = merge_patches(sums, _borders(h, w), float(least))
     return MergeRecord((h, w), children, weight, least)
-
-
-def iterative_merge(features: np.ndarray, thetas: Sequence[float], min_patches: int = 4) -> list[np.ndarray]:
-    """The clusters at each threshold, bool (k, h, w), of features (h, w, C): those with ``min_patches`` patches or more.
-
-    >>> features = np.repeat([[[1.0, 0.0], [0.0, 1.0]]], 4, axis=0)
-    >>> [len(masks) for masks in iterative_merge(features, [0.5, -1.0])]
-    [2, 0]
-    """
-    record = merge_record(np.asarray(features), min(thetas, default=np.inf))
-    return [record.masks(record.clusters_at(theta, min_patches)) for theta in thetas]
 
 
 def _borders(h: int, w: int) -> np.ndarray:

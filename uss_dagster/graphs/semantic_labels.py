@@ -41,7 +41,7 @@ def choose_level(predictions: Iterable[Regions], regions_per_image: float = 16) 
     images = finest = 0
     lowest = np.float32(np.inf)
     for regions in predictions:
-        if not np.isfinite(regions.level).any() or not _is_tree(regions):
+        if not np.isfinite(regions.level).any() or not regions.is_tree:
             return None
         appears, goes, begins_with = _lifetimes(regions)
         finest += begins_with
@@ -88,13 +88,6 @@ def flat_map(regions: Regions, indices: np.ndarray) -> np.ndarray:
     A region shows where no later one of them lies on top of it.
     """
     return regions.last_holder(np.asarray(indices, np.int64)).astype(np.int32)[regions.atoms]
-
-
-def _is_tree(regions: Regions) -> bool:
-    """Whether all holders of a pixel lie above the last of them."""
-    last = regions.last_holder()
-    held = last >= 0
-    return bool((regions.members.sum(axis=0)[held] == regions.depth[last[held]] + 1).all())
 
 
 def _lifetimes(regions: Regions) -> tuple[np.ndarray, np.ndarray, int]:

@@ -137,17 +137,14 @@ def walk_graph(power: np.ndarray, graph: str = "cos", *, alpha: float = 10.0, sh
         Stationary distribution for "rw"; computed if missing.
     """
     check_choice("graph", graph, GRAPHS)
-    if graph == "sym":
-        weights = power.astype(np.float64)
-        weights = (weights + weights.T) / 2
-    elif graph == "rw":
-        flow = power * (len(power) * (stationary(power) if share is None else share))[:, None]
-        weights = (flow + flow.T) / 2
-    elif graph == "dot":
-        weights = (power @ power.T).astype(np.float64)
-        weights = (weights + weights.T) / 2
-    else:
+    if graph == "cos":
         weights = _cosines(power, alpha)
+    else:
+        if graph == "rw":
+            flow = power * (len(power) * (stationary(power) if share is None else share))[:, None]
+        else:
+            flow = (power if graph == "sym" else power @ power.T).astype(np.float64)
+        weights = (flow + flow.T) / 2
     return np.maximum(weights, LEAST, out=weights)
 
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
+from uss_dagster.bounds import PART, POSITIVE, SHARE, Bounds, at_least, check_bounds, within, wrong_value
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import BadData, ParameterError
+from uss_dagster.errors import BadData
 from uss_dagster.registry import flat_params
 
+__all__ = ["PART", "POSITIVE", "SHARE", "Bounds", "at_least", "check_bounds", "within", "wrong_value"]
 A = ParamSpec("A")
 R = TypeVar("R")
 P = TypeVar("P")
@@ -107,40 +109,6 @@ class Samples(Protocol):
 
 
 # -- parameters ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The values that a parameter may have, in words and as a test."""
-
-    words: str
-    hold: Callable[[Any], bool]
-
-
-def at_least(least: float) -> Bounds:
-    return Bounds(f"{least} or more", lambda value: value >= least)
-
-
-def within(least: float, greatest: float) -> Bounds:
-    return Bounds(f"{least} to {greatest}", lambda value: least <= value <= greatest)
-
-
-POSITIVE = Bounds("above 0", lambda value: value > 0)
-SHARE = within(0, 1)
-PART = Bounds("0 to below 1", lambda value: 0 <= value < 1)
-
-
-def check_bounds(params: object, **bounds: Bounds) -> None:
-    """Refuse a parameter dataclass with a value out of its bounds; None is always within them."""
-    for name, bound in bounds.items():
-        value = getattr(params, name)
-        if value is not None and not bound.hold(value):
-            raise wrong_value(name, value, bound.words)
-
-
-def wrong_value(name: str, value: object, expected: str) -> ParameterError:
-    """The error for a value that a parameter cannot have. The message starts with the name, so that sections can be put before it."""
-    return ParameterError(f"{name} is {value}, expected {expected}.", (name,))
 
 
 def of_preset(preset: P, params: object) -> P:

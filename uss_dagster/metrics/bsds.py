@@ -8,7 +8,7 @@ the direction is ground truth covered by segments. PRI and VOI (bits, lower is b
 Pixels that an annotator or a segmentation leaves out are covered by nothing and cover nothing; PRI and VOI count them as
 one more segment.
 
-The loops are compiled (``_bsds_kernel``): 14 times faster than labelling each scale with SciPy and counting with NumPy
+The loops are compiled (``_bsds_kernel``): 20 times faster than labelling each scale with SciPy and counting with NumPy
 (``benchmarks/bsds.py``).
 
 Reference: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011; Unnikrishnan et al., "Toward
@@ -17,7 +17,7 @@ objective evaluation of image segmentation algorithms", TPAMI 29(6), 2007 (PRI);
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -119,30 +119,32 @@ def reduce(total: Contribution) -> dict[str, float]:
     }
 
 
-def bsds_region(
-    family: Regions | Sequence[np.ndarray], annotators: Regions | Sequence[np.ndarray], scales: Scales | None = None
-) -> RegionScores:
-    """Scores of a family of segmentations of one image.
+def bsds_region(family: Regions, annotators: Regions, scales: Scales) -> RegionScores:
+    """Scores of a family of segmentations of one image, the regions cut at ``scales``; annotators are told apart by ``source``.
 
-    family: label maps, integer (H, W), one a scale, 0 for no region; or regions, cut at ``scales`` (without: at those that ``prepare``
-    finds for this image). annotators: label maps likewise, one an annotator; or regions told apart by ``source``.
-
-    >>> scores = bsds_region([np.array([[1, 1, 1, 2, 2, 2]])], [np.array([[1, 1, 2, 2, 3, 3]]), np.array([[1, 1, 1, 1, 2, 2]])])
+    >>> regions = Regions.from_label_map(np.array([[1, 1, 1, 2, 2, 2]]))
+    >>> scores = bsds_region(regions, Regions.from_label_map(np.array([[1, 1, 2, 2, 3, 3]])), Scales("depth", (1.0,)))
     >>> round(float((scores.cnt / scores.sum)[0]), 6), round(float(scores.ri[0]), 6), round(float(scores.voi[0]), 6)
-    (0.625, 0.666667, 1.125815)
+    (0.527778, 0.666667, 1.251629)
     """
-    drawn = _of_regions(annotators) if isinstance(annotators, Regions) else _of_maps(annotators)
-    if isinstance(family, Regions):
-        return _joined([_scored(family.atoms, region_at(family, scales or prepare([family])), len(family), drawn)], drawn)
-    if scales is not None:
-        raise UsageError("Label maps are one a scale already; pass scales with regions only.")
-    if not len(family):
-        raise BadData("A family of segmentations holds no label map; at least one is expected.")
-    parts = []
-    for labels in family:
-        atoms, names = _compact(_checked(labels, "segmentation"))
-        parts.append(_scored(atoms, np.where(names > 0, np.arange(len(names)), -1)[None].astype(np.int32), len(names), drawn))
-    return _joined(parts, drawn)
+    from uss_dagster.metrics import _bsds_kernel as kernel
+
+    if family.shape != annotators.shape:
+        raise BadData(
+            f"The segmentation is {family.shape} and its ground truth {annotators.shape} (height, width); one image has one size."
+        )
+    drawn = _Annotators.of(annotators)
+    many, theirs = drawn.column.shape
+    pairs = np.bincount((family.atoms.astype(np.int64) * theirs + annotators.atoms).ravel())
+    met = np.flatnonzero(pairs)
+    mine, other = np.divmod(met, theirs)
+    table = np.tile(mine, many), drawn.column[:, other].ravel(), np.tile(pairs[met], many)
+    at = region_at(family, scales)
+    cnt, ri, voi, reverse_cnt, reverse_sum, best = kernel.scores(
+        at, len(family), *table, drawn.area, drawn.owner, drawn.real, many, family.atoms.size
+    )
+    pixels = np.full(len(cnt), float(drawn.area[drawn.real].sum()))
+    return RegionScores(cnt, pixels, ri, voi, float(drawn.area @ best), reverse_cnt, reverse_sum)
 
 
 def region_at(prediction: Regions, scales: Scales) -> np.ndarray:
@@ -163,98 +165,30 @@ def region_at(prediction: Regions, scales: Scales) -> np.ndarray:
 class _Annotators:
     """Ground truth as columns of a table: a column is a region of one annotator, or the pixels he left out.
 
-    atoms: int (H, W), of all annotators together. column: int (S, A), of each atom. area, owner: int64 (C,), pixels and annotator of each
-    column; real: bool (C,), it is a region.
+    column: int (S, A), of each atom. area, owner: int64 (C,), pixels and annotator of each column; real: bool (C,), it is a region.
     """
 
-    atoms: np.ndarray
     column: np.ndarray
     area: np.ndarray
     owner: np.ndarray
     real: np.ndarray
 
-
-def _of_regions(regions: Regions) -> _Annotators:
-    source = np.asarray(regions.source)
-    labels = []
-    for name in sorted(set(regions.source)):
-        own = regions.members[source == name]
-        if (own.sum(axis=0)[regions.atom_area > 0] > 1).any():
-            raise BadData(f"Regions of annotator '{name}' share pixels; each annotator's segmentation must be flat.")
-        labels.append(np.concatenate([np.zeros((1, own.shape[1]), bool), own]).argmax(axis=0))  # 0, the empty row, for none
-    return _columns(regions.atoms, regions.atom_area, labels)
-
-
-def _of_maps(maps: Sequence[np.ndarray]) -> _Annotators:
-    if not len(maps):
-        raise BadData("An image has no annotator; at least one segmentation is expected.")
-    maps = [_checked(labels, "annotator's segmentation") for labels in maps]
-    atoms = np.zeros(maps[0].shape, np.int64)
-    for labels in maps:
-        if labels.shape != atoms.shape:
-            raise BadData(f"Annotators drew on {atoms.shape} and {labels.shape} (height, width); one image has one size.")
-        index, names = _compact(labels)
-        atoms, _ = _compact(atoms * len(names) + index)
-    first = np.empty(int(atoms.max()) + 1, np.int64)
-    first[atoms.ravel()] = np.arange(atoms.size)  # a pixel of each atom
-    return _columns(atoms, np.bincount(atoms.ravel()), [labels.ravel()[first] for labels in maps])
-
-
-def _columns(atoms: np.ndarray, atom_area: np.ndarray, labels: list[np.ndarray]) -> _Annotators:
-    """labels: of each atom by each annotator, 0 for none."""
-    column, area, owner, real, columns = [], [], [], [], 0
-    for number, values in enumerate(labels):
-        names, index = np.unique(values, return_inverse=True)
-        column.append(index + columns)
-        area.append(np.bincount(index, atom_area, len(names)).astype(np.int64))
-        owner.append(np.full(len(names), number))
-        real.append(names > 0)
-        columns += len(names)
-    return _Annotators(atoms, np.array(column), np.concatenate(area), np.concatenate(owner), np.concatenate(real))
-
-
-def _compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(index (H, W) of each pixel's value, distinct values ascending): by counting, unless values are very large."""
-    if int(labels.max()) >= 1 << 20:
-        names, index = np.unique(labels, return_inverse=True)
-        return index.reshape(labels.shape), names
-    used = np.bincount(labels.ravel()) > 0
-    return (np.cumsum(used) - 1)[labels], np.flatnonzero(used)
-
-
-def _scored(atoms: np.ndarray, region_at: np.ndarray, regions: int, drawn: _Annotators) -> tuple[np.ndarray, ...]:
-    """Scores of the segmentations ``region_at`` (T, A), region ids -1..regions-1, of atoms (H, W)."""
-    from uss_dagster.metrics import _bsds_kernel as kernel
-
-    if atoms.shape != drawn.atoms.shape:
-        raise BadData(
-            f"The segmentation is {atoms.shape} and its ground truth {drawn.atoms.shape} (height, width); one image has one size."
-        )
-    annotators, theirs = drawn.column.shape
-    pairs = np.bincount((atoms.astype(np.int64) * theirs + drawn.atoms).ravel())
-    met = np.flatnonzero(pairs)
-    mine, other = np.divmod(met, theirs)
-    atom, count = np.tile(mine, annotators), np.tile(pairs[met], annotators)
-    return kernel.scores(
-        region_at, regions, atom, drawn.column[:, other].ravel(), count, drawn.area, drawn.owner, drawn.real, annotators, atoms.size
-    )
-
-
-def _joined(parts: list[tuple[np.ndarray, ...]], drawn: _Annotators) -> RegionScores:
-    cnt, ri, voi, reverse_cnt, reverse_sum = (np.concatenate([part[i] for part in parts]) for i in range(5))
-    best = np.max([part[5] for part in parts], axis=0)
-    return RegionScores(
-        cnt, np.full(len(cnt), float(drawn.area[drawn.real].sum())), ri, voi, float(drawn.area @ best), reverse_cnt, reverse_sum
-    )
-
-
-def _checked(labels: np.ndarray, what: str) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iub" or not labels.size or int(labels.min()) < 0:
-        raise BadData(
-            f"A {what} is an integer label map (H, W), 0 for no region, got {labels.dtype} {labels.shape}; negative labels are refused."
-        )
-    return labels
+    @classmethod
+    def of(cls, regions: Regions) -> _Annotators:
+        source = np.asarray(regions.source)
+        column, area, owner, real, columns = [], [], [], [], 0
+        for number, name in enumerate(sorted(set(regions.source))):
+            own = regions.members[source == name]
+            if (own.sum(axis=0)[regions.atom_area > 0] > 1).any():
+                raise BadData(f"Regions of annotator '{name}' share pixels; each annotator's segmentation must be flat.")
+            labels = np.concatenate([np.zeros((1, own.shape[1]), bool), own]).argmax(axis=0)  # 0, the empty row, for none
+            names, index = np.unique(labels, return_inverse=True)
+            column.append(index + columns)
+            area.append(np.bincount(index, regions.atom_area, len(names)).astype(np.int64))
+            owner.append(np.full(len(names), number))
+            real.append(names > 0)
+            columns += len(names)
+        return cls(np.array(column), np.concatenate(area), np.concatenate(owner), np.concatenate(real))
 
 
 class _Levels:

@@ -15,21 +15,15 @@ Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation", Neu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from uss_dagster.errors import UsageError
 from uss_dagster.metrics.base import Contribution, Truth, metric_spec
 from uss_dagster.metrics.covering import (
-    ClassesLike,
     Overlap,
-    as_class_tree,
     best_match,
     iou_matrix,
     leaf_rows,
     overlap,
-    overlap_of_maps,
     tree_rows,
     with_background,
 )
@@ -38,7 +32,7 @@ from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, INNER
 
 LEAVES, TREE, FIGURE = "leaves", "tree", "figure"
 DEEPEST = 4
-"""Cuts by depth 1..DEEPEST have metrics of their own; ``MaxOverlapMeter`` takes any depth."""
+"""Cuts by depth 1..DEEPEST have metrics of their own; ``cut_sums`` takes any depth."""
 
 
 SPEC = metric_spec(__file__)
@@ -151,69 +145,3 @@ def summary(sums: Contribution, threshold: float = 0.0) -> dict[str, float]:
         "macc": float((tp / real).mean()),
         "fiou": float((real / real.sum()) @ iou),
     }
-
-
-class MaxOverlapMeter:
-    """Max-overlap matching of leaf maps, without datasets: ``update`` image by image, ``merge``, ``result``.
-
-    classes: the class tree, or the pair (parents, kinds). cut: 'leaves', a depth of the class tree, 'tree' for all its nodes at once,
-    or 'figure' for foreground against background. thr: see ``summary``.
-
-    >>> meter = MaxOverlapMeter(([-1, 0, 0], [-1, 0, 0]))
-    >>> meter.update(np.array([[1, 1, 2, 2]]), np.array([[1, 1, 1, 2]]), [0, 0, 0])
-    >>> round(meter.result()["miou"], 4)
-    0.5833
-    """
-
-    def __init__(self, classes: ClassesLike, cut: str | int = LEAVES, thr: float = 0.0) -> None:
-        self.classes = as_class_tree(classes)
-        self.cut, self.thr = cut, thr
-        if cut not in (LEAVES, TREE, FIGURE) and (not isinstance(cut, int) or cut < 1):
-            raise UsageError(f"A cut of the class tree is '{LEAVES}', '{TREE}', '{FIGURE}' or a depth ≥ 1, got {cut!r}.")
-        self.sums: Contribution = {name: np.zeros(len(self.classes)) for name in ("tp", "fp", "fn")}
-        self.n = self.n_skipped = 0
-
-    def update(self, gt_leafmap: np.ndarray, pred_leafmap: np.ndarray, pred_parent: Sequence[int] | np.ndarray) -> None:
-        """Add one image; arguments as in ``covering.hierarchical_covering``."""
-        sums = cut_sums(overlap_of_maps(gt_leafmap, self.classes, pred_leafmap, pred_parent), self.cut)
-        scored = bool((sums["tp"] + sums["fn"]).any())
-        self.n, self.n_skipped = self.n + scored, self.n_skipped + (not scored)
-        for name, values in sums.items():
-            self.sums[name] += values
-
-    def merge(self, other: MaxOverlapMeter) -> None:
-        """Add the images of another meter of the same classes and cut."""
-        if (other.classes, other.cut) != (self.classes, self.cut):
-            raise UsageError(f"Only meters of one class tree and one cut can be merged, got cuts {self.cut!r} and {other.cut!r}.")
-        for name in self.sums:
-            self.sums[name] += other.sums[name]
-        self.n, self.n_skipped = self.n + other.n, self.n_skipped + other.n_skipped
-
-    def result(self) -> dict[str, float | np.ndarray]:
-        """miou, pacc, macc, fiou (absent before the first scored image), and of each class: nodes, tp, fp, fn (int64), iou, freq.
-
-        nodes: class-tree node of each class, -1 for all background together, which comes first where there is any; then the foreground
-        classes of the cut, ascending, those without a pixel too: IoU and frequency 0. iou: set to 0 below ``thr``.
-        """
-        kind = np.asarray(self.classes.kind)
-        place = background_place(self.classes)
-        nodes = _foreground_nodes(self.classes, self.cut)
-        rows = nodes
-        if (kind == BACKGROUND).any():
-            nodes, rows = np.append(-1, nodes), np.append(place, nodes)
-        iou = np.nan_to_num(class_iou(self.sums)[rows])
-        real = (self.sums["tp"] + self.sums["fn"])[rows]
-        counts = {name: values[rows].astype(np.int64) for name, values in self.sums.items()}
-        detail = {"iou": iou * (iou >= self.thr), "freq": real / max(real.sum(), 1)}
-        return {**summary(self.sums, self.thr), "nodes": nodes, **counts, **detail}
-
-
-def _foreground_nodes(classes: ClassTree, cut: str | int) -> np.ndarray:
-    """The nodes of a cut that stand above or at a foreground leaf, ascending."""
-    leaves = np.flatnonzero(np.asarray(classes.kind) == FOREGROUND)
-    if cut == LEAVES:
-        return leaves
-    if cut == TREE:
-        above = np.flatnonzero(classes.ancestors[:, leaves].any(axis=1))
-        return above[above > 0]
-    return np.unique(classes.at_depth(0 if cut == FIGURE else int(cut))[leaves])

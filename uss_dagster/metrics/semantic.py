@@ -23,7 +23,6 @@ al., "Unsupervised semantic segmentation with self-supervised object-centric rep
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -304,57 +303,3 @@ class PairCounts(Accumulator):
 
 accumulator = PairCounts
 """The number of clusters is known only when all images have been seen."""
-
-
-class HungarianMeter:
-    """Hungarian mIoU and accuracy of K clusters against ``classes`` classes (as many, if not given), from label maps.
-
-    >>> meter = HungarianMeter(2)
-    >>> meter.update(np.array([[1, 1, 0, 0]]), np.array([[0, 0, 1, 255]]))
-    >>> meter.result()
-    {'miou': 1.0, 'accuracy': 1.0}
-    """
-
-    def __init__(self, K: int, classes: int | None = None, leftover: str = "error") -> None:
-        if K < 1 or (classes is not None and classes < 1):
-            raise UsageError(f"HungarianMeter got {K} clusters and {classes} classes, expected at least one of each.")
-        if leftover not in LEFTOVER:
-            raise UsageError(f"Unknown leftover '{leftover}'.{did_you_mean(leftover, LEFTOVER)}")
-        self.leftover = leftover
-        self.table = np.zeros((K, K if classes is None else classes), np.int64)
-        self.missed = np.zeros(self.table.shape[1], np.int64)
-
-    def update(self, clusters: np.ndarray, labels: np.ndarray, ignore: int = 255) -> None:
-        """Add one image. clusters: int (H, W), 0..K-1, negative for none. labels: int (H, W); other than classes is ignored, with a
-        warning where it is not ``ignore``."""
-        clusters, labels = np.asarray(clusters), np.asarray(labels)
-        (k, c), valid = self.table.shape, labels != ignore
-        if clusters.shape != labels.shape:
-            raise BadData(f"Clusters are {clusters.shape} and labels {labels.shape} (height, width); resize one to the other.")
-        if clusters.size and int(clusters.max()) >= k:
-            raise BadData(f"A cluster has number {clusters.max()}, but the meter was made for 0..{k - 1}; pass a greater K.")
-        strange = valid & ((labels < 0) | (labels >= c))
-        if strange.any():
-            values = np.unique(labels[strange])[:5].tolist()
-            warnings.warn(f"{np.count_nonzero(strange)} pixels of labels other than 0..{c - 1} are ignored: {values}.", stacklevel=2)
-            valid &= ~strange
-        pairs = (np.maximum(clusters[valid].astype(np.int64), -1) + 1) * c + labels[valid].astype(np.int64)
-        counts = np.bincount(pairs, minlength=(k + 1) * c).reshape(k + 1, c)
-        self.table += counts[1:]
-        self.missed += counts[0]
-
-    def merge(self, other: HungarianMeter) -> None:
-        """Add another meter of as many clusters and classes."""
-        if self.table.shape != other.table.shape:
-            raise UsageError(f"Meters of {self.table.shape} and {other.table.shape} (clusters, classes) do not add up; make both alike.")
-        self.table += other.table
-        self.missed += other.missed
-
-    def matching(self) -> Matching:
-        """The matching of all images so far, with each class's IoU and cluster."""
-        return hungarian(self.table, self.missed, self.leftover)
-
-    def result(self) -> dict[str, float]:
-        """'miou' and 'accuracy'; NaN where no pixel was valid."""
-        matching = self.matching()
-        return {"miou": matching.miou, "accuracy": matching.accuracy}

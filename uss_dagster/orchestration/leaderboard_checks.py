@@ -6,6 +6,7 @@ which refuse a result.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_member
 from uss_dagster.dagster_dvc import DvcProject, Metadata, StageGroups, table
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
@@ -90,10 +92,10 @@ def gaps(planned: Sequence[tuple[str, str]], frame: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def previous_leaderboard(project: DvcProject) -> tuple[str, Path] | None:
-    """(commit, table) of the newest committed leaderboard that is not the present one, where DVC's cache still has it."""
+def previous_leaderboard(project: DvcProject) -> tuple[str, bytes] | None:
+    """(commit, bytes of the table) of the newest committed leaderboard that is not the present one, where DVC's cache still has it."""
     for commit, outs in earlier_versions(project, Leaderboard.stage):
-        if file := project.cached(outs[0].hash, "leaderboard.parquet"):
+        if file := cached_member(cache_folder(project.root), outs[0].hash, "leaderboard.parquet"):
             return commit, file
     return None
 
@@ -118,8 +120,8 @@ def _regressions(root: Path) -> dg.AssetCheckResult:
     previous = previous_leaderboard(DvcProject(root))
     if previous is None:
         return result(True, "No other leaderboard is committed (or DVC's cache no longer has it).")
-    commit, file = previous
-    worse, compared = falls(leaderboard.read(Layout(root).leaderboard), pd.read_parquet(file))
+    commit, table_bytes = previous
+    worse, compared = falls(leaderboard.read(Layout(root).leaderboard), pd.read_parquet(io.BytesIO(table_bytes)))
     metadata: Metadata = {"compared_with": commit, "numbers_compared": compared, "fallen": len(worse)}
     if not worse:
         return result(True, f"None of {compared} numbers fell since {commit}.", metadata)

@@ -1,21 +1,26 @@
-"""The checks of trained students: whether they learnt, and whether they find as much as the version before.
+"""The checks of curated sets and trained students: how far a set moved, whether a student learnt, and finds as much as before.
 
-They read the scores on the validation split, which the stage measured; each only warns.
+They read what the stage measured in its last run; each only warns.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json
+from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
+from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json, table
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
+from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.models import Models
 
+DRIFT = "drift"
+COLUMNS = ("measure", "before", "now", "moved", "limit", "within")
 RECALL, CLICKS, LEARNT = "average_recall", "click_oracle_at_least_max", "loss_fell"
 LEAST_LOSS_FALL = 0.3
 """Share by which the loss falls in any training that succeeds."""
@@ -25,6 +30,25 @@ RECALL_DROP = 0.02
 Verdict = tuple[bool, str]
 Scores = Mapping[str, float]
 Rule = Callable[[Scores, Scores | None], Verdict]
+
+
+def drift_checks(groups: StageGroups, root: Path) -> list[dg.AssetChecksDefinition]:
+    """For each curated set a check that reads the comparison in the facts of its last run; a warning, since a change may be meant."""
+    description = "Whether masks and images of the last run are distributed as in the version before it."
+    return checks_of(groups, CuratedSet, DRIFT, description, lambda group: _drift(group, root))
+
+
+def _drift(group: StageGroup, root: Path) -> dg.AssetCheckResult:
+    facts = {stage.address: read_json(root / path) for stage in group.nodes if (path := stage.text("facts"))}
+    compared = {address: values for address, values in facts.items() if "drift" in values}
+    rows = [row for values in compared.values() if isinstance(drift := values.get("drift_rows"), list) for row in drift]
+    cells = [["–" if row.get(column) is None else row[column] for column in COLUMNS] for row in rows]
+    return result(
+        all(bool(values.get("drift_within_limits", True)) for values in compared.values()),
+        "; ".join(f"{address}: {values['drift']}" for address, values in compared.items())
+        or "No run on this machine has compared it with a version before.",
+        {"comparison": table(COLUMNS, cells)} if rows else {},
+    )
 
 
 def model_checks(groups: StageGroups, project: DvcProject) -> list[dg.AssetChecksDefinition]:
@@ -65,7 +89,7 @@ def learnt(scores: Scores, before: Scores | None) -> Verdict:
 
 def _judge(group: StageGroup, project: DvcProject, rule: Rule) -> dg.AssetCheckResult:
     files = ((stage, project.root / out) for stage in group.nodes for out in stage.outs if out.endswith(".json"))
-    built = [(stage, scores) for stage, file in files if (scores := _scores(file))]
+    built = [(stage, scores) for stage, file in files if (scores := _scores(read_json(file)))]
     if not built:
         return result(True, "It is not built on this machine.")
     verdicts = [rule(scores, scores_before(stage, project)) for stage, scores in built]
@@ -77,10 +101,10 @@ def scores_before(stage: StageNode, project: DvcProject) -> Scores | None:
     """The scores of the newest committed version that is not the present one, where DVC's cache still has them."""
     for _, outs in earlier_versions(project, stage.address):
         for out in outs:
-            if out.path.endswith(".json") and (path := project.cached(out.hash)):
-                return _scores(path)
+            if out.path.endswith(".json") and (text := cached_file(cache_folder(project.root), out.hash)):
+                return _scores(json.loads(text))
     return None
 
 
-def _scores(path: Path) -> Scores:
-    return {name: float(value) for name, value in read_json(path).items() if isinstance(value, int | float)}
+def _scores(facts: Mapping[str, object]) -> Scores:
+    return {name: float(value) for name, value in facts.items() if isinstance(value, int | float)}

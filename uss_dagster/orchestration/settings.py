@@ -9,6 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from uss_dagster import registry
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.planning.layout import PARAMS
 from uss_dagster.planning.yaml_files import YamlFile
 
@@ -62,8 +63,7 @@ class Settings:
             raise ValueError(f"gpu_hours is '{self.gpu_hours}', expected two hours of the day such as '20-6', or '' for never.")
         if not re.fullmatch(r"team:\w+|[^@\s]+@[^@\s]+\.[^@\s]+", self.owner):
             raise ValueError(f"owner is '{self.owner}', expected an address of mail or a team such as 'team:vision'.")
-        if self.stale_after_hours < 0:
-            raise ValueError(f"stale_after_hours is {self.stale_after_hours}, expected 0 (never) or more.")
+        check_bounds(self, stale_after_hours=at_least(0))
 
     def gpu_allowed(self, now: datetime) -> bool:
         """Whether stages on a GPU may be asked for at this moment. now: with a time zone."""

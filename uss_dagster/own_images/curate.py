@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
+from uss_dagster.artifacts.image_files import read_picture
 from uss_dagster.artifacts.staging import Rejected, Staging
 from uss_dagster.curation.curate import CurateResult
 from uss_dagster.curation.curated_set import check_drift, drift_facts, make_set
@@ -121,7 +122,7 @@ def _publish(request: Request, pool: OwnMaskPool, labels: Labels) -> tuple[Curat
     staging = Staging(request.private, RESULT, [])
     paths = {image.image_id: image.path for image in pool.own_images}
     description = Description(request.title, f"{len(pool.own_images)} pictures", request.segmenter.spec.title, request.licence)
-    curated, checks = make_set("curated", staging.folder, pool, labels, request.params, description, lambda i: files.read_image(paths[i]))
+    curated, checks = make_set("curated", staging.folder, pool, labels, request.params, description, lambda i: read_picture(paths[i]))
     before = cast(SetSummary, read_json(request.out / "summary.json")) or None
     drift = drift_facts(check_drift(checks, before, curated.summary, request.params))["drift"]
     lines = _summary_lines(curated.summary, drift, request.out, pool, (staging.folder / "labels.json").exists())
@@ -143,7 +144,7 @@ def _publish(request: Request, pool: OwnMaskPool, labels: Labels) -> tuple[Curat
 def _write_explorer(request: Request, folder: Path, ids: list[str], paths: Mapping[str, Path]) -> str:
     """Write the explorer; returns the end of the line that names it."""
     spec = request.segmenter.spec
-    share = explore(folder, folder / "masks.parquet", ids, lambda i: files.read_image(paths[i]), spec.name, f"{spec.title}, curated")
+    share = explore(folder, folder / "masks.parquet", ids, lambda i: read_picture(paths[i]), spec.name, f"{spec.title}, curated")
     return f"; to explore the masks{share}, open {request.out / PAGE}"
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.image_files import decode, find_images
+from uss_dagster.artifacts.image_files import find_images, read_picture
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
@@ -80,15 +79,6 @@ def check_out_folder(out: Path) -> None:
         raise UsageError(f"--out {out}: {existing} is a file. Name a folder; it is made if it is not there.")
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Uint8 (H, W, 3), RGB; a file that cannot be read raises ``BadData``."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path} cannot be read ({error.strerror}).") from None
-    return decode(data, str(path))
-
-
 def process_count(segmenter: Segmenter, images: int) -> int:
     """Worker processes to use: one for few images, or where the backbone runs on a device."""
     return 1 if segmenter.on_device or images <= FEW else worker_count(images)
@@ -107,7 +97,7 @@ class ReadableSamples:
     def __iter__(self) -> Iterator[Sample]:
         for image_id, path in self.named:
             try:
-                image = read_image(path)
+                image = read_picture(path)
             except BadData:
                 continue  # reported when this image is segmented
             yield self.segmenter.sample(image_id, image)

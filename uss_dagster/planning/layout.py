@@ -106,14 +106,6 @@ class Layout:
     def preview(self, name: str) -> Path:
         return self.private / "runs" / f"{name}.png"
 
-    def work(self, name: str) -> Path:
-        """Unfinished files of an artefact."""
-        return self.private / "work" / name
-
-    def quarantine(self, name: str) -> Path:
-        """The last result of a cell that its checks refused."""
-        return self.private / "quarantine" / name
-
     def stored_shards(self, name: str) -> Path:
         """Finished shards of a cell, under hashes of what they depend on."""
         return self.private / "shards" / name

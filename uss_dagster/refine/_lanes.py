@@ -45,10 +45,7 @@ def to_blocks(maps: np.ndarray, fill: float) -> np.ndarray:
 
 def from_blocks(blocks: np.ndarray, labels: int, height: int, width: int) -> np.ndarray:
     """The maps (labels, height, width) that ``to_blocks`` laid out."""
-    maps = np.empty((labels, height, width), np.float32)
-    for label in range(labels):
-        maps[label] = blocks[label // LANES, :, label % LANES].reshape(height, width)
-    return maps
+    return blocks.transpose(0, 2, 1).reshape(-1, height, width)[:labels]
 
 
 def best_label(blocks: np.ndarray) -> np.ndarray:

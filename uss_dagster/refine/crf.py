@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.bounds import Bounds, check_bounds
+from uss_dagster.errors import BadData
 from uss_dagster.refine import lattice
 from uss_dagster.refine._lanes import LANES, check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks, workers
 
@@ -57,16 +58,13 @@ class Crf:
     bilateral_weight: float = 4.0
 
     def __post_init__(self) -> None:
-        deviations, weights = (self.gauss_std, self.bilateral_xy, self.bilateral_rgb), (self.gauss_weight, self.bilateral_weight)
-        if not all(np.isfinite(d) and d > 0 for d in deviations):
-            raise UsageError(f"A dense CRF was given standard deviations {deviations}, expected all above 0.")
-        if not all(np.isfinite(w) and w >= 0 for w in weights) or self.iterations < 0:
-            raise UsageError(f"A dense CRF was given weights {weights} and {self.iterations} iterations, expected none below 0.")
+        deviation = Bounds("above 0 and finite", lambda value: 0 < value < np.inf)
+        weight = Bounds("0 or more and finite", lambda value: 0 <= value < np.inf)
+        check_bounds(self, gauss_std=deviation, bilateral_xy=deviation, bilateral_rgb=deviation)
+        check_bounds(self, gauss_weight=weight, bilateral_weight=weight, iterations=weight)
 
 
-def dense_crf(
-    probabilities: np.ndarray, image: np.ndarray, crf: Crf = Crf(), *, unary: bool = False, threads: int | None = None
-) -> np.ndarray:
+def dense_crf(probabilities: np.ndarray, image: np.ndarray, crf: Crf = Crf(), *, threads: int | None = None) -> np.ndarray:
     """Label probabilities after mean-field inference, float32 (L, H, W).
 
     Memory beside input and output: twice the size of the output, and some 500 bytes a pixel for the filters on a textured
@@ -75,21 +73,17 @@ def dense_crf(
     Parameters
     ----------
     probabilities : ndarray of float, shape (L, H, W)
-        Probabilities of the labels, 0 or more; with ``unary`` their energies -log p.
+        Probabilities of the labels, 0 or more.
     image : ndarray of uint8, shape (H, W, 3)
     crf : Crf, optional
-    unary : bool, default False
-        The first argument holds energies.
     threads : int, optional
         As many as the process may use where missing. The result is the same for any number.
     """
     check_maps("dense_crf", probabilities)
-    if np.isnan(probabilities).any() or (not unary and not (np.isfinite(probabilities) & (probabilities >= 0)).all()):
-        what = "energies" if unary else "probabilities"
-        raise BadData(f"dense_crf: the {what} hold NaN{'' if unary else ', infinite or negative values'}; repair what made them.")
+    if not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+        raise BadData("dense_crf: the probabilities hold NaN, infinite or negative values; repair what made them.")
     energies = to_blocks(probabilities, np.inf)
-    if not unary:
-        to_energies(energies, len(probabilities))
+    to_energies(energies, len(probabilities))
     return from_blocks(mean_field(energies, image, crf, threads=threads), *probabilities.shape)
 
 

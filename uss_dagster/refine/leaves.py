@@ -14,8 +14,9 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
+from uss_dagster.bounds import POSITIVE, check_bounds, within
 from uss_dagster.errors import BadData, UsageError, check_choice
-from uss_dagster.pixels import bilinear, nearest, nearest_cells, resize_image
+from uss_dagster.pixels import bilinear, nearest, nearest_cells, shrink_to_pixels
 from uss_dagster.refine._lanes import LANES, best_label, from_blocks
 from uss_dagster.refine.crf import Crf, mean_field, to_energies
 from uss_dagster.refine.pamr import Pamr, pamr_blocks
@@ -59,10 +60,7 @@ class Refine:
 
     def __post_init__(self) -> None:
         check_choice("refinement", self.method, get_args(RefineMethod))
-        if not 0.5 <= self.certainty <= 1:
-            raise UsageError(f"refine: 'certainty' is {self.certainty}, expected 0.5 to 1.")
-        if not self.temperature > 0 or self.max_pixels < 1:
-            raise UsageError(f"refine: 'temperature' is {self.temperature} and 'max_pixels' {self.max_pixels}, expected both above 0.")
+        check_bounds(self, certainty=within(0.5, 1), temperature=POSITIVE, max_pixels=POSITIVE)
 
 
 def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: np.ndarray | None = None) -> np.ndarray:
@@ -87,7 +85,7 @@ def refine_leaves(leaf_map: np.ndarray, image: np.ndarray, how: Refine, tokens: 
     leaves, leaf = np.unique(leaf_map, return_inverse=True)
     if how.method == "none" or len(leaves) == 1:
         return nearest(leaf_map, height, width)
-    reduced = _reduced(image, how.max_pixels)
+    reduced = shrink_to_pixels(image, how.max_pixels)
     best = _best_leaf(leaf.reshape(leaf_map.shape), len(leaves), reduced, how, tokens)
     return nearest(leaves[best.reshape(reduced.shape[:2])], height, width)
 
@@ -170,12 +168,3 @@ def _interpolated_norms(tokens: np.ndarray, height: int, width: int) -> np.ndarr
                 columns_apart = gap == s
                 squared[:, columns_apart] += apart[s][:, low[columns_apart]] * (weight * weight2)[columns_apart]
     return np.sqrt(np.maximum(squared, 0))
-
-
-def _reduced(image: np.ndarray, max_pixels: int) -> np.ndarray:
-    """The image at no more than about ``max_pixels``, by averages."""
-    height, width = image.shape[:2]
-    if height * width <= max_pixels:
-        return image
-    share = (max_pixels / (height * width)) ** 0.5
-    return resize_image(image, (max(1, round(height * share)), max(1, round(width * share))), area=True)

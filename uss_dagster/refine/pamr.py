@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.bounds import POSITIVE, Bounds, at_least, check_bounds
+from uss_dagster.errors import BadData
 from uss_dagster.refine._lanes import check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks, workers
 
 
@@ -36,11 +37,8 @@ class Pamr:
     std_scale: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.dilations or min(self.dilations) < 1 or self.iterations < 0 or not self.std_scale > 0:
-            raise UsageError(
-                f"pamr was given dilations {self.dilations}, {self.iterations} iterations and a scale of {self.std_scale}: "
-                "expected dilations of 1 or more, and a scale above 0."
-            )
+        distances = Bounds("one or several of 1 or more", lambda dilations: min(dilations, default=0) >= 1)
+        check_bounds(self, dilations=distances, iterations=at_least(0), std_scale=POSITIVE)
 
 
 def pamr(probabilities: np.ndarray, image: np.ndarray, params: Pamr = Pamr(), *, threads: int | None = None) -> np.ndarray:

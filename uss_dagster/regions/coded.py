@@ -71,7 +71,11 @@ class CodedRegions(Regions):
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        return coco.toBbox(self._as_coco()).astype(np.int32).reshape(-1, 4) if self._codes else np.zeros((0, 4), np.int32)
+        return (
+            coco.toBbox(rle.coco_codes(self._codes, self._shape)).astype(np.int32).reshape(-1, 4)
+            if self._codes
+            else np.zeros((0, 4), np.int32)
+        )
 
     def mask(self, region: int) -> np.ndarray:
         return rle.decode(self._codes[region], *self._shape)
@@ -86,6 +90,3 @@ class CodedRegions(Regions):
             return self
         parent, columns = self._selected(keep)
         return CodedRegions([self._codes[i] for i in keep], self._shape, parent, **columns)
-
-    def _as_coco(self) -> list[dict[str, object]]:
-        return [{"size": list(self._shape), "counts": code} for code in self._codes]

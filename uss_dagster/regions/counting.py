@@ -29,14 +29,6 @@ def pair_counts(first: np.ndarray, second: np.ndarray, rows: int, columns: int) 
 
 
 @numba.njit(cache=True)
-def add_to_parents(table: np.ndarray, parent: np.ndarray) -> None:
-    """Add each row of a table (K, n), in place, to the rows of all nodes above it; parents (-1 for none) come before their children."""
-    for node in range(len(parent) - 1, -1, -1):
-        if parent[node] >= 0:
-            table[parent[node]] += table[node]
-
-
-@numba.njit(cache=True)
 def add_to_children(table: np.ndarray, parent: np.ndarray) -> None:
     """Add each row of a table (K, n), in place, to the rows of all nodes below it; parents (-1 for none) come before their children."""
     for node in range(len(parent)):

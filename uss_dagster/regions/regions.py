@@ -202,37 +202,33 @@ class Regions:
     @cached_property
     def depth(self) -> np.ndarray:
         """Number of regions above each region, int32 (K,)."""
-        depth = np.zeros(len(self), np.int32)
-        for region, above in enumerate(self.parent.tolist()):
-            if above >= 0:
-                depth[region] = depth[above] + 1
-        return depth
+        return depth_of(self.parent)
 
     @cached_property
     def is_root(self) -> np.ndarray:
         """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
         return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
 
+    @property
+    def is_tree(self) -> bool:
+        """Whether any two regions are disjoint or one lies above the other."""
+        last = self.last_holder()
+        held = (last >= 0) & (self.atom_area > 0)
+        return bool((self.members.sum(axis=0)[held] == self.depth[last[held]] + 1).all())
+
     @cached_property
     def boxes(self) -> np.ndarray:
         """COCO boxes (x, y, width, height), int32 (K, 4); zeros for an empty region."""
-        a, width = self.members.shape[1], self.shape[1]
-        begins = np.ones(self.shape, bool)  # a run of one atom along a row begins here
-        begins[:, 1:] = self.atoms[:, 1:] != self.atoms[:, :-1]
-        start = np.flatnonzero(begins)
-        rows, left = np.divmod(start, max(width, 1))
-        right = np.append(start[1:], self.atoms.size)[: len(start)] - 1 - rows * width
-        atom = self.atoms.ravel()[start]
-        low, high = np.full((2, a), 2**30, np.int64), np.full((2, a), -1, np.int64)
-        for axis, (smallest, largest) in enumerate(((left, right), (rows, rows))):
-            np.minimum.at(low[axis], atom, smallest)
-            np.maximum.at(high[axis], atom, largest)
+        from scipy.ndimage import find_objects
+
+        far = 2**30
+        spans = find_objects(self.atoms + 1, self.members.shape[1])  # of each atom, None for one without pixels
+        edges = np.array([(s[1].start, s[0].start, -s[1].stop, -s[0].stop) if s else (far,) * 4 for s in spans], np.int32)
         boxes = np.zeros((len(self), 4), np.int32)
-        for region, held in enumerate(self.members):
-            held = held & (self.atom_area > 0)
+        for region, held in enumerate(self.members & (self.atom_area > 0)):
             if held.any():
-                x, y = low[:, held].min(axis=1)
-                boxes[region] = x, y, high[0, held].max() - x + 1, high[1, held].max() - y + 1
+                x, y, right, bottom = edges[held].min(axis=0)
+                boxes[region] = x, y, -right - x, -bottom - y
         return boxes
 
     def mask(self, region: int) -> np.ndarray:
@@ -294,13 +290,13 @@ class Regions:
 
     def _selected(self, keep: np.ndarray) -> tuple[np.ndarray, Columns]:
         """Parent and columns of these regions (indices in ascending order), each under the nearest of them that was above it."""
-        new = np.full(len(self) + 1, -1, np.int64)  # the last entry serves parent -1
-        new[keep] = np.arange(len(keep))
-        nearest = np.full(len(self) + 1, -1, np.int64)
-        for region, above in enumerate(self.parent.tolist()):
-            nearest[region] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
         source = [self.source[i] for i in keep]
-        return nearest[keep], {"level": self.level[keep], "score": self.score[keep], "label": self.label[keep], "source": source}
+        return parents_among(self.parent, keep), {
+            "level": self.level[keep],
+            "score": self.score[keep],
+            "label": self.label[keep],
+            "source": source,
+        }
 
     def pruned(self) -> Regions:
         """Without regions that own no pixel."""
@@ -356,6 +352,25 @@ def joint_histogram(first: Regions, second: Regions, valid: np.ndarray | None = 
     pixels = slice(None) if valid is None else valid.ravel()
     a, b = first.members.shape[1], second.members.shape[1]
     return pair_counts(first.atoms.ravel()[pixels], second.atoms.ravel()[pixels], a, b)[:-1, :-1]
+
+
+def depth_of(parent: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Number of nodes above each, int32 (n,); parents (-1 for none) come before their children."""
+    depth = np.zeros(len(parent), np.int32)
+    for node, above in enumerate(np.asarray(parent).tolist()):
+        if above >= 0:
+            depth[node] = depth[above] + 1
+    return depth
+
+
+def parents_among(parent: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """For each node kept (int, ascending) the place of the nearest one above it that is kept, int64, -1 for none; parents as above."""
+    new = np.full(len(parent) + 1, -1, np.int64)  # the last entry serves parent -1
+    new[keep] = np.arange(len(keep))
+    nearest = np.full(len(parent) + 1, -1, np.int64)
+    for node, above in enumerate(parent.tolist()):
+        nearest[node] = new[above] if above < 0 or new[above] >= 0 else nearest[above]
+    return np.asarray(nearest[keep])
 
 
 def ancestor_matrix(parent: Sequence[int] | np.ndarray) -> np.ndarray:

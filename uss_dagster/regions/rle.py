@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as coco
 
 from uss_dagster.errors import BadData
+
+
+class CocoCode(TypedDict):
+    """A mask as pycocotools takes it. size: [height, width]. counts: compressed run lengths."""
+
+    size: list[int]
+    counts: bytes
+
+
+def coco_codes(codes: Sequence[bytes], shape: tuple[int, int]) -> list[CocoCode]:
+    """Run-length codes over an image of ``shape`` (height, width), in the form that pycocotools takes."""
+    return [{"size": list(shape), "counts": code} for code in codes]
 
 
 def encode(masks: np.ndarray) -> list[bytes]:
@@ -44,7 +57,7 @@ def decode(counts: bytes, height: int, width: int) -> np.ndarray:
 
 def areas(codes: Sequence[bytes], height: int, width: int) -> np.ndarray:
     """Pixels that each code holds, int64 (K,). One at a time: pycocotools 2.0 fails on lists of more than 255 with numpy 2."""
-    return np.array([coco.area({"counts": code, "size": [height, width]}) for code in codes], np.int64)
+    return np.array([coco.area(code) for code in coco_codes(codes, (height, width))], np.int64)
 
 
 def code_length(counts: bytes) -> int:

@@ -18,11 +18,11 @@ from urllib.parse import quote
 import numpy as np
 
 from uss_dagster.drawing import annotators, shrunk
+from uss_dagster.files import write_whole
 from uss_dagster.regions import Regions
 from uss_dagster.report.explorer_codes import Nested, compact, encode, encode_numbers
 from uss_dagster.report.explorer_colours import SHADES, assign, palette
 from uss_dagster.report.html import asset, packed, render_page
-from uss_dagster.report.html import write as write_text
 from uss_dagster.report.jpeg import save_jpeg
 
 TITLE = "Hierarchy explorer"
@@ -90,10 +90,10 @@ def write(folder: Path, images: Iterable[SegmentedImage], titles: Mapping[str, s
         stem = f"{FOLDER}/{number:04d}"
         key = f"picture-{number:04d}"
         height, width = shrunk_size(image.pixels.shape[:2])
-        photo = folder / f"{stem}.jpg"
+        photo, data = folder / f"{stem}.jpg", folder / f"{stem}.js"
         save_jpeg(photo, shrunk(image.pixels, LONGEST), 86)
         columns = _columns(image, (height, width), titles)
-        data = write_text(folder, f"{stem}.js", f"(window.USS = window.USS || {{}})[{packed(key)}] = {packed(columns)};\n")
+        write_whole(data, f"(window.USS = window.USS || {{}})[{packed(key)}] = {packed(columns)};\n")
         written += [photo, data]
         ids = [column["id"] for column in columns]
         names += [image.dataset, *image.regions]
@@ -102,7 +102,8 @@ def write(folder: Path, images: Iterable[SegmentedImage], titles: Mapping[str, s
     index = {"images": listed, "palette": palette(), "shades": len(SHADES), "titles": {name: titles.get(name, name) for name in names}}
     assets = {"css": asset("explorer.css").strip(), "js": asset("explorer.js").strip(), "page_css": asset("page.css").strip()}
     page = render_page("explorer.html.j2", TITLE, PAGE, in_site=in_site, index=packed(index), **assets)
-    return [write_text(folder, PAGE, page), *written]
+    write_whole(folder / PAGE, page)
+    return [folder / PAGE, *written]
 
 
 def is_page(path: Path) -> bool:

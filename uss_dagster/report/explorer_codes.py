@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster import drawing
+from uss_dagster.pixels import numbered_by_first
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import intersections
 
@@ -40,7 +41,7 @@ class Nested:
     nest : numpy.ndarray
         int32 (K,), the region that each lies in, or -1.
     tiled : bool
-        See ``drawing.is_tree``.
+        See ``Regions.is_tree``.
     kind : str
         Where the nesting is from. "tree": the method says so. "held": the regions overlap and the method says nothing, see ``HELD``.
         "flat": there are no two levels.
@@ -55,7 +56,7 @@ class Nested:
     @classmethod
     def of(cls, regions: Regions) -> Nested:
         """The nesting of any family."""
-        tiled, appears = drawing.is_tree(regions), drawing.appearance(regions)
+        tiled, appears = regions.is_tree, drawing.appearance(regions)
         if (regions.parent >= 0).any():
             return cls(regions, appears, regions.parent, tiled, "tree")
         return cls(regions, appears, regions.parent if tiled else _holders(regions), tiled, "flat" if tiled else "held")
@@ -224,12 +225,8 @@ def _merged(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     packed = np.packbits(regions.members, axis=0).T if len(regions) else np.zeros((regions.members.shape[1], 1), np.uint8)
     _, kind = np.unique(packed, axis=0, return_inverse=True)
     labels = kind.reshape(-1)[regions.atoms]
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    atoms = rank[inverse].reshape(labels.shape)
-    return atoms, regions.members[:, regions.atoms.ravel()[first[order]]]
+    atoms, first = numbered_by_first(labels)
+    return atoms, regions.members[:, regions.atoms.ravel()[first]]
 
 
 def _gaps(numbers: list[int]) -> list[int]:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from uss_dagster.files import write_whole
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
-from uss_dagster.report.html import packed, slug, write
+from uss_dagster.report.html import packed, slug
 from uss_dagster.report.leaderboard import Row, rows_of, to_csv
 from uss_dagster.report.leaderboard_plot import dataset_figures
 from uss_dagster.report.references import bibtex
@@ -50,7 +51,7 @@ def write_exports(target: Path, frame: pd.DataFrame, entries: Entries, datasets:
         exported.append(ExportedFiles(title, [f"{stem}.{kind}" for kind in of_kind]))
         files |= {f"{stem}.{kind}": content for kind, content in of_kind.items()}
     for name, content in files.items():
-        write(target, f"{FOLDER}/{name}", content)
+        write_whole(target / FOLDER / name, content)
     return exported
 
 

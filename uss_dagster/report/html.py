@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
@@ -71,14 +70,6 @@ def entry_page(entry: str) -> str:
 def dataset_page(dataset: str) -> str:
     """Path of a dataset's page from the site's folder."""
     return f"datasets/{slug(dataset)}.html"
-
-
-def write(folder: Path, name: str, content: str | bytes) -> Path:
-    """Write a file of the site, its folder made where needed."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
 
 
 # -- data for scripts: a page opened from disk may not read other files, but it may load scripts ----------

@@ -109,7 +109,7 @@ class Row:
     @property
     def half_width(self) -> float:
         """Half the width of the interval, NaN where there is none."""
-        return half_width(self.low, self.high)
+        return (self.high - self.low) / 2
 
     @property
     def text(self) -> str:
@@ -207,11 +207,6 @@ def entry_order(rows: Iterable[Row]) -> list[str]:
     groups = by_ranking(rows)
     first = [row.entry for row in next(iter(groups.values()), [])]
     return first + sorted({row.entry for group in groups.values() for row in group} - set(first))
-
-
-def half_width(low: float, high: float) -> float:
-    """Half the width of an interval, for ``value ± half``."""
-    return (high - low) / 2
 
 
 # -- files --------------------------------------------------------------------------------------------

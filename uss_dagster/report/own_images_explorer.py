@@ -20,6 +20,7 @@ from uss_dagster.artifacts.tables import regions_from_table
 from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError
 from uss_dagster.files import remove
+from uss_dagster.pixels import nearest
 from uss_dagster.regions import Regions, rle
 from uss_dagster.report.explorer import FOLDER, PAGE, SegmentedImage, is_page, shrunk_size, write
 
@@ -83,9 +84,7 @@ def reduced(rows: pa.Table, shape: tuple[int, int]) -> Regions:
     height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
     if (height, width) == shape:
         return regions_from_table(rows)
-    down = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(np.int64)[:, None]
-    across = ((np.arange(shape[1]) + 0.5) * width / shape[1]).astype(np.int64)
-    masks = [rle.decode(code, height, width)[down, across] for code in rows["rle"].to_pylist()]
+    masks = [nearest(rle.decode(code, height, width), *shape) for code in rows["rle"].to_pylist()]
     return Regions.from_masks(
         masks,
         rows["parent"].to_numpy(),

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from uss_dagster.files import write_whole
 from uss_dagster.report import board, explorer
 from uss_dagster.report.dataset_pages import render_dataset_page
 from uss_dagster.report.evidence import EvidenceReader, no_evidence
 from uss_dagster.report.exports import write_exports
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
-from uss_dagster.report.html import asset, dataset_page, entry_page, render_page, write
+from uss_dagster.report.html import asset, dataset_page, entry_page, render_page
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, rows_of
 from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page
 from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
@@ -116,13 +117,13 @@ class _SiteWriter:
         """Write the page and the scripts of each dataset."""
         for dataset, facts in self.datasets.items():
             rows, evidence, drawn = self._rows_of(dataset), self.read_evidence(dataset), self.drawn.get(dataset, [])
-            write(self.target, board.board_path(dataset), board.board_script(dataset, rows, evidence, drawn, facts.published))
+            write_whole(self.target / board.board_path(dataset), board.board_script(dataset, rows, evidence, drawn, facts.published))
             for path, text in board.pairs_scripts(dataset, rows, evidence):
-                write(self.target, path, text)
+                write_whole(self.target / path, text)
             for entry in dict.fromkeys(row.entry for row in rows):
                 images = images_of(entry, dataset, evidence, drawn, self.metrics)
                 self.images.setdefault(entry, []).extend([images] if images else [])
-            write(self.target, dataset_page(dataset), render_dataset_page(dataset, self.datasets, self.entries, rows, drawn))
+            write_whole(self.target / dataset_page(dataset), render_dataset_page(dataset, self.datasets, self.entries, rows, drawn))
 
     def write_methods(self) -> None:
         """Write the page of each entry."""
@@ -132,18 +133,20 @@ class _SiteWriter:
             rows.setdefault(row.entry, []).append(row)
         for entry, of_entry in rows.items():
             page = render_method_page(entry, self.entries, self.datasets, of_entry, ranked, self.images[entry])
-            write(self.target, entry_page(entry), page)
+            write_whole(self.target / entry_page(entry), page)
 
     def write_other_pages(self) -> Path:
         """Write assets, exports, history, and the first page, whose path is returned."""
         for name in ASSETS:
-            write(self.target, f"assets/{name}", asset(name))
+            write_whole(self.target / f"assets/{name}", asset(name))
         ranked = {row.entry for row in self.rows}
         entries = {name: facts for name, facts in self.entries.items() if name in ranked}
-        write(self.target, "data/facts.js", board.facts_script(entries, self.datasets))
+        write_whole(self.target / "data/facts.js", board.facts_script(entries, self.datasets))
         exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics)
-        write(self.target, "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
-        write(self.target, "history.html", render_page("history.html.j2", "History", "history.html"))
+        write_whole(self.target / "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
+        write_whole(self.target / "history.html", render_page("history.html.j2", "History", "history.html"))
         counts = {"n_entries": len(entries), "n_datasets": len(self.datasets)}
         first_board = [board.board_path(name) for name in self.datasets][:1]
-        return write(self.target, "index.html", render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **counts))
+        index = self.target / "index.html"
+        write_whole(index, render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **counts))
+        return index

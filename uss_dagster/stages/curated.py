@@ -89,7 +89,7 @@ class CuratedSet(DatasetCell):
         return [Output(self.artefact(layout), push=False), Output(layout.curated_summary(self.curated), metric=True)]
 
     def run(self, layout: Layout) -> Facts:
-        from uss_dagster.curation import curated_set  # imports pandas, which `uss plan` does without
+        from uss_dagster.curation import curated_set, pages  # imports pandas, which `uss plan` does without
 
         pool = layout.mask_pool(self.curated)
         images = Images(layout.images(self.dataset))
@@ -117,7 +117,7 @@ class CuratedSet(DatasetCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         write_whole(summary_file, json.dumps(result.summary, indent=1) + "\n")
-        curated_set.write_drift_page(layout.run_facts(self.name).with_suffix(".html"), report, self.title, drift)
+        write_whole(layout.run_facts(self.name).with_suffix(".html"), pages.report_page(report, self.title, drift))
         set_aside = {f"images_{status}": number for status, number in result.summary["status"].items() if status != "kept"}
         return {**counts, **set_aside, "coverage": result.summary["coverage"], **curated_set.drift_facts(drift)}
 

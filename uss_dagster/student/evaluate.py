@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from uss_dagster.metrics.base import poisson_weights
+from uss_dagster.metrics.base import interval, poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point, one_click
 from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries
 from uss_dagster.regions import rle
@@ -18,10 +18,10 @@ REPLICATES = 1000
 """Draws of a bootstrap."""
 
 
-def evaluate(
-    student: Student, source: Source, auto: Auto = "union", advance: Callable[[int], None] = lambda n: None, **options: Any
-) -> dict[str, float]:
-    """Scores of a student on all examples of a source.
+def matches(
+    student: Student, source: Source, auto: Auto = "union", advance: Callable[[int], None] = lambda n: None, clicks: int = 0, **options: Any
+) -> dict[str, Matches]:
+    """Match the masks and the click answers of a student with all examples of a source.
 
     Parameters
     ----------
@@ -31,21 +31,16 @@ def evaluate(
         See ``Student.masks``.
     advance : callable, optional
         Called with the number of examples that were finished.
+    clicks : int, default 0
+        About how many masks of an image are clicked; 0 for all.
     **options
         Of ``Student.masks``.
 
     Returns
     -------
-    dict of str to float
-        ar1000, ar100, ar_small, ar_medium, ar_large, ap, click_max, click_oracle, …; see ``metrics.proposals``.
+    dict of str to Matches
+        By image id, for ``values`` and ``difference``.
     """
-    return values(matches(student, source, auto, advance, **options))
-
-
-def matches(
-    student: Student, source: Source, auto: Auto = "union", advance: Callable[[int], None] = lambda n: None, clicks: int = 0, **options: Any
-) -> dict[str, Matches]:
-    """Matches of each example by image id, for ``values`` and ``difference``; parameters as in ``evaluate`` and ``match``."""
     by_id = {}
     for index in range(len(source)):
         example = source[index]
@@ -82,12 +77,12 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
 
 
 def values(by_id: dict[str, Matches]) -> dict[str, float]:
-    """Scores over all images."""
+    """Scores over all images: ar1000, ar100, ar_small, ar_medium, ar_large, ap, click_max, click_oracle, …; see ``metrics.proposals``."""
     images = [by_id[image_id] for image_id in sorted(by_id)]
     return next(summaries(images, np.ones((1, len(images)), np.int64)))
 
 
-def difference(first: dict[str, Matches], second: dict[str, Matches], name: str, level: float = 0.95) -> tuple[float, float, float]:
+def difference(first: dict[str, Matches], second: dict[str, Matches], name: str) -> tuple[float, float, float]:
     """Difference of a score between two students on the same images, with its bootstrap interval; both keep the same images in each draw.
 
     Parameters
@@ -96,8 +91,6 @@ def difference(first: dict[str, Matches], second: dict[str, Matches], name: str,
         See ``matches``.
     name : str
         Of the score.
-    level : float, default 0.95
-        Of the interval.
 
     Returns
     -------
@@ -106,13 +99,11 @@ def difference(first: dict[str, Matches], second: dict[str, Matches], name: str,
     """
     ids = sorted(first)
     weights = np.array([poisson_weights(image_id, REPLICATES) for image_id in ids], np.int64).T
-    one, other = ([v.get(name, np.nan) for v in summaries([f[i] for i in ids], weights)] for f in (first, second))
-    gaps = np.array(other) - np.array(one)  # nan where a draw holds no image with masks
-    low, high = np.nanquantile(gaps, [(1 - level) / 2, (1 + level) / 2])
-    return values(second)[name] - values(first)[name], float(low), float(high)
+    one, other = (np.array([v.get(name, np.nan) for v in summaries([f[i] for i in ids], weights)]) for f in (first, second))
+    return values(second)[name] - values(first)[name], *interval(other - one)  # without draws that hold no image with masks
 
 
-def mean_of(scores: dict[str, float], names: Iterable[str] = ("ar1000", "click_oracle")) -> float:
-    """The mean of these scores, by which training chooses the best weights; those that are missing do not count."""
-    present = [scores[name] for name in names if name in scores]
+def mean_of(scores: dict[str, float]) -> float:
+    """The mean of ar1000 and click_oracle, by which training chooses the best weights; one that is missing does not count."""
+    present = [scores[name] for name in ("ar1000", "click_oracle") if name in scores]
     return float(np.mean(present)) if present else 0.0

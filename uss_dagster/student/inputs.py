@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from uss_dagster.artifacts.image_files import decode
 from uss_dagster.artifacts.tables import read_table
 from uss_dagster.curation.tables import IMAGES
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import read_json
 from uss_dagster.hashing import dvc_hash, sha256_of, sha256_of_file
 from uss_dagster.student.data import Source, coco_source, curated_source
 
@@ -72,7 +72,7 @@ def curated_data(folder: Path, images: Path | None) -> TrainingData:
             )
     pixels = curated_pixels(folder, images)
     train, val = (curated_source(folder, pixels, split) for split in ("train", "val"))
-    manifest = _manifest(folder)
+    manifest = read_json(folder / "manifest.json")
     # Only a set of the pipeline is an output of DVC; the folder of `uss curate` also has its own work files.
     version = dvc_hash(folder) if "dataset" in manifest else f"sha256 {sha256_of_file(folder / 'masks.parquet')}"
     return TrainingData(train, val, folder.absolute().name, version, str(manifest.get("licence") or "not stated"))
@@ -95,7 +95,7 @@ def curated_pixels(folder: Path, images: Path | None) -> Callable[[str], np.ndar
         If the images are not found. The function raises BadData for a missing or different file.
     """
     if images is None:
-        dataset = folder.absolute().parent.parent / "datasets" / str(_manifest(folder).get("dataset", "")) / "images"
+        dataset = folder.absolute().parent.parent / "datasets" / str(read_json(folder / "manifest.json").get("dataset", "")) / "images"
         if (dataset / "images.parquet").is_file():
             from uss_dagster.artifacts.images import Images
 
@@ -117,12 +117,3 @@ def curated_pixels(folder: Path, images: Path | None) -> Callable[[str], np.ndar
         return decode(data, str(path))
 
     return pixels
-
-
-def _manifest(folder: Path) -> dict[str, object]:
-    """The manifest of a curated set; empty if it has none."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}

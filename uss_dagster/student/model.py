@@ -17,11 +17,11 @@ import torch
 from pycocotools import mask as coco
 from torch import Tensor
 
-from uss_dagster.curation.overlaps import coco_codes
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.regions import rle
 from uss_dagster.regions.coded import CodedRegions
+from uss_dagster.regions.rle import coco_codes
 from uss_dagster.runtime import torch_device
 from uss_dagster.student import prediction
 from uss_dagster.student.net import Encoded, Output, StudentNet

@@ -15,10 +15,10 @@ from pycocotools import mask as coco
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from uss_dagster.curation.overlaps import CocoCode, coco_codes
 from uss_dagster.graphs.watershed import colour_leaves
 from uss_dagster.regions import rle
 from uss_dagster.regions.coded import CodedRegions
+from uss_dagster.regions.rle import CocoCode, coco_codes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -25,7 +25,7 @@ from typing import TypedDict
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.image_files import decode, shrunk
+from uss_dagster.artifacts.image_files import decode, read_picture, shrunk
 from uss_dagster.errors import UsageError, UssError
 from uss_dagster.regions import rle
 from uss_dagster.student.model import EncodedImage, Student
@@ -113,11 +113,7 @@ class Gallery:
                 return self._encoded[number][0]
         if not 0 <= number < len(self.files):
             raise KeyError(number)
-        try:
-            data = self.files[number].read_bytes()
-        except OSError as error:
-            raise UsageError(f"{self.names[number]} cannot be read ({error.strerror}).") from None
-        return shrunk(decode(data, self.names[number]), LONGEST)
+        return shrunk(read_picture(self.files[number], self.names[number]), LONGEST)
 
     def encoded(self, number: int) -> EncodedImage:
         """An image, encoded by the student."""

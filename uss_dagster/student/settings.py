@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from uss_dagster.bounds import Bounds, at_least, check_bounds
 from uss_dagster.errors import UsageError
 from uss_dagster.files import parse_yaml
 
@@ -130,22 +131,17 @@ class StudentSettings:
         if self.size not in ARCHITECTURES:
             raise UsageError(f"size is '{self.size}', expected one of {', '.join(ARCHITECTURES)}.")
         for name, default in _OF_SIZE[self.size].items():
-            value = getattr(self, name)
-            if value < 0:
-                raise UsageError(f"{name} is {value}, expected more than 0, or 0 for that of the size.")
-            if not value:
+            check_bounds(self, **{name: Bounds("more than 0, or 0 for that of the size", lambda value: value >= 0)})
+            if not getattr(self, name):
                 object.__setattr__(self, name, default)
         if not self.every:
             object.__setattr__(self, "every", max(1, self.steps // 10))
-        for name in ("every", "patience", "seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        check_bounds(self, every=at_least(0), patience=at_least(0), seed=at_least(0))
         unit = self.architecture.stride * 8
         for name in ("input", "test_input"):
             if getattr(self, name) % unit:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected a multiple of {unit}, the stride of the encoder's last stage.")
-        if not self.average < 1 or not self.smallest_crop <= 1:
-            raise UsageError(f"average is {self.average} and smallest_crop {self.smallest_crop}, expected below 1, and 1 at most.")
+        check_bounds(self, average=Bounds("below 1", lambda share: share < 1), smallest_crop=Bounds("1 at most", lambda share: share <= 1))
 
     @property
     def architecture(self) -> Architecture:

@@ -30,6 +30,7 @@ from torch.nn.functional import pixel_unshuffle
 
 from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run, refuse_other_settings, restore_adam, save_run
 from uss_dagster.artifacts.training_runs import repeatable as repeatable
+from uss_dagster.bounds import SHARE, at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
 from uss_dagster.torchvision_import import ensure_torchvision
@@ -86,9 +87,8 @@ class Settings:
     average: float = 0.998
 
     def __post_init__(self) -> None:
-        for name in ("steps", "size", "fold", "batch", "head"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        one = at_least(1)
+        check_bounds(self, steps=one, size=one, fold=one, batch=one, head=one, full_share=SHARE)
         unit = self.fold * 2 ** len(self.channels)
         if not self.channels or self.size % unit:
             raise UsageError(
@@ -97,8 +97,6 @@ class Settings:
             )
         if any(width < 1 or width % self.head for width in self.channels):
             raise UsageError(f"channels are {self.channels}, expected multiples of {self.head}, the width of an attention head.")
-        if not 0 <= self.full_share <= 1:
-            raise UsageError(f"full_share is {self.full_share}, expected 0 to 1.")
 
     @property
     def steady(self) -> int:

@@ -22,7 +22,7 @@ Reference: Lin et al., "Microsoft COCO", ECCV 2014, and its evaluation code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,10 +66,6 @@ class Matches:
     void: np.ndarray
     truths: np.ndarray
     clicks: np.ndarray = field(default_factory=lambda: np.zeros(3))
-
-    def best(self, most: int) -> Matches:
-        """The same with so many proposals at most."""
-        return replace(self, score=self.score[:most], found=self.found[:most], void=self.void[:most])
 
     def contribution(self, max_dets: Sequence[int] = MAX_DETS) -> Contribution:
         """What adds over images: found (number of max_dets, 4, 10), ground truths that so many proposals find; truths (4,); clicks (3,)."""
