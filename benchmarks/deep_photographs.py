@@ -19,7 +19,9 @@ HALVES = {"tuning": slice(0, None, 2), "held-out": slice(1, None, 2), "all": sli
 """Of a sample in the order of its names: constants are chosen on the first, third, … image, and results told of the others."""
 
 
-def photographs(dataset: str, half: str, facets: Sequence[str], weights: str = WEIGHTS, most: int | None = None) -> list[tuple[Sample, Truth]]:
+def photographs(
+    dataset: str, half: str, facets: Sequence[str], weights: str = WEIGHTS, most: int | None = None
+) -> list[tuple[Sample, Truth]]:
     """Images of PASCAL VOC 2012 val or BSDS500 test in ``USS_MIRROR``, with the facets of a vision transformer in float16."""
     adapter = registry.load("dataset", dataset)
     parameters = adapter.SPEC.params(split="test") if dataset == "bsds500" else adapter.SPEC.params()

@@ -287,9 +287,9 @@ def test_a_common_part_of_all_keys_hides_no_object() -> None:
     regions = run("tokencut", of_tokens(keys))
     thing = np.zeros((12, 16), bool)
     thing[3:9, 4:10] = True
-    found = regions.mask(1)
+    mask = regions.mask(1)
     thing = np.kron(thing, np.ones((4, 4), bool))
-    assert (found & thing).sum() / (found | thing).sum() > 0.8
+    assert (mask & thing).sum() / (mask | thing).sum() > 0.8
 
 
 def test_binarised_affinity() -> None:
@@ -301,6 +301,8 @@ def test_binarised_affinity() -> None:
 
 def test_a_facet_may_be_named() -> None:
     sample, _ = blocks(2, 2)
-    other = Sample(sample.image_id, sample.image, Features({"tokens": sample.features["keys"], "keys": 0 * sample.features["keys"]}, "b", True))
+    other = Sample(
+        sample.image_id, sample.image, Features({"tokens": sample.features["keys"], "keys": 0 * sample.features["keys"]}, "b", True)
+    )
     assert everything(run("tokencut", other, facet="tokens")) == everything(run("tokencut", sample))
     assert tokencut.SPEC.facets_read(tokencut.Params(facet="tokens")) == ("tokens",)

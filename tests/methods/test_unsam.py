@@ -250,7 +250,9 @@ def test_features_of_a_network_decide_what_belongs_together() -> None:
     right[:, 33:] = True
     scores = {}
     for weight in (0.0, 1.0):
-        pool = unsam.segment(Sample("halves", image, Features({"keys": keys}, "two", True)), unsam.Params(leaves=LeafTrees(token_weight=weight)))
+        pool = unsam.segment(
+            Sample("halves", image, Features({"keys": keys}, "two", True)), unsam.Params(leaves=LeafTrees(token_weight=weight))
+        )
         masks = pool.masks()[1:]
         overlap = (masks & right).sum(axis=(1, 2)) / (masks | right).sum(axis=(1, 2))
         scores[weight] = int(np.argmax(np.argsort(-pool.score[1:]) == np.argmax(overlap))), float(overlap.max())
