@@ -53,7 +53,7 @@ def pool_of(name: str, image: np.ndarray, encoders: dict[str, Encoder]) -> tuple
     sample = Sample("photo", image, encoder([image])[0] if encoder else None, encoder)
     regions = segmenter.fit([sample]).segment(sample)
     score = regions.level if method == "contour_merge" else regions.score
-    codes, best = regions.rles(), {}
+    codes, best = regions.rles(), dict[bytes, float]()
     for region in np.argsort(-score, kind="stable").tolist():
         if not regions.is_root[region]:
             best.setdefault(codes[region], float(score[region]))
