@@ -271,12 +271,38 @@ def test_tokencut_keeps_the_part_that_holds_the_seed() -> None:
     assert mirrored.mask(1)[:, ::-1].tobytes() in things
 
 
-def test_keys_that_are_all_alike_have_no_object() -> None:
+def test_keys_that_are_all_alike_are_joined_by_their_own_distribution() -> None:
     keys = 1 + 0.1 * np.random.default_rng(0).normal(size=(6, 6, 4))
-    assert len(run("tokencut", of_tokens(keys))) == 1
-    assert len(run("tokencut", of_tokens(keys), tau=0.999)) == 3
+    assert len(run("tokencut", of_tokens(keys), tau_mode="absolute")) == 1
+    assert len(run("tokencut", of_tokens(keys), tau_mode="absolute", tau=0.999)) == 3
+    assert len(run("tokencut", of_tokens(keys))) == 3
+
+
+def test_a_common_part_of_all_keys_hides_no_object() -> None:
+    """As in DINOv2's keys, the cosines of all pairs lie between 0.6 and 1."""
+    keys = np.random.default_rng(0).normal(0, 0.1, size=(12, 16, 6))
+    keys[3:9, 4:10, 0] += 1
+    keys[:, :, 1] += np.linspace(-0.6, 0.6, 16)
+    keys[:, :, 5] += 2
+    regions = run("tokencut", of_tokens(keys))
+    thing = np.zeros((12, 16), bool)
+    thing[3:9, 4:10] = True
+    mask = regions.mask(1)
+    thing = np.kron(thing, np.ones((4, 4), bool))
+    assert (mask & thing).sum() / (mask | thing).sum() > 0.8
 
 
 def test_binarised_affinity() -> None:
     keys = np.array([[1.0, 0], [0.6, 0.8], [-1, 0], [0, 0]])
-    assert tokencut.binarised(keys, 0.2, 0.01).tolist() == [[1, 1, 0.01, 0.01], [1, 1, 0.01, 0.01], [0.01, 0.01, 1, 0.01], [0.01] * 4]
+    expected = [[1, 1, 0.01, 0.01], [1, 1, 0.01, 0.01], [0.01, 0.01, 1, 0.01], [0.01] * 4]
+    for mode in ("absolute", "auto"):
+        assert tokencut.binarised(keys, tokencut.Params(tau=0.2, tau_mode=mode, eps=0.01)).tolist() == expected
+
+
+def test_a_facet_may_be_named() -> None:
+    sample, _ = blocks(2, 2)
+    other = Sample(
+        sample.image_id, sample.image, Features({"tokens": sample.features["keys"], "keys": 0 * sample.features["keys"]}, "b", True)
+    )
+    assert everything(run("tokencut", other, facet="tokens")) == everything(run("tokencut", sample))
+    assert tokencut.SPEC.facets_read(tokencut.Params(facet="tokens")) == ("tokens",)

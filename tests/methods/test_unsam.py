@@ -15,8 +15,11 @@ from uss_dagster.backbones import patches
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.graphs.local_graph import FEATURE_POWER
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import merge_record
+from uss_dagster.graphs.region_graph import region_graph
+from uss_dagster.methods import _unsam_leaves as on_leaves
 from uss_dagster.methods import _unsam_patches as on_patches
 from uss_dagster.methods import unsam
 from uss_dagster.methods._unsam_params import Cuts, LeafTrees, Merge, Refinement
@@ -183,22 +186,90 @@ def test_thresholds_leave_the_numbers_asked_for() -> None:
         assert left > target - 8
 
 
-def test_fit_calibrates_comparable_tokens_only_and_its_state_is_used() -> None:
-    state = unsam.fit([deep_sample()], unsam.Params())
+def test_fit_calibrates_the_dense_graph_only_and_its_state_is_used() -> None:
+    dense = unsam.Params(graph="dense")
+    state = unsam.fit([deep_sample()], dense)
     assert state is not None
     assert len(state.thetas) == 6
-    check_pool(unsam.segment(deep_sample(), unsam.Params(), state), (96, 128))
+    check_pool(unsam.segment(deep_sample(), dense, state), (96, 128))
     assert unsam.fit([deep_sample()], unsam.Params(merge=Merge(thetas=THETAS))) is None
-    assert unsam.fit([deep_sample()], unsam.Params(graph="local")) is None
+    for params in (unsam.Params(), unsam.Params(graph="local")):
+        assert unsam.fit([deep_sample()], params) is None
     image = picture()[0][:32, :32]
     assert unsam.fit([embedded_sample(image)], unsam.Params()) is None
     with pytest.raises(UsageError, match="nothing was fitted"):
-        unsam.segment(deep_sample(), unsam.Params())
+        unsam.segment(deep_sample(), dense)
     with pytest.raises(UsageError, match="without its backbone"):
         unsam.segment(Sample("drawn", deep_sample().image, deep_sample().features), unsam.Params(merge=Merge(thetas=THETAS)))
 
 
+def alike(keys: np.ndarray) -> np.ndarray:
+    """Keys of the same structure with a large common part: all cosines are above 0.6."""
+    return np.concatenate([keys, np.full((*keys.shape[:2], 1), 2.0, keys.dtype)], axis=2)
+
+
+def test_keys_that_are_all_alike_are_cut_by_their_own_distribution() -> None:
+    image, kind = picture()
+    keys = alike(by_colour([image])[0]["keys"])
+    assert len(on_patches.divide(image, keys, None, Cuts(tau_mode="absolute"), confidence=0.0)) == 0
+    relative = on_patches.divide(image, keys, None, Cuts(), confidence=0.0)
+    assert relative
+    pool = on_patches.regions_of(relative, kind.shape)
+    assert best_iou(pool, kind == 3) > 0.7
+    plain = by_colour([image])[0]["keys"]
+    same = [on_patches.divide(image, plain, None, Cuts(tau_mode=mode)) for mode in ("auto", "absolute")]
+    assert [piece.code(kind.shape) for piece in same[0]] == [piece.code(kind.shape) for piece in same[1]]
+
+
 # -- leaves ---------------------------------------------------------------------------------------
+
+
+def deep_leaf_pool(image: np.ndarray, common: bool = False, **leaves: Any) -> Regions:
+    keys = by_colour([image])[0]["keys"]
+    features = Features({"keys": alike(keys) if common else keys}, "colours", True)
+    return unsam.segment(Sample("drawn", image, features), unsam.Params(leaves=LeafTrees(**leaves)))
+
+
+def test_a_network_needs_no_option_whether_its_keys_are_alike_or_not() -> None:
+    image, kind = picture()
+    spread, common = deep_leaf_pool(image), deep_leaf_pool(image, common=True)
+    check_pool(spread, kind.shape)
+    assert len(spread) > 20
+    assert spread.rles() == common.rles()
+    for number in (1, 2, 3):
+        assert best_iou(spread, np.isin(kind, (1, 2)) if number == 1 else kind == number) > 0.85, number
+
+
+def test_features_of_a_network_decide_what_belongs_together() -> None:
+    """Two halves of one colour that only the network tells apart, with a seam of another colour between them."""
+    image = np.full((64, 96, 3), 120, np.uint8) + np.random.default_rng(0).integers(0, 9, (64, 96, 3), dtype=np.uint8)
+    image[:, 32:34] = image[:, 62:64] = 60
+    keys = np.zeros((16, 24, 2), np.float32)
+    keys[:, :8, 0] = keys[:, 8:, 1] = 1
+    right = np.zeros((64, 96), bool)
+    right[:, 33:] = True
+    scores = {}
+    for weight in (0.0, 1.0):
+        pool = unsam.segment(
+            Sample("halves", image, Features({"keys": keys}, "two", True)), unsam.Params(leaves=LeafTrees(token_weight=weight))
+        )
+        masks = pool.masks()[1:]
+        overlap = (masks & right).sum(axis=(1, 2)) / (masks | right).sum(axis=(1, 2))
+        scores[weight] = int(np.argmax(np.argsort(-pool.score[1:]) == np.argmax(overlap))), float(overlap.max())
+    assert scores[1.0][1] > 0.9
+    assert scores[1.0][0] <= scores[0.0][0]
+
+
+def test_contrast_is_that_to_the_leaves_around() -> None:
+    labels = np.repeat(np.arange(4), 8)[None].repeat(6, axis=0)
+    graph = region_graph(labels)
+    features = np.array([[0.0, 0], [2, 0], [2, 0], [0, 1]])
+    leaves = on_leaves.Leaves(labels, [graph], np.bincount(labels.ravel()), {"backbone": features}, graph, True)
+    members = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    twice = 2 * FEATURE_POWER**0.5
+    # the mean around the middle is (0, 0.5); the whole image has nothing around it, which counts as zero
+    expected = [np.hypot(2, 0.5) / twice, 2 / twice, np.hypot(1, 0.25) / twice]
+    np.testing.assert_allclose(on_leaves.contrast(leaves, members), expected, rtol=1e-6)
 
 
 def test_leaves_find_objects_and_their_parts() -> None:

@@ -7,13 +7,17 @@ A = 1 - (d - min d) / (max d - min d), so that the least similar pair of an imag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from uss_dagster.errors import BadData, check_choice
 
+TauMode = Literal["auto", "absolute", "relative"]
 DISTANCES = ("cosine", "l2")
 SIMILARITIES = ("minmax", "exp")
+LEAST_SHARE = 0.05
+"""A cosine that leaves a smaller share of the pairs on one of its sides tells nothing about an image."""
 _TINY = 1e-12
 _ROWS = 512
 
@@ -48,6 +52,33 @@ def dense_affinity(
         rows[rows < threshold] = 0
     np.fill_diagonal(affinity, 0)
     return affinity
+
+
+def joining_cosine(units: np.ndarray, tau: float, mode: TauMode, joined: float) -> float:
+    """The cosine above which two items of an image are joined.
+
+    Networks differ in how alike their features are: of DINOv2's keys hardly two have a cosine below 0.6, so a cosine that was chosen for
+    another network joins all of them, and nothing is left to cut.
+
+    Parameters
+    ----------
+    units : ndarray of float, shape (n, C)
+        Features at length 1.
+    tau : float
+        The cosine of "absolute".
+    mode : {"auto", "absolute", "relative"}
+        "relative": so that this share of the pairs of the image is joined. "auto": "absolute" where at least ``LEAST_SHARE`` of the pairs lie
+        on either side of ``tau``, else "relative".
+    joined : float
+        The share of "relative", 0 to 1.
+    """
+    if mode == "absolute":
+        return tau
+    cosines = (units @ units.T).ravel()
+    above = np.count_nonzero(cosines > tau) / len(cosines)
+    if mode == "auto" and LEAST_SHARE <= above <= 1 - LEAST_SHARE:
+        return tau
+    return float(np.quantile(cosines, 1 - joined))
 
 
 def _points(features: np.ndarray, distance: str, similarity: str) -> tuple[np.ndarray, np.ndarray | None]:

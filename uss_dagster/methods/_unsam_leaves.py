@@ -1,10 +1,13 @@
-"""UnSAM on leaves of a contour map: divide and conquer for backbones that describe only the appearance of one image.
+"""UnSAM on leaves of a contour map.
 
 Cosines of hand-made features do not separate an object from its surroundings, and 32 × 32 patches of a box lose its edges. So both stages
 work on the watershed leaves of a contour map, which keep the edges. Divide cuts the graph of leaves that touch, recursively, by normalised
 cuts. Conquer merges the leaves greedily in several trees, which differ in contour scales, features and size exponent, since no single tree
 is right for all objects. The score of a region is the height at which it is merged with another, relative to the greatest height of the tree,
 times the share of the trees that have it, to the power ``VOTES_POWER``.
+
+The features of a network join those of colour and texture in every tree, make ``DEEP_TREES`` of their own, and the score is multiplied by the
+root of their contrast to what surrounds the region.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.graphs.local_graph import LEAF_EXPONENT, LocalGraph, edge_weights, scaled_tokens
+from uss_dagster.graphs.local_graph import FEATURE_POWER, LEAF_EXPONENT, LocalGraph, edge_weights, scaled_tokens
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.merging import merges
 from uss_dagster.graphs.region_graph import RegionGraph, region_means
 from uss_dagster.methods import contour_merge
-from uss_dagster.methods._unsam_params import TREES, PoolLimits
+from uss_dagster.methods._unsam_params import DEEP_TREES, TREES, PoolLimits
 from uss_dagster.regions import Regions
 
 VOTES_POWER = 0.3
@@ -32,6 +35,7 @@ class Leaves:
 
     labels: int64 (h, w), leaf of each pixel of the half-size image. graphs: which leaves touch, one a contour map. area: (n,), in pixels.
     features: by name, (n, C). averaged: the graph with the mean boundaries of several trees, see ``contour_merge.averaged_graph``.
+    deep: the features ``backbone`` are those of a network, and part of all others.
     """
 
     labels: np.ndarray
@@ -39,19 +43,26 @@ class Leaves:
     area: np.ndarray
     features: dict[str, np.ndarray]
     averaged: RegionGraph
+    deep: bool = False
 
 
-def leaves_of(image: np.ndarray, grid: np.ndarray, most_leaves: int, seed: int) -> Leaves:
-    """The leaves of an image, uint8 (H, W, 3), with everything that trees over them are merged by. grid: the backbone's features (h, w, C)."""
+def leaves_of(image: np.ndarray, grid: np.ndarray, most_leaves: int, seed: int, token_weight: float = 0.0) -> Leaves:
+    """The leaves of an image, uint8 (H, W, 3), with everything that trees over them are merged by.
+
+    grid: the backbone's features (h, w, C). token_weight: with which they join all others; 0 for hand-made ones.
+    """
     params = contour_merge.Params(seed=seed, most_leaves=most_leaves, leaf_exponent=LEAF_EXPONENT)
     maps = contour_merge.ContourMaps(image, params)
     labels = maps.leaves()
     area = np.bincount(labels.ravel())
     features = maps.features(labels)
     graphs = maps.graphs(labels)
+    backbone = region_means(labels, len(area), scaled_tokens(grid))
+    if token_weight > 0:
+        features = {name: np.concatenate([vectors, token_weight * backbone], axis=1) for name, vectors in features.items()}
     averaged = contour_merge.averaged_graph(graphs, area, list(features.values()), params)
-    features["backbone"] = region_means(labels, len(area), scaled_tokens(grid))
-    return Leaves(labels, graphs, area, features, averaged)
+    features["backbone"] = backbone
+    return Leaves(labels, graphs, area, features, averaged, token_weight > 0)
 
 
 @dataclass(frozen=True)
@@ -65,18 +76,20 @@ class Candidates:
 
 
 def conquer(leaves: Leaves, trees: int, feature_weight: float = 0.3) -> Candidates:
-    """Regions of the averaged tree and of so many of ``TREES``, the whole image left out."""
+    """Regions of the averaged tree, of so many of ``TREES``, and of ``DEEP_TREES`` for a network; the whole image left out."""
     n = len(leaves.area)
     regions = [_of_tree(*merges(leaves.averaged, leaves.area, np.zeros((n, 0)), feature_weight=0.0, size_exponent=0.0), n)]
-    for scale, features, exponent in TREES[:trees]:
+    for scale, features, exponent in TREES[:trees] + (DEEP_TREES if leaves.deep else ()):
         children, heights = merges(
             leaves.graphs[scale], leaves.area, leaves.features[features], feature_weight=feature_weight, size_exponent=exponent
         )
         members, level, score = _of_tree(children, heights, n)
         regions.append((members[n:], level[n:], score[n:]))
     members, level, score = (np.concatenate([part[i] for part in regions]) for i in range(3))
-    _, same, votes = np.unique(np.packbits(members, axis=1), axis=0, return_inverse=True, return_counts=True)
+    _, first, same, votes = np.unique(np.packbits(members, axis=1), axis=0, return_index=True, return_inverse=True, return_counts=True)
     score = score * (votes[same.ravel()] / len(regions)) ** VOTES_POWER
+    if leaves.deep:
+        score = score * np.sqrt(contrast(leaves, members[first]))[same.ravel()]
     return Candidates(members, level, score, ["conquer"] * len(score))
 
 
@@ -90,6 +103,21 @@ def _of_tree(children: np.ndarray, heights: np.ndarray, n: int) -> tuple[np.ndar
         members[n + k] = members[first] | members[second]
         level[n + k] = joined[first] = joined[second] = heights[k] / top
     return members[:-1], level[:-1], joined[:-1]
+
+
+def contrast(leaves: Leaves, members: np.ndarray) -> np.ndarray:
+    """How far the backbone's mean features in each region, bool (k, n), lie from those of the leaves around it, float64 (k,), 0..1.
+
+    Leaves around it count by the length of their border. 1 is twice the root mean square length of the image's features.
+    """
+    from scipy.sparse import csr_array
+
+    n, graph = len(leaves.area), leaves.graphs[0]
+    features, inside = leaves.features["backbone"].astype(np.float32), members.astype(np.float32)
+    length = csr_array((graph.length.astype(np.float32), graph.pairs.T), shape=(n, n))
+    ring = np.where(members, np.float32(0), ((length + length.T) @ inside.T).T)
+    means = (rows @ features / np.maximum(rows.sum(axis=1), 1)[:, None] for rows in (inside * leaves.area.astype(np.float32), ring))
+    return np.minimum(np.linalg.norm(next(means) - next(means), axis=1) / (2 * FEATURE_POWER**0.5), 1).astype(np.float64)
 
 
 def divide(leaves: Leaves, depth: int, temperature: float, confidence: float) -> Candidates:

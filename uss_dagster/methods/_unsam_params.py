@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from uss_dagster.graphs.affinity import TauMode
 from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph
-from uss_dagster.methods.base import POSITIVE, at_least, check_bounds, of_preset, within, wrong_value
+from uss_dagster.methods.base import POSITIVE, SHARE, at_least, check_bounds, of_preset, within, wrong_value
 
 TREES = (
     (0, "joined", 0.2),
@@ -19,6 +20,9 @@ TREES = (
     (2, "bank", 0.05),
 )
 """Contour scales (``contour_merge``'s own, then its two others), features, and size exponent of the trees beside the averaged one."""
+
+DEEP_TREES = ((0, "backbone", 0.2), (1, "backbone", 0.1), (2, "backbone", 0.3))
+"""Trees that are added where the features are those of a network; chosen on half of the COCO sample, see docs/unsam.md."""
 
 RefineKind = Literal["none", "guided"]
 
@@ -57,6 +61,11 @@ class Cuts:
         Masks a view, at most. Default 6.
     tau : float
         Cosine above which two patches are joined. Default 0.15, as in Wang et al., CVPR 2023.
+    tau_mode : {'auto', 'absolute', 'relative'}
+        Joined are patches above ``tau``; or the share ``joined`` of all pairs of the view, as a backbone needs whose keys are all alike; or,
+        with 'auto', the first where ``tau`` has at least 5 % of the pairs on either side. Default 'auto'.
+    joined : float
+        See ``tau_mode``, 0 to 1. Default 0.6.
     eps : float
         Weight of patches that are not joined. Default 1e-5.
     cells : int
@@ -71,6 +80,8 @@ class Cuts:
 
     rounds: int = 6
     tau: float = 0.15
+    tau_mode: TauMode = "auto"
+    joined: float = 0.6
     eps: float = 1e-5
     cells: int = 48
     tiles: bool = True
@@ -78,7 +89,7 @@ class Cuts:
     iou: float = 0.8
 
     def __post_init__(self) -> None:
-        check_bounds(self, rounds=at_least(1), cells=at_least(2))
+        check_bounds(self, rounds=at_least(1), joined=SHARE, cells=at_least(2))
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,9 @@ class LeafTrees:
         Of the graph that is cut, see ``edge_weights``. Default 0.06.
     smallest : int
         Least area of a mask, in pixels at half size. Default 12.
+    token_weight : float
+        Of a network's features beside those of colour and texture, in all trees; 0 leaves the network's to the trees that have no other, as is
+        done with hand-made ones. Default 1.
     """
 
     most: int = 900
@@ -140,9 +154,10 @@ class LeafTrees:
     depth: int = 5
     temperature: float = 0.06
     smallest: int = 12
+    token_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_bounds(self, most=at_least(1), trees=within(0, len(TREES)), depth=at_least(0), temperature=POSITIVE)
+        check_bounds(self, most=at_least(1), trees=within(0, len(TREES)), depth=at_least(0), temperature=POSITIVE, token_weight=at_least(0))
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,8 @@ class Params:
     model : str
         The student's folder, or in a profile its name. Goes with ``divide`` 'student', and only with it. Default empty.
     graph : {'auto', 'dense', 'local'}
-        On patches ('dense') or on leaves ('local'); 'auto' follows the backbone, see ``_spectral``. Default 'auto'.
+        On patches ('dense') or on leaves ('local'); 'auto' is on leaves, and on patches where ``merge.thetas`` are given for a network.
+        Default 'auto'.
     facet : {'keys', 'tokens'}
         The features. Default 'keys'.
     cuts : Cuts

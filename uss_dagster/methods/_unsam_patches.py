@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.errors import BadData
+from uss_dagster.graphs.affinity import joining_cosine
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
@@ -122,7 +123,8 @@ def divide(image: np.ndarray, grid: np.ndarray, encode: Encode | None, cuts: Cut
     for (top, left, h, w), features in zip(views, grids, strict=True):
         small = at_most(features, cuts.cells)
         units = unit(small)
-        for part in divided(small, cuts.rounds, cuts.tau, cuts.eps, cuts.min_part):
+        tau = joining_cosine(units.reshape(-1, units.shape[2]), cuts.tau, cuts.tau_mode, cuts.joined)
+        for part in divided(small, cuts.rounds, tau, cuts.eps, cuts.min_part):
             score = contrast(part, small, units)
             if score <= confidence:
                 continue

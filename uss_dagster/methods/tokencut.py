@@ -1,6 +1,6 @@
 """TokenCut: one object and its background, by one normalised cut of a binarised graph of tokens.
 
-Keys whose cosine exceeds ``tau`` are joined with weight 1, all others with a weight near 0. The eigenvector of the second smallest
+Keys whose cosine exceeds a threshold are joined with weight 1, all others with a weight near 0. The eigenvector of the second smallest
 eigenvalue is cut at its mean. Its entry of greatest magnitude marks the object's side, since the object is the more compact group; of
 that side the connected part that holds this entry is kept.
 
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster.datasets.base import Sample
+from uss_dagster.graphs.affinity import TauMode, joining_cosine
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
+from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import PART, POSITIVE, MethodSpec, check_bounds, one_thread, unit, within
+from uss_dagster.methods.base import PART, POSITIVE, SHARE, MethodSpec, check_bounds, one_thread, unit, within
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 
@@ -31,10 +33,17 @@ class Params:
     ----------
     graph : {'auto', 'dense', 'local'}
         See ``_spectral``. Default 'auto'.
+    facet : {'keys', 'tokens'}
+        The features. Default 'keys', as in the paper.
     tau : float
-        Cosine above which two keys are joined, -1 to 1. Default 0.2, as in the paper.
+        Cosine above which two items are joined, -1 to 1. Default 0.2, as in the paper.
+    tau_mode : {'auto', 'absolute', 'relative'}
+        Joined are items above ``tau``; or the share ``joined`` of all pairs of the image, as a backbone needs whose keys are all alike; or,
+        with 'auto', the first where ``tau`` has at least 5 % of the pairs on either side. Default 'auto'.
+    joined : float
+        See ``tau_mode``, 0 to 1. Default 0.6.
     eps : float
-        Weight of keys that are not. Default 1e-5, as in the paper.
+        Weight of those that are not. Default 1e-5, as in the paper.
     temperature : float
         Of the local graph, see ``edge_weights``. Default 0.06.
     refine : {'none', ...}
@@ -42,13 +51,16 @@ class Params:
     """
 
     graph: Graph = "auto"
+    facet: Facet = "keys"
     tau: float = 0.2
+    tau_mode: TauMode = "auto"
+    joined: float = 0.6
     eps: float = 1e-5
     temperature: float = 0.06
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        check_bounds(self, tau=within(-1, 1), eps=PART, temperature=POSITIVE)
+        check_bounds(self, tau=within(-1, 1), joined=SHARE, eps=PART, temperature=POSITIVE)
 
 
 SPEC = MethodSpec(
@@ -56,6 +68,7 @@ SPEC = MethodSpec(
     title="TokenCut",
     params=Params,
     needs=("keys",),
+    facet_parameter="facet",
     paper="Wang et al., CVPR 2022",
     summary="One object and its background: a normalised cut of keys that are alike or not. The graph follows the backbone.",
 )
@@ -64,10 +77,10 @@ SPEC = MethodSpec(
 @one_thread
 def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     """The image (region 0), the object (1, score 1) and the background (2, score 0); the image alone where all keys are alike."""
-    items = items_of(sample, "keys", params.graph)
+    items = items_of(sample, params.facet, params.graph)
     if items.plain:
         return lone_root(sample)
-    affinity = edge_weights(items.local, params.temperature) if items.local else binarised(items.features, params.tau, params.eps)
+    affinity = edge_weights(items.local, params.temperature) if items.local else binarised(items.features, params)
     background = background_side(affinity, items.place)
     if background is None:
         return lone_root(sample)
@@ -75,10 +88,10 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     return Regions.from_tree(pixels, [-1, 0, 0], level=[1.0, 0.0, 0.0], score=[1.0, 1.0, 0.0], source=kind(items))
 
 
-def binarised(keys: np.ndarray, tau: float, eps: float) -> np.ndarray:
-    """Affinity float64 (n, n) of keys (n, C): 1 where the cosine exceeds ``tau``, else ``eps``."""
-    units = unit(keys)
-    return np.where(units @ units.T > tau, 1.0, eps)
+def binarised(features: np.ndarray, params: Params) -> np.ndarray:
+    """Affinity float64 (n, n) of features (n, C): 1 where the cosine exceeds the threshold, else ``params.eps``."""
+    units = unit(features)
+    return np.where(units @ units.T > joining_cosine(units, params.tau, params.tau_mode, params.joined), 1.0, params.eps)
 
 
 def background_side(affinity: np.ndarray, place: np.ndarray) -> np.ndarray | None:

@@ -1,8 +1,8 @@
 """UnSAM's divide and conquer: cuts find objects from the top down, merging finds their parts from the bottom up, all in one pool.
 
-Two graphs, as for the other spectral methods (see ``_spectral``). *dense*, for tokens that are comparable across images, follows the paper: MaskCut
-on views of the image in the place of a trained detector, then patches of each mask's box merged by cosine and recorded at falling
-thresholds (``_unsam_patches``). *local*, for hand-made features, does both on the leaves of a contour map (``_unsam_leaves``). The pool then
+Two graphs. *dense* follows the paper: MaskCut on views of the image in the place of a trained detector, then patches of each mask's box merged
+by cosine and recorded at falling thresholds (``_unsam_patches``). *local* does both on the leaves of a contour map (``_unsam_leaves``), by
+hand-made features or those of a network; it finds more on photographs, and is the default. The pool then
 goes through exact suppression and, if wanted, refinement, and each mask gets the smallest one that holds it as its parent.
 
 References: Wang et al., "Segment anything without supervision", NeurIPS 2024; Wang et al., "Cut and learn for unsupervised object detection
@@ -66,15 +66,13 @@ def fit(samples: Samples, params: Params) -> Calibration | None:
 def fitted_thetas(samples: Samples, params: Params) -> tuple[float, ...] | None:
     """The thresholds that leave ``merge.clusters`` clusters of an image on average, over at most 50 images spread over the dataset.
 
-    None where they are given, and for the local graph, which has none.
+    None where they are given, and where the graph is not dense, as leaves are merged without any.
     """
-    if params.merge.thetas is not None or params.graph == "local":
+    if params.merge.thetas is not None or params.graph != "dense":
         return None
     step = max(1, len(samples) // CALIBRATION_IMAGES)
     records: list[MergeRecord] = []
     for number, sample in enumerate(samples):
-        if not _is_dense(sample, params):
-            return None
         if number % step == 0:
             records.append(merge_record(on_patches.at_most(sample.features[params.facet], params.merge.grid)))
         if len(records) == CALIBRATION_IMAGES:
@@ -115,12 +113,14 @@ def segment(sample: Sample, params: Params, state: Calibration | None = None) ->
 
 
 def _is_dense(sample: Sample, params: Params) -> bool:
-    return params.graph == "dense" or (params.graph == "auto" and bool(sample.features.comparable))
+    """Thresholds are given for the paper's route, so with them a network's features go that way by themselves."""
+    return params.graph == "dense" or (params.graph == "auto" and params.merge.thetas is not None and sample.features.comparable)
 
 
 def _leaf_pool(sample: Sample, image: np.ndarray, params: Params) -> Regions:
     rule, limits = params.leaves, params.limits
-    leaves = on_leaves.leaves_of(image, sample.features[params.facet], rule.most, params.seed)
+    weight = rule.token_weight if sample.features.comparable else 0.0
+    leaves = on_leaves.leaves_of(image, sample.features[params.facet], rule.most, params.seed, weight)
     if params.divide == "student":
         divided = on_leaves.on_most(leaves, student_masks(image, params))
     else:

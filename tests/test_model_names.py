@@ -1,0 +1,28 @@
+"""A backbone on the command line by the name of one of its models."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from uss_dagster.commands import parameters
+from uss_dagster.commands.parameters import make_segmenter, of_model
+from uss_dagster.errors import UsageError
+
+
+def test_a_model_stands_for_its_backbone() -> None:
+    assert of_model("patches") == ("patches", {})
+    assert of_model("vit") == ("vit", {})
+    assert of_model("dinov2_vits14_saliency") == ("vit", {"model": "dinov2_vits14_saliency"})
+    assert of_model("nothing") == ("nothing", {})
+
+
+def test_the_segmenter_gets_the_model_and_the_facet_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameters, "loaded", lambda kind, values: None)
+    encoder = make_segmenter("tokencut", ["facet=tokens"], "dino_vits16", ["checkpoint=random"]).encoder
+    assert encoder is not None
+    assert encoder.kind == "vit"
+    assert json.loads(encoder.parameters) == {"model": "dino_vits16", "checkpoint": "random", "facets": ["tokens"]}
+    with pytest.raises(UsageError, match="Unknown backbone 'dino_vit'"):
+        make_segmenter("tokencut", [], "dino_vit", [])
