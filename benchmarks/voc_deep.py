@@ -71,7 +71,7 @@ ABLATION = [
     Entry("leaves, minmax affinity", "hierarchy_agnostic", {"adjacency": "minmax"}),
     Entry("local graph", "hierarchy_agnostic", {"graph": "local"}),
     *(Entry(f"paper, step 1 {how}", "hierarchy_agnostic", {**PAPER, "overclustering": how})
-      for how in ("none", "kmeans", "pixelkmeans", "felzenszwalb", "slic", "quickshift", "watershed")),
+      for how in ("none", "kmeans", "felzenszwalb", "slic", "quickshift", "watershed")),
     *(Entry(f"paper, seed {seed}", "hierarchy_agnostic", {**PAPER, "seed": seed}) for seed in (0, 1, 2, 3)),
 ]  # fmt: skip
 
