@@ -59,7 +59,10 @@ MAIN = [
     Entry("hierarchy_agnostic", "hierarchy_agnostic", {}),
     Entry("hierarchy_agnostic, paper", "hierarchy_agnostic", PAPER),
 ]
-_BOTH = (("contour_merge, objects", "contour_merge", {"preset": "objects"}), ("hierarchy_agnostic", "hierarchy_agnostic", {}))
+_BOTH: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("contour_merge, objects", "contour_merge", {"preset": "objects"}),
+    ("hierarchy_agnostic", "hierarchy_agnostic", {}),
+)
 ABLATION = [
     *(Entry(f"{title}, {size}, {facet}", method, params, size, facet) for title, method, params in _BOTH
       for size, facet in (("own", "tokens"), ("518", "tokens"), ("700", "tokens"), ("840x840", "tokens"), ("own", "keys"))),
@@ -100,7 +103,7 @@ def features(encoder: Encoder, example: Example, image: np.ndarray, entry: Entry
         encoded = encoder([resized(image, entry.size)])[0]
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **{facet: encoded[facet].astype(np.float16) for facet in ("tokens", "keys")})
+            np.savez(path, tokens=encoded["tokens"].astype(np.float16), keys=encoded["keys"].astype(np.float16))
         tokens = encoded[entry.facet].astype(np.float16)
     return Features({"tokens": tokens}, comparable=True)
 
@@ -198,7 +201,9 @@ def main() -> None:
     time_of: dict[str, float] = {}
     for half in HALVES if arguments.half == "all" else [arguments.half]:
         chosen = examples[HALVES[half]][: arguments.images]
-        scores, seconds = evaluate(chosen, entries, lambda *given: features(encoder, *given, arguments.features))
+        scores, seconds = evaluate(
+            chosen, entries, lambda example, image, entry: features(encoder, example, image, entry, arguments.features)
+        )
         print(f"{len(chosen)} photographs of VOC 2012 val ({half}), weights {arguments.weights}")
         table_of(scores, seconds)
         for title, accumulator in scores.items():

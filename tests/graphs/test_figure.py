@@ -59,7 +59,7 @@ def test_one_leaf_has_no_figure() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 7), (60, 80)])
 def test_preset_objects_divides_a_post_from_its_ground(shape: tuple[int, int]) -> None:
-    height, width = shape
+    width = shape[1]
     post = np.zeros(shape, bool)
     post[:, width * 2 // 5 : width * 3 // 5] = True
     image = np.where(post[:, :, None], np.uint8([200, 60, 40]), np.uint8([60, 90, 200])).astype(np.uint8)

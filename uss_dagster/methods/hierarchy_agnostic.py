@@ -17,6 +17,7 @@ differs from the authors' program: every leaf keeps its own pixels, and ``max_pe
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -240,16 +241,25 @@ def _partition(sample: Sample, items: Items, params: Params, state: Whitening | 
 
 def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, how: Parts) -> np.ndarray:
     """The part of each item, int (n,), 0.. without a gap."""
-    many = params.chosen.kover
-    means = {"seed": params.seed, "restarts": params.restarts, "iterations": params.iterations, "tolerance": params.tolerance}
+    many, seed, restarts, iterations = params.chosen.kover, params.seed, params.restarts, params.iterations
+    clustered = functools.partial(kmeans, seed=seed, restarts=restarts, iterations=iterations, tolerance=params.tolerance)
     if how == "simultaneous":
-        return over_cluster(affinity, many, laplacian=params.normalization, scaling=params.scaling, **means)
+        return over_cluster(
+            affinity,
+            many,
+            laplacian=params.normalization,
+            scaling=params.scaling,
+            restarts=restarts,
+            iterations=iterations,
+            tolerance=params.tolerance,
+            seed=seed,
+        )
     if how == "kmeans":
-        return kmeans(items.features, min(many, len(affinity)), **means).labels
+        return clustered(items.features, min(many, len(affinity))).labels
     if items.leaves:
         raise UsageError(f"hierarchy_agnostic: overclustering '{how}' divides pixels; it goes with the dense graph. Choose preset 'paper'.")
     if how == "pixelkmeans":
-        labels = kmeans(image.reshape(-1, 3), many, **means).labels.reshape(image.shape[:2])
+        labels = clustered(image.reshape(-1, 3), many).labels.reshape(image.shape[:2])
     else:
         labels = pixel_parts(image, how, many)
     votes = np.zeros(len(affinity), np.int64)
