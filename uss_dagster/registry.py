@@ -170,8 +170,11 @@ def nested_params(flat: Mapping[str, Any]) -> Values:
     return values
 
 
+_type_hints = cache(typing.get_type_hints)
+
+
 def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
@@ -190,7 +193,7 @@ def _default(cls: type, name: str) -> Any:
 
 def _build(cls: type[P], values: Mapping[str, Any], owner: str, above: tuple[str, ...], known: Iterable[str], default: Any = None) -> P:
     """default: the section as the plug-in has it, which need not be the section's own default."""
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     filled: Values = {}
     for name, value in values.items():

@@ -63,14 +63,15 @@ def test_facets_are_those_of_timm(model: str, size: tuple[int, int]) -> None:
     extract = extractor(model=model)
     image = noise(*size)
     facets = extract([image])[0]
-    patch, prefix = extract.patch[0], extract.model.num_prefix_tokens
+    patch, prefix = extract.cell[0], extract.model.num_prefix_tokens
     h, w = size[0] // patch, size[1] // patch
     tokens, qkv = timm_forward(extract, image)
     width = tokens.shape[1]
     assert facets["tokens"].shape == facets["keys"].shape == (h, w, width)
     assert np.allclose(facets["tokens"].reshape(-1, width), tokens[prefix:], atol=1e-5)
     assert np.allclose(facets["cls"], tokens[0], atol=1e-5)
-    assert np.allclose(facets["keys"].reshape(-1, width), qkv[prefix:, width : 2 * width], atol=1e-5)
+    for place, facet in enumerate(("queries", "keys", "values")):
+        assert np.allclose(facets[facet].reshape(-1, width), qkv[prefix:, place * width : (place + 1) * width], atol=1e-5)
 
     heads = extract.model.blocks[-1].attn.num_heads
     q, k, _ = qkv.reshape(len(qkv), 3, heads, width // heads).astype(np.float64).transpose(1, 2, 0, 3)
@@ -237,7 +238,7 @@ def test_pickles_are_refused_unread(tmp_path: Path) -> None:
         ({"model": "timm:vit_tiny_patch16_224.augreg"}, "Did you mean 'vit_tiny_patch16_224.augreg_in21k'"),
         ({"model": "timm:resnet18"}, "no plain vision transformer"),
         ({"model": "timm:vit_pwee_patch16_reg1_gap_256"}, "no plain vision transformer"),  # one layer for attention and MLP
-        ({"model": "timm:eva02_tiny_patch14_224"}, "rotary"),
+        ({"model": "timm:vit_relpos_small_patch16_224"}, "relative positions"),
         ({"model": "mocov3_vits16", "checkpoint": None}, "Set 'checkpoint'"),
         ({"facets": ["key"]}, "Did you mean 'keys'"),
         ({"batch": 0}, "batch is 0"),

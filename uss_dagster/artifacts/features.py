@@ -29,7 +29,7 @@ class FeatureShards:
         self._open: tuple[str, Any] | None = None
 
     def tensors(self, image_id: str) -> dict[str, np.ndarray]:
-        """Facet name → array, as stored (float16; indices as integers)."""
+        """Facet name → array, as stored (float16 or float32; indices as integers)."""
         if image_id not in self._where:
             raise BadData(f"{self.folder} has no features of image '{image_id}'. Run its features stage again.")
         return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in self._where[image_id]}

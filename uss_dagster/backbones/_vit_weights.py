@@ -12,14 +12,14 @@ _WRAPPERS = ("module.base_encoder.", "teacher.backbone.", "module.backbone.", "m
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Fill a timm ``VisionTransformer`` (built without a head) from a ``.safetensors`` file, refusing one that does not fit.
+    """Fill a timm vision transformer (built without a head) from a ``.safetensors`` file, refusing one that does not fit.
 
     Names of the original releases (DINO, DINOv2, CLIP, MoCo-v3, MAE) are translated by timm; a positional embedding of another
     grid is resampled, as timm does; heads are dropped. Anything else missing, left over or of another shape is refused.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from timm.models.vision_transformer import checkpoint_filter_fn
+    from timm.models import eva, vision_transformer
 
     try:
         state = load_file(path, device="cpu")
@@ -34,7 +34,8 @@ def load_weights(model: Any, path: Path) -> None:
     if patch is not None and patch.shape != expected_shape:
         raise BadData(_misfit(path, [f"patch_embed.proj.weight is {tuple(patch.shape)}, the model's is {tuple(expected_shape)}"]))
     try:
-        state = checkpoint_filter_fn(state, model)
+        translate = eva.checkpoint_filter_fn if isinstance(model, eva.Eva) else vision_transformer.checkpoint_filter_fn
+        state = translate(state, model)
     except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
         raise BadData(_misfit(path, [f"{type(error).__name__} while translating its names: {error}"])) from None
     state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}

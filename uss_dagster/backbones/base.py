@@ -16,8 +16,8 @@ from uss_dagster.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from scipy import sparse
 
-FACETS = ("tokens", "keys", "cls", "cls_attention", "attention")
-"""tokens, keys: (h, w, C). cls: (C,). cls_attention: (h, w), sums to 1. attention: (n, n) row-stochastic, n = h·w,
+FACETS = ("tokens", "keys", "queries", "values", "cls", "cls_attention", "attention")
+"""tokens, keys, queries, values: (h, w, C). cls: (C,). cls_attention: (h, w), sums to 1. attention: (n, n) row-stochastic, n = h·w,
 either dense or, for a local graph, as the pair of tensors ``attention.index`` (n, m) int32 and ``attention.weight`` (n, m)."""
 
 

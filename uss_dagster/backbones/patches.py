@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
+from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.graphs.appearance import USUAL_BANK, bank_features, colour_histograms
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 
@@ -82,7 +82,7 @@ SPEC = BackboneSpec(
     name="patches",
     title="Embedded filters and patch dictionary",
     params=Params,
-    facets=FACETS,
+    facets=("tokens", "keys", "cls", "cls_attention", "attention"),
     licence="MIT (this project; no weights)",
     paper="Coates, Lee and Ng, An Analysis of Single-Layer Networks in Unsupervised Feature Learning, AISTATS 2011; "
     "Bell and Sejnowski, The Independent Components of Natural Scenes are Edge Filters, Vision Research 1997.",

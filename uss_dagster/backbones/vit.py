@@ -1,16 +1,17 @@
-"""Vision transformers through timm: DINO, DINOv2, CLIP, MAE, MoCo-v3, or any plain ViT timm knows.
+"""Vision transformers through timm: DINO, DINOv2, DINOv3, CLIP, MAE, MoCo-v3, Perception Encoder, or any plain ViT timm knows.
 
 Facets of the chosen block (the last by default), patches only, on the grid of patches:
 
 - tokens (h, w, D): output of the block after the model's final norm; timm's ``forward_features`` without its prefix tokens.
-- keys (h, w, D): the keys of its self-attention, heads side by side (what LOST, TokenCut and MaskCut cluster).
+- keys (h, w, D): the keys of its self-attention, heads side by side (what LOST, TokenCut and MaskCut cluster); ``queries`` and ``values``
+  likewise. Rotary positions, of models that have them, are left out of these and counted in attention.
 - cls (D,): the class token after the final norm; a model without one gives the mean of its patch tokens.
 - cls_attention (h, w): how much the class token attends to each patch, mean over heads, rescaled to sum to 1; a model
   without a class token gives the attention each patch receives from all patches.
 - attention (n, n): patch to patch, mean over heads, each row rescaled to sum to 1.
 
-An image is resized to the nearest multiple of the patch in each direction (never padded), at most half a patch away, so the
-grid covers the image exactly; ``image_size`` sets its short side first. The forward pass keeps the fused attention kernel:
+An image is resized to the nearest multiple of the patch in each direction, at most half a patch away, so the grid covers the image
+exactly; ``image_size`` sets its size first. Sliding windows and overlapping patches are options. The forward pass keeps the fused attention kernel:
 keys are read off the qkv layer, and attention is computed again from them only where it is asked for.
 
 The bytes of an image's facets do not depend on its neighbours in a batch: see ``Extractor``.
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
+from uss_dagster.backbones._geometry import check_input
+from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
@@ -51,8 +54,16 @@ class Params:
         nothing). None takes the weights of the hub.
     revision : str or None, default None
         Commit of the hub's repository.
-    image_size : int or None, default None
-        Short side of the input, in pixels. None keeps the size of the image.
+    image_size : int or [height, width] or None, pixels, default None
+        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+    image_side : {'short', 'long'}, default 'short'
+        The side that ``image_size`` sets.
+    window : int or None, pixels, default None
+        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
+    window_stride : int or None, pixels, default None
+        Distance between windows; None is half a window.
+    stride : int or None, pixels, default None
+        Distance between patches; below the patch size they overlap and the grid gets finer. None is the patch size.
     batch : int, default 8
         Images of one size in a forward pass on a GPU. On a CPU it is always 1.
     precision : {"float32", "bfloat16"}, default "float32"
@@ -67,7 +78,11 @@ class Params:
     facets: tuple[str, ...] = ("tokens", "keys", "cls", "cls_attention")
     checkpoint: str | None = None
     revision: str | None = None
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    image_side: Literal["short", "long"] = "short"
+    window: int | None = None
+    window_stride: int | None = None
+    stride: int | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
     layer: int = -1
@@ -76,8 +91,11 @@ class Params:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}, expected 1 or more.")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}, expected a number of pixels, or null for the image's own size.")
+        check_input(self)
+        if self.window is not None and "attention" in self.facets:
+            raise ValueError(
+                "window is set: patches of different windows have no attention to each other. Leave out the facet 'attention'."
+            )
 
 
 SPEC = BackboneSpec(
@@ -85,7 +103,7 @@ SPEC = BackboneSpec(
     title="Vision transformer (timm)",
     params=Params,
     facets=FACETS,
-    licence="by model: DINO, DINOv2 Apache-2.0; CLIP MIT; MAE, MoCo-v3 CC-BY-NC-4.0",
+    licence="by model: DINO, DINOv2, Perception Encoder Apache-2.0; DINOv3 its own licence; CLIP MIT; MAE, MoCo-v3 CC-BY-NC-4.0",
     paper="Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; Caron et al., DINO, ICCV 2021; Oquab et al., DINOv2, TMLR 2024; "
     "Darcet et al., Vision Transformers Need Registers, ICLR 2024; Radford et al., CLIP, ICML 2021; He et al., MAE, CVPR 2022; "
     "Chen, Xie, He, MoCo-v3, ICCV 2021. Weights drawn with checkpoint 'random' are for dry runs; their scores mean nothing.",
@@ -93,6 +111,7 @@ SPEC = BackboneSpec(
     comparable=True,
 )
 
+_QKV = {"queries", "keys", "values"}
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -124,6 +143,11 @@ MODELS: dict[str, _Source] = {
     "dinov2_vits14_reg": _Source("vit_small_patch14_reg4_dinov2.lvd142m"),
     "dinov2_vitb14_reg": _Source("vit_base_patch14_reg4_dinov2.lvd142m"),
     "dinov2_vitl14_reg": _Source("vit_large_patch14_reg4_dinov2.lvd142m"),
+    "dinov3_vits16": _Source("vit_small_patch16_dinov3.lvd1689m"),
+    "dinov3_vitb16": _Source("vit_base_patch16_dinov3.lvd1689m"),
+    "dinov3_vitl16": _Source("vit_large_patch16_dinov3.lvd1689m"),
+    "pe_spatial_vits16": _Source("vit_pe_spatial_small_patch16_512.fb"),
+    "pe_spatial_vitb16": _Source("vit_pe_spatial_base_patch16_512.fb"),
     # OpenAI trained CLIP with the sigmoid approximation of GELU; timm's plain names have the exact one.
     "clip_vitb16": _Source("vit_base_patch16_clip_quickgelu_224.openai"),
     "clip_vitb32": _Source("vit_base_patch32_clip_quickgelu_224.openai"),
@@ -237,11 +261,12 @@ def _build(source: _Source, seed: int) -> Any:
     timm = _timm(source.timm)
     import torch
     from timm.layers import Attention, PatchEmbed
+    from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
     refusal = UsageError(
-        f"'{source.timm}' is no plain vision transformer (absolute rather than rotary or relative positions, one qkv layer "
-        f"a block), so its keys cannot be read. Choose another 'timm:vit_…', or a friendly name such as 'dino_vits16'."
+        f"'{source.timm}' is no plain vision transformer (absolute or rotary rather than relative positions, one attention "
+        f"layer a block), so its keys cannot be read. Choose another 'timm:vit_…', or a friendly name such as 'dino_vits16'."
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -249,10 +274,10 @@ def _build(source: _Source, seed: int) -> Any:
             model = timm.create_model(source.timm, pretrained=False, num_classes=0, dynamic_img_size=True, **source.arguments)
         except TypeError:
             raise refusal from None
-    plain = isinstance(model, VisionTransformer) and type(model.patch_embed) is PatchEmbed
-    blocks: Any = model.blocks if plain else []
-    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in blocks):
-        raise refusal  # rotary positions, relative positions, hybrid stems, parallel or differential attention
+    plain = isinstance(model, VisionTransformer | Eva) and type(model.patch_embed) is PatchEmbed
+    layers: list[Any] = [getattr(block, "attn", None) for block in model.blocks] if plain else []
+    if not plain or not all(type(layer) is Attention or rotary(layer) for layer in layers):
+        raise refusal  # relative positions, hybrid stems, parallel or differential attention
     return model.eval().requires_grad_(False)
 
 
@@ -264,38 +289,31 @@ class Extractor(BatchedExtractor):
     def __init__(self, model: Any, params: Params, facets: frozenset[str], device: Any, normalise: Any = None) -> None:
         import torch
 
-        super().__init__(device, params.batch)
+        patch: tuple[int, int] = model.patch_embed.patch_size
+        stride = (params.stride, params.stride) if params.stride else patch
+        super().__init__(device, params.batch, params, patch, stride)
+        if any(size % step for size, step in zip(patch, stride, strict=True)):
+            raise UsageError(f"stride is {params.stride}, but the patches of '{params.model}' have {patch[0]} pixels: choose a divisor.")
         self.model = model.to(device)
         self.facets = facets
-        self.image_size = params.image_size
         self.low_precision = params.precision == "bfloat16"
-        self.patch: tuple[int, int] = model.patch_embed.patch_size
+        if stride != patch:
+            model.patch_embed.proj.stride = stride
+            model.patch_embed.img_size = None  # the padded input of ``_forward`` is no multiple of the patch
         mean, std = normalise or (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
         self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self._qkv: Any = None
-        if facets & {"keys", "cls_attention", "attention"}:
-            model.blocks[-1].attn.qkv.register_forward_hook(self._keep)
-
-    def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size (height, width) an image is resized to: multiples of the patch, at least one patch."""
-        scale = 1.0 if self.image_size is None else self.image_size / min(height, width)
-        cells = [max(1, int(side * scale / patch + 0.5)) for side, patch in zip((height, width), self.patch, strict=True)]
-        return cells[0] * self.patch[0], cells[1] * self.patch[1]
-
-    def _keep(self, module: Any, inputs: Any, output: Any) -> None:
-        self._qkv = output
+        self.qkv = QkvReader(model.blocks[-1].attn) if facets & {*_QKV, "cls_attention", "attention"} else None
 
     def _forward(self, images: np.ndarray) -> dict[str, Tensor]:
         """Facets of a uint8 batch (B, H, W, 3) whose sides are multiples of the patch."""
         import torch
 
-        self._qkv = None  # a pass that ran out of memory may have left its own
-        h, w = images.shape[1] // self.patch[0], images.shape[2] // self.patch[1]
+        h, w = images.shape[1] // self.grid_cell[0], images.shape[2] // self.grid_cell[1]
         prefix = self.model.num_prefix_tokens
         with torch.inference_mode():
             pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-            pixels = pixels.sub_(self.mean).div_(self.std)
+            pixels = self._padded(pixels.sub_(self.mean).div_(self.std))
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
                 output = self.model.forward_features(pixels).float()
             batch: dict[str, Tensor] = {}
@@ -303,25 +321,27 @@ class Extractor(BatchedExtractor):
                 batch["tokens"] = output[:, prefix:].unflatten(1, (h, w))
             if "cls" in self.facets:
                 batch["cls"] = output[:, prefix:].mean(1) if self.model.cls_token is None else output[:, 0]
-            if self._qkv is not None:
-                batch |= self._attention_facets(h, w)
-                self._qkv = None
+            if self.qkv is not None and (qkv := self.qkv.take()) is not None:
+                batch |= self._attention_facets(qkv, h, w)
         return batch
 
-    def _attention_facets(self, h: int, w: int) -> dict[str, Tensor]:
-        """keys, cls_attention and attention from the kept output of the qkv layer (B, prefix + n, 3·heads·d)."""
+    def _padded(self, pixels: Tensor) -> Tensor:
+        """With overlapping patches, the input with its edges repeated, so that patch i lies around the middle of cell i of the grid."""
+        import torch
+
+        (above, below), (left, right) = (((p - s) // 2, p - s - (p - s) // 2) for p, s in zip(self.cell, self.grid_cell, strict=True))
+        return torch.nn.functional.pad(pixels, (left, right, above, below), mode="replicate") if self.cell != self.grid_cell else pixels
+
+    def _attention_facets(self, qkv: Qkv, h: int, w: int) -> dict[str, Tensor]:
+        """Queries, keys, values, cls_attention and attention of the last block."""
         import torch
 
         layer, prefix = self.model.blocks[-1].attn, self.model.num_prefix_tokens
-        qkv = self._qkv.float().unflatten(2, (3, layer.num_heads, layer.head_dim))
-        keys = layer.k_norm(qkv[:, :, 1])  # (B, N, heads, d)
-        facets: dict[str, Tensor] = {}
-        if "keys" in self.facets:
-            facets["keys"] = keys[:, prefix:].flatten(2).unflatten(1, (h, w))
+        facets = {name: getattr(qkv, name)[:, prefix:].flatten(2).unflatten(1, (h, w)) for name in sorted(_QKV & self.facets)}
         if not self.facets & {"cls_attention", "attention"}:
             return facets
 
-        queries = layer.q_norm(qkv[:, :, 0]) * layer.scale
+        queries, keys = qkv.rotated_queries * layer.scale, qkv.rotated_keys
         has_class = self.model.cls_token is not None
         dense: Any = None
         if "attention" in self.facets or not has_class:

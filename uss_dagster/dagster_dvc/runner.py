@@ -125,6 +125,9 @@ class DvcRunner:
             verdict = Path(folder) / "exit_code"
             try:
                 with _signals_raise():
+                    if not targets and self.up_to_date():
+                        print("Every stage is up to date.")
+                        return 0
                     code = self._repro_when_free(targets, verdict, wait_message)
             except _Interrupted as interruption:
                 code = 128 + interruption.number
@@ -171,6 +174,25 @@ class DvcRunner:
             report=output.report,
             last_lines=tuple(output.last_lines),
         )
+
+    def up_to_date(self) -> bool:
+        """Whether no stage has anything to do; False also where the project cannot be read, which ``repro`` explains.
+
+        One reading of the project in this process, without the lock of each path that ``dvc repro`` takes and releases: in a project of
+        200 stages a third of the processor time of a run that finds nothing to do (benchmarks/pipeline.py).
+        """
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo, lock_repo
+
+        try:
+            with Repo(str(self.root), _wait_for_lock=True) as repo, lock_repo(repo):
+                if lock_holders(self.root):
+                    return False
+                return not any(
+                    stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs)) for stage in repo.index.stages
+                )
+        except DvcException:
+            return False
 
     def status(self, addresses: Sequence[str] = ()) -> dict[str, list[str]]:
         """Address to what is out of step, in words, for these stages or all; stages in step are left out.

@@ -183,9 +183,13 @@ class Cell(BaseModel):
     def artefact(self, layout: Layout) -> Path:
         return layout.data(self.name)
 
+    def all_modules(self) -> tuple[str, ...]:
+        """The modules that its code fingerprint starts from: the stage's own and those that the cell names."""
+        return (type(self).__module__, *self.modules())
+
     def expected_code(self) -> str:
         """The fingerprint that the code on the disk gives it."""
-        return fingerprint([type(self).__module__, *self.modules()])
+        return fingerprint(self.all_modules())
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""

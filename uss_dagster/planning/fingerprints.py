@@ -143,7 +143,7 @@ def _folders_in(tree: ast.Module) -> tuple[str, ...]:
 
 def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
     base = module.split(".") if os.path.basename(path) == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -151,6 +151,15 @@ def _named_in(tree: ast.Module, module: str, path: str) -> Iterator[str]:
             origin = ".".join(filter(None, (above, node.module)))
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement of a module, nested ones included. Expressions are left out: they hold no imports, and most nodes are theirs."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        nodes = getattr(tree, field, None)
+        for node in nodes if isinstance(nodes, list) else ():
+            yield node
+            yield from _statements(node)
 
 
 @cache

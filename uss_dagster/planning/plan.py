@@ -17,6 +17,7 @@ from uss_dagster.errors import UsageError
 from uss_dagster.files import parse_yaml, write_whole
 from uss_dagster.planning.cells import Cell, Plugin, cell_from_plain, stage_classes
 from uss_dagster.planning.contents import FileHashes, content_of
+from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.planning.layout import PIPELINES, Layout
 from uss_dagster.planning.migration import take_over
 from uss_dagster.planning.profiles import Profile, activate, read_profile
@@ -72,13 +73,20 @@ class Planner:
     def __init__(self, profile: Profile, root: Path | None = None, recorded: Recorded | None = None) -> None:
         self.profile, self.root, self.recorded = profile, root, recorded or {}
         self._cells: dict[type[Cell], list[Cell]] = {}
+        self._codes: dict[tuple[str, ...], str] = {}
 
     def cells_of(self, stage: type[C]) -> list[C]:
         """The cells of a stage, planned when first asked for, sorted by key."""
         if stage not in self._cells:
             cells = sorted(stage.plan(self), key=lambda cell: cell.key)
-            self._cells[stage] = [cell.model_copy(update={"code": cell.expected_code()}) for cell in cells]
+            self._cells[stage] = [cell.model_copy(update={"code": self._code_of(cell)}) for cell in cells]
         return cast("list[C]", self._cells[stage])
+
+    def _code_of(self, cell: Cell) -> str:
+        modules = cell.all_modules()
+        if modules not in self._codes:
+            self._codes[modules] = fingerprint(modules)
+        return self._codes[modules]
 
     def content_of(self, name: str, paths: Sequence[Path]) -> str:
         """A hash over files that DVC does not watch, for the cell ``name``; the recorded one where they are not on this machine."""
@@ -202,7 +210,10 @@ def write_plan(root: Path, profile: str | None = None, check: bool = False) -> l
     old = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8", errors="replace") for path in _generated(root)}
     before = {file: _values(text) for file, text in old.items() if not file.endswith(DVC_FILE)}
     recorded = {
-        (str(cell["name"]), field): str(cell[field]) for cell in _named(before) for field in ("content", "weights") if cell.get(field)
+        (str(cell["name"]), field): value
+        for cell in _named(before)
+        for field in ("content", "weights")
+        if isinstance(value := cell.get(field), str) and value
     }
     plan = make_plan(read_profile(root, profile), root, recorded)
     new = pipeline_texts(plan, layout)

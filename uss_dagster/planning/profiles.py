@@ -71,7 +71,15 @@ class PluginSection(_Section):
     def _split(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
-        return {"kind": values.get("kind"), "params": {str(k): v for k, v in values.items() if k != "kind"}}
+        own = cls.model_fields.keys() - {"params"}
+        params = {str(k): v for k, v in values.items() if k not in own}
+        return {**{k: v for k, v in values.items() if k in own}, "params": params}
+
+
+class BackboneSection(PluginSection):
+    """A backbone, and the type of number in which its features are stored."""
+
+    store: Literal["float16", "float32"] = "float16"
 
 
 class EntrySection(_Section):
@@ -114,7 +122,7 @@ class StudentSection(_Section):
 
 _SECTIONS: Mapping[str, tuple[type[_Section], str]] = {
     "datasets": (PluginSection, "dataset"),
-    "backbones": (PluginSection, "backbone"),
+    "backbones": (BackboneSection, "backbone"),
     "entries": (EntrySection, "entry"),
     "curated": (CuratedSection, "curated"),
     "students": (StudentSection, "student"),
@@ -131,7 +139,7 @@ class Profile:
     name: str
     settings: Settings
     datasets: dict[str, PluginSection]
-    backbones: dict[str, PluginSection]
+    backbones: dict[str, BackboneSection]
     entries: dict[str, EntrySection]
     metrics: list[str]
     curated: dict[str, CuratedSection]

@@ -1,4 +1,4 @@
-"""``features``: images → facets of a backbone, in safetensors shards of float16, resumable at the first missing shard."""
+"""``features``: images → facets of a backbone, in safetensors shards, resumable at the first missing shard."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ class Features(DatasetCell):
         The backbone plug-in and its parameters.
     weights
         Hash of the tensors that it loads; '' for a backbone without weights, or where they were never on this machine.
+    shard_images
+        Images in a shard.
+    store
+        Type of the stored numbers, 'float16' or 'float32'.
     """
 
     group: ClassVar[str] = "features"
@@ -48,6 +52,7 @@ class Features(DatasetCell):
     encoder: Plugin
     weights: str = ""
     shard_images: int
+    store: str = "float16"
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -66,6 +71,7 @@ class Features(DatasetCell):
                 encoder=encoder,
                 weights=planner.weights_of(f"{cls.stage}/{backbone}/{dataset}", encoder),
                 shard_images=profile.settings.shard_images,
+                store=profile.backbones[backbone].store if backbone in profile.backbones else "float16",
             )
 
     @property
@@ -93,11 +99,12 @@ class Features(DatasetCell):
             shard = f"shard-{number:05d}"
             files = (f"{shard}.safetensors", f"parts/{shard}.parquet")
             jobs.append(ShardJob(files, shard_key(plain, number, images.contents(ids)), (shard, ids), len(ids)))
-        work = functools.partial(_compute, encoder=self.encoder, folder=images.folder)
+        work = functools.partial(_compute, encoder=self.encoder, folder=images.folder, store=self.store)
         totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None)
         _join_index(staging, [job.files[1] for job in jobs])
         facets = self.encoder.params.get("facets", [])
         manifest = {
+            **({"weights": self.weights} if self.weights else {}),
             "backbone": self.backbone,
             "kind": self.encoder.name,
             "comparable": self.encoder.spec.comparable,
@@ -106,14 +113,16 @@ class Features(DatasetCell):
             "counts": {"images": len(images)},
         }
         staging.publish(
-            self.artefact(layout), validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images), manifest
+            self.artefact(layout),
+            validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images, self.store),
+            manifest,
         )
         runner.evict_others(jobs)
         per_image = round(totals.seconds_computing / max(totals.images, 1), 4)
         return {**vars(totals), "seconds_per_image": per_image, "shards": len(jobs)}
 
 
-def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path) -> float:
+def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path, store: str) -> float:
     """One shard; returns the seconds of the backbone alone."""
     shard, ids = item
     images = Images(folder)
@@ -126,7 +135,7 @@ def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, fol
     rows = []
     for image_id, picture, facets in zip(ids, pixels, facets_of_images, strict=True):
         for facet, value in sorted(facets.items()):
-            tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(np.float16))
+            tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(store))
             size = {"height": picture.shape[0], "width": picture.shape[1]}
             rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
     staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
@@ -158,13 +167,13 @@ def _join_index(staging: Staging, parts: Sequence[str]) -> None:
 # -- checks -------------------------------------------------------------------------------------------------
 
 
-def validate(title: str, folder: Path, facets: list[str], images: Images) -> Report:
+def validate(title: str, folder: Path, facets: list[str], images: Images, store: str) -> Report:
     """The checks of a features folder."""
     report = Report(title)
     index = read_table(folder / "index.parquet", FEATURES)
     check_contract(report, "rows ascend by image and facet", sorted_unique(index, ["image_id", "facet"]))
     check_contract(report, "every image has every facet", _incomplete(index, facets, images))
-    check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index))
+    check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index, store))
     names = expect("expect_column_values_to_match_regex", column="shard", regex=r"^shard-\d{5}\.safetensors$")
     check_expectations(report, index.to_pandas(), [not_null("image_id"), names, between("height", 1), between("width", 1)])
     return report
@@ -182,7 +191,7 @@ def _incomplete(index: pa.Table, facets: list[str], images: Images) -> Iterator[
         yield f"Features of unknown images: {sorted(facets_of_images)[:5]}."
 
 
-def _bad_tensors(folder: Path, index: pa.Table) -> Iterator[str]:
+def _bad_tensors(folder: Path, index: pa.Table, store: str) -> Iterator[str]:
     from safetensors import SafetensorError, safe_open
 
     rows = index.to_pylist()
@@ -194,8 +203,8 @@ def _bad_tensors(folder: Path, index: pa.Table) -> Iterator[str]:
                     at = f"Image '{row['image_id']}', facet '{row['facet']}'"
                     if list(value.shape) != row["shape"]:
                         yield f"{at}: shape is {value.shape}, its row says {row['shape']}."
-                    if value.dtype != np.float16 and value.dtype.kind not in "iu":
-                        yield f"{at}: type is {value.dtype}, expected float16."
+                    if value.dtype != store and value.dtype.kind not in "iu":
+                        yield f"{at}: type is {value.dtype}, expected {store}."
                     if value.dtype.kind == "f" and not np.isfinite(value).all():
                         yield f"{at}: {int((~np.isfinite(value)).sum())} values are NaN or infinite."
                     if row["facet"] == "attention" and not np.allclose(value.astype(np.float32).sum(axis=-1), 1, atol=0.02):

@@ -24,7 +24,7 @@ from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, MEASURES, SOURCE_IMAGES, MaskPoolFolder, mask_tables
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.hashing import sha256_of_file
-from uss_dagster.planning.cells import DatasetCell, Facts, Plugin
+from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -48,6 +48,8 @@ class MaskPool(DatasetCell):
         Entry → its method, for the measure of stability, which runs methods again; empty without it.
     encoders
         Entry → its backbone, likewise.
+    weights
+        Entry → hash of the tensors that its backbone loads, likewise; without those that load none.
     backbones
         Entry → name of the backbone whose features its method is fitted to, likewise.
     params
@@ -62,6 +64,7 @@ class MaskPool(DatasetCell):
     entries: list[str]
     methods: dict[str, Plugin]
     encoders: dict[str, Plugin]
+    weights: dict[str, str]
     backbones: dict[str, str]
     params: Params
     needs_gpu: bool
@@ -94,6 +97,7 @@ class MaskPool(DatasetCell):
                 entries=entries,
                 methods={entry: cell.method for entry, cell in again.items()},
                 encoders={entry: encoder_of(profile, cell.backbone) for entry, cell in again.items() if cell.backbone},
+                weights={entry: cell.weights for entry, cell in again.items() if cell.weights},
                 backbones={e: cell.backbone for e, cell in again.items() if cell.backbone and hasattr(cell.method.module, "fit")},
                 params=params,
                 needs_gpu=any(cell.pool == "gpu" for cell in again.values()),
@@ -117,6 +121,8 @@ class MaskPool(DatasetCell):
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
 
     def run(self, layout: Layout) -> Facts:
+        for entry, encoder in self.encoders.items():
+            check_weights(encoder, self.weights.get(entry, ""), self.file)
         images = Images(layout.images(self.dataset))
         segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
         plain = self.to_plain()
