@@ -27,13 +27,14 @@ from uss_dagster.datasets.voc2012 import SPEC
 from uss_dagster.metrics.base import Accumulator, Contribution, Truth, interval, nan_ratio
 from uss_dagster.metrics.covering import Overlap, cover_tree, overlap
 from uss_dagster.metrics.matching import LEAVES, cut_sums, summary, sums_of
-from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Segmenter
 
 REPLICATES = 500
 COUNTS = (8, 16, 32, 64)
 HALVES = {"held-out": slice(1, None, 2), "tuning": slice(0, None, 2)}
+SIZES = {"own": None, "518": 518, "700": 700, "840x840": [840, 840]}
+"""``image_size`` of the encoder: the image's own, a short side, or exact."""
 PAPER = {"preset": "paper"}
 
 
@@ -79,19 +80,7 @@ ABLATION = [
 ]  # fmt: skip
 
 
-def resized(image: np.ndarray, size: str) -> np.ndarray:
-    """The image at its own size, at a short side, or at exactly height x width."""
-    if size == "own":
-        return image
-    height, width = image.shape[:2]
-    if "x" in size:
-        exact = size.split("x")
-        return resize_image(image, (int(exact[0]), int(exact[1])))
-    scale = int(size) / min(height, width)
-    return resize_image(image, (round(height * scale), round(width * scale)))
-
-
-def features(encoder: Encoder, example: Example, image: np.ndarray, entry: Entry, folder: Path | None) -> Features | None:
+def features(weights: str, example: Example, image: np.ndarray, entry: Entry, folder: Path | None) -> Features | None:
     """What the entry reads, from a file of an earlier run where there is one."""
     if not entry.facet:
         return None
@@ -100,7 +89,8 @@ def features(encoder: Encoder, example: Example, image: np.ndarray, entry: Entry
         with np.load(path) as stored:
             tokens = stored[entry.facet]
     else:
-        encoded = encoder([resized(image, entry.size)])[0]
+        parameters = {"model": weights, "facets": ["tokens", "keys"], "image_size": SIZES[entry.size]}
+        encoded = Encoder.of("vit", parameters)([image])[0]
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, tokens=encoded["tokens"].astype(np.float16), keys=encoded["keys"].astype(np.float16))
@@ -195,14 +185,13 @@ def main() -> None:
     arguments = parser.parse_args()
     adapter = registry.load("dataset", "voc2012")
     examples = sorted(adapter.examples(SPEC.params(split="val")), key=lambda example: example.image_id)
-    encoder = Encoder.of("vit", {"model": arguments.weights, "facets": ["tokens", "keys"]})
     entries = ABLATION if arguments.ablation else MAIN
     whole: dict[str, Accumulator] = {}
     time_of: dict[str, float] = {}
     for half in HALVES if arguments.half == "all" else [arguments.half]:
         chosen = examples[HALVES[half]][: arguments.images]
         scores, seconds = evaluate(
-            chosen, entries, lambda example, image, entry: features(encoder, example, image, entry, arguments.features)
+            chosen, entries, lambda example, image, entry: features(arguments.weights, example, image, entry, arguments.features)
         )
         print(f"{len(chosen)} photographs of VOC 2012 val ({half}), weights {arguments.weights}")
         table_of(scores, seconds)
