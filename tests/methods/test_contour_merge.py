@@ -19,7 +19,8 @@ from uss_dagster.metrics.covering import tree_covering
 from uss_dagster.pixels import shrink_long_side
 from uss_dagster.regions import ClassTree, Regions
 
-PRESETS = tuple(contour_merge.PRESETS)
+PRESETS = tuple(name for name in contour_merge.PRESETS if name != "objects")
+"""Those without a backbone."""
 
 
 def run(image: np.ndarray, **values: object) -> Regions:

@@ -13,7 +13,7 @@ from uss_dagster.datasets.base import Sample, mirror_folder
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.partition import recursive_partition
 from uss_dagster.methods import _spectral
-from uss_dagster.methods.hierarchy_agnostic import Params, fit, segment
+from uss_dagster.methods.hierarchy_agnostic import Params, Preset, fit, segment
 from uss_dagster.regions import Regions
 
 SIDE = 24
@@ -65,20 +65,20 @@ def check_hierarchy(regions: Regions, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.1])
 def test_direct_route_finds_objects_and_then_their_parts(noise: float) -> None:
     given, objects, parts = nested_tokens(noise)
-    regions = segment(given, Params(overclustering="none"))
+    regions = segment(given, Params(graph="dense", overclustering="none"))
     check_hierarchy(regions, objects.shape)
     found = depths(regions)
     assert [found.get((objects == i).tobytes()) for i in range(3)] == [1, 1, 1]
     assert [found.get((parts == i).tobytes()) for i in range(9)] == [2] * 9
     assert set(regions.source) == {"dense graph"}
-    only = segment(given, Params(overclustering="none", levels=2))
+    only = segment(given, Params(graph="dense", overclustering="none", levels=2))
     assert len(only) == 13
     assert sorted(depths(only).items()) == sorted((mask, depth) for mask, depth in found.items() if depth <= 2)
 
 
 def test_route_over_parts_finds_objects_and_leaves_are_parts() -> None:
     given, objects, parts = nested_tokens()
-    regions = segment(given, Params(kover=9))
+    regions = segment(given, Params(preset="paper", kover=9))
     check_hierarchy(regions, objects.shape)
     found = depths(regions)
     # three parts are never divided: the objects are the leaves
@@ -90,8 +90,8 @@ def test_route_over_parts_finds_objects_and_leaves_are_parts() -> None:
 def test_both_values_of_max_perturb_reach_both_routes() -> None:
     given, _, _ = nested_tokens()
     for route in ("simultaneous", "none"):
-        assert len(segment(given, Params(overclustering=route, kover=9, max_perturb=0.0))) == 1
-        assert len(segment(given, Params(overclustering=route, kover=9, max_perturb=80.0))) >= 4
+        assert len(segment(given, Params(graph="dense", overclustering=route, kover=9, max_perturb=0.0))) == 1
+        assert len(segment(given, Params(graph="dense", overclustering=route, kover=9, max_perturb=80.0))) >= 4
 
 
 def test_every_parameter_reaches_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +104,16 @@ def test_every_parameter_reaches_the_partition(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("uss_dagster.methods.hierarchy_agnostic.recursive_partition", spy)
     given, _, _ = nested_tokens()
     values = {"levels": 3, "max_kways": 4, "min_points": 2, "mncut_th": 0.5, "max_perturb": 80.0, "eig_stab_th": 0.1, "seed": 5}
-    segment(given, Params(**values, heuristic="fiedler", normalization="randomwalk", scaling="minmax"))
+    segment(given, Params(graph="dense", **values, heuristic="fiedler", normalization="randomwalk", scaling="minmax"))
     assert seen == {**values, "heuristic": "fiedler", "laplacian": "randomwalk", "scaling": "minmax"}
-    segment(given, Params())
+    segment(given, Params(preset="paper"))
     assert seen["heuristic"] == "maxgap"
     assert (seen["levels"], seen["max_kways"], seen["min_points"], seen["mncut_th"], seen["max_perturb"]) == (9, 10, 1, 0.8, 50.0)
 
 
 def test_the_scale_of_tokens_does_not_matter_and_their_order_does_not() -> None:
     given, _, _ = nested_tokens()
-    params = Params(overclustering="none", levels=2)
+    params = Params(graph="dense", overclustering="none", levels=2)
     tokens = given.features["tokens"]
     louder = dataclasses.replace(given, features=Features({"tokens": 64 * tokens}, comparable=True))
     assert depths(segment(louder, params)) == depths(segment(given, params))
@@ -131,7 +131,7 @@ def test_levels_without_contours_are_products_down_the_tree() -> None:
 
 def test_mahalanobis_looks_at_the_dataset_first() -> None:
     given, objects, _ = nested_tokens()
-    params = Params(distance="mahalanobis", overclustering="none", levels=2)
+    params = Params(graph="dense", distance="mahalanobis", overclustering="none", levels=2)
     state = fit([given, given], params)
     assert state is not None
     check_hierarchy(segment(given, params, state), objects.shape)
@@ -179,15 +179,16 @@ def test_random_vision_transformer() -> None:
     image, _ = drawing()
     extract = vit.load(vit.Params(model="dino_vits16", checkpoint="random", facets=("tokens",)), "cpu")
     given = Sample("image", image, Features(extract([image])[0], "vit", vit.SPEC.comparable))
-    regions = segment(given, Params())
-    check_hierarchy(regions, image.shape[:2])
-    assert set(regions.source) <= {"dense graph", ""}
+    for params, graph in ((Params(), "graph of leaves"), (Params(preset="paper"), "dense graph")):
+        regions = segment(given, params)
+        check_hierarchy(regions, image.shape[:2])
+        assert set(regions.source) <= {graph, ""}
 
 
 @pytest.mark.parametrize("method", ["crf", "guided"])
 def test_refinement_changes_leaves_and_not_the_tree(method: str) -> None:
     sample, labels = drawn_sample(comparable=True)
-    plain, refined = (segment(sample, Params(overclustering="none", levels=2, refine=how)) for how in ("none", method))
+    plain, refined = (segment(sample, Params(graph="dense", overclustering="none", levels=2, refine=how)) for how in ("none", method))
     assert refined.shape == plain.shape == labels.shape
     assert refined.parent.tolist() == plain.parent.tolist()
     assert refined.level.tolist() == plain.level.tolist()
@@ -201,12 +202,51 @@ def test_the_graph_follows_the_backbone() -> None:
     handmade, _ = drawn_sample()
     deep, _ = drawn_sample(comparable=True)
     assert set(segment(handmade, Params()).source) == {"local graph"}
-    assert set(segment(deep, Params()).source) == {"dense graph"}
-    for given, graph in ((handmade, "local"), (deep, "dense")):
+    assert set(segment(deep, Params()).source) == {"graph of leaves"}
+    for given, graph in ((handmade, "local"), (deep, "leaves")):
         asked, auto = segment(given, Params(graph=graph)), segment(given, Params())
         assert asked.atoms.tobytes() == auto.atoms.tobytes()
         assert asked.parent.tolist() == auto.parent.tolist()
     assert set(segment(deep, Params(graph="local")).source) == {"local graph"}
+    assert set(segment(handmade, Params(preset="paper")).source) == {"dense graph"}
+
+
+def test_leaves_with_deep_tokens_keep_the_borders_of_the_image() -> None:
+    y, x = np.indices((96, 128))
+    discs = [(y - 45) ** 2 + (x - across) ** 2 < 700 for across in (35, 93)]
+    disc = discs[0] | discs[1]
+    noise = np.random.default_rng(0).normal(0, 4, (*disc.shape, 3))
+    image = np.clip(np.where(disc[:, :, None], [200, 70, 40], [60, 110, 170]) + noise, 0, 255).astype(np.uint8)
+    share = disc.reshape(12, 8, 16, 8).mean(axis=(1, 3))
+    sample = Sample("discs", image, Features({"tokens": np.stack([share, 1 - share], axis=2)}, comparable=True))
+    sharp, blocky = (segment(sample, params) for params in (Params(), Params(preset="paper", overclustering="none")))
+    check_hierarchy(sharp, disc.shape)
+    # both discs are one region although they do not touch
+    assert best_iou(sharp, disc) > 0.93
+    assert best_iou(sharp, disc) > best_iou(blocky, disc) + 0.02
+
+
+def best_iou(regions: Regions, thing: np.ndarray) -> float:
+    return max(float((regions.mask(i) & thing).sum() / (regions.mask(i) | thing).sum()) for i in range(len(regions)))
+
+
+@pytest.mark.parametrize("how", ["kmeans", "pixelkmeans", "felzenszwalb", "slic", "quickshift", "watershed"])
+def test_other_first_steps_make_parts(how: str) -> None:
+    sample, labels = drawn_sample(comparable=True)
+    regions = segment(sample, Params(preset="paper", overclustering=how, kover=40, restarts=1, iterations=20))  # type: ignore[arg-type]
+    check_hierarchy(regions, labels.shape)
+    assert len(regions) >= 3
+    if how in ("kmeans", "pixelkmeans"):
+        return
+    with pytest.raises(UsageError, match="goes with the dense graph"):
+        segment(sample, Params(overclustering=how))  # type: ignore[arg-type]
+
+
+def test_presets_are_the_papers_and_give_way_to_what_is_given() -> None:
+    assert Params(preset="paper").chosen == Preset("dense", 200, 50.0)
+    assert Params(preset="paper_config").chosen.max_perturb == 80.0
+    assert Params(preset="paper_cityscapes").chosen.kover == 300
+    assert Params(preset="paper", graph="local", kover=7).chosen == Preset("local", 7, 50.0)
 
 
 def test_local_graph_tells_remote_things_of_one_colour_apart() -> None:
@@ -214,9 +254,7 @@ def test_local_graph_tells_remote_things_of_one_colour_apart() -> None:
     regions = segment(given, Params())
     check_hierarchy(regions, labels.shape)
     for thing in range(1, 6):
-        true = labels == thing
-        iou = [(regions.mask(i) & true).sum() / (regions.mask(i) | true).sum() for i in range(len(regions))]
-        assert max(iou) > 0.85, thing
+        assert best_iou(regions, labels == thing) > 0.85, thing
 
 
 def test_bad_tokens_are_refused() -> None:

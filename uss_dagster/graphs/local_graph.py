@@ -61,12 +61,18 @@ def local_graph(strength: np.ndarray, tokens: np.ndarray, *, most_leaves: int = 
     smoothing : float, default 1
         Standard deviation of a Gaussian before the watershed, in full-size pixels.
     """
+    leaves = few_leaves(strength, most_leaves, smoothing)
+    area = np.bincount(leaves.ravel())
+    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), scaled_tokens(tokens)))
+
+
+def few_leaves(strength: np.ndarray, most_leaves: int = 600, smoothing: float = 1.0) -> np.ndarray:
+    """Leaves of a contour map, int64 (h, w), numbered 0..; parameters as for ``local_graph``."""
     leaves = contour_leaves(strength, smoothing)
     if int(leaves.max()) >= most_leaves:
         graph, area = region_graph(leaves, strength), np.bincount(leaves.ravel())
         leaves = merged_down(leaves, graph, area, most_leaves, size_exponent=LEAF_EXPONENT)
-    area = np.bincount(leaves.ravel())
-    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), scaled_tokens(tokens)))
+    return leaves
 
 
 def edge_weights(local: LocalGraph, temperature: float = 0.06, feature_weight: float = 0.3) -> np.ndarray:

@@ -30,6 +30,27 @@ def slic(image: np.ndarray, n: int, compactness: float) -> np.ndarray:
     return connected_parts(skimage_slic(image, n_segments=n, compactness=compactness, start_label=0, channel_axis=-1))
 
 
+def pixel_parts(image: np.ndarray, how: str, n: int) -> np.ndarray:
+    """Parts of an image, int (H, W), with the values that the hierarchy-agnostic method over-clusters pixels with.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    how : {"felzenszwalb", "slic", "quickshift", "watershed"}
+    n : int
+        About how many, of "slic" and "watershed".
+    """
+    from skimage import color, filters, segmentation
+
+    if how == "felzenszwalb":
+        return np.asarray(segmentation.felzenszwalb(image, scale=100, sigma=0.5, min_size=50))
+    if how == "slic":
+        return np.asarray(segmentation.slic(image, n_segments=n, compactness=2, sigma=5, start_label=0))
+    if how == "quickshift":
+        return np.asarray(segmentation.quickshift(image, kernel_size=3, max_dist=6, ratio=0.5))
+    return np.asarray(segmentation.watershed(filters.sobel(color.rgb2gray(image)), markers=n, compactness=1e-3))
+
+
 def connected_parts(labels: np.ndarray) -> np.ndarray:
     """4-connected parts of equal label, int64 (H, W), numbered 0.. by their first pixel in raster order."""
     from skimage.measure import label

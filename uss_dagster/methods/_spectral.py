@@ -1,8 +1,9 @@
 """What the spectral methods share: the graph of an image, and the regions of its partition.
 
 *dense*: every cell of the token grid is joined with every other, by tokens alone. *local*: leaves of a contour map are joined where they
-touch, by tokens and by the boundary between them (``graphs.local_graph``). ``auto``: the dense graph where the backbone's tokens are
-comparable across images, as deep ones are; the local one where they are hand-made or whitened image by image.
+touch, by tokens and by the boundary between them (``graphs.local_graph``). *leaves*: every leaf of a contour map is joined with every
+other, by mean tokens alone. ``auto``: the dense graph where the backbone's tokens are comparable across images, as deep ones are; the
+local one where they are hand-made or whitened image by image.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.contours import contour_strength, histogram_planes
-from uss_dagster.graphs.local_graph import LocalGraph, contrast_heights, local_graph
+from uss_dagster.graphs.local_graph import LocalGraph, contrast_heights, few_leaves, local_graph
 from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.methods.base import feature_grid
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
@@ -22,6 +23,7 @@ from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
 
 Graph = Literal["auto", "dense", "local"]
+LeafGraph = Literal["auto", "dense", "local", "leaves"]
 
 MOST_CELLS = 7200
 """Cells of a dense graph: a larger token grid is first averaged onto a coarser one. As many as 60 × 120, in 415 MB."""
@@ -33,13 +35,14 @@ LONG_SIDE = 480
 class Items:
     """What the graph of one image joins. place: int64 (h, w), the item at each cell of a grid over the image. features: float64 (n, C).
 
-    grid: the features as a grid (h', w', C). local: the local graph, None for a dense one.
+    grid: the features as a grid (h', w', C). local: the local graph, None for a complete one. leaves: the items are contour leaves.
     """
 
     place: np.ndarray
     features: np.ndarray
     grid: np.ndarray
     local: LocalGraph | None
+    leaves: bool = False
 
     @property
     def plain(self) -> bool:
@@ -53,14 +56,18 @@ class Items:
         return np.bincount(self.place.ravel(), minlength=len(self.features)) / self.place.size
 
 
-def items_of(sample: Sample, facet: str, graph: Graph) -> Items:
+def items_of(sample: Sample, facet: str, graph: LeafGraph) -> Items:
     """The items of an image and their features, from a facet (h', w', C)."""
     grid = feature_grid(sample, facet)
     if graph == "dense" or (graph == "auto" and sample.features.comparable):
         place = _cells(*grid.shape[:2])
         return Items(place, region_means(place, int(place.max()) + 1, grid), grid, None)
-    local = local_graph(contour_strength(histogram_planes(to_lab(shrink_long_side(check_image(sample.image), LONG_SIDE)))), grid)
-    return Items(local.leaves, local.features, grid, local)
+    strength = contour_strength(histogram_planes(to_lab(shrink_long_side(check_image(sample.image), LONG_SIDE))))
+    if graph == "leaves":
+        place = few_leaves(strength)
+        return Items(place, region_means(place, int(place.max()) + 1, grid), grid, None, leaves=True)
+    local = local_graph(strength, grid)
+    return Items(local.leaves, local.features, grid, local, leaves=True)
 
 
 def lone_root(sample: Sample) -> Regions:
@@ -83,12 +90,14 @@ def tree_regions(sample: Sample, items: Items, labels: np.ndarray, parent: np.nd
 
 def leaf_map(sample: Sample, items: Items, labels: np.ndarray, refine: RefineMethod) -> np.ndarray:
     """Labels (n,) of the items at the pixels of the image, (H, W). Tokens make leaves soft where these lie on the token grid."""
-    soft = items.grid if items.local is None else None
+    soft = None if items.leaves else items.grid
     return refine_leaves(labels[items.place], sample.image, Refine(method=refine), soft)
 
 
 def kind(items: Items) -> str:
-    return "dense graph" if items.local is None else "local graph"
+    if items.local is not None:
+        return "local graph"
+    return "graph of leaves" if items.leaves else "dense graph"
 
 
 def trust_levels(parent: np.ndarray, ncut: np.ndarray) -> np.ndarray:

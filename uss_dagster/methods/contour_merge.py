@@ -4,7 +4,8 @@ Boundaries come from differences of local histograms of colour and texture, leav
 the contrast of their whitened colour and texture features and the mean boundary strength between them. No such tree is right at all
 scales, so the default averages the ultrametric maps of several, which differ in contour scales, features and the pull of size, and
 merges once more by this mean. With a backbone, the mean token of each leaf joins its features: regions keep the sharp borders of the contour
-map and are grouped by what the network sees. Pixel-exact: the same image gives the same bytes on any number of threads.
+map and are grouped by what the network sees. The preset 'objects' groups by tokens alone and divides figure from ground first
+(``graphs.figure``): for scenes of objects rather than for every detail. Pixel-exact: the same image gives the same bytes on any number of threads.
 
 References: Arbeláez et al., "Contour detection and hierarchical image segmentation", TPAMI 33(5), 2011 (the lineage: local
 differences, watershed, ultrametric map); Bell & Sejnowski, Vision Research 1997, and Coates, Lee & Ng, AISTATS 2011 (the region features).
@@ -20,7 +21,9 @@ import numpy as np
 
 from uss_dagster.backbones.patches import bank_features, dictionary_features, whiten
 from uss_dagster.datasets.base import Sample
+from uss_dagster.errors import UsageError
 from uss_dagster.graphs.contours import contour_strength, half_size, histogram_planes
+from uss_dagster.graphs.figure import border_pixels, figure_graph, figure_of
 from uss_dagster.graphs.merging import border_heights, merge_tree, merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
 from uss_dagster.graphs.watershed import contour_leaves
@@ -45,6 +48,9 @@ class Cues:
     bank_weight: float
     dictionary_weight: float
     average: bool
+    feature_weight: float = 0.3
+    size_exponent: float = 0.2
+    figure_first: bool = False
 
 
 _R1 = Cues(8, (3.0, 6.0, 12.0), (5.0, 10.0, 20.0), bank_weight=0.8, dictionary_weight=0.6, average=True)
@@ -53,6 +59,7 @@ PRESETS = {
     "r1": _R1,
     "r0": _R0,
     "r0_fast": replace(_R0, orientations=4, colour_radii=(3.0, 12.0), texture_radii=(5.0, 20.0)),
+    "objects": replace(_R0, bank_weight=0.0, feature_weight=1.0, size_exponent=0.3, figure_first=True),
 }
 
 
@@ -62,9 +69,10 @@ class Params:
 
     Parameters
     ----------
-    preset : {'r1', 'r0', 'r0_fast'}
+    preset : {'r1', 'r0', 'r0_fast', 'objects'}
         'r1': all cues, averaged trees. 'r0': without the patch dictionary, one tree. 'r0_fast': also with half the orientations and without
-        the middle scale. Default 'r1'; with ``average`` false that is a single tree.
+        the middle scale. 'objects': one tree by the tokens of a backbone, which it needs, figure and ground first. Default 'r1'; with
+        ``average`` false that is a single tree.
     orientations : int or None
         Of the boundary between two half discs. Default None.
     colour_radii, texture_radii : list of float or None
@@ -83,8 +91,10 @@ class Params:
         More leaves are merged, by boundary strength and ``leaf_exponent`` alone. Default 600.
     leaf_exponent : float
         Size exponent of that. Default 0.25.
-    feature_weight, size_exponent : float
-        See ``merge_tree``. Default 0.3, 0.2.
+    feature_weight, size_exponent : float or None
+        See ``merge_tree``. Default None: 0.3, 0.2; in 'objects' 1, 0.3.
+    figure_first : bool or None
+        Whether the first division is between figure and ground, see ``graphs.figure``. Default None: in 'objects'.
     token_weight : float
         Of the backbone's tokens, where there are some, beside the other region features. Default 1.
     token_power : float
@@ -98,7 +108,7 @@ class Params:
         Of the textons and the dictionary. Default 0.
     """
 
-    preset: Literal["r1", "r0", "r0_fast"] = "r1"
+    preset: Literal["r1", "r0", "r0_fast", "objects"] = "r1"
     orientations: int | None = None
     colour_radii: tuple[float, ...] | None = None
     texture_radii: tuple[float, ...] | None = None
@@ -112,8 +122,9 @@ class Params:
     smoothing: float = 1.0
     most_leaves: int = 600
     leaf_exponent: float = 0.25
-    feature_weight: float = 0.3
-    size_exponent: float = 0.2
+    feature_weight: float | None = None
+    size_exponent: float | None = None
+    figure_first: bool | None = None
     token_weight: float = 1.0
     token_power: float = 15.0
     height_power: float = 0.5
@@ -155,15 +166,21 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     maps = ContourMaps(image, params)
     leaves = maps.leaves()
     area, features = np.bincount(leaves.ravel()), maps.features(leaves)
+    cues = params.cues
     if sample.features is not None and params.token_weight > 0:
         tokens = region_means(leaves, len(area), scaled_tokens(sample.features["tokens"], params.token_power))
         features = {name: np.concatenate([vectors, params.token_weight * tokens], axis=1) for name, vectors in features.items()}
-    if params.cues.average:
-        graph = averaged_graph(maps.graphs(leaves), area, list(features.values()), params)
-        tree = merge_tree(graph, area, features["joined"][:, :0], feature_weight=0.0, size_exponent=0.0)
-    else:
-        graph = maps.graph(leaves)
-        tree = merge_tree(graph, area, features["joined"], feature_weight=params.feature_weight, size_exponent=params.size_exponent)
+    elif params.preset == "objects":
+        raise UsageError(
+            "contour_merge: preset 'objects' groups by the tokens of a backbone, and has none. Name a backbone, or choose 'r1'."
+        )
+    graph, vectors, weight, exponent = maps.graph(leaves), features["joined"], cues.feature_weight, cues.size_exponent
+    if cues.average:
+        graph, weight, exponent = averaged_graph(maps.graphs(leaves), area, list(features.values()), params), 0.0, 0.0
+    tree = merge_tree(graph, area, vectors, feature_weight=weight, size_exponent=exponent)
+    if cues.figure_first:
+        parted = figure_graph(graph, figure_of(tree, area, vectors, border_pixels(leaves)))
+        tree = merge_tree(parted, area, vectors, feature_weight=weight, size_exponent=exponent)
     height = tree.height / max(tree.height[0], 1e-9) ** params.height_power
     labels = enlarged(leaves, image.shape[:2], sample.image.shape[:2])
     return Regions.from_tree(tree.leaf[labels], tree.parent, level=height)
@@ -224,12 +241,12 @@ class ContourMaps:
 def averaged_graph(graphs: Sequence[RegionGraph], area: np.ndarray, features: Sequence[np.ndarray], params: Params) -> RegionGraph:
     """The first graph with the mean of the ultrametric maps of all trees as its border strengths: one tree for each graph, features (n, C)
     and multiple of the size exponent."""
-    total, trees = np.zeros(len(graphs[0].pairs)), 0
+    cues, total, trees = params.cues, np.zeros(len(graphs[0].pairs)), 0
     for graph in graphs:
         for vectors in features:
             for step in EXPONENT_STEPS:
-                exponent = step * params.size_exponent
-                total += border_heights(graph, area, vectors, feature_weight=params.feature_weight, size_exponent=exponent)
+                exponent = step * cues.size_exponent
+                total += border_heights(graph, area, vectors, feature_weight=cues.feature_weight, size_exponent=exponent)
                 trees += 1
     return replace(graphs[0], strength=total / trees)
 

@@ -1,12 +1,15 @@
 """Hierarchy-agnostic segmentation: recursive spectral clustering of one image into a tree of nested regions.
 
-On deep features all patches are joined in a dense graph and clustered spectrally into many parts; the graph of these parts is divided from
-the top down. A division has as many groups as the spectrum has clear eigenvalues before its widest gap. It is trusted while the graph is
-near enough, relative to this gap, to one of disjoint cliques, and made while its normalised cut is small.
+In the paper all patches are joined in a dense graph and clustered spectrally into many parts; the graph of these parts is divided from the
+top down. A division has as many groups as the spectrum has clear eigenvalues before its widest gap. It is trusted while the graph is near
+enough, relative to this gap, to one of disjoint cliques, and made while its normalised cut is small. ``preset: paper`` runs this.
 
-On hand-made features a dense graph joins distant parts of one colour. There the leaves of a contour map are divided instead, joined
-where they touch. Such a graph is sparse, so it is never near cliques and its widest gap says little. Divisions are in two by default, at
-the eigenvector of the second eigenvalue.
+On deep features the default divides the leaves of a contour map in place of parts: each carries its mean token, all are joined with each
+other, and a division is in two, at the eigenvector of the second eigenvalue. Regions then have the borders of the image, which a grid of
+patches does not; docs/hierarchy-agnostic.md has what both reach.
+
+On hand-made features a complete graph joins distant parts of one colour. There leaves are joined where they touch. Such a graph is sparse, so
+it is never near cliques and its widest gap says little: divisions are in two as well.
 
 Reference: Rossetti & Pirri, "Hierarchy-agnostic unsupervised segmentation: parsing semantic image structure", NeurIPS 2024. What
 differs from the authors' program: every leaf keeps its own pixels, and ``max_perturb`` reaches both routes.
@@ -14,7 +17,8 @@ differs from the authors' program: every leaf keeps its own pixels, and ``max_pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,29 +26,79 @@ import numpy as np
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import Covariance, Whitening, dense_affinity
+from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.overclustering import over_cluster, part_graph
 from uss_dagster.graphs.partition import Partition, recursive_partition
-from uss_dagster.methods._spectral import Graph, Items, items_of, lone_root, tree_regions
-from uss_dagster.methods.base import POSITIVE, MethodSpec, Samples, at_least, check_bounds, one_thread
+from uss_dagster.graphs.superpixels import pixel_parts
+from uss_dagster.methods._spectral import Items, LeafGraph, items_of, kind, lone_root, tree_regions
+from uss_dagster.methods.base import POSITIVE, MethodSpec, Samples, at_least, check_bounds, of_preset, one_thread
+from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
+
+Parts = Literal["simultaneous", "kmeans", "pixelkmeans", "felzenszwalb", "slic", "quickshift", "watershed", "none"]
+Heuristic = Literal["maxgap", "fiedler"]
+Adjacency = Literal["minmax", "exp"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset sets: parameters of the same names."""
+
+    graph: LeafGraph = "auto"
+    kover: int = 200
+    max_perturb: float = 50.0
+
+
+_PAPER = Preset("dense")
+PRESETS = {
+    "default": Preset(),
+    "paper": _PAPER,
+    "paper_config": replace(_PAPER, max_perturb=80.0),
+    "paper_cityscapes": replace(_PAPER, kover=300),
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a kind of graph sets: parameters of the same names."""
+
+    overclustering: Parts
+    heuristic: Heuristic
+    mncut_th: float
+    adjacency: Adjacency
+    sigma: float
+
+
+ROUTES = {
+    "dense graph": Route("simultaneous", "maxgap", 0.8, "minmax", 1.0),
+    "graph of leaves": Route("none", "fiedler", 0.8, "exp", 0.2),
+    # two leaves that touch always have a normalised cut of 1; heights tell good divisions from bad
+    "local graph": Route("none", "fiedler", np.inf, "minmax", 1.0),
+}
 
 
 @dataclass(frozen=True)
 class Params:
-    """All parameters. The first defaults are those of a dense graph, the second those of a local one.
+    """All parameters. Those with default None are the preset's or those of the kind of graph, in this order: dense; leaves; local.
 
     Parameters
     ----------
-    graph : {'auto', 'dense', 'local'}
-        See ``_spectral``. Default 'auto'.
-    overclustering : {'simultaneous', 'none'} or None
-        Items are first clustered into ``kover`` parts, or divided directly. Default None: 'simultaneous'; 'none'.
+    preset : {'default', 'paper', 'paper_config', 'paper_cityscapes'}
+        'paper': the dense graph with the values that the authors' program runs with. 'paper_config': with ``max_perturb`` 80, as its
+        configuration says. 'paper_cityscapes': with ``kover`` 300. Default 'default'.
+    graph : {'auto', 'dense', 'local', 'leaves'} or None
+        See ``_spectral``; 'auto' takes 'leaves' where tokens are comparable across images, else 'local'. Default None: 'auto'; 'dense' in
+        the paper's presets.
+    overclustering : {'simultaneous', 'kmeans', 'pixelkmeans', 'felzenszwalb', 'slic', 'quickshift', 'watershed', 'none'} or None
+        How items are first joined into parts: by spectral clustering into ``kover``; by k-means of their tokens; by a segmentation of the
+        pixels, taken at the centre of each cell of the token grid (dense graph only); or not at all. Default None: 'simultaneous'; 'none';
+        'none'.
     heuristic : {'maxgap', 'fiedler'} or None
-        Number of groups of a division: eigenvalues before the widest gap, or always two. Default None: 'maxgap'; 'fiedler'.
-    kover : int
-        Parts. Default 200.
+        Number of groups of a division: eigenvalues before the widest gap, or always two. Default None: 'maxgap'; 'fiedler'; 'fiedler'.
+    kover : int or None
+        Parts. Default None: 200; 300 in 'paper_cityscapes'.
     levels : int
         Greatest depth. Default 9.
     max_kways : int
@@ -52,11 +106,10 @@ class Params:
     min_points : int
         Least items (not pixels) of a region that is divided. Default 1.
     mncut_th : float or None
-        A division is made where its mean normalised cut is below. Default None: 0.8; no limit, since two leaves that touch always have 1,
-        and heights tell good divisions from bad.
-    max_perturb : float
-        Largest perturbation at which a division is trusted. Default 50, which the authors' program runs with on its usual route; its
-        configuration says 80.
+        A division is made where its mean normalised cut is below. Default None: 0.8; 0.8; no limit.
+    max_perturb : float or None
+        Largest perturbation at which a division in three or more is trusted. Default None: 50, which the authors' program runs with; 80 in
+        'paper_config'.
     eig_stab_th : float or None
         See ``recursive_partition``. Default None.
     normalization : {'symmetrical', 'randomwalk', 'standard'}
@@ -64,37 +117,44 @@ class Params:
     scaling : {'unit', 'minmax', 'standard', 'none'}
         Of eigenvectors before k-means. Default 'unit'.
     distance : {'cosine', 'l2', 'mahalanobis'}
-        Of tokens in the dense graph, see ``dense_affinity``; 'mahalanobis': under the covariance of all tokens of the dataset.
+        Of tokens, not on the local graph, see ``dense_affinity``; 'mahalanobis': under the covariance of all tokens of the dataset.
         Default 'cosine'.
-    adjacency : {'minmax', 'exp'}
-        From distance to weight in the dense graph. Default 'minmax'.
-    sigma, thresh : float
-        Of that, see ``dense_affinity``. Default 1 and 0.
+    adjacency : {'minmax', 'exp'} or None
+        From distance to weight, not on the local graph. Default None: 'minmax'; 'exp'.
+    sigma : float or None
+        Of 'exp'. Default None: 1; 0.2.
+    thresh : float
+        Smaller weights become 0, not on the local graph. Default 0.
     temperature : float
         Of the local graph, see ``edge_weights``. Default 0.06.
-    restarts, iterations, tolerance : int, int, float
-        Of the k-means that makes the parts. Default 10, 600, 1e-6.
+    restarts : int
+        Of the k-means that makes the parts. Default 10.
+    iterations : int
+        Of that, at most. Default 600.
+    tolerance : float
+        Of that. Default 1e-6.
     seed : int
         Of every k-means. Default 1234.
     refine : {'none', ...}
         How borders are moved to the image's, see ``refine.leaves``. Default 'none'.
     """
 
-    graph: Graph = "auto"
-    overclustering: Literal["simultaneous", "none"] | None = None
-    heuristic: Literal["maxgap", "fiedler"] | None = None
-    kover: int = 200
+    preset: Literal["default", "paper", "paper_config", "paper_cityscapes"] = "default"
+    graph: LeafGraph | None = None
+    overclustering: Parts | None = None
+    heuristic: Heuristic | None = None
+    kover: int | None = None
     levels: int = 9
     max_kways: int = 10
     min_points: int = 1
     mncut_th: float | None = None
-    max_perturb: float = 50.0
+    max_perturb: float | None = None
     eig_stab_th: float | None = None
     normalization: Literal["symmetrical", "randomwalk", "standard"] = "symmetrical"
     scaling: Literal["unit", "minmax", "standard", "none"] = "unit"
     distance: Literal["cosine", "l2", "mahalanobis"] = "cosine"
-    adjacency: Literal["minmax", "exp"] = "minmax"
-    sigma: float = 1.0
+    adjacency: Adjacency | None = None
+    sigma: float | None = None
     thresh: float = 0.0
     temperature: float = 0.06
     restarts: int = 10
@@ -107,6 +167,11 @@ class Params:
         check_bounds(self, kover=at_least(1), max_kways=at_least(2), levels=at_least(0), min_points=at_least(1))
         check_bounds(self, sigma=POSITIVE, temperature=POSITIVE)
 
+    @property
+    def chosen(self) -> Preset:
+        """The preset, with what is given."""
+        return of_preset(PRESETS[self.preset], self)
+
 
 SPEC = MethodSpec(
     name="hierarchy_agnostic",
@@ -114,7 +179,8 @@ SPEC = MethodSpec(
     params=Params,
     needs=("tokens",),
     paper="Rossetti & Pirri, NeurIPS 2024",
-    summary="Recursive spectral clustering into nested regions; dense graph on deep tokens, local edge-aware graph on hand-made ones.",
+    summary="Recursive spectral clustering into nested regions; all leaves of a contour map joined on deep tokens, those that touch on "
+    "hand-made ones; the paper's dense graph of patches with preset 'paper'.",
 )
 
 
@@ -140,37 +206,31 @@ def segment(sample: Sample, params: Params, state: Whitening | None = None) -> R
     ``score`` is 1 - the normalised cut against the siblings. ``level`` is the contrast of the children on a local graph, and 1 - their mean
     normalised cut, times that of all nodes above, on a dense one. ``source`` says which graph it was.
     """
-    items = items_of(sample, "tokens", params.graph)
+    graph = params.chosen.graph
+    if graph == "auto" and sample.features.comparable:
+        graph = "leaves"
+    items = items_of(sample, "tokens", graph)
     if items.plain:
         return lone_root(sample)
-    tree = _partition(items, params, state)
+    tree = _partition(sample, items, params, state)
     return tree_regions(sample, items, tree.labels, tree.parent, tree.ncut, params.refine)
 
 
-def _partition(items: Items, params: Params, state: Whitening | None) -> Partition:
-    affinity = _affinity(items, params, state)
-    route, heuristic, mncut_th = ("simultaneous", "maxgap", 0.8) if items.local is None else ("none", "fiedler", np.inf)
+def _partition(sample: Sample, items: Items, params: Params, state: Whitening | None) -> Partition:
+    route = of_preset(ROUTES[kind(items)], params)
+    affinity = _affinity(items, params, route, state)
     parts = np.arange(len(affinity))
-    if (params.overclustering or route) == "simultaneous":
-        parts = over_cluster(
-            affinity,
-            params.kover,
-            laplacian=params.normalization,
-            scaling=params.scaling,
-            restarts=params.restarts,
-            iterations=params.iterations,
-            tolerance=params.tolerance,
-            seed=params.seed,
-        )
+    if route.overclustering != "none":
+        parts = _parts(sample.image, items, affinity, params, route.overclustering)
         affinity = part_graph(affinity, parts)
     tree = recursive_partition(
         affinity,
         params.levels,
         params.max_kways,
         params.min_points,
-        mncut_th if params.mncut_th is None else params.mncut_th,
-        params.max_perturb,
-        heuristic=params.heuristic or heuristic,
+        route.mncut_th,
+        params.chosen.max_perturb,
+        heuristic=route.heuristic,
         laplacian=params.normalization,
         scaling=params.scaling,
         eig_stab_th=params.eig_stab_th,
@@ -179,7 +239,35 @@ def _partition(items: Items, params: Params, state: Whitening | None) -> Partiti
     return Partition(tree.labels[parts], tree.parent, tree.ncut, tree.stop)
 
 
-def _affinity(items: Items, params: Params, state: Whitening | None) -> np.ndarray:
+def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, how: Parts) -> np.ndarray:
+    """The part of each item, int (n,), 0.. without a gap."""
+    many, seed, restarts, iterations = params.chosen.kover, params.seed, params.restarts, params.iterations
+    clustered = functools.partial(kmeans, seed=seed, restarts=restarts, iterations=iterations, tolerance=params.tolerance)
+    if how == "simultaneous":
+        return over_cluster(
+            affinity,
+            many,
+            laplacian=params.normalization,
+            scaling=params.scaling,
+            restarts=restarts,
+            iterations=iterations,
+            tolerance=params.tolerance,
+            seed=seed,
+        )
+    if how == "kmeans":
+        return clustered(items.features, min(many, len(affinity))).labels
+    if items.leaves:
+        raise UsageError(f"hierarchy_agnostic: overclustering '{how}' divides pixels; it goes with the dense graph. Choose preset 'paper'.")
+    if how == "pixelkmeans":
+        labels = clustered(image.reshape(-1, 3), many).labels.reshape(image.shape[:2])
+    else:
+        labels = pixel_parts(image, how, many)
+    votes = np.zeros(len(affinity), np.int64)
+    votes[items.place] = nearest(labels, *items.place.shape)
+    return np.unique(votes, return_inverse=True)[1]
+
+
+def _affinity(items: Items, params: Params, route: Route, state: Whitening | None) -> np.ndarray:
     if items.local is not None:
         return edge_weights(items.local, params.temperature)
     features, distance = items.features, params.distance
@@ -187,4 +275,7 @@ def _affinity(items: Items, params: Params, state: Whitening | None) -> np.ndarr
         if state is None:
             raise UsageError("hierarchy_agnostic: distance 'mahalanobis' needs the state that fit(all samples, params) returns.")
         features, distance = state(features), "l2"
-    return dense_affinity(features, distance=distance, similarity=params.adjacency, sigma=params.sigma, threshold=params.thresh)
+    affinity = dense_affinity(features, distance=distance, similarity=route.adjacency, sigma=route.sigma, threshold=params.thresh)
+    if items.leaves:  # a leaf counts by its area, as a part does by its patches
+        affinity *= items.area[:, None] * items.area * len(affinity)
+    return affinity
