@@ -24,7 +24,7 @@ from uss_dagster.report.exports import write_exports
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
 from uss_dagster.report.html import asset, dataset_page, entry_page, render_page, write
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, rows_of
-from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page
+from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page, unscored_images
 from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
 
 TITLE = "Unsupervised segmentation leaderboard"
@@ -119,8 +119,9 @@ class _SiteWriter:
             write(self.target, board.board_path(dataset), board.board_script(dataset, rows, evidence, drawn, facts.published))
             for path, text in board.pairs_scripts(dataset, rows, evidence):
                 write(self.target, path, text)
-            for entry in dict.fromkeys(row.entry for row in rows):
-                images = images_of(entry, dataset, evidence, drawn, self.metrics)
+            scored = dict.fromkeys(row.entry for row in rows)
+            for entry in scored or sorted({entry for image in drawn for entry in image.entries}):
+                images = images_of(entry, dataset, evidence, drawn, self.metrics) if scored else unscored_images(entry, dataset, drawn)
                 self.images.setdefault(entry, []).extend([images] if images else [])
             write(self.target, dataset_page(dataset), render_dataset_page(dataset, self.datasets, self.entries, rows, drawn))
 
@@ -130,20 +131,25 @@ class _SiteWriter:
         rows: dict[str, list[Row]] = {}
         for row in self.rows:
             rows.setdefault(row.entry, []).append(row)
-        for entry, of_entry in rows.items():
-            page = render_method_page(entry, self.entries, self.datasets, of_entry, ranked, self.images[entry])
+        for entry, images in self.images.items():
+            page = render_method_page(entry, self.entries, self.datasets, rows.get(entry, []), ranked, images)
             write(self.target, entry_page(entry), page)
 
     def write_other_pages(self) -> Path:
         """Write assets, exports, history, and the first page, whose path is returned."""
         for name in ASSETS:
             write(self.target, f"assets/{name}", asset(name))
-        ranked = {row.entry for row in self.rows}
-        entries = {name: facts for name, facts in self.entries.items() if name in ranked}
+        entries = {name: facts for name, facts in self.entries.items() if name in self.images}
         write(self.target, "data/facts.js", board.facts_script(entries, self.datasets))
         exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics)
         write(self.target, "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
         write(self.target, "history.html", render_page("history.html.j2", "History", "history.html"))
-        counts = {"n_entries": len(entries), "n_datasets": len(self.datasets)}
         first_board = [board.board_path(name) for name in self.datasets][:1]
-        return write(self.target, "index.html", render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **counts))
+        scored = {row.dataset for row in self.rows}
+        values = {
+            "n_entries": len({row.entry for row in self.rows}),
+            "n_datasets": len(scored),
+            "unscored": [(title_of(self.datasets, name), name, self.drawn[name]) for name in self.datasets if name not in scored],
+            "explorer_link": explorer.link,
+        }
+        return write(self.target, "index.html", render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **values))
