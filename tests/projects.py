@@ -56,6 +56,7 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
             "USS_WORKERS": "1",
+            "USS_FORK": "0",  # `_program` does the same, sooner
             **self.env,
         }
 

@@ -124,8 +124,10 @@ def visible_regions(regions: Regions, n_regions: int, tiled: bool) -> np.ndarray
 
 def shared_pixels(regions: Regions) -> np.ndarray:
     """Float (K, K): the number of pixels that any two regions of a family have in common."""
-    members = regions.members.astype(np.float64)  # BLAS multiplies floats only; counts below 2⁵³ stay exact
-    return (members * regions.atom_area) @ members.T
+    from scipy import sparse
+
+    members = sparse.csr_array(regions.members, dtype=np.float64)  # few of thousands of regions hold an atom; counts below 2⁵³ stay exact
+    return np.asarray((members.multiply(regions.atom_area).tocsr() @ members.T).toarray())
 
 
 def truth_map(truth: Regions) -> np.ndarray:
@@ -174,15 +176,17 @@ def _open_tree(regions: Regions) -> np.ndarray:
 
 def _largest_first(regions: Regions) -> np.ndarray:
     shared = shared_pixels(regions)
+    area, is_root = regions.area, regions.is_root
     appears = np.full(len(regions), math.inf)
-    drawn: list[int] = []
-    for region in np.argsort(-regions.area, kind="stable").tolist():
-        if regions.is_root[region] or not regions.area[region]:
+    drawn, count = np.zeros(len(regions), np.intp), 0
+    for region in np.argsort(-area, kind="stable").tolist():
+        if is_root[region] or not area[region]:
             continue
-        union = regions.area[region] + regions.area[drawn] - shared[region, drawn]
-        if not drawn or (shared[region, drawn] < SAME * union).all():
-            drawn.append(region)
-            appears[region] = len(drawn)
+        before = drawn[:count]
+        joint = shared[region, before]
+        if (joint < SAME * (area[region] + area[before] - joint)).all():
+            drawn[count], count = region, count + 1
+            appears[region] = count
     return appears
 
 

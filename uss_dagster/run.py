@@ -40,6 +40,11 @@ def run_cell(file: str, root: Path) -> None:
         raise UsageError(
             f"The code of {cell.name} is not the code that {file} was planned with. Run `uss plan`, then this again (`uss repro` does both)."
         )
+    compute(cell, layout)
+
+
+def compute(cell: Cell, layout: Layout) -> None:
+    """Compute and publish the artefact of a cell; write the facts of the run and a preview."""
     gate.warm()
     started = time.perf_counter()
     facts = cell.run(layout)

@@ -23,6 +23,7 @@ ENTRIES = {
         title=title,
         method=name,
         backbone=backbone,
+        encoder=backbone,
         params={"levels": 3},
         supervised=supervised,
         reimplementation=True,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import dataclasses
 
+from uss_dagster.report.facts import EntryFacts
 from uss_dagster.report.method_pages import _difference, _segment_command, _variant_example
 from uss_dagster.report.parameters import parameters_of
 
@@ -11,7 +12,7 @@ CHANGED = {"pool": {"most": 400}, "leaves": {"trees": 3}}
 
 
 def entry(params):
-    return SimpleNamespace(method="unsam", backbone="patches", params=params, parameters=parameters_of("unsam", params))
+    return EntryFacts(method="unsam", backbone="patches", encoder="patches", params=params, parameters=parameters_of("unsam", params))
 
 
 def test_every_parameter_of_a_section_has_a_row():
@@ -26,5 +27,7 @@ def test_every_parameter_of_a_section_has_a_row():
 def test_commands_and_profiles_name_parameters_of_sections():
     facts = entry(CHANGED)
     assert _segment_command(facts).endswith("--method unsam --backbone patches --param pool.most=400 --param leaves.trees=3")
+    deep = dataclasses.replace(facts, params={}, backbone="saliency", encoder="vit", encoder_params={"model": "dinov2_vits14_saliency"})
+    assert _segment_command(deep).endswith("--method unsam --backbone vit --backbone-param model=dinov2_vits14_saliency")
     assert "params: {pool: {most: 400}, leaves: {trees: 3}, preset: clean}" in _variant_example("mine", facts)
     assert _difference(facts, entry({"pool": {"most": 7}})) == "leaves.trees = its default, pool.most = 7"

@@ -18,7 +18,7 @@ from uss_dagster.backbones._geometry import check_input
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
-from uss_dagster.weights.catalogue import CATALOGUE
+from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.files import local_file
 from uss_dagster.weights.store import fetch, identity, identity_here
 
@@ -85,10 +85,9 @@ SPEC = BackboneSpec(
 )
 
 
-def labels_seen(params: Params) -> str:
-    """What labels the weights have seen, in words."""
-    known = CATALOGUE.get(params.model)
-    return known.labels if known and params.checkpoint is None else ""
+def catalogue_weights(params: Params) -> Weights | None:
+    """The weights of the catalogue that are loaded; None where others are, or none."""
+    return CATALOGUE.get(params.model) if params.checkpoint is None else None
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
@@ -98,7 +97,8 @@ def weights_identity(params: Params, identity_of: Callable[[Path], str] = identi
     if params.checkpoint is not None:
         path = Path(params.checkpoint).expanduser()
         return identity_of(path) if path.is_file() else None
-    return identity_here(CATALOGUE[params.model], identity_of) if params.model in CATALOGUE else None
+    weights = catalogue_weights(params)
+    return identity_here(weights, identity_of) if weights else None
 
 
 def load(params: Params, device: str = "auto") -> Extractor:

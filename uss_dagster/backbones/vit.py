@@ -32,7 +32,7 @@ from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
-from uss_dagster.weights.catalogue import CATALOGUE
+from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.store import fetch, identity, identity_here
 
 if TYPE_CHECKING:
@@ -177,10 +177,10 @@ def load(params: Params, device: str = "auto") -> Extractor:
     return Extractor(model, params, facets, torch_device(device), source.normalise)
 
 
-def labels_seen(params: Params) -> str:
-    """What labels the weights have seen, in words; '' for none or unknown."""
+def catalogue_weights(params: Params) -> Weights | None:
+    """The weights of the catalogue that are loaded; None where others are, or none."""
     source = _source(params.model)
-    return CATALOGUE[source.catalogue].labels if source.catalogue and params.checkpoint is None else ""
+    return CATALOGUE[source.catalogue] if source.catalogue and params.checkpoint is None else None
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
@@ -193,15 +193,13 @@ def weights_identity(params: Params, identity_of: Callable[[Path], str] = identi
     identity_of
         Hash of the tensors of a file.
     """
-    source = _source(params.model)
     if params.checkpoint == "random":
         return ""
     if params.checkpoint is not None:
         path = Path(params.checkpoint).expanduser()
         return identity_of(path) if path.is_file() else None
-    if source.catalogue:
-        return identity_here(CATALOGUE[source.catalogue], identity_of)
-    return None
+    weights = catalogue_weights(params)
+    return identity_here(weights, identity_of) if weights else None
 
 
 def _source(name: str) -> _Source:

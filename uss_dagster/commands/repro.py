@@ -31,11 +31,13 @@ def repro(
 
 def run_dvc(root: Path, targets: list[str]) -> int:
     """Bring targets (all, when none are named) up to date; returns 0, or the exit code of what failed."""
+    from uss_dagster.commands.stage_server import stage_server
     from uss_dagster.dagster_dvc.runner import DvcRunner
 
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
-    return DvcRunner(root).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    with stage_server() as environment:
+        return DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
 
 
 def addresses(root: Path, targets: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -20,6 +20,7 @@ from uss_dagster import registry
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.planning.layout import PIPELINES, Layout
+from uss_dagster.weights.catalogue import Weights
 
 if TYPE_CHECKING:
     from uss_dagster.planning.plan import Planner
@@ -58,6 +59,14 @@ class Plugin(BaseModel):
     @property
     def module_name(self) -> str:
         return registry.module_name(self.family, self.name)
+
+    @property
+    def weights(self) -> Weights | None:
+        """The weights of the catalogue that a backbone loads; None for others, or none."""
+        if not hasattr(self.module, "catalogue_weights"):
+            return None
+        weights: Weights | None = self.module.catalogue_weights(self.build())
+        return weights
 
     def build(self, **changed: object) -> Any:
         """The plug-in's own parameter object."""
@@ -128,9 +137,17 @@ class Cell(BaseModel):
         """Plug-in modules that it runs, beside the stage's own module."""
         return []
 
+    def loaded_backbones(self) -> list[Plugin]:
+        """Backbones that it loads."""
+        return []
+
     def run(self, layout: Layout) -> Facts:
         """Compute the artefact, check it, and put it in place."""
         raise NotImplementedError
+
+    def without(self, absent: Container[str]) -> Self | None:
+        """The same cell without what the cells named ``absent`` write; None where it cannot do without."""
+        return None
 
     # -- what follows from it
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -111,14 +111,27 @@ class Planner:
 
 def in_order(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """The cells, each after those whose outputs it reads, otherwise by name."""
+    by_name = {cell.name: cell for cell in cells}
+    return tuple(by_name[name] for name in TopologicalSorter(_read_by(cells)).static_order())
+
+
+def _read_by(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Name of a cell → names of the cells whose outputs it reads, sorted by name."""
     layout = Layout(Path())
     writers = {output.path: cell.name for cell in cells for output in cell.outputs(layout)}
-    graph = {
+    return {
         cell.name: [writers[p] for path in cell.inputs(layout) for p in (path, *path.parents) if p in writers]
         for cell in sorted(cells, key=lambda cell: cell.name)
     }
-    by_name = {cell.name: cell for cell in cells}
-    return tuple(by_name[name] for name in TopologicalSorter(graph).static_order())
+
+
+def with_readers(names: Collection[str], cells: Sequence[Cell]) -> set[str]:
+    """These cells, and all that read what they write, directly or not."""
+    reads, readers = _read_by(cells), set(names)
+    for cell in in_order(cells):
+        if not readers.isdisjoint(reads[cell.name]):
+            readers.add(cell.name)
+    return readers
 
 
 def make_plan(profile: Profile, root: Path | None = None, recorded: Recorded | None = None) -> Plan:

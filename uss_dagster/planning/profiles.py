@@ -36,6 +36,8 @@ class Settings(_Section):
         Bootstrap replicates for intervals.
     samples : int, default 4
         Images shown for each dataset.
+    unscored_samples : int, default 12
+        Images shown for each dataset that has no scores, such as one without ground truth.
     grids : list of str, default ['full']
         Where scores compare pixels: 'full' (the image's own) or 'HxW' in cells, such as the patch grid of a paper.
     label_classes : int, default 0
@@ -47,6 +49,7 @@ class Settings(_Section):
     shard_images: int = Field(32, ge=1)
     bootstrap: int = Field(200, ge=0)
     samples: int = Field(4, ge=1)
+    unscored_samples: int = Field(12, ge=1)
     grids: list[str] = Field(["full"], min_length=1)
     label_classes: int = Field(0, ge=0)
     label_regions: float = Field(16.0, ge=1)

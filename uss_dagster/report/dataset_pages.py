@@ -57,6 +57,7 @@ def render_dataset_page(name: str, datasets: Datasets, entries: Entries, rows: S
         keys=keys_of("dataset", facts.kind or name, facts.citation),
         homepage=link_parts(facts.homepage),
         rankings=f"index.html#d={quote(name, safe='')}",
+        scored=bool(rows),
         command=f"uss repro {shlex.quote(f'datasets/{name}')}",
         samples=samples,
         sample_rows=_sample_rows(entries, rows, samples),

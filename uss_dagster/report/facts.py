@@ -40,12 +40,16 @@ class EntryFacts:
     ----------
     title : str
         What people call it; empty: its name.
-    method, backbone : str or None
-        Names of the plug-ins.
-    params : mapping
-        Parameters that differ from the method's defaults.
+    method : str
+        Name of the plug-in.
+    backbone, encoder : str or None
+        Name of the backbone in the profile, and of its plug-in.
+    params, encoder_params : mapping
+        Parameters that differ from the defaults of the method and of the backbone.
     supervised : bool
         Whether it has seen ground truth.
+    weights_labels : str
+        What labels the weights of its backbone have seen, in words; '' for none.
     reimplementation : bool
         Whether the method was written anew from its publication.
     paper, licence, summary : str
@@ -59,8 +63,11 @@ class EntryFacts:
     title: str = ""
     method: str = ""
     backbone: str | None = None
+    encoder: str | None = None
     params: Mapping[str, object] = field(default_factory=dict)
+    encoder_params: Mapping[str, object] = field(default_factory=dict)
     supervised: bool = False
+    weights_labels: str = ""
     reimplementation: bool = False
     paper: str = ""
     licence: str = ""

@@ -5,6 +5,7 @@ What a run cost comes from ``costs.js`` when the page is opened.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,19 @@ LISTED = 50
 
 
 class ExampleImage(NamedTuple):
-    """An image of an entry's gallery. place: 'best', 'median' or 'worst'."""
+    """An image of an entry's gallery. place: 'best', 'median' or 'worst'; '' where there are no scores, and the value is NaN."""
 
     place: str
     value: float
     image: Drawn
+
+
+class Version(NamedTuple):
+    """Content hashes of a dataset and of an entry's segments on it."""
+
+    dataset: str
+    data_version: str
+    segments_version: str
 
 
 class FailedImage(NamedTuple):
@@ -50,9 +59,9 @@ class EntryImages:
     dataset : str
         Its name.
     metric : str
-        Title of the metric that images were chosen by.
+        Title of the metric that images were chosen by; '' for evenly spaced images of a dataset without scores.
     examples : sequence of ExampleImage
-        Best, median and worst.
+        Best, median and worst; or all that are drawn.
     failures : sequence of FailedImage
         The worst first.
     count : int
@@ -91,6 +100,12 @@ def images_of(entry: str, dataset: str, evidence: Evidence, drawn: Sequence[Draw
     return EntryImages(dataset, metric, examples, failures, count, skipped) if examples or failures or skipped else None
 
 
+def unscored_images(entry: str, dataset: str, drawn: Sequence[Drawn]) -> EntryImages:
+    """The drawn images of an entry on a dataset without scores."""
+    examples = [ExampleImage("", math.nan, image) for image in drawn if entry in image.entries]
+    return EntryImages(dataset, "", examples, [], len(examples), [])
+
+
 def render_method_page(
     entry: str,
     entries: Entries,
@@ -116,7 +131,10 @@ def render_method_page(
     """
     facts = entries[entry]
     main_rows = without_details(list(rows))
-    of_dataset = {row.dataset: row for row in rows}
+    versions = {row.dataset: Version(row.dataset, row.data_version, row.segments_version) for row in rows}
+    unscored = [of.dataset for of in images if of.dataset not in versions]
+    stages = [f"scores/{entry}/{dataset}" for dataset in versions] + [f"segments/{entry}/{dataset}" for dataset in unscored]
+    versions |= {name: Version(name, datasets[name].version, facts.versions.get(name, "")) for name in unscored}
     return render_page(
         "method.html.j2",
         title_of(entries, entry),
@@ -125,13 +143,13 @@ def render_method_page(
         facts=facts,
         paper=link_parts(facts.paper),
         keys=keys_of("method", facts.method, facts.paper),
-        repro_commands=[f"uss repro {shlex.quote(f'scores/{entry}/{dataset}')}" for dataset in of_dataset],
+        repro_commands=[f"uss repro {shlex.quote(stage)}" for stage in stages],
         segment_command=_segment_command(facts),
         main_rows=main_rows,
         detail_rows=[row for row in rows if row not in main_rows],
         ranked=ranked,
         images=images,
-        versions=of_dataset.values(),
+        versions=versions.values(),
         bands=BANDS,
         n_regions=N_REGIONS,
         explorer_link=lambda dataset, image: link(dataset, image.image_id, [entry]),
@@ -160,7 +178,9 @@ def value_text(value: object) -> str:
 
 def _segment_command(facts: EntryFacts) -> str:
     words = ["uss", "segment", "PICTURES", "--method", facts.method]
-    words += ["--backbone", facts.backbone] if facts.backbone else []
+    words += ["--backbone", facts.encoder] if facts.encoder else []
+    for name, value in facts.encoder_params.items():
+        words += ["--backbone-param", f"{name}={value_text(value)}"]
     for name, value in flat_params(facts.params).items():
         words += ["--param", f"{name}={value_text(value)}"]
     return shlex.join(words)

@@ -25,7 +25,7 @@ from uss_dagster.report.exports import write_exports
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
 from uss_dagster.report.html import asset, dataset_page, entry_page, render_page
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, rows_of
-from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page
+from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page, unscored_images
 from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
 
 TITLE = "Unsupervised segmentation leaderboard"
@@ -120,8 +120,9 @@ class _SiteWriter:
             write_whole(self.target / board.board_path(dataset), board.board_script(dataset, rows, evidence, drawn, facts.published))
             for path, text in board.pairs_scripts(dataset, rows, evidence):
                 write_whole(self.target / path, text)
-            for entry in dict.fromkeys(row.entry for row in rows):
-                images = images_of(entry, dataset, evidence, drawn, self.metrics)
+            scored = dict.fromkeys(row.entry for row in rows)
+            for entry in scored or sorted({entry for image in drawn for entry in image.entries}):
+                images = images_of(entry, dataset, evidence, drawn, self.metrics) if scored else unscored_images(entry, dataset, drawn)
                 self.images.setdefault(entry, []).extend([images] if images else [])
             write_whole(self.target / dataset_page(dataset), render_dataset_page(dataset, self.datasets, self.entries, rows, drawn))
 
@@ -131,22 +132,27 @@ class _SiteWriter:
         rows: dict[str, list[Row]] = {}
         for row in self.rows:
             rows.setdefault(row.entry, []).append(row)
-        for entry, of_entry in rows.items():
-            page = render_method_page(entry, self.entries, self.datasets, of_entry, ranked, self.images[entry])
+        for entry, images in self.images.items():
+            page = render_method_page(entry, self.entries, self.datasets, rows.get(entry, []), ranked, images)
             write_whole(self.target / entry_page(entry), page)
 
     def write_other_pages(self) -> Path:
         """Write assets, exports, history, and the first page, whose path is returned."""
         for name in ASSETS:
             write_whole(self.target / f"assets/{name}", asset(name))
-        ranked = {row.entry for row in self.rows}
-        entries = {name: facts for name, facts in self.entries.items() if name in ranked}
+        entries = {name: facts for name, facts in self.entries.items() if name in self.images}
         write_whole(self.target / "data/facts.js", board.facts_script(entries, self.datasets))
         exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics)
         write_whole(self.target / "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
         write_whole(self.target / "history.html", render_page("history.html.j2", "History", "history.html"))
-        counts = {"n_entries": len(entries), "n_datasets": len(self.datasets)}
         first_board = [board.board_path(name) for name in self.datasets][:1]
+        scored = {row.dataset for row in self.rows}
+        values = {
+            "n_entries": len({row.entry for row in self.rows}),
+            "n_datasets": len(scored),
+            "unscored": [(title_of(self.datasets, name), name, self.drawn[name]) for name in self.datasets if name not in scored],
+            "explorer_link": explorer.link,
+        }
         index = self.target / "index.html"
-        write_whole(index, render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **counts))
+        write_whole(index, render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **values))
         return index

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uss_dagster import drawing
-from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions
 from uss_dagster.regions import Regions
 from uss_dagster.report.html import slug
@@ -114,6 +114,29 @@ def read_pictures(dataset: str, images: Path, truth: Path, scores: Iterable[Path
     truths = dict(iterate_regions([truth / "regions.parquet"], set(by_image)))
     for image_id in sorted(by_image, key=lambda i: (i not in samples, i)):  # those of all entries first
         yield Picture(dataset, image_id, source.pixels(image_id), truths.get(image_id), by_image[image_id], image_id in samples)
+
+
+def read_unscored_pictures(dataset: str, images: Path, truth: Path, segments: Iterable[Path], count: int) -> Iterator[Picture]:
+    """Evenly spaced images of a dataset without scores, image by image with the regions of all its entries.
+
+    Parameters
+    ----------
+    dataset : str
+        Name.
+    images, truth : Path
+        Folders of the dataset's artefact.
+    segments : iterable of Path
+        Segments folders of its cells.
+    count : int
+        Images, at most.
+    """
+    source, folders = Images(images), sorted(segments)
+    for image_id in evenly_spaced(source.ids, count) if folders else ():
+        regions = {
+            folder.parent.name: r for folder in folders for _, r in iterate_regions(sorted(folder.glob("shard-*.parquet")), {image_id})
+        }
+        of_truth = dict(iterate_regions([truth / "regions.parquet"], {image_id}))
+        yield Picture(dataset, image_id, source.pixels(image_id), of_truth.get(image_id), regions)
 
 
 def draw_picture(target: Path, number: int, picture: Picture) -> Drawn:

@@ -85,6 +85,9 @@ class Features(DatasetCell):
     def inputs(self, layout: Layout) -> list[Path]:
         return [layout.images(self.dataset)]
 
+    def loaded_backbones(self) -> list[Plugin]:
+        return [self.encoder]
+
     def modules(self) -> list[str]:
         return [self.encoder.module_name]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.planning.cells import Cell, Facts
+from uss_dagster.planning.cells import Cell, Facts, Plugin
 from uss_dagster.planning.entries import encoder_of, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
+from uss_dagster.planning.profiles import Params
 from uss_dagster.report.facts import DatasetFacts, EntryFacts, MetricFacts
 from uss_dagster.report.published import published_rows
 from uss_dagster.stages.datasets import Datasets
@@ -44,12 +45,15 @@ class Leaderboard(Cell):
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
         scores = planner.cells_of(Scores)
+        scored = {cell.dataset for cell in scores}  # these come first
         used = [name for name in dict.fromkeys(planner.profile.metrics) if any(name in cell.metrics for cell in scores)]
         families = [registry.load("metric", name).SPEC for name in used]
         yield cls(
             scores=[(cell.entry, cell.dataset) for cell in scores],
             entries={cell.entry: _entry_facts(planner, cell) for cell in planner.cells_of(Segments)},
-            datasets={cell.dataset: _dataset_facts(cell) for cell in planner.cells_of(Datasets)},
+            datasets={
+                cell.dataset: _dataset_facts(cell) for cell in sorted(planner.cells_of(Datasets), key=lambda c: c.dataset not in scored)
+            },
             metrics={name: dataclasses.asdict(metric) for spec in families for name, metric in spec.metrics.items()},
         )
 
@@ -62,6 +66,9 @@ class Leaderboard(Cell):
 
     def inputs(self, layout: Layout) -> list[Path]:
         return [layout.scores(entry, dataset) for entry, dataset in self.scores]
+
+    def without(self, absent: Container[str]) -> Self:
+        return self.model_copy(update={"scores": [pair for pair in self.scores if "scores/{}/{}".format(*pair) not in absent]})
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.report import leaderboard  # imports pandas, which `uss plan` does without
@@ -97,14 +104,17 @@ class Leaderboard(Cell):
 
 def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
-    default = registry.flat_params(spec.params())
-    changed = {name: value for name, value in registry.flat_params(cell.method.params).items() if value != default[name]}
+    encoder = encoder_of(planner.profile, cell.backbone) if cell.backbone else None
+    labels = encoder.weights.labels if encoder and encoder.weights else ""
     return {
-        "title": _marked_title(planner, cell),
+        "title": f"{cell.title} [weights have seen {labels}]" if labels else cell.title,  # so that every row and page shows it
         "method": cell.method.name,
         "backbone": cell.backbone,
-        "params": registry.nested_params(changed),
+        "encoder": encoder and encoder.name,
+        "params": registry.nested_params(_changed(cell.method)),
+        "encoder_params": {name: value for name, value in _changed(encoder).items() if name != "facets"} if encoder else {},
         "supervised": spec.supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
+        "weights_labels": labels,
         "reimplementation": spec.reimplementation,
         "paper": spec.paper,
         "licence": spec.licence,
@@ -112,13 +122,10 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     }
 
 
-def _marked_title(planner: Planner, cell: Segments) -> str:
-    """The title of an entry; weights that have seen labels are named in it, so that every row and page shows it."""
-    if cell.backbone is None:
-        return cell.title
-    encoder = encoder_of(planner.profile, cell.backbone)
-    labels = encoder.module.labels_seen(encoder.build()) if hasattr(encoder.module, "labels_seen") else ""
-    return f"{cell.title} [weights have seen {labels}]" if labels else cell.title
+def _changed(plugin: Plugin) -> Params:
+    """Parameters that differ from the plug-in's defaults, flat."""
+    default = registry.flat_params(plugin.spec.params())
+    return {name: value for name, value in registry.flat_params(plugin.params).items() if value != default[name]}
 
 
 def _dataset_facts(cell: Datasets) -> dict[str, Any]:

@@ -117,6 +117,9 @@ class MaskPool(DatasetCell):
         segments = [layout.segments(entry, self.dataset) for entry in self.entries]
         return [layout.images(self.dataset), *segments, *self._features(layout)]
 
+    def loaded_backbones(self) -> list[Plugin]:
+        return list(self.encoders.values())
+
     def modules(self) -> list[str]:
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
 

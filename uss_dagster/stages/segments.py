@@ -116,6 +116,9 @@ class Segments(EntryCell):
         model = [layout.root / self.model] if self.model_is_planned else []
         return [layout.images(self.dataset), *features, *model]
 
+    def loaded_backbones(self) -> list[Plugin]:
+        return [self.encoder] if self.encoder else []
+
     def modules(self) -> list[str]:
         encoder = [self.encoder.module_name] if self.encoder else []
         student = ["uss_dagster.methods.student"] if self.model else []

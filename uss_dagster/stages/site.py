@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -16,8 +16,9 @@ from uss_dagster.planning.plan import Planner, read_cell
 from uss_dagster.report.dataset_facts import read_dataset_facts
 from uss_dagster.report.facts import EntryFacts, MetricFacts
 from uss_dagster.report.parameters import parameters_of
-from uss_dagster.report.site_pictures import read_pictures
+from uss_dagster.report.site_pictures import read_pictures, read_unscored_pictures
 from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.segments import Segments
 
 LEADERBOARD_CELL = "pipelines/leaderboard.yaml"
 """Parameter file of the leaderboard: what the pages say about entries, datasets and metrics."""
@@ -30,6 +31,10 @@ class Site(Cell):
     ----------
     scores
         (entry, dataset) of every scores cell.
+    unscored
+        (entry, dataset) of every segments cell without scores: its regions are shown, not ranked.
+    samples
+        Images shown for each dataset without scores.
     datasets
         Names of all datasets.
     """
@@ -39,12 +44,20 @@ class Site(Cell):
     eager: ClassVar[bool] = True
 
     scores: list[tuple[str, str]]
+    unscored: list[tuple[str, str]]
+    samples: int
     datasets: list[str]
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
         (board,) = planner.cells_of(Leaderboard)
-        yield cls(scores=board.scores, datasets=sorted(board.datasets))
+        segmented = [(cell.entry, cell.dataset) for cell in planner.cells_of(Segments)]
+        yield cls(
+            scores=board.scores,
+            unscored=[pair for pair in segmented if pair not in board.scores],
+            samples=planner.profile.settings.unscored_samples,
+            datasets=sorted(board.datasets),
+        )
 
     @property
     def description(self) -> str:
@@ -55,10 +68,16 @@ class Site(Cell):
 
     def inputs(self, layout: Layout) -> list[Path]:
         scores = [layout.scores(entry, dataset) for entry, dataset in self.scores]
-        return [layout.leaderboard, *scores, *(layout.dataset(name) for name in self.datasets), layout.root / LEADERBOARD_CELL]
+        segments = [layout.segments(entry, dataset) for entry, dataset in self.unscored]
+        return [layout.leaderboard, *scores, *segments, *(layout.dataset(name) for name in self.datasets), layout.root / LEADERBOARD_CELL]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(layout.site, push=False)]
+
+    def without(self, absent: Container[str]) -> Self:
+        scores = [pair for pair in self.scores if "scores/{}/{}".format(*pair) not in absent]
+        unscored = [pair for pair in self.unscored if "segments/{}/{}".format(*pair) not in absent]
+        return self.model_copy(update={"scores": scores, "unscored": unscored})
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.report import leaderboard, site  # these import pandas, which `uss plan` does without
@@ -69,16 +88,24 @@ class Site(Cell):
         board = read_cell(layout.root, LEADERBOARD_CELL)
         assert isinstance(board, Leaderboard)
         versions = {name: content_id(layout.dataset(name)) for name in self.datasets}
-        staging = Staging(layout.private, self.name, [self.to_plain(), content_id(layout.leaderboard), versions])
+        segments: dict[str, dict[str, str]] = {name: {} for name in board.entries}
+        for entry, dataset in self.unscored:
+            segments[entry][dataset] = content_id(layout.segments(entry, dataset))[:16]
+        staging = Staging(layout.private, self.name, [self.to_plain(), content_id(layout.leaderboard), versions, segments])
         datasets = {name: read_dataset_facts(layout.dataset(name), facts, board.metrics) for name, facts in board.datasets.items()}
         entries = {
-            name: EntryFacts(**facts, parameters=parameters_of(facts["method"], facts["params"])) for name, facts in board.entries.items()
+            name: EntryFacts(**facts, versions=segments[name], parameters=parameters_of(facts["method"], facts["params"]))
+            for name, facts in board.entries.items()
         }
         families = {m: family for family in registry.names("metric") for m in registry.load("metric", family).SPEC.metrics}
         metrics = {name: MetricFacts(**facts, family=families.get(name, "")) for name, facts in board.metrics.items()}
         folders = {d: [layout.scores(e, dataset) for e, dataset in self.scores if dataset == d] for d in self.datasets}
+        unscored = {d: [layout.segments(e, dataset) for e, dataset in self.unscored if dataset == d] for d in self.datasets}
         pictures = itertools.chain.from_iterable(
-            read_pictures(dataset, layout.images(dataset), layout.truth(dataset), cells) for dataset, cells in sorted(folders.items())
+            read_pictures(d, layout.images(d), layout.truth(d), folders[d])
+            if folders[d]
+            else read_unscored_pictures(d, layout.images(d), layout.truth(d), unscored[d], self.samples)
+            for d in sorted(self.datasets)
         )
         frame = leaderboard.read(layout.leaderboard)
         site.build(staging.folder, frame, entries, datasets, metrics, pictures, evidence_reader(folders))
@@ -86,7 +113,7 @@ class Site(Cell):
         check_contract(report, "there is a page", [] if (staging.folder / "index.html").exists() else ["index.html was not written."])
         check_contract(report, "the page needs no network", _outside(staging.folder))
         staging.publish(layout.site, report, {})
-        write_costs(layout, self.scores)
+        write_costs(layout, [*self.scores, *self.unscored])
         write_history(layout.root)
         return {"files": sum(1 for path in layout.site.rglob("*") if path.is_file())}
 

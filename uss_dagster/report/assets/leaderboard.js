@@ -39,8 +39,10 @@
 
   // -- what is shown -----------------------------------------------------------------------------------------
   const board = () => (USS.boards || {})[state.dataset];
-  const group = () => board().groups[state.group];
+  const group = () => board().groups[state.group]; // undefined for a dataset without scores
   const rowsOf = (ranking) => ranking.rows.map(([entry, value, low, high, images, rank, tied]) => ({ entry, value, low, high, images, rank, tied }));
+  const unranked = () => USS.facts.entries.filter(({ id }) => board().pictures.some((picture) => picture.entries[id])).map(({ id }) => ({ entry: id, value: null }));
+  const shown = () => (group() ? sorted(rowsOf(group()).filter(fits)) : unranked().filter(fits));
   const fits = (row) => {
     const facts = entryOf.get(row.entry);
     const seconds = costOf(row.entry, "seconds_per_image");
@@ -171,6 +173,11 @@
 
   const render = () => {
     const ranking = group();
+    if (!ranking) {
+      looks(shown());
+      remember();
+      return;
+    }
     const all = rowsOf(ranking);
     const rows = all.filter(fits);
     const ranked = rows.filter((row) => row.rank !== null).sort((a, b) => a.rank - b.rank);
@@ -402,10 +409,11 @@
       return make("figure", {}, link ? make("a", { href: link }, picture) : picture, make("figcaption", {}, make("b", {}, title), below ? ` ${below}` : ""));
     };
     const found = rows.filter((row) => image.entries[row.entry]);
-    const shown = found.slice(0, MOST_PICTURES);
-    byId("looks-facts").textContent = `Images are evenly spaced in the sorted ids; nobody picked them. Entries in the order of the table${found.length > shown.length ? `, the first ${shown.length} of ${found.length}` : ""}. A picture opens the explorer.`;
+    const first = found.slice(0, MOST_PICTURES);
+    const order = group() ? "Entries in the order of the table" : "Nothing is scored here: there is no ground truth for these images. Entries by name";
+    byId("looks-facts").textContent = `Images are evenly spaced in the sorted ids; nobody picked them. ${order}${found.length > first.length ? `, the first ${first.length} of ${found.length}` : ""}. A picture opens the explorer.`;
     byId("pictures").replaceChildren(figure(image.photo, "Photo", image.id), ...(image.truth ? [figure(image.truth[view], "Ground truth")] : []),
-      ...shown.map((row) => figure(image.entries[row.entry][view], entryOf.get(row.entry).title, known(row.value) ? score(row.value) : "", explorer(image.id, [row.entry]))));
+      ...first.map((row) => figure(image.entries[row.entry][view], entryOf.get(row.entry).title, known(row.value) ? score(row.value) : "", explorer(image.id, [row.entry]))));
   };
 
   // -- all metrics ---------------------------------------------------------------------------------------------
@@ -443,15 +451,17 @@
     options(byId("protocol"), [["", "any, one at a time"], ...protocols.map((p) => [p, p])], state.protocol);
     state.protocol = byId("protocol").value;
     options(byId("image"), board().pictures.length ? board().pictures.map((p, i) => [String(i), p.id]) : [["0", "–"]], "0");
-    byId("boards").hidden = !board().groups.length;
-    if (!board().groups.length) return;
-    metricOptions(metric);
+    const ranked = board().groups.length > 0;
+    byId("boards").hidden = !ranked && !board().pictures.length;
+    for (const part of [byId("ranked"), byId("all"), ...["metric", "protocol"].map((name) => byId(name).parentElement)]) part.hidden = !ranked;
+    if (ranked) metricOptions(metric);
+    else state.group = null;
     overview();
     render();
   };
   // The address keeps what was chosen, so that a view can be passed on.
   const remember = () => {
-    const kept = { d: state.dataset, m: group().metric, p: state.protocol, b: state.backbone, l: state.labels, s: state.seconds, q: state.text };
+    const kept = { d: state.dataset, m: group()?.metric, p: state.protocol, b: state.backbone, l: state.labels, s: state.seconds, q: state.text };
     const text = Object.entries(kept).filter(([, value]) => value).map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
     try { history.replaceState(null, "", "#" + text); } catch { /* some viewers of local files refuse */ }
   };
@@ -477,14 +487,14 @@
   controls.hidden = false;
   options(byId("dataset"), USS.facts.datasets.map((one) => [one.id, one.title + (one.images ? ` (${one.images} images)` : "")]), "");
   controls.addEventListener("submit", (event) => event.preventDefault());
-  byId("dataset").addEventListener("change", () => choose(byId("dataset").value, group().metric));
+  byId("dataset").addEventListener("change", () => choose(byId("dataset").value, group()?.metric));
   byId("metric").addEventListener("change", () => { state.group = Number(byId("metric").value); render(); });
   byId("protocol").addEventListener("change", () => { state.protocol = byId("protocol").value; metricOptions(group().metric); render(); });
   for (const name of ["backbone", "labels"]) byId(name).addEventListener("change", () => { state[name] = byId(name).value; render(); });
   for (const name of ["seconds", "text"]) byId(name).addEventListener("input", () => { state[name] = byId(name).value; render(); });
   controls.addEventListener("reset", () => setTimeout(() => {
     Object.assign(state, { protocol: "", backbone: "", labels: "", seconds: "", text: "" });
-    choose(state.dataset, group().metric);
+    choose(state.dataset, group()?.metric);
   }));
   byId("heads").addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -495,7 +505,7 @@
     render();
   });
   byId("cost").addEventListener("change", () => { state.cost = byId("cost").value; plot(); });
-  for (const name of ["image", "view"]) byId(name).addEventListener("change", () => looks(sorted(rowsOf(group()).filter(fits))));
+  for (const name of ["image", "view"]) byId(name).addEventListener("change", () => looks(shown()));
   byId("all").addEventListener("toggle", overview);
   addEventListener("hashchange", recall);
   recall();
