@@ -193,7 +193,7 @@ def _default(cls: type, name: str) -> Any:
 
 def _build(cls: type[P], values: Mapping[str, Any], owner: str, above: tuple[str, ...], known: Iterable[str], default: Any = None) -> P:
     """default: the section as the plug-in has it, which need not be the section's own default."""
-    hints = _type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]
     fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     filled: Values = {}
     for name, value in values.items():

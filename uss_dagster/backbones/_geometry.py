@@ -80,7 +80,7 @@ def join_windows(
     joined: dict[str, np.ndarray] = {}
     for name, first in facets[0].items():
         if name == "cls":
-            joined[name] = np.mean([window[name] for window in facets], axis=0, dtype=np.float64).astype(np.float32)
+            joined[name] = np.stack([window[name] for window in facets]).mean(0, dtype=np.float64).astype(np.float32)
             continue
         grid = (size[0] // cell[0], size[1] // cell[1])
         total, count = np.zeros((*grid, *first.shape[2:])), np.zeros((*grid, *[1] * (first.ndim - 2)))
