@@ -40,7 +40,7 @@ def test_checks_of_real_runs(built: Project, monkeypatch):
         assert checks["plan_is_current"].passed
         (event,) = result.asset_materializations_for_node("leaderboard")
         assert "# Leaderboard" in str(event.metadata["table"].value)
-        assert str(event.metadata["plot"].value).startswith("![leaderboard](data:image/png;base64,")
+        assert str(event.metadata["plot"].value).startswith("![leaderboard plot](data:image/png;base64,")
         assert event.metadata["checks_passed"].value == "4 of 4"
 
         history = []

@@ -250,7 +250,7 @@ def test_a_refused_result_is_told_where_a_person_looks(built: Project, tmp_path:
         failures = [e for e in events if e["__typename"] == "ExecutionStepFailureEvent"]
         assert [f["stepKey"] for f in failures] == ["scores__slic_merge"]
         reason = failures[0]["failureMetadata"]["description"]
-        assert reason.startswith("scores slic_merge__scenes was refused")
+        assert reason.startswith("scores/slic_merge/scenes was refused")
         assert "is nan for image" in reason
         assert "dvc.lock still names the last good one" in reason
         checks = {e["evaluation"]["checkName"]: e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"}
@@ -259,36 +259,36 @@ def test_a_refused_result_is_told_where_a_person_looks(built: Project, tmp_path:
         assert "is nan for image" in checks["validation"]["description"]
         assert not [e for e in events if e["__typename"] == "MaterializationEvent"]
         ui.open(f"/runs/{run}")
-        wait_for("the reason on the run's page", lambda: "scores slic_merge__scenes was refused" in ui.text())
+        wait_for("the reason on the run's page", lambda: "scores/slic_merge/scenes was refused" in ui.text())
         ui.open("/assets/scores/slic_merge?view=checks&checkDetail=validation")
         wait_for("the reason on the checks tab", lambda: "Failed" in (shown := ui.text()) and "is nan for image" in shown)
         assert (built.root / "dvc.lock").read_bytes() == lock
         assert results(built) == before
 
 
-FAILING = """def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:
-    if key == "kmeans__scenes":
-        from uss_dagster.errors import Unavailable
+FAILING = """    def run(self, layout: Layout) -> Facts:
+        if self.entry == "kmeans":
+            from uss_dagster.errors import Unavailable
 
-        raise Unavailable("The server of the labels did not answer. Try again later, or put its files into USS_MIRROR.")
-    if key == "slic_merge__scenes":
-        import resource
+            raise Unavailable("The server of the labels did not answer. Try again later, or put its files into USS_MIRROR.")
+        if self.entry == "slic_merge":
+            import resource
 
-        import numpy
+            import numpy
 
-        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-        numpy.ones(1 << 34)
-    if key == "felzenszwalb__scenes":
-        import os
-        import signal
+            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+            numpy.ones(1 << 34)
+        if self.entry == "felzenszwalb":
+            import os
+            import signal
 
-        os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_ways_to_fail_are_tried_again_or_not_and_read_well(built: Project, tmp_path: Path):
     """A source that does not answer (tried twice more), memory that runs out in Python and for the system (not tried again)."""
-    built.edit("uss_dagster/stages/scores.py", "def produce(key: str, cell: dict[str, Any], root: Path) -> dict[str, Any]:\n", FAILING)
+    built.edit("uss_dagster/stages/scores.py", "    def run(self, layout: Layout) -> Facts:\n", FAILING)
     before = results(built)
     expected = {
         "kmeans": ("The server of the labels did not answer.", 2),

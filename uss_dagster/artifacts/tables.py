@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
@@ -43,6 +44,11 @@ def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
     if not options.get("columns"):
         check_schema(table.schema, schema, str(path))
     return table
+
+
+def read_images(path: Path, schema: pa.Schema, image_ids: Iterable[str]) -> pa.Table:
+    """The rows of some images, perhaps of none."""
+    return read_table(path, schema, filters=pc.field("image_id").isin(pa.array(sorted(image_ids), pa.string())))
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
@@ -166,10 +172,8 @@ def region_tables(paths: Sequence[Path]) -> Iterator[pa.Table]:
 
 def iterate_regions(paths: Sequence[Path], only: set[str] | None = None) -> Iterator[tuple[str, Regions]]:
     """(image id, regions) over region files in order, one file (of ``only``: what holds those images) in memory at a time."""
-    if only is not None and not only:
-        return
     for path in paths:
-        table = read_table(path, REGIONS, **({} if only is None else {"filters": [("image_id", "in", sorted(only))]}))
+        table = read_table(path, REGIONS) if only is None else read_images(path, REGIONS, only)
         for image_id, rows in rows_by_image(table):
             yield image_id, regions_from_table(rows)
 
@@ -197,7 +201,7 @@ def iterate_hierarchies(paths: Sequence[Path]) -> Iterator[Hierarchy]:
 def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Image id → (region indices, their labels), for images of ``only``; those without a labelled region have empty arrays."""
     none = np.zeros(0, np.int32)
-    table = read_table(folder / "labels.parquet", LABELS, filters=[("image_id", "in", sorted(only))])
+    table = read_images(folder / "labels.parquet", LABELS, only)
     labels = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in rows_by_image(table)}
     return {image_id: labels.get(image_id, (none, none)) for image_id in sorted(only)}
 

@@ -21,7 +21,7 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_labels, read_table, write_table
+from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_images, read_labels, read_table, write_table
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
@@ -154,7 +154,7 @@ class Scores(EntryCell):
 
 def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
     """The regions of some images, for pictures."""
-    write_table(path, pa.concat_tables(read_table(p, REGIONS, filters=[("image_id", "in", ids)]) for p in shards), REGIONS)
+    write_table(path, pa.concat_tables(read_images(p, REGIONS, ids) for p in shards), REGIONS)
 
 
 def gallery_of(families: Sequence[str], grid: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:
