@@ -53,7 +53,7 @@ def test_checks_of_real_runs(built: Project, monkeypatch):
         assert "| nm_covering | 0.2460 | – | ▅ |" in history[0]
         assert "| nm_covering | 0.2460 | +0.0000 | ▅▅ |" in history[1]
         (event,) = result.asset_materializations_for_node("features__patches")
-        assert str(event.metadata["principal_components"].value).startswith("![features](data:image/jpeg;base64,")
+        assert str(event.metadata["principal_components"].value).startswith("![feature maps](data:image/jpeg;base64,")
 
         _, checks = run(instance, checks={SPOT})
         assert checks[SPOT.name].passed, checks[SPOT.name].description
