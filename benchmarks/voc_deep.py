@@ -3,7 +3,7 @@
     USS_MIRROR=/datasets python benchmarks/voc_deep.py [--weights dinov2_vits14_saliency] [--half held-out|tuning|all]
     USS_MIRROR=/datasets python benchmarks/voc_deep.py --ablation --images 24
 
-Constants were chosen on every second photograph, from the first (``--half tuning``); the others (``--half held-out``) had no part in it;
+Constants were chosen on every second photograph, from the first (``--half tuning``); the others (``--half held-out``) chose nothing;
 ``all`` prints both and then all of them together. Numbers are NMCovering and mIoU (max overlap per image, leaf classes) with 95 %
 bootstrap intervals over photographs. "8 regions" is the tree opened from the top, highest level first, until it has 8 leaves.
 """

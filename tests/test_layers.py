@@ -23,7 +23,7 @@ LAYERS = [
     ("segmenter",),
     ("report",),
     ("own_images", "stages"),
-    ("run",),
+    ("run", "stage_server"),
     ("commands",),
     ("cli", "orchestration"),
     ("definitions",),

@@ -14,9 +14,9 @@ import pytest
 
 import uss_dagster
 from uss_dagster import registry
+from uss_dagster.bounds import SHARE, check_bounds
 from uss_dagster.commands.parameters import parse_parameters
 from uss_dagster.errors import ParameterError, UsageError
-from uss_dagster.methods.base import SHARE, check_bounds
 from uss_dagster.planning.profiles import complete_params, read_profile
 
 

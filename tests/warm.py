@@ -2,7 +2,8 @@
 
 Great Expectations alone takes 3.5 s to import, and the tests start `uss` hundreds of times. Each call here is still a process of its own,
 with its own folder, environment, arguments, output and exit code, and it imports this package from where its environment says; only what
-others wrote is there before. DVC, where such a call starts it, finds a `uss` that calls the same way.
+others wrote is there before. DVC, where such a call starts it, finds a `uss` that calls the same way. `uss_dagster.stage_server` does the
+same for the stages of one run; it imports this package, so it cannot serve tests that run copies of the package.
 
 What this cannot show is started cold: the time and memory that a program takes, what it imports, how it ends when killed, and that bytes do
 not depend on the seed of hashes, which all calls share.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,21 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
 
 
 @contextmanager
-def readable(path: Path, advice: str = "Run its stage again, or `dvc checkout --force`.") -> Iterator[None]:
-    """Turns what pyarrow raises on a missing or damaged file (its own errors, or a bare OSError) into one sentence."""
+def readable(path: Path, advice: str = "") -> Iterator[None]:
+    """Turns what pyarrow raises on a missing or damaged file (its own errors, or a bare OSError) into one sentence.
+
+    advice: what to do about a file that no stage can make again; by default what helps with a file of an artefact.
+    """
+    missing = f". {advice}" if advice else ": an artefact is incomplete. Run its stage again, or `dvc checkout`."
     try:
         yield
     except FileNotFoundError:
-        raise BadData(f"{path} is missing: an artefact is incomplete. Run its stage again, or `dvc checkout`.") from None
+        raise BadData(f"{path} is missing{missing}") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BadData(f"{path} cannot be read as Parquet ({reason}). {advice}") from error
+        raise BadData(
+            f"{path} cannot be read as Parquet ({reason}). {advice or 'Run its stage again, or `dvc checkout --force`.'}"
+        ) from error
 
 
 def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
@@ -220,6 +227,6 @@ def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 def runs_of_images(table: pa.Table) -> Iterator[tuple[str, int, int]]:
     """(image id, its first row, the row after its last) of a table whose images lie together."""
     ids = table["image_id"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, int)
-    for start, stop in zip(starts.tolist(), [*starts.tolist()[1:], len(ids)], strict=len(ids) > 0):
+    edges = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)] if len(ids) else []
+    for start, stop in pairwise(edges):
         yield str(ids[start]), start, stop

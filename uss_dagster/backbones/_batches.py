@@ -22,6 +22,11 @@ Facets = dict[str, np.ndarray]
 class BatchedExtractor:
     """Groups images of one size into passes. A subclass defines ``_forward``, and ``input_size`` where it has no ``input_params``.
 
+    The kernel a matrix product gets, and so its last bits, can depend on the batch size and, on a CPU, on a row's place in it. On a CPU
+    images therefore go one by one (8 to 30 % slower than eight at once, measured with ViT-S/16 on two cores). On a GPU a group is
+    filled up to ``batch`` with copies of its last image, so that all passes have one shape (a collection of many sizes is faster with
+    ``batch: 1``). When the GPU's memory is too small the batch is halved for the rest of the run.
+
     Parameters
     ----------
     device : torch.device
@@ -30,15 +35,10 @@ class BatchedExtractor:
         Images in a pass on a GPU.
     input_params : InputParams or None, default None
         Sizes and windows of the input.
-    cell : (int, int), pixels
+    cell : (int, int), pixels, default (1, 1)
         Both sides of an input, and of a window, are multiples of it.
     grid_cell : (int, int) or None, pixels, default None
         Height and width of a cell of the feature grid; None is ``cell``.
-
-    The kernel a matrix product gets, and so its last bits, can depend on the batch size and, on a CPU, on a row's place in it. On a CPU
-    images therefore go one by one (8 to 30 % slower than eight at once, measured with ViT-S/16 on two cores). On a GPU a group is
-    filled up to ``batch`` with copies of its last image, so that all passes have one shape (a collection of many sizes is faster with
-    ``batch: 1``). When the GPU's memory is too small the batch is halved for the rest of the run.
     """
 
     advice: ClassVar[str]

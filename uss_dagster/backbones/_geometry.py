@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-
-class InputParams(Protocol):
-    """The parameters of a backbone that say how an image becomes its input."""
-
-    @property
-    def image_size(self) -> int | tuple[int, int] | None: ...
-    @property
-    def image_side(self) -> Literal["short", "long"]: ...
-    @property
-    def window(self) -> int | None: ...
-    @property
-    def window_stride(self) -> int | None: ...
+from uss_dagster.bounds import at_least, check_bounds, wrong_value
 
 
-def check_input(params: InputParams) -> None:
-    """Refuse sizes that no image can have."""
-    sizes = params.image_size if isinstance(params.image_size, tuple) else (params.image_size,)
-    if any(size is not None and size < 1 for size in sizes):
-        raise ValueError(
-            f"image_size is {params.image_size}, expected a number of pixels, [height, width], or null for the image's own size."
-        )
-    if params.window is not None and params.window < 1:
-        raise ValueError(f"window is {params.window}, expected a number of pixels, or null.")
-    if params.window_stride is not None and not (params.window and 1 <= params.window_stride <= params.window):
-        raise ValueError(f"window_stride is {params.window_stride}, expected 1 to 'window' ({params.window}).")
+@dataclass(frozen=True)
+class InputParams:
+    """Base of the parameters of backbones that run a network on images of any size.
+
+    Parameters
+    ----------
+    image_size : int or [height, width] or None, pixels, default None
+        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
+    image_side : {'short', 'long'}, default 'short'
+        The side that a single ``image_size`` sets.
+    window : int or None, pixels, default None
+        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
+    window_stride : int or None, pixels, default None
+        Distance between windows; None is half a window.
+    """
+
+    image_size: int | tuple[int, int] | None = field(default=None, kw_only=True)
+    image_side: Literal["short", "long"] = field(default="short", kw_only=True)
+    window: int | None = field(default=None, kw_only=True)
+    window_stride: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        if any(size is not None and size < 1 for size in sizes):
+            raise wrong_value("image_size", self.image_size, "a number of pixels, [height, width], or null for the image's own size")
+        check_bounds(self, window=at_least(1))
+        if self.window_stride is not None and not (self.window and 1 <= self.window_stride <= self.window):
+            raise wrong_value("window_stride", self.window_stride, f"1 to 'window' ({self.window})")
 
 
 def input_size(params: InputParams, height: int, width: int, cell: tuple[int, int]) -> tuple[int, int]:

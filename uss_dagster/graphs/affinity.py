@@ -17,7 +17,7 @@ TauMode = Literal["auto", "absolute", "relative"]
 DISTANCES = ("cosine", "l2")
 SIMILARITIES = ("minmax", "exp")
 LEAST_SHARE = 0.05
-"""A cosine that leaves a smaller share of the pairs on one of its sides tells nothing about an image."""
+"""A cosine with a smaller share of the pairs on one of its sides does not separate the items of an image."""
 _TINY = 1e-12
 _ROWS = 512
 
@@ -57,8 +57,8 @@ def dense_affinity(
 def joining_cosine(units: np.ndarray, tau: float, mode: TauMode, joined: float) -> float:
     """The cosine above which two items of an image are joined.
 
-    Networks differ in how alike their features are: of DINOv2's keys hardly two have a cosine below 0.6, so a cosine that was chosen for
-    another network joins all of them, and nothing is left to cut.
+    Networks differ in how similar their features are. Hardly any two keys of DINOv2 have a cosine below 0.6, so a threshold that was chosen
+    for another network joins all of them, and there is nothing to cut.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def joining_cosine(units: np.ndarray, tau: float, mode: TauMode, joined: float) 
     tau : float
         The cosine of "absolute".
     mode : {"auto", "absolute", "relative"}
-        "relative": so that this share of the pairs of the image is joined. "auto": "absolute" where at least ``LEAST_SHARE`` of the pairs lie
-        on either side of ``tau``, else "relative".
+        "absolute": ``tau``. "relative": the cosine above which the share ``joined`` of the pairs of the image lies. "auto": "absolute" where
+        at least ``LEAST_SHARE`` of the pairs lie on either side of ``tau``, else "relative".
     joined : float
         The share of "relative", 0 to 1.
     """

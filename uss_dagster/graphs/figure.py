@@ -1,9 +1,9 @@
 """A merge tree whose first division is between a figure and its ground.
 
 Greedy merging joins regions that touch, so the ground on the two sides of an object is joined through the object, and no region holds the
-ground alone. But every region of a binary tree divides the image in two, itself and the rest. The division that looks most like a figure
-before a ground is made the first one: both sides are merged again, each by itself, and parts of one side that the other keeps apart touch
-behind it.
+ground alone. But every region of a binary tree divides the image in two, itself and the rest. The division that separates a figure best
+from its ground is made the first one: the leaves of each side are merged again without those of the other. Parts of one side that do not
+touch count as adjacent where both touch the other side.
 
 The figure is the region that differs most from the rest for its size, by Ward's distance, and holds little of the image's border. That
 the ground is what reaches the border is the boundary prior of Zhu, Liang, Wei & Sun, "Saliency optimization from robust
@@ -18,7 +18,7 @@ from uss_dagster.graphs.merging import MergeTree
 from uss_dagster.graphs.region_graph import RegionGraph
 
 BORDER_WEIGHT = 0.9
-"""How much of the score a division loses whose sides share the image's border equally, times two."""
+"""The score of a division is multiplied by 1 minus this times the lesser side's share of the image's border."""
 
 
 def figure_of(tree: MergeTree, area: np.ndarray, features: np.ndarray, border: np.ndarray) -> np.ndarray:

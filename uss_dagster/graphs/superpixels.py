@@ -30,23 +30,23 @@ def slic(image: np.ndarray, n: int, compactness: float) -> np.ndarray:
     return connected_parts(skimage_slic(image, n_segments=n, compactness=compactness, start_label=0, channel_axis=-1))
 
 
-def pixel_parts(image: np.ndarray, how: str, n: int) -> np.ndarray:
-    """Parts of an image, int (H, W), with the values that the hierarchy-agnostic method over-clusters pixels with.
+def pixel_parts(image: np.ndarray, kind: str, n: int) -> np.ndarray:
+    """Parts of an image, int (H, W), by one of the segmentations that the program of the hierarchy-agnostic method over-clusters with, and its values.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-    how : {"felzenszwalb", "slic", "quickshift", "watershed"}
+    kind : {"felzenszwalb", "slic", "quickshift", "watershed"}
     n : int
-        About how many, of "slic" and "watershed".
+        About kind many, of "slic" and "watershed".
     """
     from skimage import color, filters, segmentation
 
-    if how == "felzenszwalb":
+    if kind == "felzenszwalb":
         return np.asarray(segmentation.felzenszwalb(image, scale=100, sigma=0.5, min_size=50))
-    if how == "slic":
+    if kind == "slic":
         return np.asarray(segmentation.slic(image, n_segments=n, compactness=2, sigma=5, start_label=0))
-    if how == "quickshift":
+    if kind == "quickshift":
         return np.asarray(segmentation.quickshift(image, kernel_size=3, max_dist=6, ratio=0.5))
     return np.asarray(segmentation.watershed(filters.sobel(color.rgb2gray(image)), markers=n, compactness=1e-3))
 

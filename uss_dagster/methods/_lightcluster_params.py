@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds, within
 from uss_dagster.methods._objects import ClassRule, ObjectRule
 from uss_dagster.methods._points import KMeansRule, PatchRule
-from uss_dagster.methods.base import POSITIVE, SHARE, at_least, check_bounds, within
 
 
 @dataclass(frozen=True)

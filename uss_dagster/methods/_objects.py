@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from uss_dagster.bounds import Bounds, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.eigen import smallest_eigenpairs
@@ -19,7 +20,7 @@ from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.semantic_labels import LabelModel
 from uss_dagster.graphs.streaming_kmeans import RowFile
 from uss_dagster.methods._maps import components
-from uss_dagster.methods.base import Bounds, at_least, check_bounds, unit
+from uss_dagster.methods.base import unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 

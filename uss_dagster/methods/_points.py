@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.streaming_kmeans import Centres, Projection, RowFile, Shards, fit_centres, principal
-from uss_dagster.methods.base import at_least, check_bounds, feature_grid, unit
+from uss_dagster.methods.base import feature_grid, unit
 
 Facet = Literal["keys", "tokens"]
 

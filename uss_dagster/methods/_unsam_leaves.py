@@ -6,8 +6,8 @@ cuts. Conquer merges the leaves greedily in several trees, which differ in conto
 is right for all objects. The score of a region is the height at which it is merged with another, relative to the greatest height of the tree,
 times the share of the trees that have it, to the power ``VOTES_POWER``.
 
-The features of a network join those of colour and texture in every tree, make ``DEEP_TREES`` of their own, and the score is multiplied by the
-root of their contrast to what surrounds the region.
+The features of a network join those of colour and texture in every tree and alone make ``DEEP_TREES``. The score is then multiplied by the
+square root of their contrast between the region and what surrounds it.
 """
 
 from __future__ import annotations
@@ -116,8 +116,12 @@ def contrast(leaves: Leaves, members: np.ndarray) -> np.ndarray:
     features, inside = leaves.features["backbone"].astype(np.float32), members.astype(np.float32)
     length = csr_array((graph.length.astype(np.float32), graph.pairs.T), shape=(n, n))
     ring = np.where(members, np.float32(0), ((length + length.T) @ inside.T).T)
-    means = (rows @ features / np.maximum(rows.sum(axis=1), 1)[:, None] for rows in (inside * leaves.area.astype(np.float32), ring))
-    return np.minimum(np.linalg.norm(next(means) - next(means), axis=1) / (2 * FEATURE_POWER**0.5), 1).astype(np.float64)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ features / np.maximum(weights.sum(axis=1), 1)[:, None])
+
+    apart = np.linalg.norm(mean(inside * leaves.area.astype(np.float32)) - mean(ring), axis=1)
+    return np.minimum(apart / (2 * FEATURE_POWER**0.5), 1).astype(np.float64)
 
 
 def divide(leaves: Leaves, depth: int, temperature: float, confidence: float) -> Candidates:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds, within, wrong_value
 from uss_dagster.graphs.affinity import TauMode
 from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph
-from uss_dagster.methods.base import POSITIVE, SHARE, at_least, check_bounds, of_preset, within, wrong_value
+from uss_dagster.methods.base import of_preset
 
 TREES = (
     (0, "joined", 0.2),
@@ -62,10 +63,9 @@ class Cuts:
     tau : float
         Cosine above which two patches are joined. Default 0.15, as in Wang et al., CVPR 2023.
     tau_mode : {'auto', 'absolute', 'relative'}
-        Joined are patches above ``tau``; or the share ``joined`` of all pairs of the view, as a backbone needs whose keys are all alike; or,
-        with 'auto', the first where ``tau`` has at least 5 % of the pairs on either side. Default 'auto'.
+        What ``tau`` means, see ``joining_cosine``. Default 'auto'.
     joined : float
-        See ``tau_mode``, 0 to 1. Default 0.6.
+        Share of the pairs that 'relative' joins, 0 to 1. Default 0.6.
     eps : float
         Weight of patches that are not joined. Default 1e-5.
     cells : int
@@ -145,8 +145,8 @@ class LeafTrees:
     smallest : int
         Least area of a mask, in pixels at half size. Default 12.
     token_weight : float
-        Of a network's features beside those of colour and texture, in all trees; 0 leaves the network's to the trees that have no other, as is
-        done with hand-made ones. Default 1.
+        Of a network's features beside those of colour and texture, in all trees. 0 uses them only in the trees of 'backbone', as it is with
+        hand-made features. Default 1.
     """
 
     most: int = 900

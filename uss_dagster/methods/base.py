@@ -18,12 +18,10 @@ from typing import Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from uss_dagster.bounds import PART, POSITIVE, SHARE, Bounds, at_least, check_bounds, within, wrong_value
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 from uss_dagster.registry import flat_params
 
-__all__ = ["PART", "POSITIVE", "SHARE", "Bounds", "at_least", "check_bounds", "within", "wrong_value"]
 A = ParamSpec("A")
 R = TypeVar("R")
 P = TypeVar("P")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import Bounds, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.methods._objects import ClassRule, Clustering, ObjectClasses, ObjectRule, Parts, classified_objects, fit_classes
-from uss_dagster.methods.base import Bounds, MethodSpec, Samples, check_bounds, one_thread
+from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.pixels import bilinear
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions

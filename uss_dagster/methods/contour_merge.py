@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.backbones.patches import bank_features, dictionary_features, whiten
+from uss_dagster.bounds import POSITIVE, at_least, check_bounds, within, wrong_value
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.contours import contour_strength, half_size, histogram_planes
@@ -27,7 +28,7 @@ from uss_dagster.graphs.figure import border_pixels, figure_graph, figure_of
 from uss_dagster.graphs.merging import border_heights, merge_tree, merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
 from uss_dagster.graphs.watershed import contour_leaves
-from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, of_preset, one_thread, scaled_tokens, within, wrong_value
+from uss_dagster.methods.base import MethodSpec, of_preset, one_thread, scaled_tokens
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 from uss_dagster.regions import Regions
 
@@ -94,7 +95,7 @@ class Params:
     feature_weight, size_exponent : float or None
         See ``merge_tree``. Default None: 0.3, 0.2; in 'objects' 1, 0.3.
     figure_first : bool or None
-        Whether the first division is between figure and ground, see ``graphs.figure``. Default None: in 'objects'.
+        Whether the first division is between figure and ground, see ``graphs.figure``. Default None: true in 'objects', else false.
     token_weight : float
         Of the backbone's tokens, where there are some, beside the other region features. Default 1.
     token_power : float
@@ -172,15 +173,17 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
         features = {name: np.concatenate([vectors, params.token_weight * tokens], axis=1) for name, vectors in features.items()}
     elif params.preset == "objects":
         raise UsageError(
-            "contour_merge: preset 'objects' groups by the tokens of a backbone, and has none. Name a backbone, or choose 'r1'."
+            "contour_merge: preset 'objects' merges by the tokens of a backbone, and there is none. Name a backbone, or choose 'r1'."
         )
-    graph, vectors, weight, exponent = maps.graph(leaves), features["joined"], cues.feature_weight, cues.size_exponent
+    vectors = features["joined"]
     if cues.average:
         graph, weight, exponent = averaged_graph(maps.graphs(leaves), area, list(features.values()), params), 0.0, 0.0
+    else:
+        graph, weight, exponent = maps.graph(leaves), cues.feature_weight, cues.size_exponent
     tree = merge_tree(graph, area, vectors, feature_weight=weight, size_exponent=exponent)
     if cues.figure_first:
-        parted = figure_graph(graph, figure_of(tree, area, vectors, border_pixels(leaves)))
-        tree = merge_tree(parted, area, vectors, feature_weight=weight, size_exponent=exponent)
+        divided = figure_graph(graph, figure_of(tree, area, vectors, border_pixels(leaves)))
+        tree = merge_tree(divided, area, vectors, feature_weight=weight, size_exponent=exponent)
     height = tree.height / max(tree.height[0], 1e-9) ** params.height_power
     labels = enlarged(leaves, image.shape[:2], sample.image.shape[:2])
     return Regions.from_tree(tree.leaf[labels], tree.parent, level=height)

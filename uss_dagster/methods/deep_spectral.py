@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import POSITIVE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
@@ -21,7 +22,7 @@ from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.merging import ward_tree
 from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.methods._spectral import Graph, Items, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, one_thread, unit
+from uss_dagster.methods.base import MethodSpec, one_thread, unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions

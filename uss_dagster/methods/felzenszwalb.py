@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import at_least, check_bounds, wrong_value
 from uss_dagster.datasets.base import Sample
-from uss_dagster.methods.base import MethodSpec, at_least, check_bounds, wrong_value
+from uss_dagster.methods.base import MethodSpec
 from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 

@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 
+from uss_dagster.bounds import POSITIVE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import Covariance, Whitening, dense_affinity
@@ -32,7 +33,7 @@ from uss_dagster.graphs.overclustering import over_cluster, part_graph
 from uss_dagster.graphs.partition import Partition, recursive_partition
 from uss_dagster.graphs.superpixels import pixel_parts
 from uss_dagster.methods._spectral import Items, LeafGraph, items_of, kind, lone_root, tree_regions
-from uss_dagster.methods.base import POSITIVE, MethodSpec, Samples, at_least, check_bounds, of_preset, one_thread
+from uss_dagster.methods.base import MethodSpec, Samples, of_preset, one_thread
 from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
@@ -168,8 +169,8 @@ class Params:
         check_bounds(self, sigma=POSITIVE, temperature=POSITIVE)
 
     @property
-    def chosen(self) -> Preset:
-        """The preset, with what is given."""
+    def settings(self) -> Preset:
+        """The values of the preset, replaced by the parameters that are not None."""
         return of_preset(PRESETS[self.preset], self)
 
 
@@ -206,7 +207,7 @@ def segment(sample: Sample, params: Params, state: Whitening | None = None) -> R
     ``score`` is 1 - the normalised cut against the siblings. ``level`` is the contrast of the children on a local graph, and 1 - their mean
     normalised cut, times that of all nodes above, on a dense one. ``source`` says which graph it was.
     """
-    graph = params.chosen.graph
+    graph = params.settings.graph
     if graph == "auto" and sample.features.comparable:
         graph = "leaves"
     items = items_of(sample, "tokens", graph)
@@ -229,7 +230,7 @@ def _partition(sample: Sample, items: Items, params: Params, state: Whitening | 
         params.max_kways,
         params.min_points,
         route.mncut_th,
-        params.chosen.max_perturb,
+        params.settings.max_perturb,
         heuristic=route.heuristic,
         laplacian=params.normalization,
         scaling=params.scaling,
@@ -239,32 +240,34 @@ def _partition(sample: Sample, items: Items, params: Params, state: Whitening | 
     return Partition(tree.labels[parts], tree.parent, tree.ncut, tree.stop)
 
 
-def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, how: Parts) -> np.ndarray:
+def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, step: Parts) -> np.ndarray:
     """The part of each item, int (n,), 0.. without a gap."""
-    many, seed, restarts, iterations = params.chosen.kover, params.seed, params.restarts, params.iterations
-    clustered = functools.partial(kmeans, seed=seed, restarts=restarts, iterations=iterations, tolerance=params.tolerance)
-    if how == "simultaneous":
+    count, seed, restarts, iterations, tolerance = params.settings.kover, params.seed, params.restarts, params.iterations, params.tolerance
+    clustered = functools.partial(kmeans, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance)
+    if step == "simultaneous":
         return over_cluster(
             affinity,
-            many,
+            count,
             laplacian=params.normalization,
             scaling=params.scaling,
             restarts=restarts,
             iterations=iterations,
-            tolerance=params.tolerance,
+            tolerance=tolerance,
             seed=seed,
         )
-    if how == "kmeans":
-        return clustered(items.features, min(many, len(affinity))).labels
+    if step == "kmeans":
+        return clustered(items.features, min(count, len(affinity))).labels
     if items.leaves:
-        raise UsageError(f"hierarchy_agnostic: overclustering '{how}' divides pixels; it goes with the dense graph. Choose preset 'paper'.")
-    if how == "pixelkmeans":
-        labels = clustered(image.reshape(-1, 3), many).labels.reshape(image.shape[:2])
+        raise UsageError(
+            f"hierarchy_agnostic: overclustering '{step}' divides pixels; it goes with the dense graph. Choose preset 'paper'."
+        )
+    if step == "pixelkmeans":
+        labels = clustered(image.reshape(-1, 3), count).labels.reshape(image.shape[:2])
     else:
-        labels = pixel_parts(image, how, many)
-    votes = np.zeros(len(affinity), np.int64)
-    votes[items.place] = nearest(labels, *items.place.shape)
-    return np.unique(votes, return_inverse=True)[1]
+        labels = pixel_parts(image, step, count)
+    part = np.zeros(len(affinity), np.int64)
+    part[items.place] = nearest(labels, *items.place.shape)
+    return np.unique(part, return_inverse=True)[1]
 
 
 def _affinity(items: Items, params: Params, route: Route, state: Whitening | None) -> np.ndarray:

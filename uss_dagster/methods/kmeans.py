@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.merging import ward_tree
 from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.graphs.superpixels import absorb_small, connected_parts
-from uss_dagster.methods.base import MethodSpec, at_least, check_bounds
+from uss_dagster.methods.base import MethodSpec
 from uss_dagster.pixels import bilinear
 from uss_dagster.regions import Regions
 

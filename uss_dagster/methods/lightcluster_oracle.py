@@ -11,10 +11,11 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from uss_dagster.bounds import wrong_value
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.methods import lightcluster
 from uss_dagster.methods._lightcluster_params import Categories
-from uss_dagster.methods.base import Samples, wrong_value
+from uss_dagster.methods.base import Samples
 
 
 @dataclass(frozen=True)

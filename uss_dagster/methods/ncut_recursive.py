@@ -14,13 +14,14 @@ from typing import Literal
 
 import numpy as np
 
+from uss_dagster.bounds import PART, POSITIVE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.affinity import dense_affinity
 from uss_dagster.graphs.eigen import floored, smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.partition import Division, Partition, grown
 from uss_dagster.methods._spectral import Graph, items_of, lone_root, tree_regions
-from uss_dagster.methods.base import PART, POSITIVE, MethodSpec, at_least, check_bounds, one_thread
+from uss_dagster.methods.base import MethodSpec, one_thread
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 

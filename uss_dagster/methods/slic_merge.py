@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import POSITIVE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.merging import merge_tree
 from uss_dagster.graphs.region_graph import region_graph, region_means
 from uss_dagster.graphs.superpixels import slic
-from uss_dagster.methods.base import POSITIVE, MethodSpec, at_least, check_bounds, scaled_tokens
+from uss_dagster.methods.base import MethodSpec, scaled_tokens
 from uss_dagster.regions import Regions
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from uss_dagster.bounds import check_bounds, within
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.methods.base import MethodSpec, Samples, check_bounds, one_thread, within
+from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.regions import Regions
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.streaming_kmeans import Projection, RowFile
 from uss_dagster.methods._maps import winners
 from uss_dagster.methods._points import Facet, KMeansRule, PatchRule, drawn, reduce_rows, reduced
-from uss_dagster.methods.base import MethodSpec, Samples, at_least, check_bounds, one_thread
+from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
 

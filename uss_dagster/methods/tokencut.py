@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uss_dagster.bounds import PART, POSITIVE, SHARE, check_bounds, within
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.affinity import TauMode, joining_cosine
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import PART, POSITIVE, SHARE, MethodSpec, check_bounds, one_thread, unit, within
+from uss_dagster.methods.base import MethodSpec, one_thread, unit
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 
@@ -38,10 +39,9 @@ class Params:
     tau : float
         Cosine above which two items are joined, -1 to 1. Default 0.2, as in the paper.
     tau_mode : {'auto', 'absolute', 'relative'}
-        Joined are items above ``tau``; or the share ``joined`` of all pairs of the image, as a backbone needs whose keys are all alike; or,
-        with 'auto', the first where ``tau`` has at least 5 % of the pairs on either side. Default 'auto'.
+        What ``tau`` means, see ``joining_cosine``. Default 'auto'.
     joined : float
-        See ``tau_mode``, 0 to 1. Default 0.6.
+        Share of the pairs that 'relative' joins, 0 to 1. Default 0.6.
     eps : float
         Weight of those that are not. Default 1e-5, as in the paper.
     temperature : float

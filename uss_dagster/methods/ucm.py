@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from uss_dagster.bounds import wrong_value
 from uss_dagster.datasets.base import Sample, mirror_folder
 from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.graphs.ucm import ucm_tree
-from uss_dagster.methods.base import MethodSpec, wrong_value
+from uss_dagster.methods.base import MethodSpec
 from uss_dagster.regions import Regions
 
 _SLOT = "{image_id}"

@@ -19,9 +19,10 @@ from uss_dagster.dagster_dvc import (
     lock_sensor,
     refresh_schedule,
 )
+from uss_dagster.orchestration.drift_checks import drift_checks
 from uss_dagster.orchestration.leaderboard_checks import leaderboard_checks
 from uss_dagster.orchestration.metadata import describe
-from uss_dagster.orchestration.model_checks import drift_checks, model_checks
+from uss_dagster.orchestration.model_checks import model_checks
 from uss_dagster.orchestration.planning_process import plan_in_new_process
 from uss_dagster.orchestration.sensors import folder_sensor, plan_sensor
 from uss_dagster.orchestration.settings import Settings, read_settings

@@ -1,6 +1,6 @@
-"""The checks of curated sets and trained students: how far a set moved, whether a student learnt, and finds as much as before.
+"""The checks of trained students: whether they learnt, and whether they find as much as the version before.
 
-They read what the stage measured in its last run; each only warns.
+They read the scores on the validation split, which the stage measured; each only warns.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import dagster as dg
 
 from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
-from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json, table
+from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode, read_json
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
-from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.models import Models
 
-DRIFT = "drift"
-COLUMNS = ("measure", "before", "now", "moved", "limit", "within")
 RECALL, CLICKS, LEARNT = "average_recall", "click_oracle_at_least_max", "loss_fell"
 LEAST_LOSS_FALL = 0.3
 """Share by which the loss falls in any training that succeeds."""
@@ -30,25 +26,6 @@ RECALL_DROP = 0.02
 Verdict = tuple[bool, str]
 Scores = Mapping[str, float]
 Rule = Callable[[Scores, Scores | None], Verdict]
-
-
-def drift_checks(groups: StageGroups, root: Path) -> list[dg.AssetChecksDefinition]:
-    """For each curated set a check that reads the comparison in the facts of its last run; a warning, since a change may be meant."""
-    description = "Whether masks and images of the last run are distributed as in the version before it."
-    return checks_of(groups, CuratedSet, DRIFT, description, lambda group: _drift(group, root))
-
-
-def _drift(group: StageGroup, root: Path) -> dg.AssetCheckResult:
-    facts = {stage.address: read_json(root / path) for stage in group.nodes if (path := stage.text("facts"))}
-    compared = {address: values for address, values in facts.items() if "drift" in values}
-    rows = [row for values in compared.values() if isinstance(drift := values.get("drift_rows"), list) for row in drift]
-    cells = [["–" if row.get(column) is None else row[column] for column in COLUMNS] for row in rows]
-    return result(
-        all(bool(values.get("drift_within_limits", True)) for values in compared.values()),
-        "; ".join(f"{address}: {values['drift']}" for address, values in compared.items())
-        or "No run on this machine has compared it with a version before.",
-        {"comparison": table(COLUMNS, cells)} if rows else {},
-    )
 
 
 def model_checks(groups: StageGroups, project: DvcProject) -> list[dg.AssetChecksDefinition]:

@@ -82,6 +82,11 @@ class Output:
     metric: bool = False
 
 
+def cell_name(stage: str, *key: str) -> str:
+    """The name of the cell of a stage with this key: ``segments/slic_merge/scenes``."""
+    return "/".join((stage, *key))
+
+
 class Cell(BaseModel):
     """One stage for one dataset, entry or name.
 
@@ -146,7 +151,7 @@ class Cell(BaseModel):
         raise NotImplementedError
 
     def without(self, absent: Container[str]) -> Self | None:
-        """The same cell without what the cells named ``absent`` write; None where it cannot do without."""
+        """This cell without the outputs of the cells named ``absent`` among its inputs; None where it needs them."""
         return None
 
     # -- what follows from it
@@ -159,7 +164,7 @@ class Cell(BaseModel):
     @property
     def name(self) -> str:
         """``segments/slic_merge/scenes``: unique among all cells, and where its artefact lies below ``data/``."""
-        return "/".join((self.stage, *self.key))
+        return cell_name(self.stage, *self.key)
 
     @property
     def partition(self) -> str | None:

@@ -112,11 +112,11 @@ class Planner:
 def in_order(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """The cells, each after those whose outputs it reads, otherwise by name."""
     by_name = {cell.name: cell for cell in cells}
-    return tuple(by_name[name] for name in TopologicalSorter(_read_by(cells)).static_order())
+    return tuple(by_name[name] for name in TopologicalSorter(_upstream(cells)).static_order())
 
 
-def _read_by(cells: Sequence[Cell]) -> dict[str, list[str]]:
-    """Name of a cell → names of the cells whose outputs it reads, sorted by name."""
+def _upstream(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Name of a cell → names of the cells whose outputs it reads; by name."""
     layout = Layout(Path())
     writers = {output.path: cell.name for cell in cells for output in cell.outputs(layout)}
     return {
@@ -127,9 +127,9 @@ def _read_by(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 def with_readers(names: Collection[str], cells: Sequence[Cell]) -> set[str]:
     """These cells, and all that read what they write, directly or not."""
-    reads, readers = _read_by(cells), set(names)
+    upstream, readers = _upstream(cells), set(names)
     for cell in in_order(cells):
-        if not readers.isdisjoint(reads[cell.name]):
+        if not readers.isdisjoint(upstream[cell.name]):
             readers.add(cell.name)
     return readers
 

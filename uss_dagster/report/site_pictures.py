@@ -16,6 +16,7 @@ import numpy as np
 from uss_dagster import drawing
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions
+from uss_dagster.planning.layout import Layout
 from uss_dagster.regions import Regions
 from uss_dagster.report.html import slug
 from uss_dagster.report.jpeg import save_jpeg
@@ -91,17 +92,10 @@ BANDS = [
 ]
 
 
-def read_pictures(dataset: str, images: Path, truth: Path, scores: Iterable[Path]) -> Iterator[Picture]:
+def read_pictures(layout: Layout, dataset: str, scores: Iterable[Path]) -> Iterator[Picture]:
     """The samples and galleries that the scores stage stored, image by image with the regions of all entries that have it.
 
-    Parameters
-    ----------
-    dataset : str
-        Name.
-    images, truth : Path
-        Folders of the dataset's artefact.
-    scores : iterable of Path
-        Scores folders of its cells.
+    scores: folders of the scores on this dataset.
     """
     by_image: dict[str, dict[str, Regions]] = {}
     samples: set[str] = set()
@@ -110,33 +104,22 @@ def read_pictures(dataset: str, images: Path, truth: Path, scores: Iterable[Path
             for image_id, regions in iterate_regions([folder / name]):
                 by_image.setdefault(image_id, {})[folder.parent.name] = regions
                 samples |= {image_id} if name == "samples.parquet" else set()
-    source = Images(images)
-    truths = dict(iterate_regions([truth / "regions.parquet"], set(by_image)))
+    images = Images(layout.images(dataset))
+    truths = dict(iterate_regions([layout.truth(dataset) / "regions.parquet"], set(by_image)))
     for image_id in sorted(by_image, key=lambda i: (i not in samples, i)):  # those of all entries first
-        yield Picture(dataset, image_id, source.pixels(image_id), truths.get(image_id), by_image[image_id], image_id in samples)
+        yield Picture(dataset, image_id, images.pixels(image_id), truths.get(image_id), by_image[image_id], image_id in samples)
 
 
-def read_unscored_pictures(dataset: str, images: Path, truth: Path, segments: Iterable[Path], count: int) -> Iterator[Picture]:
-    """Evenly spaced images of a dataset without scores, image by image with the regions of all its entries.
-
-    Parameters
-    ----------
-    dataset : str
-        Name.
-    images, truth : Path
-        Folders of the dataset's artefact.
-    segments : iterable of Path
-        Segments folders of its cells.
-    count : int
-        Images, at most.
-    """
-    source, folders = Images(images), sorted(segments)
-    for image_id in evenly_spaced(source.ids, count) if folders else ():
-        regions = {
-            folder.parent.name: r for folder in folders for _, r in iterate_regions(sorted(folder.glob("shard-*.parquet")), {image_id})
-        }
-        of_truth = dict(iterate_regions([truth / "regions.parquet"], {image_id}))
-        yield Picture(dataset, image_id, source.pixels(image_id), of_truth.get(image_id), regions)
+def read_unscored_pictures(layout: Layout, dataset: str, entries: Iterable[str], count: int) -> Iterator[Picture]:
+    """At most ``count`` evenly spaced images of a dataset without scores, each with the regions of these entries and its ground truth, if any."""
+    images, shards = (
+        Images(layout.images(dataset)),
+        {e: sorted(layout.segments(e, dataset).glob("shard-*.parquet")) for e in sorted(entries)},
+    )
+    for image_id in evenly_spaced(images.ids, count) if shards else ():
+        regions = {entry: family for entry, files in shards.items() for _, family in iterate_regions(files, {image_id})}
+        truth = dict(iterate_regions([layout.truth(dataset) / "regions.parquet"], {image_id}))
+        yield Picture(dataset, image_id, images.pixels(image_id), truth.get(image_id), regions)
 
 
 def draw_picture(target: Path, number: int, picture: Picture) -> Drawn:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.planning.cells import Cell, Facts, Plugin
+from uss_dagster.planning.cells import Cell, Facts, Plugin, cell_name
 from uss_dagster.planning.entries import encoder_of, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -68,7 +68,7 @@ class Leaderboard(Cell):
         return [layout.scores(entry, dataset) for entry, dataset in self.scores]
 
     def without(self, absent: Container[str]) -> Self:
-        return self.model_copy(update={"scores": [pair for pair in self.scores if "scores/{}/{}".format(*pair) not in absent]})
+        return self.model_copy(update={"scores": [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]})
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.report import leaderboard  # imports pandas, which `uss plan` does without

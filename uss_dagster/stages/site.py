@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.staging import Staging, content_id
-from uss_dagster.planning.cells import Cell, Facts, Output
+from uss_dagster.planning.cells import Cell, Facts, Output, cell_name
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner, read_cell
 from uss_dagster.report.dataset_facts import read_dataset_facts
@@ -18,6 +18,7 @@ from uss_dagster.report.facts import EntryFacts, MetricFacts
 from uss_dagster.report.parameters import parameters_of
 from uss_dagster.report.site_pictures import read_pictures, read_unscored_pictures
 from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
 
 LEADERBOARD_CELL = "pipelines/leaderboard.yaml"
@@ -75,8 +76,8 @@ class Site(Cell):
         return [Output(layout.site, push=False)]
 
     def without(self, absent: Container[str]) -> Self:
-        scores = [pair for pair in self.scores if "scores/{}/{}".format(*pair) not in absent]
-        unscored = [pair for pair in self.unscored if "segments/{}/{}".format(*pair) not in absent]
+        scores = [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]
+        unscored = [pair for pair in self.unscored if cell_name(Segments.stage, *pair) not in absent]
         return self.model_copy(update={"scores": scores, "unscored": unscored})
 
     def run(self, layout: Layout) -> Facts:
@@ -100,11 +101,9 @@ class Site(Cell):
         families = {m: family for family in registry.names("metric") for m in registry.load("metric", family).SPEC.metrics}
         metrics = {name: MetricFacts(**facts, family=families.get(name, "")) for name, facts in board.metrics.items()}
         folders = {d: [layout.scores(e, dataset) for e, dataset in self.scores if dataset == d] for d in self.datasets}
-        unscored = {d: [layout.segments(e, dataset) for e, dataset in self.unscored if dataset == d] for d in self.datasets}
+        unscored = {d: [e for e, dataset in self.unscored if dataset == d] for d in self.datasets}
         pictures = itertools.chain.from_iterable(
-            read_pictures(d, layout.images(d), layout.truth(d), folders[d])
-            if folders[d]
-            else read_unscored_pictures(d, layout.images(d), layout.truth(d), unscored[d], self.samples)
+            read_pictures(layout, d, folders[d]) if folders[d] else read_unscored_pictures(layout, d, unscored[d], self.samples)
             for d in sorted(self.datasets)
         )
         frame = leaderboard.read(layout.leaderboard)

@@ -116,7 +116,24 @@ def identity(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def identity_here(weights: Weights, identity_of: Callable[[Path], str] = identity) -> str | None:
-    """Hash of the tensors of these weights: of the file on this machine, else the expected one, else None."""
-    path = present(weights)
-    return identity_of(path) if path else weights.identity or None
+def loaded_identity(checkpoint: str | None, weights: Weights | None, identity_of: Callable[[Path], str] = identity) -> str | None:
+    """Hash of the tensors that a backbone loads; '' for random ones, None where it is not known on this machine.
+
+    Parameters
+    ----------
+    checkpoint
+        A local file, 'random', or None for ``weights``.
+    weights
+        Weights of the catalogue: the hash of the file on this machine, else the expected one. None for those of the hub.
+    identity_of
+        Hash of the tensors of a file.
+    """
+    if checkpoint == "random":
+        return ""
+    if checkpoint is not None:
+        path = Path(checkpoint).expanduser()
+        return identity_of(path) if path.is_file() else None
+    if weights is None:
+        return None
+    file = present(weights)
+    return identity_of(file) if file else weights.identity or None

@@ -35,17 +35,21 @@ _LIBRARIES = (
 )
 """What most stages import; nothing that starts threads."""
 _PROGRAM = "uss_dagster.cli:main"
-"""What ``uss`` runs. Named as text: it is above this module."""
+"""What ``uss`` runs; text, since this module may not import the command line."""
 
 
 @contextmanager
-def stage_server() -> Iterator[dict[str, str]]:
-    """Environment variables for DVC, whose stages are then run by the server of this block; none where forks are not to be used."""
+def stage_server(path: str) -> Iterator[dict[str, str]]:
+    """Environment variables with which DVC has its stages run by a server, which ends with the block; empty where forks are not used.
+
+    Parameters
+    ----------
+    path
+        The PATH that DVC would get without it.
+    """
     import shlex
     import subprocess
     import tempfile
-
-    from uss_dagster.dagster_dvc.runner import tool_environment
 
     if sys.platform != "linux" or os.environ.get(OFF) == "0":
         yield {}
@@ -60,7 +64,6 @@ def stage_server() -> Iterator[dict[str, str]]:
         os.chmod(program, 0o755)
         command = [sys.executable, "-P", "-m", __name__, str(listener.fileno())]
         server = subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, start_new_session=True)
-        path = tool_environment()["PATH"]
         try:
             yield {"PATH": os.pathsep.join([folder, path])}
         finally:
@@ -71,7 +74,7 @@ def stage_server() -> Iterator[dict[str, str]]:
 
 
 def _call(address: str, words: list[str]) -> int:
-    """Have the server run ``uss`` with these words here; its exit code. Signals to end are passed on."""
+    """Have the server run ``uss`` with these words in the present folder; returns the exit code. SIGINT, SIGTERM and SIGHUP are passed on."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
@@ -97,7 +100,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 def _serve(descriptor: int) -> None:
-    """Fork for each call, until standard input is closed. Returns only in forks, when a stage has been carried out."""
+    """Fork for each call, until standard input is closed. A fork never returns."""
     listener = socket.socket(fileno=descriptor)
     imported, watched = False, [listener.fileno(), 0]
     while True:
