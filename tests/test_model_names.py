@@ -7,15 +7,15 @@ import json
 import pytest
 
 from uss_dagster.commands import parameters
-from uss_dagster.commands.parameters import make_segmenter, of_model
+from uss_dagster.commands.parameters import make_segmenter, backbone_named
 from uss_dagster.errors import UsageError
 
 
 def test_a_model_stands_for_its_backbone() -> None:
-    assert of_model("patches") == ("patches", {})
-    assert of_model("vit") == ("vit", {})
-    assert of_model("dinov2_vits14_saliency") == ("vit", {"model": "dinov2_vits14_saliency"})
-    assert of_model("nothing") == ("nothing", {})
+    assert backbone_named("patches") == ("patches", {})
+    assert backbone_named("vit") == ("vit", {})
+    assert backbone_named("dinov2_vits14_saliency") == ("vit", {"model": "dinov2_vits14_saliency"})
+    assert backbone_named("nothing") == ("nothing", {})
 
 
 def test_the_segmenter_gets_the_model_and_the_facet_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,10 +243,10 @@ def test_other_first_steps_make_parts(how: str) -> None:
 
 
 def test_presets_are_the_papers_and_give_way_to_what_is_given() -> None:
-    assert Params(preset="paper").chosen == Preset("dense", 200, 50.0)
-    assert Params(preset="paper_config").chosen.max_perturb == 80.0
-    assert Params(preset="paper_cityscapes").chosen.kover == 300
-    assert Params(preset="paper", graph="local", kover=7).chosen == Preset("local", 7, 50.0)
+    assert Params(preset="paper").settings == Preset("dense", 200, 50.0)
+    assert Params(preset="paper_config").settings.max_perturb == 80.0
+    assert Params(preset="paper_cityscapes").settings.kover == 300
+    assert Params(preset="paper", graph="local", kover=7).settings == Preset("local", 7, 50.0)
 
 
 def test_local_graph_tells_remote_things_of_one_colour_apart() -> None:
