@@ -8,6 +8,7 @@ the joint histogram of their atoms, so no product of pixels and regions is ever 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, TypedDict, Unpack
 
@@ -16,7 +17,7 @@ import numpy as np
 from uss_dagster.errors import BadData
 from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import CocoAnnotation, annotation
+from uss_dagster.regions.coco import CocoAnnotation, CocoFacts, annotation
 
 
 class Columns(TypedDict, total=False):
@@ -55,6 +56,8 @@ class Regions:
     """
 
     __slots__ = ("__dict__", "atoms", "label", "level", "members", "parent", "score", "source")
+    coco: CocoFacts | None = None
+    """What a COCO file says beside masks; only readers of such files set it, and scores of double precision with it."""
 
     def __init__(
         self, atoms: np.ndarray, members: np.ndarray, parent: Sequence[int] | np.ndarray | None = None, **columns: Unpack[Columns]
@@ -206,8 +209,15 @@ class Regions:
 
     @cached_property
     def is_root(self) -> np.ndarray:
-        """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
-        return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
+        """Bool (K,): the region is the whole image, nothing lies above it, and it is no segment of its own.
+
+        It is a segment where nothing lies below it and it has a label or comes from a COCO file: a label picture of one value, an
+        instance that fills its image. Coverings leave roots out, and only them: the first node of a tree that leaves pixels out is no root.
+        """
+        inner = np.zeros(len(self), bool)
+        inner[self.parent[self.parent >= 0]] = True
+        segment = ~inner & ((self.label >= 0) | (self.coco is not None))
+        return np.asarray((self.parent < 0) & (self.area == self.shape[0] * self.shape[1]) & ~segment)
 
     @property
     def is_tree(self) -> bool:
@@ -306,12 +316,17 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        return Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        regions = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        regions.score, regions.coco = self.score, self.coco
+        return regions
 
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
         atoms = self.atoms[nearest_cells(height, self.shape[0])[:, None], nearest_cells(width, self.shape[1])]
-        return Regions(atoms, self.members, self.parent, **self.columns)
+        regions = Regions(atoms, self.members, self.parent, **self.columns)
+        regions.score = self.score  # of double precision where a file gave such
+        regions.coco = self.coco and replace(self.coco, area=np.full(len(self), np.nan))  # areas are of the image's own pixels
+        return regions
 
     # -- codes ------------------------------------------------------------------------------------
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,31 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from projects import Project
-from pycocotools import mask as coco
 from references import bsds_of_maps, cluster_table, hierarchical_covering, proposal_ar_ap
-from scipy.io import savemat
+from score_cases import (
+    CAT,
+    FOUND,
+    HEIGHT,
+    IDS,
+    TREE,
+    TRUTH,
+    VOID,
+    WIDTH,
+    Run,
+    annotators,
+    blocks,
+    coco_results,
+    coco_truth,
+    code,
+    objects,
+    pictures,
+    save_png,
+    table,
+)
 
-from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
+from uss_dagster.artifacts.tables import write_table
 from uss_dagster.metrics import covering
 from uss_dagster.metrics.base import Truth, accumulator, interval
 from uss_dagster.metrics.covering import tree_covering
@@ -32,143 +47,6 @@ from uss_dagster.metrics.semantic import hungarian
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.scoring.ground_truth import read_truth
 from uss_dagster.scoring.masks import SUFFIXES, score_masks, write_result
-
-HEIGHT, WIDTH = 24, 36
-IDS = ("a", "b", "c")
-TREE = ClassTree.from_nested({"thing": {"cat": "foreground", "dog": "foreground"}, "sky": "background", "void": "ignore"})
-CAT, DOG, SKY, VOID = 2, 3, 4, 5
-"""Nodes of ``TREE``; node 1 is 'thing'."""
-
-
-def blocks(seed: int, values: list[int], size: int = 6) -> np.ndarray:
-    """A map of square blocks, each of one of the values; int64 (HEIGHT, WIDTH)."""
-    rng = np.random.default_rng(seed)
-    return np.kron(rng.choice(values, (HEIGHT // size, WIDTH // size)), np.ones((size, size), np.int64))
-
-
-TRUTH = {image_id: blocks(i, [CAT, DOG, SKY, VOID]) for i, image_id in enumerate(IDS)}
-FOUND = {
-    image_id: np.where(blocks(10 + i, [0, 1], 3) == 0, TRUTH[image_id], blocks(20 + i, [1, 2, 3, 4], 3)) for i, image_id in enumerate(IDS)
-}
-"""Predicted segments: the truth, with other numbers in half of its blocks."""
-
-
-def save_png(path: Path, values: np.ndarray, mode: str = "L") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if mode == "P":
-        picture = Image.fromarray(values.astype(np.uint8), "P")
-        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
-    else:
-        picture = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
-    picture.save(path)
-    return path
-
-
-def pictures(folder: Path, maps: dict[str, np.ndarray], mode: str = "L") -> Path:
-    for image_id, values in maps.items():
-        save_png(folder / f"{image_id}.png", values, mode)
-    return folder
-
-
-def table(path: Path, regions: dict[str, Regions]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = RowsWriter(path)
-    for image_id in sorted(regions):
-        writer.add(regions_to_table(image_id, regions[image_id]))
-    writer.close()
-    return path
-
-
-def code(mask: np.ndarray) -> dict[str, Any]:
-    found = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": found["counts"].decode()}
-
-
-def plain_code(mask: np.ndarray) -> dict[str, Any]:
-    """The same, uncompressed."""
-    flat = mask.ravel(order="F").astype(int)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0] if flat[0] == 0 else [0, 0], edges, [flat.size]]))
-    return {"size": list(mask.shape), "counts": runs.tolist()}
-
-
-def objects(seed: int, count: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    masks = []
-    for _ in range(count):
-        y, x, h, w = rng.integers(0, 12), rng.integers(0, 24), rng.integers(3, 12), rng.integers(3, 12)
-        masks.append(np.zeros((HEIGHT, WIDTH), bool))
-        masks[-1][y : y + h, x : x + w] = True
-    return masks
-
-
-def coco_truth(path: Path, count: int = 5) -> dict[str, Any]:
-    """Rectangles in three images; the last of each is a crowd. 'area' is that of the mask."""
-    annotations = []
-    for number, image in enumerate((7, 8, 9)):
-        for place, mask in enumerate(objects(number, count)):
-            annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": 1 + place % 2, "iscrowd": int(place == count - 1)}
-            annotations.append({**annotation, "area": int(mask.sum()), "segmentation": code(mask)})
-    images = [{"id": i, "file_name": f"photos/{n}.jpg", "height": HEIGHT, "width": WIDTH} for i, n in zip((7, 8, 9), IDS, strict=True)]
-    categories = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 2, "name": "cup"}]
-    data = {"images": images, "annotations": annotations, "categories": categories}
-    path.write_text(json.dumps(data))
-    return data
-
-
-def coco_results(path: Path) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(3)
-    results = []
-    for number, image in enumerate((7, 8, 9)):
-        for place, mask in enumerate(objects(number, 4) + objects(40 + number, 6)):
-            how = plain_code if place % 2 else code
-            results.append({"image_id": image, "category_id": 1, "segmentation": how(mask), "score": round(float(rng.random()), 3)})
-    path.write_text(json.dumps(results))
-    return results
-
-
-def annotators(folder: Path, maps: dict[str, list[np.ndarray]]) -> Path:
-    folder.mkdir(parents=True)
-    for image_id, drawn in maps.items():
-        cell = np.empty((1, len(drawn)), object)
-        for number, values in enumerate(drawn):
-            cell[0, number] = {"Segmentation": values.astype(np.uint16), "Boundaries": values > 0}
-        savemat(folder / f"{image_id}.mat", {"groundTruth": cell})
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Project:
-    """A folder that is no project: `uss score` needs none."""
-    return Project(tmp_path, {"PYTHONPATH": ""})
-
-
-Run = Callable[..., tuple[dict[str, dict[str, Any]], str]]
-
-
-@pytest.fixture
-def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """The command in this process: words → (rows by metric, what it said on standard error)."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: Any, exit_code: int = 0) -> tuple[dict[str, dict[str, Any]], str]:
-        out = [] if exit_code else ["--out", "out.json"]
-        Path("out.json").unlink(missing_ok=True)
-        monkeypatch.setattr(sys, "argv", ["uss", "score", *map(str, words), *out])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == exit_code, said.err
-        assert "Traceback" not in said.err
-        if exit_code:
-            assert not Path("out.json").exists()
-            return {}, said.err
-        rows = json.loads(Path("out.json").read_text())["scores"]
-        return {row["metric"] if row["grid"] == "full" else f"{row['metric']}@{row['grid']}": row for row in rows}, said.err
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def expected_covering() -> tuple[float, float]:
@@ -213,7 +91,11 @@ def test_label_pictures_against_label_pictures(here: Project):
     assert (frame["images"] == 3).all()
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["metric", "protocol", "scope", "grid", "value", "95", "%", "interval", "images"]
-    assert len({line.rindex("  3") for line in lines[1:]}) == 1, "columns are aligned"
+    assert lines[-2:] == [
+        "labels of gt: 255 is void and not counted; the class tree names the classes.",
+        "labels of pred: 255 is no region; every other value is one.",
+    ]
+    assert len({line.rindex("  3") for line in lines[1:-2]}) == 1, "columns are aligned"
     row = next(line for line in lines if line.startswith("nm_covering ") and " full " in line)
     assert f"{nm:.4f}  {low:.4f} … {high:.4f}" in row
     assert any(" 12x12 " in line for line in lines)
@@ -644,7 +526,7 @@ WORDS: dict[str, tuple[list[str], str]] = {
     ),
     "kind": (["--pred", "pred.parquet", "--gt", "gt", "--truth", "class"], "Unknown kind of ground truth 'class'. Did you mean 'classes'?"),
     "grid": (["--pred", "pred.parquet", "--gt", "gt", "--grid", "60"], "An evaluation grid is 'full' or height x width in cells"),
-    "ignore": (["--pred", "pred.json", "--gt", "gt.json", "--ignore", "3"], "--ignore 3: only label pictures have a value to ignore"),
+    "ignore": (["--pred", "pred.json", "--gt", "gt.json", "--ignore", "3"], "--void 3: only label pictures have such a value"),
     "out": (
         ["--pred", "pred.json", "--gt", "gt.json", "--out", "x.xlsx"],
         "--out x.xlsx: the ending says the format; .csv, .json, .md, .parquet",
