@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import Project
+from projects import SOURCE, Project
 from score_cases import Run
 
 from uss_dagster import cli
@@ -19,7 +19,7 @@ from uss_dagster import cli
 @pytest.fixture
 def here(tmp_path: Path) -> Project:
     """A folder that is no project: `uss score` needs none."""
-    return Project(tmp_path, {"PYTHONPATH": ""})
+    return Project(tmp_path, {"PYTHONPATH": str(SOURCE)})
 
 
 @pytest.fixture

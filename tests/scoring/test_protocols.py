@@ -208,6 +208,7 @@ def test_what_is_a_root():
     assert Regions.from_masks([whole, part], [-1, 0], label=[0, 1]).is_root.tolist() == [True, False]
     assert Regions.from_masks([whole]).is_root.tolist() == [True], "a tree in which nothing was found"
     assert Regions.from_masks([whole], label=[0]).is_root.tolist() == [False]
+    assert Regions.from_masks([whole, part], label=[0, 1]).is_root.tolist() == [True, False], "a pool of masks in which one is the image"
     assert Regions.from_masks([whole, whole], [-1, 0]).is_root.tolist() == [True, False]
 
 

@@ -43,6 +43,11 @@ class Masks:
 
     def __init__(self, path: Path, ids: Iterable[str], *, named: bool = True, labelled: bool | None = False) -> None:
         self.path, self.ids, self.named, self.labelled = path, sorted(ids), named, labelled
+        for image_id in self.ids:
+            try:
+                image_id.encode()
+            except UnicodeEncodeError:
+                raise BadData(f"{path}: the name of image {image_id!a} is not text in UTF-8. Rename it.") from None
 
     def number(self, image_id: str) -> int | None:
         """The COCO number of an image, for partners that know numbers only."""

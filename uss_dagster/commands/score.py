@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import echo_error, echo_lines
 
 if TYPE_CHECKING:
     from uss_dagster.scoring.masks import Result
@@ -101,7 +101,7 @@ def score(
         families,
         grids,
         bootstrap,
-        lambda line: typer.echo(f"warning: {line}", err=True),
+        lambda line: echo_error(f"warning: {line}"),
         as_given=not distinct_masks,
         only_predicted=only_predicted,
     )

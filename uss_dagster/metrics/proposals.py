@@ -18,8 +18,9 @@ NeurIPS 2024 (AR@1000 without classes, 1-IoU).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,10 @@ import numpy as np
 from uss_dagster.errors import BadData
 from uss_dagster.metrics.base import Accumulator, Contribution, Truth, metric_spec, poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point
-from uss_dagster.metrics.coco.matches import MAX_DETS, Matches, check_scores, match_overlaps, reduce_matches, summaries
+from uss_dagster.metrics.coco.matches import MAX_DETS, Matches, check_scores, match_overlaps, read_masks, reduce_matches, summaries
 from uss_dagster.regions import Regions
 from uss_dagster.regions.classes import FOREGROUND, IGNORE, INNER
+from uss_dagster.regions.coded import CodedRegions
 from uss_dagster.regions.regions import intersections
 
 SPEC = metric_spec(__file__)
@@ -47,15 +49,49 @@ def match_regions(truth: Truth, prediction: Regions, as_given: bool = False) -> 
         raise BadData(f"Ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width); both cover one image.")
     targets, valid, crowd = ground_truth(truth)
     ranked = _as_given(prediction) if as_given else _distinct(prediction, valid)
-    both = intersections(truth.regions, prediction, valid)[targets][:, ranked].T
-    truth_area, area = _areas(truth.regions, valid)[targets], _areas(prediction, valid)[ranked]
+    both_coded = isinstance(truth.regions, CodedRegions) and isinstance(prediction, CodedRegions) and valid is None
+    overlap = _overlap_of_codes if both_coded else _overlap
+    iou, area, truth_area, holders = overlap(truth.regions, prediction, valid, targets, ranked, crowd)
+    sizes = (_sizes(prediction, area, ranked), _sizes(truth.regions, truth_area, targets)) if as_given else (area, truth_area)
+    matches = match_overlaps(prediction.score[ranked].astype(np.float64), iou, *sizes, crowd)
+    clicked = np.flatnonzero((truth_area > 0) & ~crowd)
+    matches.clicks[:] = _click_regions(truth.regions, valid, targets, iou, clicked, holders)
+    return matches
+
+
+Holders = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(x, y), int (n,) each, of pixels → bool (n, D), the proposals that hold each."""
+
+
+def _overlap(
+    truths: Regions, prediction: Regions, valid: np.ndarray | None, targets: np.ndarray, ranked: np.ndarray, crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Holders]:
+    """(IoU (D, G), area of the proposals (D,), of the ground truths (G,), who holds a pixel), over the valid pixels."""
+    both = intersections(truths, prediction, valid)[targets][:, ranked].T
+    truth_area, area = _areas(truths, valid)[targets], _areas(prediction, valid)[ranked]
     union = np.where(crowd, area[:, None], area[:, None] + truth_area - both)
     iou = np.ascontiguousarray(both / np.maximum(union, 1))
-    score = prediction.score[ranked].astype(np.float64)
-    sizes = (_sizes(prediction, area, ranked), _sizes(truth.regions, truth_area, targets)) if as_given else (area, truth_area)
-    matches = match_overlaps(score, iou, *sizes, crowd)
-    matches.clicks[:] = _click_regions(truth.regions, prediction, valid, targets, ranked, iou, (truth_area > 0) & ~crowd)
-    return matches
+    return iou, area, truth_area, lambda x, y: prediction.members[ranked][:, prediction.atoms[y, x]].T
+
+
+def _overlap_of_codes(
+    truths: Regions, prediction: Regions, valid: np.ndarray | None, targets: np.ndarray, ranked: np.ndarray, crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Holders]:
+    """The same along run-length codes: the work grows with edges of masks, not with pixels."""
+    from uss_dagster.metrics.coco import kernel
+
+    shape = prediction.shape
+    truth_codes, codes = truths.rles(), prediction.rles()
+    truth = read_masks(shape, [truth_codes[i] for i in targets], "", "ground truth", targets.tolist())
+    proposal = read_masks(shape, [codes[i] for i in ranked], "", "region", ranked.tolist())
+    edges, place, area, _ = proposal
+
+    def holders(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        pixels = x * shape[0] + y
+        held = [np.searchsorted(edges[first:last], pixels, "right") % 2 == 1 for first, last in itertools.pairwise(place.tolist())]
+        return np.array(held, bool).reshape(len(ranked), len(pixels)).T
+
+    return kernel.overlaps(*proposal, *truth, crowd, 0.0), area, truth[2], holders  # type: ignore[call-arg, arg-type]
 
 
 def ground_truth(truth: Truth) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -116,22 +152,18 @@ def _areas(regions: Regions, valid: np.ndarray | None) -> np.ndarray:
 
 
 def _click_regions(
-    truths: Regions,
-    prediction: Regions,
-    valid: np.ndarray | None,
-    targets: np.ndarray,
-    ranked: np.ndarray,
-    iou: np.ndarray,
-    clicked: np.ndarray,
+    truths: Regions, valid: np.ndarray | None, targets: np.ndarray, iou: np.ndarray, clicked: np.ndarray, holders: Holders
 ) -> np.ndarray:
     """The sums of ``Matches.clicks``: the answers to a click are the proposals that hold it, 0 where none does."""
-    clicks = np.zeros(3)
-    for column in np.flatnonzero(clicked):
-        x, y, width, height = truths.boxes[targets[column]]
+    points = np.zeros((len(clicked), 2), np.int64)
+    for row, target in enumerate(targets[clicked].tolist()):
+        x, y, width, height = truths.boxes[target].tolist()
         window = np.s_[y : y + height, x : x + width]
-        mask = truths.members[targets[column]][truths.atoms[window]]
-        column_x, row_y = click_point(mask if valid is None else mask & valid[window])
-        answers = iou[prediction.members[ranked, prediction.atoms[y + row_y, x + column_x]], column]
+        mask = truths.window(target, window)
+        points[row] = np.add(click_point(mask if valid is None else mask & valid[window]), (x, y))
+    clicks = np.zeros(3)
+    for column, held in zip(clicked.tolist(), holders(points[:, 0], points[:, 1]), strict=True):
+        answers = iou[held, column]
         clicks += (answers[0], answers.max(), 1) if len(answers) else (0, 0, 1)
     return clicks
 

@@ -211,12 +211,13 @@ class Regions:
     def is_root(self) -> np.ndarray:
         """Bool (K,): the region is the whole image, nothing lies above it, and it is no segment of its own.
 
-        It is a segment where nothing lies below it and it has a label or comes from a COCO file: a label picture of one value, an
-        instance that fills its image. Coverings leave roots out, and only them: the first node of a tree that leaves pixels out is no root.
+        It is a segment where it alone has a label, as in a label picture of one value, and where it comes from a COCO file and nothing lies
+        below it. Coverings leave roots out, and only them: the first node of a tree that leaves pixels out is no root.
         """
-        inner = np.zeros(len(self), bool)
-        inner[self.parent[self.parent >= 0]] = True
-        segment = ~inner & ((self.label >= 0) | (self.coco is not None))
+        segment = np.full(len(self), self.coco is not None)
+        segment[self.parent[self.parent >= 0]] = False
+        if len(self) == 1:
+            segment |= self.label >= 0
         return np.asarray((self.parent < 0) & (self.area == self.shape[0] * self.shape[1]) & ~segment)
 
     @property
@@ -244,6 +245,10 @@ class Regions:
     def mask(self, region: int) -> np.ndarray:
         """Bool (H, W) of one region."""
         return np.asarray(self.members[region][self.atoms])
+
+    def window(self, region: int, window: tuple[slice, slice]) -> np.ndarray:
+        """``mask(region)[window]``, rows and columns."""
+        return np.asarray(self.members[region][self.atoms[window]])
 
     def masks(self) -> np.ndarray:
         """Bool (K, H, W) of all regions. Large: prefer ``mask`` or the atoms."""

@@ -75,8 +75,8 @@ class GroundTruth:
         if isinstance(self.masks, LabelPictures):
             return Truth(self.kind, self._of_picture(*self.masks.values(image_id)), self.classes, place_of_image)
         regions = self.masks.regions(image_id)
-        if self.kind == "annotators" or self.classes is None:
-            return Truth(self.kind, regions, self.classes, place_of_image)
+        if self.kind != "classes" or self.classes is None:
+            return Truth(self.kind, regions, place=place_of_image)
         values, place = np.unique(regions.label, return_inverse=True)
         node = self._nodes(values, np.bincount(place, minlength=len(values)))
         return Truth(self.kind, regions.labelled(np.arange(len(regions)), node[place]), self.classes, place_of_image)
@@ -294,6 +294,8 @@ def read_classes(path: Path) -> tuple[ClassTree, dict[int, int]]:
     try:
         tree = ClassTree.from_json(json.dumps(data))
         values = {row["value"]: row["id"] for row in data["classes"] if "value" in row}
+        if not all(isinstance(row["name"], str) and isinstance(row["parent"], int) for row in data["classes"]):
+            raise TypeError("'name' is text, and 'parent' a whole number")
     except (KeyError, TypeError, AttributeError) as error:
         raise BadData(
             f'{path} is not a class tree: {{"classes": [{{"id": 0, "name": "scene", "parent": -1, "kind": "inner"}}, …]}} is expected '
