@@ -15,18 +15,12 @@ from uss_dagster.errors import BadData
 
 _TYPES = {1: "<f4", 7: "<i8", 10: "<f2", 11: "<f8"}
 _MESSAGES = {
-    "Model": {"graph": (7, "Graph")},
-    "Graph": {"node": (1, "Node*"), "initializer": (5, "Tensor*")},
-    "Node": {"input": (1, "STRING*"), "name": (3, "STRING"), "op_type": (4, "STRING")},
-    "Tensor": {
-        "dims": (1, "INT64*"),
-        "data_type": (2, "INT32"),
-        "float_data": (4, "FLOAT*"),
-        "name": (8, "STRING"),
-        "raw_data": (9, "BYTES"),
-    },
+    "Model": "graph 7 Graph",
+    "Graph": "node 1 Node*, initializer 5 Tensor*",
+    "Node": "input 1 STRING*, name 3 STRING, op_type 4 STRING",
+    "Tensor": "dims 1 INT64*, data_type 2 INT32, float_data 4 FLOAT*, name 8 STRING, raw_data 9 BYTES",
 }
-"""Message → field → its number and type, with * where it is repeated; from onnx.proto."""
+"""Message → its fields, each with its number and type, and * where it is repeated; from onnx.proto."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +68,12 @@ def _values(tensor: Any) -> np.ndarray:
 def _model_class() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
-    def declared(name: str, number: int, kind: str) -> dict[str, object]:
-        kind, repeated = kind.rstrip("*"), "LABEL_REPEATED" if kind.endswith("*") else "LABEL_OPTIONAL"
+    def declared(text: str) -> dict[str, object]:
+        name, number, kind = text.rstrip("*").split()
         of = {"typeName": f".{kind}"} if kind in _MESSAGES else {"type": f"TYPE_{kind}"}
-        return {"name": name, "number": number, "label": repeated, **of}
+        return {"name": name, "number": int(number), "label": "LABEL_REPEATED" if text.endswith("*") else "LABEL_OPTIONAL", **of}
 
-    messages = [{"name": name, "field": [declared(name, *kind) for name, kind in fields.items()]} for name, fields in _MESSAGES.items()]
+    messages = [{"name": name, "field": list(map(declared, fields.split(", ")))} for name, fields in _MESSAGES.items()]
     file = json_format.ParseDict({"name": "onnx", "syntax": "proto3", "messageType": messages}, descriptor_pb2.FileDescriptorProto())
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
