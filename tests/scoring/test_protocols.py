@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from projects import Project
@@ -16,6 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from score_cases import CAT, DOG, FOUND, HEIGHT, IDS, SKY, TREE, TRUTH, WIDTH, Run, blocks, code, objects, pictures, save_png, table
 
+from uss_dagster.artifacts.mask_readers import open_masks
+from uss_dagster.artifacts.tables import RowsWriter, regions_to_table
 from uss_dagster.metrics import covering
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.coco.matches import MAX_DETS, SIZES
@@ -342,6 +345,29 @@ def test_polygons_in_relative_units(score: Run, tmp_path: Path):
     (tmp_path / "pred.json").write_text(json.dumps(results))
     said = score("--pred", "pred.json", "--gt", "gt.json", "--bootstrap", "0")[1]
     assert "pred.json: 1 of 1 polygons lie between 0 and 1 in both directions, so in one pixel." in said
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_in_any_order_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = [f"image{n}" for n in np.random.default_rng(0).permutation(60)]
+    writer = RowsWriter(tmp_path / "pred.parquet", group_rows=16)
+    for name in names:
+        writer.add(regions_to_table(name, Regions.from_label_map(FOUND["a"])))
+    writer.close()
+    masks = open_masks(tmp_path / "pred.parquet")
+    read: list[int] = []
+    read_row_group = pq.ParquetFile.read_row_group
+
+    def counted(file: pq.ParquetFile, group: int, *words: Any, **options: Any) -> Any:
+        read.append(group)
+        return read_row_group(file, group, *words, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    for image_id in masks.ids:
+        assert len(masks.regions(image_id)) == len(np.unique(FOUND["a"]))
+    assert sorted(read) == list(range(15)), "each row group once"
 
 
 # -- which image is which ------------------------------------------------------------------------------------------------------

@@ -382,6 +382,19 @@ def whole_file(folder: Path, **keys: Any) -> None:
     (folder / "pred.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
+def change_image(folder: Path, **keys: Any) -> None:
+    """Set keys of the first image of the ground truth."""
+    data = json.loads((folder / "gt.json").read_text())
+    data["images"][0].update(keys)
+    (folder / "gt.json").write_text(json.dumps(data))
+
+
+def _first_box(folder: Path) -> None:
+    results = json.loads((folder / "pred.json").read_text())
+    results[0]["bbox"] = [1, 2]
+    (folder / "pred.json").write_text(json.dumps(results))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -401,6 +414,10 @@ TABLE_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not a code": (lambda f: change_rows(f, rle=b"\xff"), "Image b, region 1: A run-length code holds bytes"),
     "outside its parent": (lambda f: change_rows(f, parent=0, depth=1), "lie outside its parent 0."),
     "cut": (lambda f: cut(f / "pred.parquet"), "pred.parquet cannot be read as Parquet"),
+    "no rows": (
+        lambda f: write_table(f / "pred.parquet", REGIONS.empty_table(), REGIONS),
+        "None of the 0 images of pred.parquet (it has none)",
+    ),
     "other columns": (lambda f: pq.write_table(pa.table({"a": [1]}), f / "pred.parquet"), "pred.parquet has columns ['a'], expected"),
     "other size": (
         lambda f: table(f / "pred.parquet", {i: Regions.from_label_map(v[:, :30]) for i, v in FOUND.items()}),
@@ -425,6 +442,34 @@ COCO_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 5]}),
         "image '8', result 12: A run-length code covers 10 pixels, its image has 24×36 = 864.",
     ),
+    "huge size": (
+        lambda f: change_result(f, segmentation={"size": [10**9, 10**9], "counts": [0, 10**18]}),
+        "image '8', result 12: its run-length code is 1000000000×1000000000 (height×width), more than 200,000,000 pixels. Scale it down",
+    ),
+    "negative size": (
+        lambda f: change_result(f, segmentation={"size": [-HEIGHT, -WIDTH], "counts": [864]}),
+        f"result 12: its run-length code has the size [-{HEIGHT}, -{WIDTH}]; height and width are whole numbers above 0.",
+    ),
+    "NaN size": (lambda f: change_result(f, segmentation={"size": [float("nan"), WIDTH], "counts": [864]}), "has the size [nan, 36];"),
+    "runs beyond 64 bits": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [2**63, 2**64]}),
+        f"result 12: A run-length code covers {2**63 + 2**64} pixels",
+    ),
+    "runs that overflow in C": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": "o" * 20 + "0"}),
+        "result 12: A run-length code holds a run of more than 536,870,912 pixels.",
+    ),
+    "id of an annotation": (lambda f: change_result(f, category_id=[1]), "result 12: its category_id is [1]; a number is expected."),
+    "great score": (lambda f: change_result(f, score=10**400), "result 12: its score is 1000"),
+    "bbox": (_first_box, "result 0: its bbox is [1, 2]; x, y, width and height are expected."),
+    "deep": (lambda f: (f / "pred.json").write_text("[" * 100_000), "pred.json is nested too deeply to be read."),
+    "no text": (lambda f: change_result(f, image_id="\ud800"), r"the name of image '\ud800' is not text in UTF-8. Rename it."),
+    "image size": (
+        lambda f: change_image(f, height=10**9, width=10**9),
+        "gt.json: image 'a' is 1000000000×1000000000 (height×width), more",
+    ),
+    "image height": (lambda f: change_image(f, height=float("nan")), "gt.json: image 'a' has the size (nan, 36);"),
+    "id of an image": (lambda f: change_image(f, id=[7]), "an entry of 'images' has the id [7]; a whole number or a name is expected."),
     "negative run": (
         lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [870, -6]}),
         "image '8', result 12: its run-length code needs 'size' [height, width] and 'counts'",
@@ -499,6 +544,26 @@ def test_pictures_with_something_wrong(score: Run, good: Path, what: str):
     assert said in found
     assert found.startswith("error: ")
     assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("[]", "is no manifest of an artefact."),
+        ('{"schema": 2, "files": 3}', "is no manifest of an artefact."),
+        ('{"schema": 2, "files": {"a": 1}}', "is no manifest of an artefact."),
+        ('{"schema": 2}', "is of schema 2, this version reads"),
+        ("[" * 100_000, "is nested too deeply to be a manifest."),
+        (
+            '{"schema": 2, "files": {}, "truth": [1]}',
+            "is not that of a dataset: its 'truth' is [1], expected classes or annotators or instances.",
+        ),
+    ],
+)
+def test_a_manifest_that_is_none(score: Run, good: Path, manifest: str, said: str):
+    table(good / "data/truth/regions.parquet", {"a": Regions.from_label_map(TRUTH["a"], use_labels=True)})
+    (good / "data/manifest.json").write_text(manifest)
+    assert said in score("--pred", "pred.parquet", "--gt", "data", exit_code=65)[1]
 
 
 def test_segments_are_not_classes(score: Run, good: Path):

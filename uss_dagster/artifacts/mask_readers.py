@@ -23,6 +23,8 @@ from uss_dagster.regions import Regions
 
 FORMATS = "a regions.parquet (or a folder of shard-*.parquet), a COCO .json, or a folder of label .png pictures"
 COPY = "Copy or make it again."
+MOST_BYTES = 256 * 1024**2
+"""Of row groups of one table in memory."""
 
 
 def open_masks(path: Path, void: frozenset[int] | None = None) -> Masks:
@@ -54,13 +56,13 @@ def open_masks(path: Path, void: frozenset[int] | None = None) -> Masks:
 
 
 class RegionTables(Masks):
-    """Regions as rows (schema ``REGIONS``) in one file or several; one row group is in memory at a time."""
+    """Regions as rows (schema ``REGIONS``) in one file or several; some row groups are in memory at a time."""
 
     def __init__(self, path: Path, files: Sequence[Path], listed: Mapping[str, Shape] | None = None) -> None:
         """listed: image id → (height, width) of images that are there even if no region is."""
         self._listed = dict(listed or {})
         self._places: dict[str, tuple[Path, int, int, int]] = {}
-        self._group: tuple[Path, int, pa.Table] | None = None
+        self._groups: dict[tuple[Path, int], pa.Table] = {}
         labelled = False
         for file in files:
             with readable(file, COPY):
@@ -83,10 +85,7 @@ class RegionTables(Masks):
         if image_id not in self._places:
             return empty(self._listed.get(image_id) or shape, image_id)
         file, group, start, stop = self._places[image_id]
-        if self._group is None or self._group[:2] != (file, group):
-            with readable(file, COPY), pq.ParquetFile(file) as opened:
-                self._group = file, group, opened.read_row_group(group)
-        rows = self._group[2].slice(start, stop - start)
+        rows = self._row_group(file, group).slice(start, stop - start)
         for column in rows.column_names:
             if rows[column].null_count:
                 raise BadData(f"{file}: image '{image_id}' has an empty cell in column '{column}'; every region needs a value there.")
@@ -101,3 +100,14 @@ class RegionTables(Masks):
         if len(bad):
             raise BadData(f"Image '{image_id}', region {numbers[bad[0]]}: its score is {regions.score[bad[0]]}; a number is expected.")
         return regions
+
+    def _row_group(self, file: Path, group: int) -> pa.Table:
+        """A row group; the latest ones stay in memory, since images may be asked for in another order than that of the file."""
+        table = self._groups.pop((file, group), None)
+        if table is None:
+            with readable(file, COPY), pq.ParquetFile(file) as opened:
+                table = opened.read_row_group(group)
+        self._groups[file, group] = table  # the last one is the latest
+        while len(self._groups) > 1 and sum(kept.nbytes for kept in self._groups.values()) > MOST_BYTES:
+            del self._groups[next(iter(self._groups))]
+        return table

@@ -269,10 +269,10 @@ def _open_truth(path: Path) -> tuple[Masks, str | None]:
     for folder in (path, path.parent, path.parent.parent):
         tables = folder / "truth" / "regions.parquet"
         if path in (folder, tables.parent, tables) and tables.is_file() and (folder / MANIFEST).is_file():
-            images = Images(folder / "images")
             kind = read_manifest(folder).get("truth")
             if kind not in (*KINDS, "none"):
                 raise BadData(f"{folder / MANIFEST} is not that of a dataset: its 'truth' is {kind!r:.80}, expected {' or '.join(KINDS)}.")
+            images = Images(folder / "images")
             return RegionTables(path, [tables], {i: images.shape(i) for i in images.ids}), kind
     if path.is_dir() and not any(path.glob("*.parquet")):
         annotated = files_below(path, ".mat")

@@ -80,7 +80,7 @@ def score_masks(
 ) -> Result:
     """Score masks image by image, in the order of the ground truth's ids.
 
-    Memory holds one image, one row group of a table (a whole COCO file), and the metrics' sums.
+    Memory holds one image, at most 256 MB of a table (a whole COCO file), and the metrics' sums.
 
     Parameters
     ----------
