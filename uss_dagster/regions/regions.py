@@ -321,9 +321,9 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        regions = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
-        regions.score, regions.coco = self.score, self.coco
-        return regions
+        same = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        same.score, same.coco = self.score, self.coco
+        return same
 
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
