@@ -117,7 +117,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise TryAgain(f"{folder} is not there. Run its stage first (`dvc repro` runs everything in order), or `dvc checkout`.") from None
     except ValueError as error:
         raise BadData(f"{path} is not JSON ({error}). Run `dvc checkout --force` or its stage again.") from error
-    if manifest.get("schema") != SCHEMA_VERSION:
+    except RecursionError:
+        raise BadData(f"{path} is nested too deeply to be a manifest. Run `dvc checkout --force` or its stage again.") from None
+    if not isinstance(manifest, dict) or not _files_with_sizes(manifest.get("files", {})):
+        raise BadData(f"{path} is no manifest of an artefact. Run `dvc checkout --force` or its stage again.")
+    if manifest.get("schema") != SCHEMA_VERSION or "files" not in manifest:
         raise BadData(f"{path} is of schema {manifest.get('schema')}, this version reads {SCHEMA_VERSION}. Run its stage again.")
     for name, expected in manifest["files"].items():
         file = folder / name
@@ -126,6 +130,10 @@ def read_manifest(folder: Path) -> Manifest:
             state = "is missing" if size is None else f"has {size} bytes"
             raise BadData(f"{file} {state}, its manifest says {expected['size']} bytes. Run `dvc checkout --force` or its stage again.")
     return manifest
+
+
+def _files_with_sizes(files: object) -> bool:
+    return isinstance(files, dict) and all(isinstance(facts, dict) and "size" in facts for facts in files.values())
 
 
 def content_id(folder: Path) -> str:
