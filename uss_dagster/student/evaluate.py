@@ -66,11 +66,12 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
     masks = student.masks(example.image, auto, **options)
     result = match_codes(example.shape, list(example.codes), masks.codes, masks.score, image_id=example.image_id)
     step = max(1, len(example.codes) // clicks) if clicks else 1
-    truths = [rle.decode(code, *example.shape) for code in example.codes[::step]]
-    if truths:
-        points = np.array([click_point(mask) for mask in truths])
+    codes = example.codes[::step]
+    if codes:
+        points = np.array([click_point(rle.decode(code, *example.shape)) for code in codes])
         encoded = student.encode(example.image, options.get("split", 1), options.get("snap", True))
-        for truth, answers in zip(truths, encoded.clicks(points), strict=True):
+        for code, answers in zip(codes, encoded.clicks(points), strict=True):
+            truth = rle.decode(code, *example.shape)
             answer_masks = np.array([answer.mask() for answer in answers]).reshape(len(answers), *example.shape)
             result.clicks[:] += one_click(truth[None], [answer_masks], [np.array([answer.quality for answer in answers])])["clicks"]
     return result
