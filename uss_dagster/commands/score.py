@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import echo_error, echo_lines
 
 if TYPE_CHECKING:
     from uss_dagster.scoring.masks import Result
@@ -64,7 +64,7 @@ def score(
     ground_truth = read_truth(gt, truth, classes, ignore)
     prediction = open_masks(pred)
     families = choose_families([name.strip() for name in metrics.split(",") if name.strip()], ground_truth, prediction)
-    result = score_masks(prediction, ground_truth, families, grids, bootstrap, lambda line: typer.echo(f"warning: {line}", err=True))
+    result = score_masks(prediction, ground_truth, families, grids, bootstrap, lambda line: echo_error(f"warning: {line}"))
     echo_lines(table_lines(result))
     if out is not None:
         write_result(result, out)
