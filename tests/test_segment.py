@@ -123,7 +123,9 @@ def test_pictures_of_every_kind(here: Project):
     save(folder / "sub" / "grey.webp", rgb)
     done = here.uss("segment", "my pictures", "-m", "felzenszwalb", "--param", "scales=2")
     rows, coco = results(here.root / "segments")
-    assert sorted(rows) == sorted(["alpha", "deep", "grey.png", "grey.webp", "line", "one", "palette.gif", "print", "turned", "Über Köln – 猫"])
+    assert sorted(rows) == sorted(
+        ["alpha", "deep", "grey.png", "grey.webp", "line", "one", "palette.gif", "print", "turned", "Über Köln – 猫"]
+    )
     sizes = {i["image_id"]: (i["height"], i["width"]) for i in coco.dataset["images"]}
     assert (sizes["turned"], sizes["one"], sizes["line"], sizes["deep"]) == ((60, 90), (1, 1), (1, 50), (60, 90))
     for image in coco.dataset["images"]:
@@ -360,7 +362,12 @@ def test_every_picture_of_a_folder_is_named(here: Project):
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     save(folder / "y\x1b[31m\n.png", photo())
     header = b"IHDR" + struct.pack(">IIBBBBB", 15_000, 12_000, 8, 2, 0, 0, 0)
-    (folder / "z.png").write_bytes(PNG + struct.pack(">I", 13) + header + struct.pack(">IIII", zlib.crc32(header), 0, *struct.unpack(">I", b"IDAT"), zlib.crc32(b"IDAT")))
+    (folder / "z.png").write_bytes(
+        PNG
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">IIII", zlib.crc32(header), 0, *struct.unpack(">I", b"IDAT"), zlib.crc32(b"IDAT"))
+    )
     done = here.uss("segment", "p", "-m", "felzenszwalb", "--param", "scales=1", code=65)
     assert done.stderr.splitlines() == [
         "not read: p/moving.gif; of folders, only .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp are read. Convert them to PNG or JPEG.",

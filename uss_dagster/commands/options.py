@@ -10,7 +10,6 @@ import typer
 
 from uss_dagster.text import printable
 
-
 STOPPED = "stopped; run the same command again to go on"
 """What is said after Ctrl-C."""
 
