@@ -27,13 +27,15 @@ NOT_READ = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".psd", "
 """Endings of picture files that folders are not searched for."""
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """uint8 (H, W, 3), RGB, upright, of any encoded picture; ``name`` is the file that an error speaks of.
+def decode(data: bytes, name: str, most: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright, of any encoded picture; ``name`` is the file that an error speaks of. most: pixels that it may have.
 
     Transparency is laid on white, 16-bit grey is scaled to 8 bits, and the EXIF orientation is applied. The first
     frame stands for an animation.
     """
     with open_picture(data, name) as picture:
+        if picture.width * picture.height > most:
+            raise BadData(f"{name} has {picture.width}×{picture.height} pixels, more than {most:,}. Scale it down first.")
         picture.load()
         upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
