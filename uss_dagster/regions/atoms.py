@@ -64,13 +64,13 @@ def atoms_of_codes(codes: Sequence[bytes], shape: tuple[int, int]) -> Atoms:
     order = np.argsort(first)
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
-    run_atom = rank[run_atom]
+    atom = rank[run_atom]
     column_wise = (first[order] % width * height + first[order] // width).astype(kind)
     members = np.zeros((len(codes), len(order)), bool)
     for region, ends in enumerate(edges):
         members[region] = np.searchsorted(ends, column_wise, "right") % 2 == 1
-    _check_areas(members, np.bincount(run_atom, length).astype(np.int64), areas)
-    return np.repeat(run_atom, length).reshape(width, height).T, members
+    _check_areas(members, np.bincount(atom, length).astype(np.int64), areas)
+    return np.repeat(atom, length).reshape(width, height).T, members
 
 
 def _words(count: int) -> np.ndarray:
