@@ -375,7 +375,7 @@ def test_every_picture_of_a_folder_is_named(here: Project):
         "6/6  left out: p/z.png declares more than 178,956,970 pixels. Scale it down first.",
         "error: 2 of 6 pictures could not be used (see above); the others are in segments.",
     ]
-    assert "5/6  segments/y\\x1b[31m\\n.png" in done.stdout, "what steers a terminal is escaped"
+    assert "5/6  segments/y\\x1b[31m\\x0a.png" in done.stdout, "what steers a terminal is escaped"
     assert sorted(results(here.root / "segments")[0]) == ["x.bmp", "x.tiff", "x.webp", "y\x1b[31m\n"]
     refused = here.uss("curate", "p", "--out", "set", "-m", "felzenszwalb", "--param", "scales=1", code=65)
     assert "not read: p/moving.gif" in refused.stderr

@@ -15,7 +15,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 
 def printable(text: str) -> str:
     """The text with escapes for control characters and for bytes that are no UTF-8, so that a file's name cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)
 
 
 def few(names: Sequence[object], most: int = 5) -> str:
