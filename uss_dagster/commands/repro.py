@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile, echo_lines
+from uss_dagster.commands.options import STOPPED, Profile, echo_lines
 from uss_dagster.errors import UsageError, did_you_mean
 
 
@@ -37,7 +38,10 @@ def run_dvc(root: Path, targets: list[str]) -> int:
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
     with stage_server(tool_environment()["PATH"]) as environment:
-        return DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+        code = DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    if code == 128 + signal.SIGINT:
+        print(STOPPED, file=sys.stderr)
+    return code
 
 
 def addresses(root: Path, targets: list[str]) -> list[str]:

@@ -122,7 +122,7 @@ class DvcRunner:
             0, the exit code of the stage that failed, DVC's own, or 128 and the number of the signal that ended the run.
         """
         with tempfile.TemporaryDirectory() as folder:
-            verdict = Path(folder) / "exit_code"
+            verdict, interrupted = Path(folder) / "exit_code", 0
             try:
                 with _signals_raise():
                     if not targets and self.up_to_date():
@@ -130,13 +130,15 @@ class DvcRunner:
                         return 0
                     code = self._repro_when_free(targets, verdict, wait_message)
             except _Interrupted as interruption:
-                code = 128 + interruption.number
+                code = interrupted = 128 + interruption.number
             text = verdict.read_text(encoding="utf-8") if verdict.exists() else ""
         if code == 0:
             return 0
         with suppress(UssError):  # a project that cannot be read has nothing to restore
             self.restore_missing(DvcProject(self.root).stages)
-        return int(text) if text.isdecimal() else code if code > 0 else 128 - code
+        if interrupted or not text.isdecimal():
+            return code if code > 0 else 128 - code
+        return int(text)
 
     def repro_stage(self, address: str, log: Log) -> Invocation:
         """Bring one stage up to date, its upstream untouched; returns also when the stage fails.

@@ -49,7 +49,7 @@ class Params(PatchRule, KMeansRule):
     def __post_init__(self) -> None:
         PatchRule.__post_init__(self)
         KMeansRule.__post_init__(self)
-        check_bounds(self, k=at_least(1), pca=at_least(1))
+        check_bounds(self, k=at_least(1))
 
 
 SPEC = MethodSpec(
