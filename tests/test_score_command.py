@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from projects import Project
+from projects import SOURCE, Project
 from pycocotools import mask as coco
 from references import bsds_of_maps, cluster_table, hierarchical_covering, proposal_ar_ap
 from scipy.io import savemat
@@ -141,7 +141,7 @@ def annotators(folder: Path, maps: dict[str, list[np.ndarray]]) -> Path:
 @pytest.fixture
 def here(tmp_path: Path) -> Project:
     """A folder that is no project: `uss score` needs none."""
-    return Project(tmp_path, {"PYTHONPATH": ""})
+    return Project(tmp_path, {"PYTHONPATH": str(SOURCE)})
 
 
 Run = Callable[..., tuple[dict[str, dict[str, Any]], str]]
