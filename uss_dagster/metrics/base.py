@@ -81,6 +81,8 @@ class MetricSpec:
         The reference.
     needs_labels : bool
         It compares classes over the whole dataset, so predicted regions must carry dataset-wide labels. Default: False.
+    needs_segmentation : bool
+        It is of the method's own segmentation, see ``MethodSpec.segmentation``. Default: False.
     """
 
     name: str
@@ -89,6 +91,7 @@ class MetricSpec:
     metrics: dict[str, Metric]
     paper: str
     needs_labels: bool = False
+    needs_segmentation: bool = False
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,8 @@ def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks)
         if name not in registry.names("metric"):
             raise UsageError(_unknown_family(name))
         spec = registry.load("metric", name).SPEC
+        if spec.needs_segmentation and not names:
+            continue  # nothing says whether these masks are one
         reason = ""
         if truth.kind not in spec.truths:
             reason = f"is computed on ground truth of kind {' or '.join(spec.truths)}; {truth.masks.path} is of kind {truth.kind}."
