@@ -11,8 +11,9 @@ positives. Upper bounds all, on different scales:
   takes part, so a segment left over may fall to a class that the image has not, a false positive of it. Which one is up to the solver, so
   it gets what it gets there: classes as rows, segments as columns in the order of their numbers, those without a valid pixel too, and
   empty columns up to the number of classes. When classes run out, a segment is only missed.
-- *strict*: the same with the image's own classes, and the segments in an order that depends on their pixels alone. A segment left over stands for the class it covers most, in vain: all its
-  pixels are missed by their classes, and those of other classes are false positives of it as well.
+- *strict*: the same with the image's own classes, and segments in an order that depends on their pixels alone. A segment left over
+  stands for the class it covers most, in vain: all its pixels are missed by their classes, and those of other classes are false positives
+  of it as well.
 - *diffcut*: for classes with a background. Object classes are matched first, all segments that win no class of the image become one,
   and then all is matched again as in diffseg.
 - *majority*: each segment is named after the class it covers most, many segments a class: what a perfect choice of names could reach.
