@@ -101,8 +101,9 @@ def _of_convention(rows: pd.DataFrame, replicates: Mapping[Ranking, pd.DataFrame
     low, high = np.mean([rank_bounds(pairs, half, higher) for pairs, half in zip(families, halves, strict=True)], axis=0)
     if any(table["low"].isna().all() for _, table in tables):
         low, high = np.full((2, len(rank)), np.nan)
-    facts = tables[0][1][COLUMNS[: COLUMNS.index("datasets")]].itertuples(index=False, name=None)
-    means = [MeanRank(*texts, datasets, *numbers) for texts, *numbers in zip(facts, rank, low, high, strict=True)]
+    facts = tables[0][1]
+    texts = [facts[column] for column in COLUMNS[: COLUMNS.index("datasets")]]
+    means = [MeanRank(*values) for values in zip(*texts, [datasets] * len(rank), rank, low, high, strict=True)]
     return sorted(means, key=lambda mean: (mean.mean_rank, mean.entry))
 
 
