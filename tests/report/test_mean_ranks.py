@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,15 @@ def test_entries_that_all_datasets_have_with_the_ranks_that_their_differences_al
     assert overlap.loc["alpha", ["mean_rank", "low", "high"]].tolist() == [1.5, 1, 2]
     assert overlap.loc["beta", ["mean_rank", "low", "high"]].tolist() == [3, 3, 3]
     assert "labelled" not in ranks["entry"].tolist()
+
+
+def test_entries_of_one_title_stand_apart(folders: list[Path]) -> None:
+    entries = {name: dataclasses.replace(facts, title="Same") for name, facts in ENTRIES.items()}
+    frame = leaderboard.build(folders, entries, DATASETS, METRICS)
+    table = mean_ranks.MeanRankTable.of(mean_ranks.build(frame, folders))
+    assert [(title, [cell and cell.entry for cell in cells]) for title, cells in table.rows] == [
+        ("Same", [entry] * 2) for entry in ("alpha", "gamma", "beta")
+    ]
 
 
 def test_one_dataset_has_no_mean_ranks(folders: list[Path], tmp_path: Path) -> None:

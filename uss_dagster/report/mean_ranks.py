@@ -115,12 +115,12 @@ class MeanRankTable:
     ----------
     columns : sequence
         The first entry of each metric.
-    rows : mapping
-        Title of each entry to its mean rank in each metric, None where it has none.
+    rows : sequence
+        Title of each entry, and its mean rank in each metric, None where it has none.
     """
 
     columns: Sequence[MeanRank]
-    rows: Mapping[str, Sequence[MeanRank | None]]
+    rows: Sequence[tuple[str, Sequence[MeanRank | None]]]
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> MeanRankTable:
@@ -131,7 +131,7 @@ class MeanRankTable:
             columns.setdefault(f"{rank.metric}, {rank.convention}", []).append(rank)
         of_metric = [{rank.entry: rank for rank in column} for column in columns.values()]
         titles = {rank.entry: rank.title for rank in ranks}
-        return cls([column[0] for column in columns.values()], {titles[e]: [found.get(e) for found in of_metric] for e in titles})
+        return cls([column[0] for column in columns.values()], [(titles[e], [ranks_of.get(e) for ranks_of in of_metric]) for e in titles])
 
 
 def write(frame: pd.DataFrame, folder: Path) -> None:
