@@ -9,6 +9,7 @@ from uss_dagster.planning.plan import HEADER, Plan, make_plan, read_plan, write_
 from uss_dagster.planning.profiles import read_profile
 from uss_dagster.stages.features import Features
 from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
 
 PROFILE = """\
@@ -258,3 +259,18 @@ def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
 def test_outside_a_project(tmp_path):
     refused = Project(tmp_path).uss("plan", code=64)
     assert refused.stderr.startswith("error: No params.yaml and dvc.yaml in ")
+
+
+def test_the_own_segmentation_is_scored_of_methods_that_have_one(root):
+    more = """
+  walk: {method: diffuse_walk_cut, backbone: patches}
+  full: {method: diffuse_walk_cut, backbone: patches, params: {tree: full}}
+"""
+    set_profile(root, "[covering, matching]", "[covering, own, oracle]")
+    (root / "profiles/small.yaml").write_text((root / "profiles/small.yaml").read_text() + more.lstrip("\n"))
+    plan = planned(root)
+    metrics = {cell.entry: cell.metrics for cell in plan.of(Scores)}
+    assert metrics["walk"] == ["covering", "own", "oracle"]
+    assert metrics["full"] == metrics["fine_slic"] == ["covering", "oracle"]
+    (board,) = plan.of(Leaderboard)
+    assert list(board.metrics).index("own_diffseg_miou") < list(board.metrics).index("oracle_diffseg_miou"), "shown first"
