@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from uss_dagster.dagster_dvc.lock_copies import check_locks
 from uss_dagster.dagster_dvc.process_group import ProcessGroup
 from uss_dagster.dagster_dvc.project import DvcProject, dvc_idle
 from uss_dagster.dagster_dvc.stage_output import Log, StageOutput
@@ -28,7 +29,7 @@ from uss_dagster.errors import UsageError, UssError
 BEING_BUILT = "is being built, or reads what is being built"
 VERDICT_FILE = "USS_VERDICT"
 """Environment variable: a stage that fails writes its exit code into the file of this name, since DVC exits with 255 for every failure."""
-_STATUS_PROGRAM = str(Path(__file__).with_name("status_program.py"))
+_DVC_PROGRAM, _STATUS_PROGRAM = (str(Path(__file__).with_name(name)) for name in ("dvc_program.py", "status_program.py"))
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WORDS = {
@@ -109,18 +110,21 @@ class DvcRunner:
 
         ``read`` gets each line of its output, which else goes where this process writes. Any exception ends DVC and its stages.
         """
-        return self._python("-m", "dvc", *words, read=read, env=env)
+        return self._python(_DVC_PROGRAM, *words, read=read, env=env)
 
     def repro(self, targets: Sequence[str], wait_message: Callable[[str], None]) -> int:
         """Bring targets up to date, all pipelines where there are none; the output passes through.
 
-        Waits for other runs in the project. Outputs that a failed or interrupted run removed are restored from the cache.
+        Waits for other runs in the project. Outputs that a failed or interrupted run removed are restored from the cache, and damaged
+        dvc.lock files from their copies.
 
         Returns
         -------
         int
             0, the exit code of the stage that failed, DVC's own, or 128 and the number of the signal that ended the run.
         """
+        for sentence in check_locks(self.root):
+            wait_message(sentence)
         with tempfile.TemporaryDirectory() as folder:
             verdict = Path(folder) / "exit_code"
             try:
@@ -132,6 +136,7 @@ class DvcRunner:
             except _Interrupted as interruption:
                 code = 128 + interruption.number
             text = verdict.read_text(encoding="utf-8") if verdict.exists() else ""
+        check_locks(self.root)
         if code == 0:
             return 0
         with suppress(UssError):  # a project that cannot be read has nothing to restore
@@ -143,6 +148,8 @@ class DvcRunner:
 
         An interruption ends the stage with all its processes and is raised again. Outputs that an unfinished run removed are restored.
         """
+        for sentence in check_locks(self.root):
+            log.info(sentence)
         started = time.monotonic()
         wait, waiting, intact = _FIRST_WAIT_S, False, False
         try:
