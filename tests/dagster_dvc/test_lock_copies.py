@@ -17,11 +17,17 @@ from uss_dagster.errors import UsageError
 PROGRAM = str(Path(__file__).parents[2] / "uss_dagster/dagster_dvc/dvc_program.py")
 
 
+@pytest.fixture(scope="module")
+def locked_template(built_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(built_template, tmp_path_factory.mktemp("locked") / "project"))
+    assert DvcRunner(root).repro([], print) == 0
+    return root
+
+
 @pytest.fixture
-def locked(fed: Path) -> Path:
-    """A project whose lock is good and copied."""
-    assert DvcRunner(fed).repro([], print) == 0
-    return fed
+def locked(locked_template: Path, tmp_path: Path) -> Path:
+    """A fresh copy of a project whose lock is good and copied."""
+    return Path(shutil.copytree(locked_template, tmp_path / "project"))
 
 
 def test_whatever_a_kill_leaves_is_restored(locked: Path):
@@ -46,7 +52,7 @@ def test_half_of_a_longer_lock_is_damaged_too(locked: Path):
         assert lock.read_text() in (good, text)
         if lock.read_text() == text:
             assert "size:" in text.splitlines()[-1] or "hash: md5" not in text.splitlines()[-1]
-        (locked / COPIES / "dvc.lock").write_text(good)
+        (locked / COPIES / "dvc.lock.copy").write_text(good)
 
 
 def test_a_good_change_is_copied_and_a_merge_conflict_left_alone(locked: Path):
@@ -56,13 +62,13 @@ def test_a_good_change_is_copied_and_a_merge_conflict_left_alone(locked: Path):
     changed = good.replace("copy leaderboard", "copy other")
     lock.write_text(changed)
     assert check_locks(locked) == []
-    assert (locked / COPIES / "dvc.lock").read_text() == changed
+    assert (locked / COPIES / "dvc.lock.copy").read_text() == changed
     conflict = f"<<<<<<< ours\n{good}=======\n{shorter}>>>>>>> theirs\n"
     lock.write_text(conflict)
     assert check_locks(locked) == []
     assert lock.read_text() == conflict
     copy_lock(locked, lock)
-    assert (locked / COPIES / "dvc.lock").read_text() == changed
+    assert (locked / COPIES / "dvc.lock.copy").read_text() == changed
 
 
 def test_without_a_copy_a_damaged_lock_is_moved_aside(locked: Path):

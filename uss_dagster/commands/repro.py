@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -34,21 +32,12 @@ def repro(
 def run_dvc(root: Path, targets: list[str]) -> int:
     """Bring targets (all, when none are named) up to date; returns 0, or the exit code of what failed."""
     from uss_dagster.dagster_dvc.runner import DvcRunner
+    from uss_dagster.stage_server import stage_server
 
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
-    with run_environment() as environment:
+    with stage_server() as environment:
         return DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
-
-
-@contextmanager
-def run_environment() -> Iterator[Mapping[str, str]]:
-    """Environment variables for DVC with which stages are started fast, as long as the block lasts."""
-    from uss_dagster.dagster_dvc.runner import tool_environment
-    from uss_dagster.stage_server import stage_server
-
-    with stage_server(tool_environment()["PATH"]) as environment:
-        yield environment
 
 
 def addresses(root: Path, targets: list[str]) -> list[str]:

@@ -24,13 +24,15 @@ def verify(
     """Hash every result against dvc.lock and name what differs."""
     from uss_dagster.artifacts.dvc_cache import cache_folder
     from uss_dagster.artifacts.shards import worker_count
-    from uss_dagster.commands.repro import addresses, run_environment
+    from uss_dagster.commands.repro import addresses
     from uss_dagster.commands.requirements import check_tools
     from uss_dagster.dagster_dvc.lock_copies import check_locks
+    from uss_dagster.dagster_dvc.owner import only_machine
     from uss_dagster.dagster_dvc.project import DvcProject
     from uss_dagster.dagster_dvc.runner import DvcRunner, lock_holders
     from uss_dagster.dagster_dvc.verification import Verifier, repair
     from uss_dagster.planning.profiles import find_root
+    from uss_dagster.stage_server import stage_server
 
     root = find_root()
     check_tools(root)
@@ -51,7 +53,7 @@ def verify(
     count = "1 file differs" if len(differences) == 1 else f"{len(differences)} files differ"
     if not mend:
         raise BadData(f"{count} from what dvc.lock records. Run `uss verify --repair` to bring back what was recorded.")
-    with run_environment() as environment:
+    with only_machine(root), stage_server() as environment:
         code = repair(verifier, DvcRunner(root, environment), differences, _has_remote(root), typer.echo)
     if code:
         raise typer.Exit(code)

@@ -10,15 +10,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
-def modify_yaml(path: str, fs: object = None) -> Iterator[dict[str, Any]]:
+def modify_yaml(path: str, fs: object = None) -> Iterator[dict[str, dict[str, object]]]:
     """The content of a YAML file, which is written when the block ends; in place of DVC's function of this name."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
-    content: dict[str, Any] = {}
+    content: dict[str, dict[str, object]] = {}
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             content = parse_yaml_for_update(file.read(), path)

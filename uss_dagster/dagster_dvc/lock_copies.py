@@ -68,7 +68,7 @@ def _check(root: Path, lock: Path) -> str:
     if good:
         _replace(copy, lock)
         return f"{name} was damaged, most likely by a killed run or a full disk; its last good copy was restored."
-    damaged = copy.with_name(f"{copy.name}.damaged")
+    damaged = copy.with_suffix(".damaged")
     damaged.parent.mkdir(parents=True, exist_ok=True)
     os.replace(lock, damaged)
     return f"{name} was damaged and has no good copy; it was moved to {damaged.relative_to(root)}. `git checkout {name}` gets a committed one."
@@ -104,7 +104,8 @@ def _locks(root: Path) -> Iterator[Path]:
 
 
 def _copy_of(root: Path, lock: Path) -> Path:
-    return root / COPIES / lock.relative_to(root)
+    copy = root / COPIES / lock.relative_to(root)
+    return copy.with_name(f"{copy.name}.copy")  # no search for dvc.lock meets it
 
 
 def _same(lock: Path, copy: Path) -> bool:

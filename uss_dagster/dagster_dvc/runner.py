@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from uss_dagster.dagster_dvc.lock_copies import check_locks
+from uss_dagster.dagster_dvc.owner import only_machine
 from uss_dagster.dagster_dvc.process_group import ProcessGroup
 from uss_dagster.dagster_dvc.project import DvcProject, dvc_idle
 from uss_dagster.dagster_dvc.stage_output import Log, StageOutput
@@ -123,12 +124,12 @@ class DvcRunner:
         int
             0, the exit code of the stage that failed, DVC's own, or 128 and the number of the signal that ended the run.
         """
-        for sentence in check_locks(self.root):
-            wait_message(sentence)
         with tempfile.TemporaryDirectory() as folder:
             verdict = Path(folder) / "exit_code"
             try:
-                with _signals_raise():
+                with _signals_raise(), only_machine(self.root):
+                    for sentence in check_locks(self.root):
+                        wait_message(sentence)
                     if not targets and self.up_to_date():
                         print("Every stage is up to date.")
                         return 0
@@ -148,14 +149,16 @@ class DvcRunner:
 
         An interruption ends the stage with all its processes and is raised again. Outputs that an unfinished run removed are restored.
         """
-        for sentence in check_locks(self.root):
-            log.info(sentence)
+        with only_machine(self.root):
+            for sentence in check_locks(self.root):
+                log.info(sentence)
         started = time.monotonic()
         wait, waiting, intact = _FIRST_WAIT_S, False, False
         try:
             while True:
                 output = StageOutput(log, address, self.progress_every_s)
-                code = self.run("--wait-for-lock", "repro", "--single-item", address, read=output.read)
+                with only_machine(self.root):
+                    code = self.run("--wait-for-lock", "repro", "--single-item", address, read=output.read)
                 left = self.lock_timeout_s - (time.monotonic() - started)
                 if code == 0 or not output.locked or left <= 0:
                     break
