@@ -101,7 +101,9 @@ def test_stages_and_the_merge_driver_need_no_path(built: Project):
     target = "pipelines/scenes/kmeans/dvc.yaml:scores"
     done = built.run(sys.executable, "-P", "-m", "dvc", "repro", "--single-item", target, **bare)
     assert executed(done.stdout) == ["scores/kmeans/scenes"]
-    assert str(built.root) not in "".join(path.read_text() for path in built.root.glob("pipelines/**/dvc.yaml")), "the same bytes on every machine"
+    assert str(built.root) not in "".join(path.read_text() for path in built.root.glob("pipelines/**/dvc.yaml")), (
+        "the same bytes on every machine"
+    )
 
     built.uss("merge-lock", "--install", cold=True)
     driver = built.run("git", "config", "merge.uss-merge-lock.driver").stdout.strip()

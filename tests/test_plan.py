@@ -100,7 +100,9 @@ def test_every_input_is_an_output_and_every_cell_comes_after_what_it_reads(root)
     for cell in plan.cells:
         for path in cell.inputs(layout):
             name = layout.relative(path)
-            parts = name.startswith(("pipelines/", "params.yaml", "profiles")) or any(name == out or name.startswith(f"{out}/") for out in written)
+            parts = name.startswith(("pipelines/", "params.yaml", "profiles")) or any(
+                name == out or name.startswith(f"{out}/") for out in written
+            )
             assert parts, f"{cell.name} reads {name}, which no earlier cell writes"
         written += [layout.relative(output.path) for output in cell.outputs(layout)]
     assert len(written) == len(set(written))

@@ -50,7 +50,9 @@ def test_a_stage_refuses_damaged_features(built: Project):
 
 
 def test_a_stage_refuses_a_file_that_no_stage_wrote(built: Project):
-    shutil.copyfile(built.root / "data/segments/kmeans/scenes/shard-00000.parquet", built.root / "data/segments/kmeans/scenes/shard-00009.parquet")
+    shutil.copyfile(
+        built.root / "data/segments/kmeans/scenes/shard-00000.parquet", built.root / "data/segments/kmeans/scenes/shard-00009.parquet"
+    )
     done = built.uss("stage", "pipelines/scenes/kmeans/scores.yaml", code=65)
     assert "shard-00009.parquet was not written by the stage of this folder" in done.stderr
 

@@ -40,7 +40,7 @@ def main() -> int:
     import dvc.dvcfile
     from dvc.cli import main as run
 
-    dvc.dvcfile.modify_yaml = modify_yaml  # type: ignore[attr-defined]
+    dvc.dvcfile.modify_yaml = modify_yaml
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
     return int(run(sys.argv[1:]))
 

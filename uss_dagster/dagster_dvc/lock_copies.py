@@ -54,7 +54,9 @@ def _check(root: Path, lock: Path) -> str:
     copy = _copy_of(root, lock)
     name = lock.relative_to(root).as_posix()
     if lock.is_dir():
-        raise UsageError(f"{name} is a folder, but DVC writes a file of this name. Remove it; `git checkout {name}` brings a committed one back.")
+        raise UsageError(
+            f"{name} is a folder, but DVC writes a file of this name. Remove it; `git checkout {name}` brings a committed one back."
+        )
     for partial in lock.parent.glob(f".{LOCK}.*.partial"):  # of a run that was killed
         partial.unlink(missing_ok=True)
     if _same(lock, copy):
@@ -71,7 +73,9 @@ def _check(root: Path, lock: Path) -> str:
     damaged = copy.with_suffix(".damaged")
     damaged.parent.mkdir(parents=True, exist_ok=True)
     os.replace(lock, damaged)
-    return f"{name} was damaged and has no good copy; it was moved to {damaged.relative_to(root)}. `git checkout {name}` gets a committed one."
+    return (
+        f"{name} was damaged and has no good copy; it was moved to {damaged.relative_to(root)}. `git checkout {name}` gets a committed one."
+    )
 
 
 def _is_good(text: bytes, before: bytes) -> bool:

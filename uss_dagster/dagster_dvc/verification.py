@@ -130,7 +130,9 @@ class Verifier:
         for digest in dict.fromkeys((out.hash, *listing.values())):
             path = self._object(digest)
             if path in self._digests and self._digests[path] != digest.removesuffix(_FOLDER):
-                yield Difference(address, path.relative_to(self.root).as_posix() if self.root in path.parents else str(path), "is damaged", True)
+                yield Difference(
+                    address, path.relative_to(self.root).as_posix() if self.root in path.parents else str(path), "is damaged", True
+                )
 
 
 def repair(verifier: Verifier, runner: DvcRunner, differences: Sequence[Difference], has_remote: bool, say: Callable[[str], None]) -> int:
