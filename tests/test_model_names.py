@@ -7,7 +7,7 @@ import json
 import pytest
 
 from uss_dagster.commands import parameters
-from uss_dagster.commands.parameters import make_segmenter, backbone_named
+from uss_dagster.commands.parameters import backbone_named, make_segmenter
 from uss_dagster.errors import UsageError
 
 

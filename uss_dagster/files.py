@@ -1,4 +1,4 @@
-"""Files: writing one so that it exists only when whole, removing them, reading YAML."""
+"""Files: writing one so that it exists only when whole, removing them, reading YAML; where the project is."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def find_project(start: Path | None = None) -> Path | None:
+    """The project that a folder, by default the present one, lies in: the nearest folder with params.yaml and dvc.yaml, or None."""
+    folder = (start or Path.cwd()).resolve()
+    return next((f for f in (folder, *folder.parents) if (f / "params.yaml").exists() and (f / "dvc.yaml").exists()), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import importlib.metadata
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -120,7 +120,7 @@ def build_params(cls: type[P], values: Mapping[str, Any], owner: str) -> P:
     --------
     >>> build_params(Params, {"seed": 1, "refine": {"kind": "guided"}}, "method 'unsam'")  # doctest: +SKIP
     """
-    return _build(cls, values, owner, (), tuple(name for name, _ in _leaves(cls)))
+    return _build(cls, values, owner, (), flat_types(cls))
 
 
 def params_to_dict(params: Any) -> Values:
@@ -149,7 +149,12 @@ def flat_params(params: Any) -> Values:
 
 def flat_types(cls: type) -> dict[str, Any]:
     """The type of every parameter of a dataclass by dotted name, in the order of ``flat_params``."""
-    return dict(_leaves(cls))
+    hints = _type_hints(cls)
+    flat: Values = {}
+    for name in (field.name for field in dataclasses.fields(cls)):
+        is_section = dataclasses.is_dataclass(hints[name])
+        flat |= {f"{name}.{inner}": hint for inner, hint in flat_types(hints[name]).items()} if is_section else {name: hints[name]}
+    return flat
 
 
 def nested_params(flat: Mapping[str, Any]) -> Values:
@@ -173,24 +178,6 @@ def nested_params(flat: Mapping[str, Any]) -> Values:
 _type_hints = cache(typing.get_type_hints)
 
 
-def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    hints = _type_hints(cls)
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _leaves(typing.cast(type, hint), f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", hint
-
-
-def _default(cls: type, name: str) -> Any:
-    """What a dataclass has in a field that is not given; None where it must be given."""
-    field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
 def _build(cls: type[P], values: Mapping[str, Any], owner: str, above: tuple[str, ...], known: Iterable[str], default: Any = None) -> P:
     """default: the section as the plug-in has it, which need not be the section's own default."""
     hints = _type_hints(cls)  # type: ignore[arg-type]
@@ -204,7 +191,7 @@ def _build(cls: type[P], values: Mapping[str, Any], owner: str, above: tuple[str
         if not dataclasses.is_dataclass(fields[name]):
             filled[name] = _coerce(value, fields[name], f"{owner}: parameter '{dotted}'", path)
         elif isinstance(value, Mapping):
-            filled[name] = _build(typing.cast(type, fields[name]), value, owner, path, known, _default(cls, name))
+            filled[name] = _build(typing.cast(type, fields[name]), value, owner, path, known, getattr(cls(), name))
         else:
             raise ParameterError(f"{owner}: '{dotted}' is {value!r}, expected a mapping of parameters.", path)
     try:

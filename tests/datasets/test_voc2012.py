@@ -9,7 +9,7 @@ from PIL import Image
 
 from uss_dagster import registry
 from uss_dagster.datasets import voc2012
-from uss_dagster.datasets.formats.class_trees import load_classes
+from uss_dagster.datasets.formats.class_trees import load_classes, truth_of
 from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.metrics.base import Truth
 from uss_dagster.metrics.covering import tree_covering, valid_classes
@@ -112,7 +112,7 @@ def test_objects_carry_the_class_of_most_of_their_pixels(kit):
     assert [names[label] for label in truth.label] == ["person", "person", "cat"]
     for number, value in enumerate((1, 2, 7)):
         assert np.array_equal(truth.mask(number), objects == value)
-    assert voc2012.truth(Params(truth="instances")) == "instances"
+    assert truth_of(voc2012, Params(truth="instances")) == "instances"
 
 
 def test_derived_objects_of_pascal_part_read_as_a_voc_kit(kit):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import configparser
 import json
+from contextlib import suppress
 from pathlib import Path
+
+
+def dvc_settings(root: Path) -> configparser.ConfigParser:
+    """What DVC's shared and local configuration say; a file that cannot be read says nothing. root: of the project."""
+    settings = configparser.ConfigParser(interpolation=None, strict=False)
+    for name in ("config", "config.local"):
+        with suppress(configparser.Error):
+            settings.read(root / ".dvc" / name, encoding="utf-8")
+    return settings
 
 
 def cache_folder(root: Path) -> Path:
     """The cache of a project: where DVC's configuration says, or its own folder. root: of the project."""
-    settings = configparser.ConfigParser(interpolation=None, strict=False)
-    for name in ("config", "config.local"):
-        try:
-            settings.read(root / ".dvc" / name, encoding="utf-8")
-        except configparser.Error:
-            continue
-    return root / ".dvc" / settings.get("cache", "dir", fallback="cache")
+    return root / ".dvc" / dvc_settings(root).get("cache", "dir", fallback="cache")
 
 
 def cached_file(cache: Path, digest: str) -> bytes | None:

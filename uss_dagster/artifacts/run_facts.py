@@ -25,12 +25,6 @@ def read_facts(path: Path) -> dict[str, Any] | None:
 
 def library_versions() -> dict[str, str]:
     """Name → installed version of ``LIBRARIES``."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import version
 
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # pragma: no cover - all are required
-            continue
-    return versions
+    return {name: version(name) for name in LIBRARIES}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
+
+T = TypeVar("T")
 
 
 def save_run(path: Path, tensors: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -47,6 +49,11 @@ def refuse_other_settings(path: Path, before: Mapping[str, Any], now: Mapping[st
 def part_of(tensors: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Tensors whose names begin with ``kind`` and a dot, without it."""
     return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}
+
+
+def few_lines(lines: Sequence[T]) -> list[T]:
+    """About eight of the lines of losses, the first and the last among them, for a model card."""
+    return [lines[i] for i in sorted({round(i * (len(lines) - 1) / 7) for i in range(8)})] if lines else []
 
 
 def adam_tensors(optimizer: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:

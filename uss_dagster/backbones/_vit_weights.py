@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uss_dagster.errors import BadData
+from uss_dagster.weights.files import read_tensors
 
 _WRAPPERS = ("module.base_encoder.", "teacher.backbone.", "module.backbone.", "module.", "backbone.")
 """Prefixes that published training code puts before the encoder's own names (MoCo-v3, DINO, DDP)."""
@@ -17,14 +18,9 @@ def load_weights(model: Any, path: Path) -> None:
     Names of the original releases (DINO, DINOv2, CLIP, MoCo-v3, MAE) are translated by timm; a positional embedding of another
     grid is resampled, as timm does; heads are dropped. Anything else missing, left over or of another shape is refused.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from timm.models import eva, vision_transformer
 
-    try:
-        state = load_file(path, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"checkpoint '{path}' is not a readable .safetensors file ({error}). Download or convert it again.") from None
+    state = read_tensors(path)
     for prefix in _WRAPPERS:
         if any(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -20,7 +20,7 @@ from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
-from uss_dagster.weights.files import local_file
+from uss_dagster.weights.files import local_file, read_tensors
 from uss_dagster.weights.store import fetch, identity, loaded_identity
 
 FACETS = ("tokens", "cls")
@@ -94,7 +94,6 @@ def _network(params: Params) -> Any:
     ensure_torchvision()
     import timm
     import torch
-    from safetensors.torch import load_file
 
     known = CATALOGUE.get(params.model)
     name = known.model if known else params.model.removeprefix("timm:")
@@ -112,7 +111,7 @@ def _network(params: Params) -> Any:
         if params.checkpoint is None and known is None:
             raise UsageError(f"'{params.model}' needs weights: set 'checkpoint' to a local .safetensors file.")
         file = local_file(params.checkpoint) if params.checkpoint else fetch(CATALOGUE[params.model])
-        result = network.load_state_dict(load_file(file), strict=False)
+        result = network.load_state_dict(read_tensors(file), strict=False)
         if result.missing_keys:
             raise UsageError(f"{file} lacks tensors of '{name}', such as {result.missing_keys[0]}.")
     if not -len(network.feature_info) <= params.stage < len(network.feature_info):

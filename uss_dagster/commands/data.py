@@ -78,13 +78,11 @@ def check(
     """
     from uss_dagster.commands.parameters import parse_parameters
     from uss_dagster.datasets.preparation import checks
+    from uss_dagster.files import find_project
     from uss_dagster.planning.layout import Layout
-    from uss_dagster.planning.profiles import find_root
 
-    try:
-        prepared: Path | None = Layout(find_root()).dataset(name)
-    except UsageError:
-        prepared = None
+    root = find_project()
+    prepared = Layout(root).dataset(name) if root else None
     report = checks.check(name, prepared, lambda params, owner: parse_parameters(param or [], params, owner))
     for row in report.checks:
         message = f": {row['message']}" if row["message"] else ""

@@ -30,14 +30,10 @@ REQUIRED = (
 
 def doctor() -> None:
     """What this machine has and lacks, and what to do."""
-    from uss_dagster.planning.profiles import find_root
+    from uss_dagster.files import find_project
 
-    try:
-        root: Path | None = find_root()
-    except UsageError:
-        root = None
     wrong = 0
-    for verdict, subject, sentence in findings(root):
+    for verdict, subject, sentence in findings(find_project()):
         wrong += verdict == "fix"
         typer.echo(f"{verdict:<5} {subject:<18} {sentence}")
     if wrong:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib.util
 import shutil
 from pathlib import Path
@@ -28,6 +27,6 @@ def has_git(root: Path) -> bool:
 
 def no_scm(root: Path) -> bool:
     """Whether DVC is told to work without git, in the shared or the local configuration."""
-    parser = configparser.ConfigParser()
-    parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
-    return parser.getboolean("core", "no_scm", fallback=False)
+    from uss_dagster.artifacts.dvc_cache import dvc_settings
+
+    return dvc_settings(root).getboolean("core", "no_scm", fallback=False)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from uss_dagster.errors import Unavailable, UsageError
-from uss_dagster.files import parse_yaml
+from uss_dagster.files import find_project, parse_yaml
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.registry import build_params
 
@@ -209,12 +209,12 @@ SOURCES = Path("data") / "sources"
 def source_folder(name: str) -> Path:
     """Where a dataset is put when it is fetched: in ``USS_MIRROR`` where that is set, else in the project."""
     mirror = os.environ.get("USS_MIRROR")
-    return Path(mirror) / name if mirror else _project() / SOURCES / name
+    return Path(mirror) / name if mirror else (find_project() or Path.cwd()) / SOURCES / name
 
 
 def mirror_folder(name: str) -> Path | None:
     """The folder of a dataset in the local mirror ``USS_MIRROR``, or where it was fetched to in the project; None where it is in neither."""
-    return next((folder for folder in (source_folder(name), _project() / SOURCES / name) if folder.is_dir()), None)
+    return next((folder for folder in (source_folder(name), (find_project() or Path.cwd()) / SOURCES / name) if folder.is_dir()), None)
 
 
 def need_mirror(name: str, get_it: str) -> Path:
@@ -238,10 +238,3 @@ def need_mirror(name: str, get_it: str) -> Path:
         tried = f"USS_MIRROR={mirror} has no folder '{name}'" if mirror else "USS_MIRROR is not set"
         raise Unavailable(f"Dataset '{name}' is not here: {tried}. {get_it} `uss data get {name}` does it where no login is needed.")
     return folder
-
-
-def _project() -> Path:
-    """The nearest folder upwards that holds a project, else this one."""
-    current = Path.cwd()
-    projects = (f for f in (current, *current.parents) if (f / "params.yaml").exists() and (f / "dvc.yaml").exists())
-    return next(projects, current)

@@ -44,11 +44,6 @@ MIRRORS = SPEC.mirrors
 """Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
 
 
-def truth(params: Params) -> str:
-    """What kind of ground truth these parameters ask for."""
-    return params.truth
-
-
 def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
     return CLASSES if params.truth == "instances" else load_classes("coco_semantic")

@@ -58,11 +58,6 @@ CLASSES = load_classes("coco_panoptic")
 SPEC = dataset_spec(__file__, Params, CLASSES.tree, archives=coco.IMAGE_ARCHIVES)
 
 
-def truth(params: Params) -> str:
-    """What kind of ground truth these parameters ask for."""
-    return params.truth
-
-
 def examples(params: Params) -> Iterator[Example]:
     """Images of the split by ascending id, as released; truth is their segments, nested in their classes or alone."""
     split = params.split

@@ -47,11 +47,6 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, load_classes("voc2012").tree)
 
 
-def truth(params: Params) -> str:
-    """What kind of ground truth these parameters ask for."""
-    return params.truth
-
-
 def classes(params: Params) -> Classes:
     """The class tree that these parameters ask for."""
     return load_classes("voc2012" if params.tree == "flat" else "voc2012_groups")

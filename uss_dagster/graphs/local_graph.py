@@ -16,6 +16,7 @@ import numpy as np
 
 from uss_dagster.graphs.merging import merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
+from uss_dagster.graphs.vectors import scaled_tokens
 from uss_dagster.graphs.watershed import contour_leaves
 from uss_dagster.regions.regions import depth_of
 
@@ -63,7 +64,7 @@ def local_graph(strength: np.ndarray, tokens: np.ndarray, *, most_leaves: int = 
     """
     leaves = few_leaves(strength, most_leaves, smoothing)
     area = np.bincount(leaves.ravel())
-    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), scaled_tokens(tokens)))
+    return LocalGraph(leaves, region_graph(leaves, strength), area, region_means(leaves, len(area), scaled_tokens(tokens, FEATURE_POWER)))
 
 
 def few_leaves(strength: np.ndarray, most_leaves: int = 600, smoothing: float = 1.0) -> np.ndarray:
@@ -142,10 +143,3 @@ def _siblings(local: LocalGraph, labels: np.ndarray, parent: np.ndarray) -> tupl
         first = np.where(level & (deeper >= 0), parent[first], first)
         second = np.where(level & (deeper <= 0), parent[second], second)
     return np.minimum(first, second), np.maximum(first, second), edge
-
-
-def scaled_tokens(tokens: np.ndarray) -> np.ndarray:
-    """Tokens (h, w, C), centred, of mean squared length ``FEATURE_POWER``; constant tokens become zeros."""
-    centred = tokens - tokens.mean(axis=(0, 1), dtype=np.float64)
-    mean_square = (centred**2).sum(axis=2).mean()
-    return centred * np.sqrt(FEATURE_POWER / mean_square) if mean_square > 1e-12 else np.zeros_like(centred)

@@ -18,6 +18,7 @@ import numpy as np
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.regions import Regions
 
 _LEVEL_BITS = 10
@@ -126,8 +127,8 @@ def mean_tokens(tokens: np.ndarray, flat: np.ndarray, n: int) -> np.ndarray:
         0..n-1, each present, or -1 for none.
     n : int
     """
-    directions = _unit(tokens.astype(np.float64))
-    return _unit(region_means(flat.astype(np.int64) + 1, n + 1, directions)[1:] if (flat < 0).any() else region_means(flat, n, directions))
+    directions = unit(tokens.astype(np.float64))
+    return unit(region_means(flat.astype(np.int64) + 1, n + 1, directions)[1:] if (flat < 0).any() else region_means(flat, n, directions))
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,3 @@ class _Sample:
         self._keys, self._rows, self._held = [keys[order]], [rows[order]], len(order)
         if len(order) == self._size:
             self._bound = float(keys[order[-1]])
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -19,8 +19,8 @@ from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.semantic_labels import LabelModel
 from uss_dagster.graphs.streaming_kmeans import RowFile
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.methods._maps import components
-from uss_dagster.methods.base import unit
 from uss_dagster.pixels import resize_image
 from uss_dagster.regions import Regions
 

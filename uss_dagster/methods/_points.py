@@ -11,7 +11,8 @@ import numpy as np
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.streaming_kmeans import Centres, Projection, RowFile, Shards, fit_centres, principal
-from uss_dagster.methods.base import feature_grid, unit
+from uss_dagster.graphs.vectors import unit
+from uss_dagster.methods.base import feature_grid
 
 Facet = Literal["keys", "tokens"]
 

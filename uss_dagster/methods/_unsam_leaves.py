@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.graphs.local_graph import FEATURE_POWER, LEAF_EXPONENT, LocalGraph, edge_weights, scaled_tokens
+from uss_dagster.graphs.local_graph import FEATURE_POWER, LEAF_EXPONENT, LocalGraph, edge_weights
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.merging import merges
 from uss_dagster.graphs.region_graph import RegionGraph, region_means
+from uss_dagster.graphs.vectors import scaled_tokens
 from uss_dagster.methods import contour_merge
 from uss_dagster.methods._unsam_params import DEEP_TREES, TREES, PoolLimits
 from uss_dagster.regions import Regions
@@ -57,7 +58,7 @@ def leaves_of(image: np.ndarray, grid: np.ndarray, most_leaves: int, seed: int, 
     area = np.bincount(labels.ravel())
     features = maps.features(labels)
     graphs = maps.graphs(labels)
-    backbone = region_means(labels, len(area), scaled_tokens(grid))
+    backbone = region_means(labels, len(area), scaled_tokens(grid, FEATURE_POWER))
     if token_weight > 0:
         features = {name: np.concatenate([vectors, token_weight * backbone], axis=1) for name, vectors in features.items()}
     averaged = contour_merge.averaged_graph(graphs, area, list(features.values()), params)

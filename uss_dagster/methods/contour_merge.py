@@ -27,8 +27,9 @@ from uss_dagster.graphs.contours import contour_strength, half_size, histogram_p
 from uss_dagster.graphs.figure import border_pixels, figure_graph, figure_of
 from uss_dagster.graphs.merging import border_heights, merge_tree, merged_down
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph, region_means
+from uss_dagster.graphs.vectors import scaled_tokens
 from uss_dagster.graphs.watershed import contour_leaves
-from uss_dagster.methods.base import MethodSpec, of_preset, one_thread, scaled_tokens
+from uss_dagster.methods.base import MethodSpec, of_preset, one_thread
 from uss_dagster.pixels import check_image, shrink_long_side, to_lab
 from uss_dagster.regions import Regions
 

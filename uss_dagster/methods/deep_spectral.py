@@ -21,8 +21,9 @@ from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.merging import ward_tree
 from uss_dagster.graphs.region_graph import region_means
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.methods._spectral import Graph, Items, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import MethodSpec, one_thread, unit
+from uss_dagster.methods.base import MethodSpec, one_thread
 from uss_dagster.pixels import resize_image
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions

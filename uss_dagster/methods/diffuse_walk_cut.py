@@ -20,9 +20,10 @@ from uss_dagster.bounds import PART, POSITIVE, at_least, check_bounds, within, w
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.bipartition import CutTree, Rule, choose_threshold, cut_tree
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.graphs.walk import coarsen, stationary, transition, vote, walk, walk_graph
 from uss_dagster.methods._maps import winners
-from uss_dagster.methods.base import MethodSpec, one_thread, unit
+from uss_dagster.methods.base import MethodSpec, one_thread
 from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions

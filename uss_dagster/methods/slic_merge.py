@@ -15,7 +15,8 @@ from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.merging import merge_tree
 from uss_dagster.graphs.region_graph import region_graph, region_means
 from uss_dagster.graphs.superpixels import slic
-from uss_dagster.methods.base import MethodSpec, scaled_tokens
+from uss_dagster.graphs.vectors import scaled_tokens
+from uss_dagster.methods.base import MethodSpec
 from uss_dagster.regions import Regions
 
 

@@ -19,9 +19,10 @@ from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.affinity import TauMode, joining_cosine
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.local_graph import edge_weights
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph, items_of, kind, leaf_map, lone_root
-from uss_dagster.methods.base import MethodSpec, one_thread, unit
+from uss_dagster.methods.base import MethodSpec, one_thread
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
 

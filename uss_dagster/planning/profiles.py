@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from uss_dagster import registry
 from uss_dagster.errors import ParameterError, UsageError, UssError, check_choice, did_you_mean
+from uss_dagster.files import find_project
 from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
@@ -161,11 +162,10 @@ class Profile:
 
 def find_root(start: Path | None = None) -> Path:
     """The project folder: the nearest one upwards that holds params.yaml and dvc.yaml."""
-    folder = (start or Path.cwd()).resolve()
-    for candidate in (folder, *folder.parents):
-        if (candidate / PARAMS).exists() and (candidate / "dvc.yaml").exists():
-            return candidate
-    raise UsageError(f"No {PARAMS} and dvc.yaml in {folder} or above. Run this inside a clone of the project.")
+    root = find_project(start)
+    if root is None:
+        raise UsageError(f"No {PARAMS} and dvc.yaml in {(start or Path.cwd()).resolve()} or above. Run this inside a clone of the project.")
+    return root
 
 
 def read_profile(root: Path, name: str | None = None) -> Profile:

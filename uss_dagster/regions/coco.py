@@ -55,14 +55,6 @@ class CocoCategory(TypedDict, total=False):
     supercategory: str
 
 
-class CocoDataset(TypedDict, total=False):
-    """A whole file."""
-
-    images: list[CocoImage]
-    annotations: list[CocoAnnotation]
-    categories: list[CocoCategory]
-
-
 def annotation(
     number: int,
     image: int,

@@ -112,10 +112,8 @@ def read_pictures(layout: Layout, dataset: str, scores: Iterable[Path]) -> Itera
 
 def read_unscored_pictures(layout: Layout, dataset: str, entries: Iterable[str], count: int) -> Iterator[Picture]:
     """At most ``count`` evenly spaced images of a dataset without scores, each with the regions of these entries and its ground truth, if any."""
-    images, shards = (
-        Images(layout.images(dataset)),
-        {e: sorted(layout.segments(e, dataset).glob("shard-*.parquet")) for e in sorted(entries)},
-    )
+    images = Images(layout.images(dataset))
+    shards = {e: sorted(layout.segments(e, dataset).glob("shard-*.parquet")) for e in sorted(entries)}
     for image_id in evenly_spaced(images.ids, count) if shards else ():
         regions = {entry: family for entry, files in shards.items() for _, family in iterate_regions(files, {image_id})}
         truth = dict(iterate_regions([layout.truth(dataset) / "regions.parquet"], {image_id}))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.scenes.textures import Material, Patch, mix
+from uss_dagster.scenes.textures import Material, Patch, mix, noise
 
 FINE = 4
 """Sub-pixels a pixel, along each axis."""
@@ -237,8 +237,6 @@ class Canvas:
         return np.arange(self.shape[1], dtype=np.float32)[None, :] + 0.5
 
     def noise(self, scale: float, octaves: int = 3, stretch: float = 1.0) -> np.ndarray:
-        from uss_dagster.scenes.textures import noise
-
         return noise(self.rng, *self.shape, scale, octaves, stretch)
 
     def backdrop(self, name: str, alpha: np.ndarray, colour: np.ndarray, *, ground: bool = False, mirror: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.staging import Staging
-from uss_dagster.datasets.formats.class_trees import spec_of
+from uss_dagster.datasets.formats.class_trees import spec_of, truth_of
 from uss_dagster.datasets.preparation.checks import validate
 from uss_dagster.datasets.preparation.prepare import prepare
 from uss_dagster.planning.cells import DatasetCell, Facts, Output, Plugin
@@ -55,7 +55,7 @@ class Datasets(DatasetCell):
                 adapter=Plugin(family="dataset", name=kind, params=params),
                 shard_images=profile.settings.shard_images,
                 title=module.SPEC.title,
-                truth=module.truth(built) if hasattr(module, "truth") else module.SPEC.truth,
+                truth=truth_of(module, built),
                 licence=module.SPEC.licence,
                 citation=module.SPEC.citation,
                 content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",

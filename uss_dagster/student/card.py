@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from uss_dagster.artifacts.training_runs import few_lines
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 from uss_dagster.templates import render
 
@@ -50,7 +51,6 @@ class ModelCard:
         parameters : int
             Number of the network's parameters.
         """
-        rows = [lines[round(i * (len(lines) - 1) / 7)] for i in range(8)] if len(lines) > 7 else lines
         names = [name for name in ("ar1000", "ar100", "click_max", "click_oracle") if name in config["scores"]]
         return render(
             "uss_dagster.student",
@@ -58,7 +58,7 @@ class ModelCard:
             card=self,
             settings=settings,
             config=config,
-            losses=rows,
+            losses=few_lines(lines),
             scores=[f"{name} {config['scores'][name]:.3f}" for name in names],
             parameters=parameters,
             validation_images=VALIDATION_IMAGES,

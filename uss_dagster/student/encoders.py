@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.torchvision_import import ensure_torchvision
+from uss_dagster.weights.files import read_tensors
 
 
 class TimmEncoder(nn.Module):
@@ -85,13 +86,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     BadData
         If the file cannot be read or lacks tensors.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadData(f"weights '{path}' is not a readable .safetensors file ({error}). Download or convert it again.") from None
+    state = read_tensors(path, "weights")
     model = encoder.model if isinstance(encoder, TimmEncoder) else encoder
     expected = model.state_dict()  # type: ignore[union-attr]
     missing = [name for name, value in expected.items() if name not in state or state[name].shape != value.shape]

@@ -320,9 +320,8 @@ class Trainer:
         """Write the checkpoint, and the losses so far."""
         if self.rank:
             return
-        tensors = {f"model.{name}": value for name, value in self.net.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        kinds = {"model": self.net.state_dict(), "average": self.average, "best": self.best}
+        tensors = {f"{kind}.{name}": value for kind, part in kinds.items() for name, value in part.items()}
         values = {
             "step": self.done,
             "settings": self.settings.to_dict(),

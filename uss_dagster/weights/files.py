@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from uss_dagster.errors import Unavailable, UsageError
+from uss_dagster.errors import BadData, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CONNECT_SECONDS = 8
 
@@ -21,6 +25,17 @@ def local_file(checkpoint: str) -> Path:
     if not path.is_file():
         raise UsageError(f"checkpoint '{checkpoint}' does not exist. Give the path of a local .safetensors file.")
     return path
+
+
+def read_tensors(path: Path, what: str = "checkpoint") -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file for torch, on the CPU. what: what the file is, for the message."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadData(f"{what} '{path}' is not a readable .safetensors file ({error}). Download or convert it again.") from None
 
 
 def hub_file(repository: str, filename: str, revision: str | None, owner: str) -> Path:

@@ -17,8 +17,7 @@ from uss_dagster.errors import BadData, Unavailable
 from uss_dagster.files import write_whole
 from uss_dagster.hashing import sha256_of, sha256_of_file
 from uss_dagster.weights import converters
-from uss_dagster.weights.catalogue import Hub, Weights, Wheel
-from uss_dagster.weights.files import hub_file
+from uss_dagster.weights.catalogue import Weights, Wheel
 
 _TIMEOUT_S = 900
 _LARGEST_MEMBER = 2 * 1024**3
@@ -32,11 +31,6 @@ def weights_folder() -> Path:
 
 def present(weights: Weights) -> Path | None:
     """The file of these weights on this machine, or None. Nothing is fetched."""
-    if isinstance(weights.source, Hub):
-        from huggingface_hub import try_to_load_from_cache
-
-        path = try_to_load_from_cache(weights.source.repository, weights.source.filename, revision=weights.source.revision)
-        return Path(path) if isinstance(path, str) else None
     path = weights_folder() / f"{weights.name}.safetensors"
     return path if path.is_file() else None
 
@@ -47,12 +41,10 @@ def fetch(weights: Weights) -> Path:
     Raises
     ------
     Unavailable
-        The package index or the hub cannot be reached.
+        The package index cannot be reached.
     BadData
         What was fetched is not what is expected.
     """
-    if isinstance(weights.source, Hub):
-        return hub_file(weights.source.repository, weights.source.filename, weights.source.revision, f"'{weights.name}'")
     path = weights_folder() / f"{weights.name}.safetensors"
     if path.is_file():
         return path

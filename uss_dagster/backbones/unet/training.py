@@ -28,13 +28,23 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
-from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run, refuse_other_settings, restore_adam, save_run
+from uss_dagster.artifacts.training_runs import (
+    adam_tensors,
+    few_lines,
+    part_of,
+    read_run,
+    refuse_other_settings,
+    restore_adam,
+    save_run,
+)
 from uss_dagster.artifacts.training_runs import repeatable as repeatable
 from uss_dagster.bounds import SHARE, at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
+from uss_dagster.templates import render
 from uss_dagster.torchvision_import import ensure_torchvision
 
+READS = ("templates",)
 TIMESTEPS = 1000
 GAMMA = 5.0
 """Signal-to-noise ratio above which a step weighs no more (min-SNR)."""
@@ -325,35 +335,22 @@ class Trainer:
         write_whole(out / "README.md", self._card(source))
 
     def _card(self, source: Source) -> str:
-        settings = self.settings
-        count = sum(value.numel() for value in network(settings).state_dict().values())
-        free = sum(value.numel() for value in self.average.values())
-        marks = [line for line in self.losses if line[0] in _marks([line[0] for line in self.losses])]
-        losses = "\n".join(f"| {step} | {side} | {loss:.4f} |" for step, side, loss in marks)
-        return (
-            f"---\nlicense: {source.licence}\nlibrary_name: diffusers\ntags: [unconditional-image-generation]\n---\n"
-            f"# A small diffusion UNet in pixels\n\n"
-            f"{source.told} {count / 1e6:.1f} M parameters in float16, of which {free / 1e6:.1f} M were "
-            f"trained: its 3×3 kernels are zero but in the middle (or in four places, where cells are joined), so that only self-attention carries "
-            f"anything from cell to cell; an image of {settings.size}×{settings.size} pixels in [-1, 1] is "
-            f"folded {settings.fold}×{settings.fold} into {3 * settings.fold**2} channels (`torch.nn.functional.pixel_unshuffle`). Self-attention "
-            f"is at every resolution. It is meant for its self-attention, through the backbone `diffusion` of uss_dagster, and not for making "
-            f"pictures: it was trained for a short while.\n\n"
-            f"Made by\n\n    {source.command}\n\n"
-            f"Seed {settings.seed}; {settings.steps} steps, {settings.halves} of them on {2 * settings.batch} crops of "
-            f"{settings.size // 2}×{settings.size // 2} pixels and the others on {settings.batch} of {settings.size}×{settings.size}; AdamW, rate "
-            f"{settings.rate:g} after {WARM_UP} steps, falling to 0 over the last {DECAY:.0%}; velocity prediction, cosine schedule, min-SNR weight with "
-            f"gamma {GAMMA:g}; the weights are their running mean (decay {settings.average:g}). {self.seconds / 60:.0f} minutes on {self._machine()}.\n\n"
-            f"| step | side of crops | mean loss of the steps before |\n|---|---|---|\n{losses}\n\n"
-            f"Licence: {source.licence}.\n"
+        return render(
+            "uss_dagster.backbones.unet",
+            "card.md.j2",
+            source=source,
+            settings=self.settings,
+            parameters=sum(value.numel() for value in network(self.settings).state_dict().values()),
+            trained=sum(value.numel() for value in self.average.values()),
+            warm_up=WARM_UP,
+            decay=DECAY,
+            gamma=GAMMA,
+            seconds=self.seconds,
+            machine=self._machine(),
+            losses=few_lines(self.losses),
         )
 
     def _machine(self) -> str:
         if self.device.type == "cpu":
             return f"{torch.get_num_threads()} CPU threads"
         return f"one {torch.cuda.get_device_name(self.device)}"
-
-
-def _marks(steps: list[int]) -> set[int]:
-    """About eight of the steps, the first and the last among them."""
-    return {steps[round(i * (len(steps) - 1) / 7)] for i in range(8)} if steps else set()

@@ -112,10 +112,14 @@ def classes_of(module: Any, params: Any) -> ClassTree | None:
     return classes.tree if classes else None
 
 
+def truth_of(module: Any, params: Any) -> str:
+    """The kind of ground truth that an adapter (its module) yields: what its ``truth`` says, else its parameter of that name, or its SPEC."""
+    return module.truth(params) if hasattr(module, "truth") else getattr(params, "truth", module.SPEC.truth)
+
+
 def spec_of(module: Any, params: Any) -> DatasetSpec:
     """The spec of an adapter (its module) with the truth and classes that it yields with these parameters."""
-    truth = module.truth(params) if hasattr(module, "truth") else module.SPEC.truth
-    return replace(module.SPEC, truth=truth, classes=classes_of(module, params))
+    return replace(module.SPEC, truth=truth_of(module, params), classes=classes_of(module, params))
 
 
 def _rows(path: Path) -> Iterator[_Row]:
