@@ -87,7 +87,8 @@ def test_weights_that_have_seen_labels_are_named_on_every_row(root):
 def test_inputs_are_what_a_stage_reads_and_nothing_else(root):
     plan, layout = planned(root), Layout(root)
     read = {cell.name: [layout.relative(path) for path in cell.inputs(layout)] for cell in plan.cells}
-    assert read["datasets/scenes"] == []
+    assert read["plan"] == ["params.yaml", "profiles"]
+    assert read["datasets/scenes"] == ["data/plan"]
     assert read["segments/felzenszwalb/scenes"] == ["data/datasets/scenes/images"]
     assert read["segments/fine_slic/scenes"] == ["data/datasets/scenes/images", "data/features/patches/scenes"]
     assert read["scores/fine_slic/scenes"] == ["data/segments/fine_slic/scenes", "data/datasets/scenes"]
@@ -100,7 +101,9 @@ def test_every_input_is_an_output_and_every_cell_comes_after_what_it_reads(root)
     for cell in plan.cells:
         for path in cell.inputs(layout):
             name = layout.relative(path)
-            parts = name.startswith("pipelines/") or any(name == out or name.startswith(f"{out}/") for out in written)
+            parts = name.startswith(("pipelines/", "params.yaml", "profiles")) or any(
+                name == out or name.startswith(f"{out}/") for out in written
+            )
             assert parts, f"{cell.name} reads {name}, which no earlier cell writes"
         written += [layout.relative(output.path) for output in cell.outputs(layout)]
     assert len(written) == len(set(written))
