@@ -331,9 +331,9 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        regions = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
-        regions.score, regions.coco = self.score, self.coco
-        return regions
+        labelled = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        labelled.score, labelled.coco = self.score, self.coco
+        return labelled
 
     def compact(self) -> Regions:
         """The same regions over one atom for each combination of regions that occurs, numbered as they come row by row."""
