@@ -445,7 +445,7 @@ COCO_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "huge size": (
         lambda f: change_result(f, segmentation={"size": [10**9, 10**9], "counts": [0, 10**18]}),
-        "image '8', result 12: its run-length code is 1000000000×1000000000 (height×width), more than 200,000,000 pixels. Scale it down",
+        "image '8', result 12: its run-length code is 1000000000×1000000000 (height×width), more than 178,956,970 pixels. Scale it down",
     ),
     "negative size": (
         lambda f: change_result(f, segmentation={"size": [-HEIGHT, -WIDTH], "counts": [864]}),
