@@ -24,7 +24,7 @@ from uss_dagster.text import printable
 
 COMMANDS = {
     "Your own images": ("segment", "curate", "score"),
-    "A project": ("plan", "repro", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
+    "A project": ("plan", "repro", "verify", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
     "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),

@@ -77,6 +77,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     paper="Melas-Kyriazi et al., CVPR 2022",
     summary="Laplacian eigenvectors clustered into as many segments as the eigengap says, nested by Ward. The graph follows the backbone.",
+    segmentation=True,
 )
 
 

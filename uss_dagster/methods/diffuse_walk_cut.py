@@ -100,6 +100,7 @@ SPEC = MethodSpec(
     needs=("attention",),
     paper="Ivanova et al., arXiv 2412.04678",
     summary="Attention as a random walk of k steps, recursive two-way normalised cuts, a threshold chosen for each image.",
+    segmentation=("tree", "pruned"),
 )
 
 

@@ -59,6 +59,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     facet_parameter="facet",
     labels=True,
+    segmentation=True,
     paper="Hamilton et al., ICLR 2022 (as a baseline)",
     reimplementation=False,
     summary="Tokens of all images in k clusters, which are the classes: the plain baseline of trained semantic methods.",

@@ -80,6 +80,9 @@ class CodedRegions(Regions):
     def mask(self, region: int) -> np.ndarray:
         return rle.decode(self._codes[region], *self._shape)
 
+    def window(self, region: int, window: tuple[slice, slice]) -> np.ndarray:
+        return self.mask(region)[window]
+
     def rles(self) -> list[bytes]:
         return list(self._codes)
 

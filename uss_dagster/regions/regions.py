@@ -8,6 +8,7 @@ the joint histogram of their atoms, so no product of pixels and regions is ever 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, TypedDict, Unpack
 
@@ -17,7 +18,7 @@ from uss_dagster.errors import BadData
 from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
 from uss_dagster.regions.atoms import atoms_of_codes, atoms_of_masks
-from uss_dagster.regions.coco import CocoAnnotation, annotation
+from uss_dagster.regions.coco import CocoAnnotation, CocoFacts, annotation
 
 
 class Columns(TypedDict, total=False):
@@ -56,6 +57,8 @@ class Regions:
     """
 
     __slots__ = ("__dict__", "atoms", "label", "level", "members", "parent", "score", "source")
+    coco: CocoFacts | None = None
+    """What a COCO file says beside masks; only readers of such files set it, and scores of double precision with it."""
 
     def __init__(
         self, atoms: np.ndarray, members: np.ndarray, parent: Sequence[int] | np.ndarray | None = None, **columns: Unpack[Columns]
@@ -216,8 +219,16 @@ class Regions:
 
     @cached_property
     def is_root(self) -> np.ndarray:
-        """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
-        return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
+        """Bool (K,): the region is the whole image, nothing lies above it, and it is no segment of its own.
+
+        It is a segment where it alone has a label, as in a label picture of one value, and where it comes from a COCO file and nothing lies
+        below it. Coverings leave roots out, and only them: the first node of a tree that leaves pixels out is no root.
+        """
+        segment = np.full(len(self), self.coco is not None)
+        segment[self.parent[self.parent >= 0]] = False
+        if len(self) == 1:
+            segment |= self.label >= 0
+        return np.asarray((self.parent < 0) & (self.area == self.shape[0] * self.shape[1]) & ~segment)
 
     @property
     def is_tree(self) -> bool:
@@ -244,6 +255,10 @@ class Regions:
     def mask(self, region: int) -> np.ndarray:
         """Bool (H, W) of one region."""
         return np.asarray(self.members[region][self.atoms])
+
+    def window(self, region: int, window: tuple[slice, slice]) -> np.ndarray:
+        """``mask(region)[window]``, rows and columns."""
+        return np.asarray(self.members[region][self.atoms[window]])
 
     def masks(self) -> np.ndarray:
         """Bool (K, H, W) of all regions. Large: prefer ``mask`` or the atoms."""
@@ -316,7 +331,9 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        return Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        regions = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        regions.score, regions.coco = self.score, self.coco
+        return regions
 
     def compact(self) -> Regions:
         """The same regions over one atom for each combination of regions that occurs, numbered as they come row by row."""
@@ -335,7 +352,10 @@ class Regions:
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
         atoms = self.atoms[nearest_cells(height, self.shape[0])[:, None], nearest_cells(width, self.shape[1])]
-        return Regions(atoms, self.members, self.parent, **self.columns)
+        regions = Regions(atoms, self.members, self.parent, **self.columns)
+        regions.score = self.score  # of double precision where a file gave such
+        regions.coco = self.coco and replace(self.coco, area=np.full(len(self), np.nan))  # areas are of the image's own pixels
+        return regions
 
     # -- codes ------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.artifacts.image_files import shrunk
-from uss_dagster.metrics.base import interval, poisson_weights
+from uss_dagster.metrics.base import poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point, one_click
 from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries
 from uss_dagster.regions import Regions, rle
+from uss_dagster.scoring.intervals import interval
 from uss_dagster.student.data import Example, Source
 from uss_dagster.student.model import Auto, Student
 
@@ -115,7 +116,8 @@ def difference(first: dict[str, Matches], second: dict[str, Matches], name: str)
     ids = sorted(first)
     weights = np.array([poisson_weights(image_id, REPLICATES) for image_id in ids], np.int64).T
     one, other = (np.array([v.get(name, np.nan) for v in summaries([f[i] for i in ids], weights)]) for f in (first, second))
-    return values(second)[name] - values(first)[name], *interval(other - one)  # without draws that hold no image with masks
+    gain = values(second)[name] - values(first)[name]
+    return gain, *interval(gain, other - one, len(ids))  # without draws that hold no image with masks
 
 
 def mean_of(scores: dict[str, float]) -> float:
