@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +30,6 @@ from uss_dagster.files import parse_yaml
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.registry import build_params
 
-CONFIDENCE = 0.95
-"""Of the intervals that bootstrap replicates give."""
 Contribution = dict[str, np.ndarray]
 
 
@@ -91,6 +88,8 @@ class MetricSpec:
         It ranks predicted regions by their scores, so none may lack one. Default: False.
     as_given : dict
         Protocol → its name where every predicted region takes part as it is given. Default: empty, predictions are taken in one way.
+    needs_segmentation : bool
+        It is of the method's own segmentation, see ``MethodSpec.segmentation``. Default: False.
     """
 
     name: str
@@ -101,6 +100,7 @@ class MetricSpec:
     needs_labels: bool = False
     needs_scores: bool = False
     as_given: dict[str, str] = field(default_factory=dict)
+    needs_segmentation: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,16 +212,6 @@ def poisson_weights(image_id: str, replicates: int) -> np.ndarray:
         return np.zeros(0, np.int64)
     seed = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "little")
     return np.random.default_rng(seed).poisson(1.0, replicates)
-
-
-def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap replicates, float64 (R,), without undefined ones; NaN where fewer than two are defined."""
-    defined = samples[np.isfinite(samples)]
-    if len(defined) < 2:
-        return math.nan, math.nan
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def accumulator(family: Any, replicates: int = 0, state: Any = None, as_given: bool = False) -> Accumulator:

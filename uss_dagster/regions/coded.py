@@ -55,7 +55,7 @@ class CodedRegions(Regions):
 
     @cached_property
     def _decoded(self) -> Regions:
-        return Regions.from_masks([self.mask(region) for region in range(len(self))], shape=self._shape)
+        return Regions.from_codes(self._codes, self._shape)
 
     @cached_property
     def atoms(self) -> np.ndarray:  # type: ignore[override]

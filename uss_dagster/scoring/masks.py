@@ -19,9 +19,9 @@ from uss_dagster.artifacts.mask_base import Masks, empty, pair_up
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.files import write_whole
-from uss_dagster.metrics.base import interval
 from uss_dagster.regions import Regions
 from uss_dagster.scoring.ground_truth import GroundTruth
+from uss_dagster.scoring.intervals import interval
 from uss_dagster.scoring.scorer import Convention, Scorer, check_grid, convention_of, prepared
 from uss_dagster.text import few, number, span
 
@@ -37,7 +37,7 @@ TABLE = pa.schema(
 
 
 class IntervalRow(Convention):
-    """One score over all images. low, high: its 95 % interval, NaN without replicates. images: how many images it is of."""
+    """One score over all images. low, high: its 95 % interval, NaN without replicates or for one image. images: how many images it is of."""
 
     value: float
     low: float
@@ -166,6 +166,8 @@ def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks)
         if name not in registry.names("metric"):
             raise UsageError(_unknown_family(name))
         spec = registry.load("metric", name).SPEC
+        if spec.needs_segmentation and not names:
+            continue  # nothing says whether these masks are one
         reason = ""
         if truth.kind not in spec.truths:
             reason = f"is computed on ground truth of kind {' or '.join(spec.truths)}; {truth.masks.path} is of kind {truth.kind}."
@@ -193,7 +195,7 @@ def rows_with_intervals(scorer: Scorer, images: str = "") -> list[IntervalRow]:
     for row in scorer.dataset_rows():
         if row["metric"] in arbitrary:
             continue
-        low, high = interval(np.array(samples.get(convention_of(row), []), float))
+        low, high = interval(row["value"], np.array(samples.get(convention_of(row), []), float), row["n"])
         metric, protocol, scope, grid = convention_of(row)
         convention = Convention(metric=metric, protocol=protocol + images, scope=scope, grid=grid)
         rows.append({**convention, "value": row["value"], "low": low, "high": high, "images": row["n"]})
