@@ -28,6 +28,7 @@ from uss_dagster.errors import UsageError, UssError
 BEING_BUILT = "is being built, or reads what is being built"
 VERDICT_FILE = "USS_VERDICT"
 """Environment variable: a stage that fails writes its exit code into the file of this name, since DVC exits with 255 for every failure."""
+_DVC_PROGRAM = str(Path(__file__).with_name("dvc_program.py"))
 _STATUS_PROGRAM = str(Path(__file__).with_name("status_program.py"))
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -109,7 +110,7 @@ class DvcRunner:
 
         ``read`` gets each line of its output, which else goes where this process writes. Any exception ends DVC and its stages.
         """
-        return self._python("-m", "dvc", *words, read=read, env=env)
+        return self._python(_DVC_PROGRAM, *words, read=read, env=env)
 
     def repro(self, targets: Sequence[str], wait_message: Callable[[str], None]) -> int:
         """Bring targets up to date, all pipelines where there are none; the output passes through.
