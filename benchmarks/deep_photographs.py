@@ -11,7 +11,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
-from uss_dagster.metrics.base import Accumulator, Truth, interval
+from uss_dagster.metrics.base import Accumulator, Truth
 
 WEIGHTS = "dinov2_vits14_saliency"
 REPLICATES = 500
@@ -45,12 +45,19 @@ def scored(images: Iterable[tuple[Sample, Truth]], segment: Callable[[Sample], A
             accumulator.update(sample.image_id, truth, regions)
 
 
+def percentiles(draws: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of bootstrap replicates, without undefined ones; NaN where there are none."""
+    defined = draws[np.isfinite(draws)]
+    low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
 def cells(accumulator: Accumulator, names: Sequence[str], factor: float = 100) -> str:
     """Cells of a table: a value with its 95 % interval for each name; a dash where there is none."""
     values, draws = accumulator.result(), accumulator.replicate_results()
     texts = []
     for name in names:
-        low, high = interval(factor * np.array([draw.get(name, np.nan) for draw in draws]))
+        low, high = percentiles(factor * np.array([draw.get(name, np.nan) for draw in draws]))
         texts.append(f"{factor * values[name]:.1f} ({low:.1f} to {high:.1f})" if name in values else "–")
     return " | ".join(texts)
 
@@ -58,5 +65,5 @@ def cells(accumulator: Accumulator, names: Sequence[str], factor: float = 100) -
 def difference(before: Accumulator, after: Accumulator, name: str, factor: float = 100) -> str:
     """Difference of two methods on the same images, with its paired 95 % interval."""
     draws = [b[name] - a[name] for a, b in zip(before.replicate_results(), after.replicate_results(), strict=True)]
-    low, high = interval(factor * np.array(draws))
+    low, high = percentiles(factor * np.array(draws))
     return f"{factor * (after.result()[name] - before.result()[name]):+.1f} ({low:+.1f} to {high:+.1f})"

@@ -82,7 +82,8 @@ def synthetic_benchmark(n_entries: int, n_datasets: int, n_metrics: int, n_image
         frame[column] = [getattr(entries[entry], column) for entry in frame["entry"]]
     for column, name in (("metric_title", "title"), ("higher_is_better", "higher_is_better"), ("detail", "detail")):
         frame[column] = [getattr(metrics[metric], name) for metric in frame["metric"]]
-    frame = frame.assign(reimplementation=False, oracle=False, segments_version="", data_version="")
+    ranks = {"rank_low": frame["rank"], "rank_high": frame["rank"]}
+    frame = frame.assign(reimplementation=False, oracle=False, segments_version="", data_version="", **ranks)
     ids = [f"image{i:05d}" for i in range(n_images)]
 
     def evidence(dataset: str) -> Evidence:

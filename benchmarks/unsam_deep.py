@@ -21,13 +21,13 @@ quiet_environment()
 single_thread()
 
 import numpy as np  # noqa: E402
-from deep_photographs import HALVES, REPLICATES, WEIGHTS  # noqa: E402
+from deep_photographs import HALVES, REPLICATES, WEIGHTS, percentiles  # noqa: E402
 from unsam import Photo, bsds, coco, kept  # noqa: E402
 
 from uss_dagster.artifacts.image_files import decode  # noqa: E402
 from uss_dagster.backbones.base import Encoder  # noqa: E402
 from uss_dagster.datasets.base import Sample  # noqa: E402
-from uss_dagster.metrics.base import interval, poisson_weights  # noqa: E402
+from uss_dagster.metrics.base import poisson_weights  # noqa: E402
 from uss_dagster.metrics.coco.matches import match_codes, summaries  # noqa: E402
 from uss_dagster.segmenter import Segmenter  # noqa: E402
 
@@ -80,8 +80,8 @@ def compare(photos: list[Photo], title: str, names: list[str], folder: Path | No
         values, *others = summaries(images, draws)
         resampled = 100 * np.array([values["ar1000"], *(other["ar1000"] for other in others)])
         first = resampled if first is None else first
-        low, high = interval(resampled[1:])
-        less = f"{(first - resampled)[0]:+.1f} ({' to '.join(f'{bound:+.1f}' for bound in interval((first - resampled)[1:]))})"
+        low, high = percentiles(resampled[1:])
+        less = f"{(first - resampled)[0]:+.1f} ({' to '.join(f'{bound:+.1f}' for bound in percentiles((first - resampled)[1:]))})"
         cells = [f"{resampled[0]:.1f} ({low:.1f} to {high:.1f})", *(f"{100 * values[column]:.1f}" for column in COLUMNS[1:])]
         count = np.mean([len(image.score) for image in images])
         print(f"| {name} | {count:.0f} | " + " | ".join(cells) + f" | {less if name != names[0] else '–'} |", flush=True)

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from deep_photographs import percentiles
 
 from uss_dagster import registry
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Example, Sample
 from uss_dagster.datasets.voc2012 import SPEC
-from uss_dagster.metrics.base import Accumulator, Contribution, Truth, interval, nan_ratio
+from uss_dagster.metrics.base import Accumulator, Contribution, Truth, nan_ratio
 from uss_dagster.metrics.covering import Overlap, cover_tree, overlap
 from uss_dagster.metrics.matching import LEAVES, cut_sums, summary, sums_of
 from uss_dagster.regions import Regions
@@ -142,7 +143,7 @@ def table_of(scores: dict[str, Accumulator], seconds: dict[str, float]) -> None:
         value, draws = accumulator.result(), accumulator.replicate_results()
         row = [f"{title:<34}"]
         for metric in ("nm", "miou"):
-            low, high = interval(np.array([draw[f"all {metric}"] for draw in draws]))
+            low, high = percentiles(np.array([draw[f"all {metric}"] for draw in draws]))
             row.append(f"{value[f'all {metric}']:.3f} [{low:.3f}, {high:.3f}]")
         row += [f"{count}: {value[f'{count} nm']:.3f}/{value[f'{count} miou']:.3f}" for count in COUNTS]
         print(" | ".join([*row, f"{value['regions']:.0f} regions", f"{seconds[title] / accumulator.n:.2f} s"]), flush=True)
@@ -152,7 +153,7 @@ def differences(scores: dict[str, Accumulator], first: str, second: str) -> None
     """The paired difference of two entries."""
     draws = list(zip(scores[first].replicate_results(), scores[second].replicate_results(), strict=True))
     for metric in ("nm", "miou"):
-        low, high = interval(np.array([after[f"all {metric}"] - before[f"all {metric}"] for after, before in draws]))
+        low, high = percentiles(np.array([after[f"all {metric}"] - before[f"all {metric}"] for after, before in draws]))
         gain = scores[first].result()[f"all {metric}"] - scores[second].result()[f"all {metric}"]
         print(f"{first} less {second}, {metric}: {gain:+.3f} [{low:+.3f}, {high:+.3f}]")
 

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from projects import SOURCE, Project
+from scipy import stats
 from small_benchmark import image_values, write_cell
 
 from uss_dagster import cli
 from uss_dagster.artifacts.schemas import SCHEMA_VERSION
 from uss_dagster.report.compare import Comparison, compare
-from uss_dagster.report.leaderboard import interval, paired_difference
+from uss_dagster.scoring.intervals import interval
 
 Run = Callable[..., tuple[list[str], str]]
 
@@ -70,30 +71,34 @@ def replicates(root: Path, entry: str, metric: str) -> np.ndarray:
 def test_the_interval_is_that_of_the_paired_difference(root: Path):
     found = {c.group[1]: c for c in compare(root / "data/scores/alpha/cats", root / "data/scores/beta/cats", {})}
     overlap = found["overlap"]
-    difference = replicates(root, "alpha", "overlap") - replicates(root, "beta", "overlap")
-    assert (overlap.low, overlap.high) == pytest.approx(tuple(np.percentile(difference, [2.5, 97.5])))
-    assert overlap.difference == pytest.approx((image_values("alpha", "overlap") - image_values("beta", "overlap")).mean())
+    gaps = image_values("alpha", "overlap") - image_values("beta", "overlap")
+    assert overlap.difference == pytest.approx(gaps.mean())
+    # What a t-test of the images' own differences gives, but for the chance of 300 replicates.
+    half = -stats.t.ppf(0.025, 39) * gaps.std(ddof=1) / np.sqrt(40)
+    assert overlap.high - overlap.difference == pytest.approx(half, rel=0.1)
+    assert overlap.difference - overlap.low == pytest.approx(overlap.high - overlap.difference)
     assert overlap.low < overlap.difference < overlap.high
     assert overlap.group == ("cats", "overlap", "strict", "image", "full")
     assert (overlap.images, overlap.alike) == (40, True)
     # Each entry's own interval is far wider than that of the difference: hard images are hard for both.
-    low, high = interval(replicates(root, "alpha", "overlap"))
+    low, high = interval(overlap.first, replicates(root, "alpha", "overlap"), 40)
     assert overlap.high - overlap.low < (high - low) / 3
 
 
 def test_verdicts(uss_compare: Run):
     lines, _ = uss_compare("alpha", "beta")
     assert lines[0].split()[5:8] == ["alpha", "beta", "difference"]
-    assert [line.split()[1] for line in lines[1:]] == ["bsds_voi_ods", "overlap"]
-    assert lines[1].endswith("40  beta higher (lower is better)")
-    assert lines[2].endswith("40  alpha higher")
+    assert [line.split()[1] for line in lines[1:3]] == ["bsds_voi_ods", "overlap"]
+    assert lines[1].endswith("40        3  beta higher (lower is better)")
+    assert lines[2].endswith("40        3  alpha higher")
+    assert lines[3:] == ["All pairs of so many entries are judged together: the chance that any is told apart by mistake is 5 %."]
     assert "  +0.1" in lines[2]
     backwards, _ = uss_compare("beta", "alpha", "--metric", "overlap")
-    assert len(backwards) == 2
+    assert len(backwards) == 3
     assert backwards[1].endswith("alpha higher")
     assert "  -0.1" in backwards[1]
     same, _ = uss_compare("alpha", "gamma", "-m", "overlap", "-d", "cats")
-    assert same[1].endswith("40  cannot be told apart")
+    assert same[1].endswith("40        3  cannot be told apart")
 
 
 def test_it_agrees_with_the_ties_of_the_leaderboard(root: Path):
@@ -107,7 +112,8 @@ def test_it_agrees_with_the_ties_of_the_leaderboard(root: Path):
     for (_, metric, *_), group in board.groupby(leaderboard.GROUP):
         best = group[group["rank"] == 1]["entry"].iloc[0]
         for _, row in group[group["entry"] != best].iterrows():
-            pair = compare(root / "data/scores" / row["entry"] / "cats", root / "data/scores" / best / "cats", {})
+            one, other = (root / "data/scores" / entry / "cats" for entry in (row["entry"], best))
+            pair = compare(one, other, {}, [folder for folder in folders if folder not in (one, other)])
             verdict = next(c for c in pair if c.group[1] == metric).verdict(row["entry"], best)
             assert (verdict == "cannot be told apart") == row["tied_with_best"]
 
@@ -133,8 +139,7 @@ def test_without_replicates_and_without_values():
     assert Comparison(group, np.nan, 0.5, np.nan, np.nan, 9, True).verdict("a", "b") == "undefined"
     assert Comparison(group, 0.5, 0.4, 0.0, 0.2, 9, True).verdict("a", "b") == "cannot be told apart"
     assert Comparison(group, 0.4, 0.5, -0.2, -0.1, 9, True).verdict("a", "b") == "b higher"
-    assert all(np.isnan(paired_difference(np.zeros(0), np.zeros(0))))
-    assert paired_difference(np.array([1.0, 2.0, np.nan]), np.array([0.0, 1.0, 5.0])) == (1.0, 1.0), "undefined replicates are left out"
+    assert Comparison(group, 0.5, 0.4, np.nan, np.nan, 1, True).verdict("a", "b") == "unknown, there is one image"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,7 @@ def test_entries_of_a_real_project(finished: Project):
     done = finished.uss("compare", "kmeans", "felzenszwalb", "--metric", "nm_covering")
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     values = {}
     for entry in ("kmeans", "felzenszwalb"):
         table = pd.read_parquet(finished.root / "data/scores" / entry / "scenes/scores.parquet")

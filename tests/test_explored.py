@@ -13,20 +13,20 @@ from explorer_cases import cases
 from PIL import Image
 
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import regions_to_table
+from uss_dagster.artifacts.tables import regions_from_table, regions_to_table
 from uss_dagster.errors import UsageError
 from uss_dagster.own_images.files import pictures
 from uss_dagster.regions import Regions
 from uss_dagster.report import own_images_explorer as _explored
 from uss_dagster.report.explorer import FOLDER, PAGE
-from uss_dagster.report.own_images_explorer import check_place, explore, reduced
+from uss_dagster.report.own_images_explorer import check_place, explore
 
 
 @pytest.mark.parametrize("name", ["tiling", "forest", "pool", "nested_pool", "labels"])
 @pytest.mark.parametrize("shape", [(24, 32), (9, 12)])
 def test_reduced_regions_are_those_of_the_large_picture(name: str, shape: tuple[int, int]) -> None:
     regions = cases()[name]
-    found, expected = reduced(regions_to_table("a", regions), shape), regions.resized(*shape)
+    found, expected = regions_from_table(regions_to_table("a", regions)).resized(*shape), regions.resized(*shape)
     np.testing.assert_array_equal(found.masks(), expected.masks())
     for column in ("parent", "level", "score", "label"):
         np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))

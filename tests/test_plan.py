@@ -9,6 +9,7 @@ from uss_dagster.planning.plan import HEADER, Plan, make_plan, read_plan, write_
 from uss_dagster.planning.profiles import read_profile
 from uss_dagster.stages.features import Features
 from uss_dagster.stages.leaderboard import Leaderboard
+from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
 
 PROFILE = """\
@@ -86,7 +87,8 @@ def test_weights_that_have_seen_labels_are_named_on_every_row(root):
 def test_inputs_are_what_a_stage_reads_and_nothing_else(root):
     plan, layout = planned(root), Layout(root)
     read = {cell.name: [layout.relative(path) for path in cell.inputs(layout)] for cell in plan.cells}
-    assert read["datasets/scenes"] == []
+    assert read["plan"] == ["params.yaml", "profiles"]
+    assert read["datasets/scenes"] == ["data/plan"]
     assert read["segments/felzenszwalb/scenes"] == ["data/datasets/scenes/images"]
     assert read["segments/fine_slic/scenes"] == ["data/datasets/scenes/images", "data/features/patches/scenes"]
     assert read["scores/fine_slic/scenes"] == ["data/segments/fine_slic/scenes", "data/datasets/scenes"]
@@ -99,7 +101,9 @@ def test_every_input_is_an_output_and_every_cell_comes_after_what_it_reads(root)
     for cell in plan.cells:
         for path in cell.inputs(layout):
             name = layout.relative(path)
-            parts = name.startswith("pipelines/") or any(name == out or name.startswith(f"{out}/") for out in written)
+            parts = name.startswith(("pipelines/", "params.yaml", "profiles")) or any(
+                name == out or name.startswith(f"{out}/") for out in written
+            )
             assert parts, f"{cell.name} reads {name}, which no earlier cell writes"
         written += [layout.relative(output.path) for output in cell.outputs(layout)]
     assert len(written) == len(set(written))
@@ -258,3 +262,18 @@ def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
 def test_outside_a_project(tmp_path):
     refused = Project(tmp_path).uss("plan", code=64)
     assert refused.stderr.startswith("error: No params.yaml and dvc.yaml in ")
+
+
+def test_the_own_segmentation_is_scored_of_methods_that_have_one(root):
+    more = """
+  walk: {method: diffuse_walk_cut, backbone: patches}
+  full: {method: diffuse_walk_cut, backbone: patches, params: {tree: full}}
+"""
+    set_profile(root, "[covering, matching]", "[covering, own, oracle]")
+    (root / "profiles/small.yaml").write_text((root / "profiles/small.yaml").read_text() + more.lstrip("\n"))
+    plan = planned(root)
+    metrics = {cell.entry: cell.metrics for cell in plan.of(Scores)}
+    assert metrics["walk"] == ["covering", "own", "oracle"]
+    assert metrics["full"] == metrics["fine_slic"] == ["covering", "oracle"]
+    (board,) = plan.of(Leaderboard)
+    assert list(board.metrics).index("own_diffseg_miou") < list(board.metrics).index("oracle_diffseg_miou"), "shown first"

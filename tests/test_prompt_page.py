@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -246,3 +248,28 @@ def test_in_a_browser(tmp_path):
             if folder := os.environ.get("USS_SCREENSHOTS"):
                 page.screenshot(Path(folder) / f"prompt-{width}-{scheme}.png")
         assert not page.complaints
+
+
+def test_uploads_of_too_many_pixels_are_refused_before_they_are_decoded(tmp_path):
+    stream = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(stream, "PNG")
+    with served([picture(tmp_path / "a.png")]) as (port, gallery):
+        status, body, _ = ask(port, "/upload", "POST", stream.getvalue(), Content_Type="image/png", X_Name="b.png")
+        assert (status, json.loads(body)["error"]) == (400, "b.png has 10000×10000 pixels, more than 50,000,000. Scale it down first.")
+        assert len(gallery.listing()) == 1
+
+
+def test_a_body_that_drips_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompt_page, "READ_SECONDS", 1.0)
+    with served([picture(tmp_path / "a.png")]) as (port, _), socket.create_connection((HOST, port), timeout=20) as connection:
+        host = f"Host: {HOST}:{port}\r\n"
+        connection.sendall(f"POST /upload HTTP/1.1\r\n{host}Content-Type: image/png\r\nContent-Length: 1000\r\n\r\n".encode())
+        started, answer = time.monotonic(), b""
+        connection.settimeout(0.2)
+        while b"408" not in answer and time.monotonic() - started < 10:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x")
+                answer += connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - started < 5
+        assert ask(port, "/pictures")[0] == 200, "others are served"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from projects import BIN, SOURCE, Project, tree_hash
 from pycocotools.coco import COCO
 
 from uss_dagster import registry
+from uss_dagster.artifacts.image_files import PNG
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import check_schema
 from uss_dagster.commands.parameters import parse_parameters
@@ -120,7 +123,9 @@ def test_pictures_of_every_kind(here: Project):
     save(folder / "sub" / "grey.webp", rgb)
     done = here.uss("segment", "my pictures", "-m", "felzenszwalb", "--param", "scales=2")
     rows, coco = results(here.root / "segments")
-    assert sorted(rows) == sorted(["alpha", "deep", "grey", "grey-2", "line", "one", "palette.gif", "print", "turned", "Über Köln – 猫"])
+    assert sorted(rows) == sorted(
+        ["alpha", "deep", "grey.png", "grey.webp", "line", "one", "palette.gif", "print", "turned", "Über Köln – 猫"]
+    )
     sizes = {i["image_id"]: (i["height"], i["width"]) for i in coco.dataset["images"]}
     assert (sizes["turned"], sizes["one"], sizes["line"], sizes["deep"]) == ((60, 90), (1, 1), (1, 50), (60, 90))
     for image in coco.dataset["images"]:
@@ -218,6 +223,7 @@ WRONG = {
     "needless backbone": (["a.png", "-m", "felzenszwalb", "-b", "patches"], "Method 'felzenszwalb' looks at pixels only"),
     "pickle": (["a.png", "-m", "slic_merge", "-b", "vit", "--backbone-param", "checkpoint=w.pth"], "is not a .safetensors file"),
     "out is a file": (["a.png", "-o", "a.png"], "--out a.png: a.png is a file."),
+    "out where none can be": (["a.png", "-o", "/proc/x"], "The folder /proc/x cannot be made (No such file or directory)."),
     "out below a file": (["a.png", "-o", "a.png/x"], "a.png is a file."),
     "option": (["a.png", "--methd", "kmeans"], "No such option: --methd"),
     "regions": (["a.png", "--regions", "0"], "Invalid value for '--regions'"),
@@ -322,12 +328,65 @@ def test_interrupted_leaves_no_half_result(here: Project):
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 143
     assert errors == b""
-    assert {p.suffix for p in out.iterdir()} == {".png"}
+    assert {p.name for p in out.iterdir() if p.suffix != ".png"} <= {".segment"}
+
+
+def test_after_ctrl_c_the_same_command_goes_on(here: Project):
+    import signal
+
+    for i in range(6):
+        save(here.root / "p" / f"{i}.png", photo(200, 300, seed=i))
+    words = ("segment", "p", "-m", "felzenszwalb", "--param", "scales=3")
+    run = subprocess.Popen(
+        [str(BIN / "uss"), *words], cwd=here.root, env=here.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline().startswith("1/6  ")
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=20)
+    assert (run.returncode, errors) == (130, "stopped; run the same command again to go on\n")
+    out = here.root / "segments"
+    assert len(list(out.glob("*.png"))) < 6
+    drawn = (out / "0.png").stat().st_mtime_ns
+    here.uss(*words)
+    assert (out / "0.png").stat().st_mtime_ns == drawn, "what was done is not computed again"
+    here.uss(*words, "-o", "whole")
+    assert tree_hash(out) == tree_hash(here.root / "whole")
+
+
+def test_every_picture_of_a_folder_is_named(here: Project):
+    folder = here.root / "p"
+    for name in ("x.bmp", "x.tiff", "x.webp"):
+        save(folder / name, photo())
+    save(folder / "moving.gif", Image.fromarray(photo()), save_all=True, append_images=[Image.fromarray(photo(seed=1))])
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    save(folder / "y\x1b[31m\n.png", photo())
+    header = b"IHDR" + struct.pack(">IIBBBBB", 15_000, 12_000, 8, 2, 0, 0, 0)
+    (folder / "z.png").write_bytes(
+        PNG
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">IIII", zlib.crc32(header), 0, *struct.unpack(">I", b"IDAT"), zlib.crc32(b"IDAT"))
+    )
+    done = here.uss("segment", "p", "-m", "felzenszwalb", "--param", "scales=1", code=65)
+    assert done.stderr.splitlines() == [
+        "not read: p/moving.gif; of folders, only .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp are read. Convert them to PNG or JPEG.",
+        "1/6  left out: p/gone.jpg cannot be read (No such file or directory).",
+        "6/6  left out: p/z.png declares more than 178,956,970 pixels. Scale it down first.",
+        "error: 2 of 6 pictures could not be used (see above); the others are in segments.",
+    ]
+    assert "5/6  segments/y\\x1b[31m\\x0a.png" in done.stdout, "what steers a terminal is escaped"
+    assert sorted(results(here.root / "segments")[0]) == ["x.bmp", "x.tiff", "x.webp", "y\x1b[31m\n"]
+    refused = here.uss("curate", "p", "--out", "set", "-m", "felzenszwalb", "--param", "scales=1", code=65)
+    assert "not read: p/moving.gif" in refused.stderr
+    assert "set aside: p/gone.jpg: it cannot be read" in refused.stderr
+    assert "set aside: p/z.png: it declares more than 178,956,970 pixels" in refused.stderr
+    assert "\x1b" not in refused.stdout + refused.stderr
 
 
 def test_ids_are_distinct_whatever_the_names():
-    files = [Path(p) for p in ("x/a.png", "y/a.jpg", "z/a-2.png", "w/A.png", "b.png", "v/a-2.jpg")]
-    assert ids_of(files) == ["a", "a-2", "a-2-2", "A-3", "b", "a-2-3"]
+    files = [Path(p) for p in ("x/a.png", "y/a.jpg", "z/a-2.png", "w/A.png", "b.png", "v/a-2.jpg", "x/c.png", "y/c.png", "z/c-2.png")]
+    assert ids_of(files) == ["a.png", "a.jpg", "a-2.png", "A-3.png", "b", "a-2.jpg", "c", "c-2", "c-2-2"]
 
 
 def test_parameters_are_read_by_their_type():

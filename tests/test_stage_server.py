@@ -28,16 +28,16 @@ def test_a_stage_in_a_fork_fails_and_ends_as_a_stage_of_its_own(tmp_path: Path, 
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("USS_FORK")
     monkeypatch.chdir(project.root)
-    with stage_server(project.env["PATH"]) as environment:
+    with stage_server() as environment:
         env = {**project.env, **environment}
-        missing = ["uss", "stage", "pipelines/none.yaml"]
+        missing = ["sh", "pipelines/uss", "stage", "pipelines/none.yaml"]
         in_fork, anew = (subprocess.run(missing, env=e, capture_output=True, text=True) for e in (env, project.env))
         assert (in_fork.returncode, in_fork.stdout, in_fork.stderr) == (anew.returncode, anew.stdout, anew.stderr)
         assert in_fork.returncode == 64
 
         server = next(p for p in psutil.Process().children() if "uss_dagster.stage_server" in p.cmdline())
         for number in (signal.SIGTERM, signal.SIGKILL):
-            caller = subprocess.Popen(["uss", "stage", "pipelines/scenes/datasets.yaml"], env=env)
+            caller = subprocess.Popen(["sh", "pipelines/uss", "stage", "pipelines/scenes/datasets.yaml"], env=env)
             wait_until(lambda: len(server.children(recursive=True)) == 2)  # one waits for the other
             os.kill(caller.pid, number)
             assert caller.wait(timeout=30) != 0

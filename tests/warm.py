@@ -180,6 +180,7 @@ def _server(descriptor: int) -> None:
     os.environ.update(call["env"])
     os.chdir(call["folder"])
     os.environ["PATH"] = os.pathsep.join([call["programs"], call["env"]["PATH"]])
+    os.environ["USS_PROGRAM"] = os.path.join(call["programs"], "uss")  # what the stages of DVC call
     programs = os.path.dirname(sys.executable)
     sys.argv = [os.path.join(programs, call["words"][0]), *call["words"][1:]]
     sys.path[:] = [programs, *filter(None, call["env"].get("PYTHONPATH", "").split(os.pathsep)), *path]

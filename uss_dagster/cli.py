@@ -17,17 +17,21 @@ import typer
 import typer.core
 
 from uss_dagster import __version__
+from uss_dagster.commands.options import STOPPED
 from uss_dagster.errors import UsageError, UssError, from_lack_of_memory, from_os_error
 from uss_dagster.runtime import quiet_environment
+from uss_dagster.text import printable
 
 COMMANDS = {
     "Your own images": ("segment", "curate", "score"),
-    "A project": ("plan", "repro", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
+    "A project": ("plan", "repro", "verify", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
     "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),
 }
 """Groups of the help, each with its commands in the order shown; the last one is hidden. A command stands in the module of its name."""
+GOES_ON = ("segment", "curate", "repro", "demo", "train", "data", "weights", "stage")
+"""Commands that a second call continues where the first was stopped."""
 
 
 class GroupedHelp(typer.core.TyperGroup):
@@ -85,8 +89,9 @@ for _heading, _names in COMMANDS.items():
 def main() -> None:
     """Entry point: an error that is meant for a person becomes one line on standard error."""
     quiet_environment()
-    # On SIGTERM the program ends as after Ctrl-C: workers are stopped, half-written files removed.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not of a job that runs in the background
+        signal.signal(signal.SIGINT, _stop)
     click_usage_error: Any = typer.BadParameter.__mro__[1]  # newer versions of typer have a click of their own
     click_usage_error.exit_code = UsageError.exit_code
     try:
@@ -100,8 +105,16 @@ def main() -> None:
         _fail(known)
 
 
+def _stop(number: int, frame: object) -> NoReturn:
+    """End after Ctrl-C or SIGTERM: workers are stopped, half-written files removed. A second signal ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    if number == signal.SIGINT:
+        print(STOPPED if {*sys.argv[1:2]} & {*GOES_ON} else "stopped", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 def _fail(error: UssError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
     if sys.argv[1:2] == ["stage"]:
         _report_to_runner(error)
     raise SystemExit(error.exit_code)

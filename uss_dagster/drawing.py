@@ -22,6 +22,8 @@ from uss_dagster.artifacts.image_files import shrunk as shrunk
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions
 
+DRAWN = 1024
+"""Longer side at which regions are drawn for a thumbnail, in pixels; a larger picture is reduced to it first."""
 SMALL = 0.002
 """Regions below this share of the image do not count towards the number of regions in view."""
 SAME = 0.7
@@ -214,6 +216,11 @@ def overlay(image: np.ndarray, regions: Regions, n_regions: int = 8, reference: 
         uint8 (H, W, 3).
     """
     return paint(image, colour_map(flat_cut(_fitted(regions, image), n_regions), reference))
+
+
+def thumbnail(image: np.ndarray, regions: Regions, longest: int, n_regions: int = 8) -> np.ndarray:
+    """The ``overlay`` with its longer side at most ``longest`` pixels, from an image of any size and its regions."""
+    return shrunk(overlay(shrunk(image, DRAWN), regions, n_regions), longest)
 
 
 def colour_map(labels: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:

@@ -80,6 +80,11 @@ def from_os_error(error: OSError) -> UssError | None:
         return TryAgain(f"The disk is full{where}. Free some space and run the same command again; nothing that was finished is lost.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UsageError(f"No permission to use {error.filename}. Choose another place, or change its owner or mode.")
+    place = error.filename2 or error.filename
+    if place and isinstance(error, IsADirectoryError):
+        return UsageError(f"{place} is a folder, but a file belongs there. Move it away.")
+    if place and isinstance(error, NotADirectoryError | FileExistsError):
+        return UsageError(f"{place}: a file is where a folder belongs, here or above it. Move it away.")
     return None
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from uss_dagster.errors import UsageError, from_os_error
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -27,6 +29,14 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Write text (UTF-8) or bytes so that the file exists only when whole."""
     with whole_file(path) as partial:
         partial.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that a person named, and those above it, where they are missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error) or UsageError(f"The folder {path} cannot be made ({error.strerror}). Choose another place.") from None
 
 
 def remove(path: Path) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import math
 import pkgutil
 import types
 import typing
@@ -190,6 +191,8 @@ def _build(cls: type[P], values: Mapping[str, Any], owner: str, above: tuple[str
             raise ParameterError(f"{owner} has no parameter '{dotted}'.{_suggestion(dotted, above, fields, known)}", path)
         if not dataclasses.is_dataclass(fields[name]):
             filled[name] = _coerce(value, fields[name], f"{owner}: parameter '{dotted}'", path)
+            if name == "seed" and filled[name] < 0:
+                raise ParameterError(f"{owner}: parameter '{dotted}' is {filled[name]}, expected 0 or more.", path)
         elif isinstance(value, Mapping):
             filled[name] = _build(typing.cast(type, fields[name]), value, owner, path, known, getattr(cls(), name))
         else:
@@ -227,7 +230,9 @@ def _coerce(value: Any, hint: Any, what: str, path: tuple[str, ...]) -> Any:
         if not isinstance(value, list | tuple):
             raise ParameterError(f"{what} is {value!r}, expected a list.", path)
         return tuple(_coerce(v, args[0], what, path) for v in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ParameterError(f"{what} is {value}, expected a finite number.", path)
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ParameterError(f"{what} is {value!r}, expected {hint.__name__}.", path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from uss_dagster.artifacts import gate
 from uss_dagster.artifacts.run_facts import write_facts
+from uss_dagster.artifacts.verified_reads import verify_reads
 from uss_dagster.errors import Unavailable, UsageError
 from uss_dagster.files import write_whole
 from uss_dagster.planning.cells import Cell
@@ -47,8 +48,11 @@ def compute(cell: Cell, layout: Layout) -> None:
     """Compute and publish the artefact of a cell; write the facts of the run and a preview."""
     gate.warm()
     started = time.perf_counter()
+    verify_reads(cell.inputs(layout), layout.root)
+    verified = time.perf_counter()
     facts = cell.run(layout)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": round(peak_memory_mb(), 1)}
+    seconds = {"seconds": round(time.perf_counter() - verified, 3), "seconds_verifying": round(verified - started, 4)}
+    cost = {**seconds, "peak_memory_mb": round(peak_memory_mb(), 1)}
     write_facts(layout.run_facts(cell.name), {**cost, **facts})
     _write_preview(cell, layout)
 

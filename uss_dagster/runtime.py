@@ -6,7 +6,11 @@ anything about segmentation.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from uss_dagster.errors import UsageError
@@ -64,3 +68,30 @@ def torch_device(name: str) -> Any:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device is '{name}', but torch sees {torch.cuda.device_count()} CUDA devices here. Use 'auto' or 'cpu'.")
     return device
+
+
+@contextlib.contextmanager
+def signals_noted() -> Iterator[Callable[[], int]]:
+    """Inside the block, SIGTERM and Ctrl-C do not end the process: the callable gives the number of the first, 0 where there was none.
+
+    A second one ends the process at once. Outside the main thread, which alone gets signals, nothing changes.
+    """
+    noted = 0
+
+    def note(number: int, frame: object) -> None:
+        nonlocal noted
+        noted = number
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield lambda: noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

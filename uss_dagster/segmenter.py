@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,6 +83,12 @@ class Segmenter:
     def state_digest(self) -> str:
         """SHA-256 of the state, part of the key of everything that is computed with it; empty without a state."""
         return hashlib.sha256(pickle.dumps(self.state)).hexdigest() if self.state is not None else ""
+
+    @property
+    def identity(self) -> list[object]:
+        """What the regions of an image depend on beside its pixels and the code, as a JSON value."""
+        encoder = asdict(self.encoder) if self.encoder else None
+        return [self.method, registry.params_to_dict(self.params), encoder, self.long_side, self.state_digest]
 
     def modules(self) -> list[str]:
         """The modules whose code decides what regions come out."""

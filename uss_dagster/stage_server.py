@@ -1,7 +1,7 @@
 """Runs the stages of one ``uss repro`` in forks of a process that has imported the heavy libraries once.
 
-Importing Great Expectations and pandas takes longer than most small stages compute. DVC calls ``uss stage`` as ever; a program of that
-name, first on its PATH, has it run here. Each stage is still a process of its own, with the folder, the environment and the output that
+Importing Great Expectations and pandas takes longer than most small stages compute. DVC calls ``uss stage`` as ever; the program that the
+environment variable ``USS_PROGRAM`` names has it run here. Each stage is still a process of its own, with the folder, the environment and the output that
 DVC gives it, and it ends when its caller does. The libraries are imported at the first stage: a run with nothing to do costs nothing.
 """
 
@@ -39,14 +39,8 @@ _PROGRAM = "uss_dagster.cli:main"
 
 
 @contextmanager
-def stage_server(path: str) -> Iterator[dict[str, str]]:
-    """Environment variables with which DVC has its stages run by a server, which ends with the block; empty where forks are not used.
-
-    Parameters
-    ----------
-    path
-        The PATH that DVC would get without it.
-    """
+def stage_server() -> Iterator[dict[str, str]]:
+    """Environment variables with which DVC has its stages run by a server, which ends with the block; empty where forks are not used."""
     import shlex
     import subprocess
     import tempfile
@@ -65,7 +59,7 @@ def stage_server(path: str) -> Iterator[dict[str, str]]:
         command = [sys.executable, "-P", "-m", __name__, str(listener.fileno())]
         server = subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, start_new_session=True)
         try:
-            yield {"PATH": os.pathsep.join([folder, path])}
+            yield {"USS_PROGRAM": program}
         finally:
             server.communicate()
 

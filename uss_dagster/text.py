@@ -13,6 +13,11 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     return ["  ".join(line).rstrip() for line in cells]
 
 
+def printable(text: str) -> str:
+    """The text with escapes for control characters and for bytes that are no UTF-8, so that a file's name cannot steer a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)
+
+
 def few(names: Sequence[object], most: int = 5) -> str:
     """The first ``most`` names, and an ellipsis where there are more."""
     return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from PIL import Image
 from pycocotools import mask as api
 
 from uss_dagster import registry
+from uss_dagster.artifacts.image_files import encode_png
+from uss_dagster.artifacts.images import Images
 from uss_dagster.datasets import folder, sa1b
 from uss_dagster.datasets.formats.class_trees import spec_of
+from uss_dagster.datasets.preparation.prepare import prepare
 from uss_dagster.errors import BadData, Unavailable, UsageError
+from uss_dagster.planning.contents import content_of
 from uss_dagster.regions.classes import FOREGROUND, IGNORE
 
 
@@ -142,6 +147,26 @@ def test_a_folder_without_masks(photos):
     ]
     assert (spec.truth, spec.classes) == ("none", None)
     assert len(read(path=str(photos), limit=2)[0]) == 2
+
+
+def test_names_that_are_long_or_no_text(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = [b"a" * 96, b"a" * 102, b"b" * 251, b"caf\xe9", b"esc\x1b[31m", b"x\ny"]
+    for number, name in enumerate(names):
+        (photos / os.fsdecode(name + b".png")).write_bytes(encode_png(np.full((6, 8, 3), number, np.uint8)))
+    params = registry.build_params(folder.SPEC.params, {"path": str(photos)}, "folder")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert prepare(folder, params, out, "test") == {"images": 6, "regions": 0}
+    images = Images(out / "images")
+    assert {len(image_id) for image_id in images.ids} == {3, 4, 8, 96, 102, 251}
+    assert sorted(int(images.pixels(image_id)[0, 0, 0]) for image_id in images.ids) == list(range(6))
+    with tarfile.open(out / "images" / "shard-00000.tar") as tar:
+        assert [member.name for member in tar] == [f"{image_id}.png" for image_id in images.ids]
+    first = content_of(tmp_path, [photos])
+    (photos / os.fsdecode(b"caf\xe9.png")).rename(photos / os.fsdecode(b"caf\xe8.png"))
+    assert content_of(tmp_path, [photos]) != first
 
 
 def test_a_folder_with_label_maps_inside_it(photos, tmp_path):

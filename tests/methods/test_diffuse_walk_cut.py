@@ -13,6 +13,7 @@ from uss_dagster.backbones.base import Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.methods.diffuse_walk_cut import SPEC, Params, attention_grid, segment, walk_cut
+from uss_dagster.pixels import numbered_by_first
 from uss_dagster.regions import Regions
 
 
@@ -329,3 +330,13 @@ def test_the_protocol_of_training_free_methods_is_never_ranked_beside_dataset_wi
     wide = {(name, metric.protocol) for name, metric in semantic.SPEC.metrics.items() if metric.scope == "dataset"}
     assert wide
     assert not wide & {(name, metric.protocol) for name, metric in oracle.SPEC.metrics.items()}
+
+
+@pytest.mark.parametrize("graph", ["cos", "dot", "sym", "rw"])
+@pytest.mark.parametrize("blocks", [2, 3, 4])
+def test_separate_blocks_of_uniform_attention_are_the_segments(blocks, graph):
+    labels = np.arange(256).reshape(16, 16) * blocks // 256
+    same_block = (labels.ravel()[:, None] == labels.ravel()).astype(np.float32)
+    attention = Features({"attention": same_block / same_block.sum(axis=1, keepdims=True)})
+    result = walk_cut(Sample("x", np.zeros((16, 16, 3), np.uint8), attention), Params(graph=graph))
+    np.testing.assert_array_equal(numbered_by_first(result.labels)[0], labels)

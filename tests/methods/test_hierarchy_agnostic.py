@@ -301,3 +301,15 @@ def test_beats_felzenszwalb_on_photographs() -> None:
         scores[name] = total.result()
     for key in ("bsds_covering_ods", "bsds_covering_ois"):
         assert scores["ours"][key] > scores["theirs"][key], scores
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 4, 5])
+@pytest.mark.parametrize("overclustering", ["simultaneous", "none"])
+def test_blocks_without_structure_inside_are_the_leaves(blocks, overclustering):
+    """One-hot tokens: rounding must not divide a block further."""
+    labels = np.arange(256).reshape(16, 16) * blocks // 256
+    features = Features({"tokens": np.eye(blocks, dtype=np.float32)[labels]}, comparable=True)
+    regions = segment(Sample("x", np.zeros((64, 64, 3), np.uint8), features), Params(preset="paper", overclustering=overclustering))
+    leaves = np.flatnonzero(~np.isin(np.arange(len(regions)), regions.parent))
+    expected = np.kron(labels, np.ones((4, 4), int))
+    assert {regions.mask(leaf).tobytes() for leaf in leaves} == {(expected == block).tobytes() for block in range(blocks)}

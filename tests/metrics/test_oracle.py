@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
-from uss_dagster.metrics import oracle
+from uss_dagster.metrics import oracle, own
 from uss_dagster.metrics.base import Accumulator, Truth, accumulator
 from uss_dagster.regions import ClassTree, Regions
 
@@ -70,6 +71,33 @@ def test_a_segment_left_over_may_fall_to_a_class_that_the_image_has_not() -> Non
     assert got["oracle_strict_miou"] == pytest.approx(6 / 9)
 
 
+def released(nodes: np.ndarray, segments: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """tp, fp, fn as the released evaluation of DiffSeg computes them: a row a class, a column a number of a segment."""
+    columns = np.zeros((classes, max(classes, segments.max() + 1)), np.int64)
+    np.add.at(columns, (nodes.ravel() - 1, segments.ravel()), 1)
+    rows, chosen = linear_sum_assignment(columns, maximize=True)
+    tp = columns[rows, chosen]
+    return tp, columns[:, chosen].sum(axis=0) - tp, columns.sum(axis=1) - tp
+
+
+@pytest.mark.parametrize("count", [3, 27, 40, 120])
+def test_diffseg_is_the_released_evaluation_for_any_number_of_segments(count: int) -> None:
+    """27 classes, of which an image has a few. Segments differ in size, and their numbers say nothing of it."""
+    rng = np.random.default_rng(count)
+    tree = ClassTree.from_arrays([-1, *[0] * 27], [-1, *[0] * 27])
+    images, expected = {}, np.zeros((3, 27))
+    for number in range(5):
+        nodes = rng.choice(27, 6, replace=False)[rng.integers(0, 6, (40, 50))] + 1
+        share = rng.lognormal(0, 2, count)
+        segments = np.unique(rng.choice(count, (40, 50), p=share / share.sum()), return_inverse=True)[1].reshape(40, 50)
+        images[str(number)] = nodes, segments
+        expected += released(nodes, segments, 27)
+    tp, fp, fn = expected
+    got = scored(images, tree).result()
+    assert got["oracle_diffseg_miou"] == pytest.approx(np.nanmean(tp / np.where(tp + fp + fn > 0, tp + fp + fn, np.nan)), abs=1e-12)
+    assert got["oracle_diffseg_accuracy"] == pytest.approx(tp.sum() / (tp + fn).sum(), abs=1e-12)
+
+
 def test_diffcut_gathers_the_background_first() -> None:
     nodes = row((1, 5), (4, 1), (4, 4), (4, 3))
     segments = row((0, 6), (1, 4), (2, 3))
@@ -116,7 +144,12 @@ def test_ids_order_ignored_pixels_and_splits_do_not_matter(chosen: list[int], at
         nodes, segments = images[key]
         changed[key] = nodes, np.where(nodes == 5, rng.integers(0, 9, nodes.shape), rng.permutation(6)[segments])
     whole = scored(images)
-    assert whole.result() == pytest.approx(scored(changed).result(), abs=1e-12, nan_ok=True)
+    # which segment left over falls to an absent class follows the numbers of segments in the released evaluation
+    numbered = {"oracle_diffseg_miou"}
+    kept, again = ({name: value for name, value in total.result().items() if name not in numbered} for total in (whole, scored(changed)))
+    assert kept == pytest.approx(again, abs=1e-12, nan_ok=True)
+    same = {key: images[key] for key in reversed(images)}
+    assert whole.result() == pytest.approx(scored(same).result(), abs=1e-12, nan_ok=True)
     half, rest = (scored(dict(list(images.items())[part])) for part in (np.s_[:at], np.s_[at:]))
     half.merge(rest)
     assert half.result() == pytest.approx(whole.result(), nan_ok=True)
@@ -148,6 +181,20 @@ def test_labelled_regions_are_the_segments_where_there_are_any() -> None:
     assert got is not None
     assert got["oracle_majority_accuracy"] == pytest.approx(3 / 8), "one segment of seven pixels, none below it"
     assert got["oracle_majority_miou"] == pytest.approx(3 / 7 / 4)
+
+
+def test_the_own_segmentation_is_that_of_the_finest_regions_whatever_is_labelled() -> None:
+    nodes = row((1, 3), (2, 2), (3, 2), (4, 1))
+    tree = Regions.from_tree(row((2, 3), (3, 2), (1, 2), (-1, 1)), [0, 0, 1, 1])
+    plain, labelled = (accumulator(own).update("a", truth_of(nodes), t) for t in (tree, tree.labelled(np.array([0, 1]), np.array([7, 7]))))
+    assert plain == labelled
+    finest = accumulator(oracle).update("a", truth_of(nodes), tree)
+    assert plain is not None
+    assert finest is not None
+    assert {name.removeprefix("own_"): value for name, value in plain.items()} == {
+        name.removeprefix("oracle_"): value for name, value in finest.items()
+    }
+    assert {metric.protocol for metric in own.SPEC.metrics.values()}.isdisjoint(m.protocol for m in oracle.SPEC.metrics.values())
 
 
 def test_no_region_and_no_valid_pixel() -> None:

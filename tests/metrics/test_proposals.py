@@ -15,10 +15,12 @@ from references import proposal_ar_ap
 from uss_dagster.errors import BadData
 from uss_dagster.metrics import base, proposals
 from uss_dagster.metrics.base import Truth, poisson_weights
+from uss_dagster.metrics.coco import clicks
 from uss_dagster.metrics.coco.clicks import click_point, one_click, reduce_clicks
 from uss_dagster.metrics.coco.matches import match_codes
 from uss_dagster.metrics.proposals import match_regions
 from uss_dagster.regions import ClassTree, Regions, rle
+from uss_dagster.regions.coded import CodedRegions
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "unsam_golden.npz")
 EVALUATIONS = sorted(key.removesuffix("_stats12") for key in GOLDEN.files if key.endswith("_stats12"))
@@ -412,3 +414,33 @@ def test_other_bad_input() -> None:
     wrong = Regions.from_masks([np.ones((4, 4), bool)], label=[9])
     with pytest.raises(BadData, match="class 9, but the class tree ends at 5"):
         meter.update("b", Truth("classes", wrong, CLASSES), wrong)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_click_on_a_large_mask_is_that_of_all_distances(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs, rectangles with many farthest pixels, and noise, at the image's edge and inside."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:300, :420]
+    mask = np.zeros((300, 420), bool)
+    for _ in range(4):
+        top, left, radius = rng.integers(0, 300), rng.integers(0, 420), rng.integers(10, 120)
+        mask |= (y - top) ** 2 + (x - left) ** 2 < radius**2 if seed % 2 else (abs(y - top) < radius) & (abs(x - left) < 2 * radius)
+    mask &= rng.random(mask.shape) > (0.3 if seed == 5 else 1e-4)
+    expected = click_point(mask)
+    monkeypatch.setattr(clicks, "LARGE", 0)
+    assert click_point(mask) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_codes_give_the_matches_of_their_atoms(seed: int, as_given: bool) -> None:
+    truth, masks, score = random_image(np.random.default_rng(seed), True)
+    crowd = ["crowd" if i % 3 == 2 else "" for i in range(len(truth))]
+    shape = (40, 50)
+    sides = [
+        (Regions.from_masks(truth, shape=shape, source=crowd), Regions.from_masks(masks, shape=shape, score=score)),
+        (CodedRegions(rle.encode(truth), shape, source=crowd), CodedRegions(rle.encode(masks), shape, score=score)),
+    ]
+    first, second = (match_regions(Truth("instances", regions), prediction, as_given) for regions, prediction in sides)
+    for name in ("score", "found", "void", "truths", "clicks"):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name

@@ -1,6 +1,7 @@
 """The files that other machines run: workflows, images, units. Their commands exist, their options are known, nothing is open to a network."""
 
 import configparser
+import importlib
 import os
 import re
 import shutil
@@ -177,6 +178,10 @@ def test_values_of_the_chart():
     volumes = {volume["name"] for volume in deployment["volumes"]}
     assert {mount["name"] for mount in deployment["volumeMounts"]} == volumes
     assert values["dagsterWebserver"]["service"]["type"] == "ClusterIP"
+    assert "volumes" not in str(values["runLauncher"]), "DVC's locks do not hold between pods: one alone has the clone"
+    launcher = values["runLauncher"]["config"]["customRunLauncher"]
+    assert getattr(importlib.import_module(launcher["module"]), launcher["class"])
+    assert (deployment["replicaCount"], deployment["deploymentStrategy"]) == (1, {"type": "Recreate"})
 
 
 def test_the_page_names_every_file():

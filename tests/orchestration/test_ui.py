@@ -198,7 +198,7 @@ def test_materialize_all_makes_the_bytes_that_repro_makes(project: Project, fini
         own = {"score_regressions", "every_planned_cell", "plan_is_current"}
         assert {c["checkName"] for c in checks} == {"validation", "in_sync_with_dvc", *own}
     assert project.lock() == finished.lock()
-    assert len(project.lock()) == 10
+    assert len(project.lock()) == 11
     assert tree_hash(project.root / "data/scores") == tree_hash(finished.root / "data/scores")
     assert project.repro() == [], "the other door finds nothing left to do"
 

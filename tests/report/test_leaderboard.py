@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from small_benchmark import DATASETS, ENTRIES, METRICS, image_values, write_cell
@@ -14,6 +13,7 @@ from small_benchmark import DATASETS, ENTRIES, METRICS, image_values, write_cell
 from uss_dagster.errors import BadData
 from uss_dagster.report import leaderboard
 from uss_dagster.report.text_tables import to_markdown
+from uss_dagster.scoring.intervals import interval
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_values_and_intervals_are_those_of_the_replicates(frame: pd.DataFrame, c
     row = group(frame, "cats", "overlap", "strict").loc["alpha"]
     replicates = pd.read_parquet(cells[0] / "replicates.parquet").query("metric == 'overlap'")["value"]
     assert row["value"] == pytest.approx(image_values("alpha", "overlap").mean())
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(replicates, [2.5, 97.5])))
+    assert (row["low"], row["high"]) == interval(row["value"], replicates.to_numpy(), 40)
     assert (row["n"], row["segments_version"], row["data_version"]) == (40, "code-alpha", "data-cats")
 
 
@@ -39,6 +39,8 @@ def test_a_tie_is_judged_by_paired_differences_not_by_overlapping_intervals(cell
     best = ranks.loc[ranks["rank"] == 1].iloc[0]
     assert best["low"] < ranks.loc["beta", "high"], "beta's interval overlaps that of the best, yet it is behind on every image"
     assert ranks["tied_with_best"].to_dict() == {"alpha": True, "gamma": True, "beta": False}
+    rows = {row.entry: row.rank_range for row in leaderboard.rows_of(ranks.reset_index())}
+    assert rows == {"alpha": "1–2", "gamma": "1–2", "beta": "3"}
 
 
 def test_direction_decides_who_is_first(frame: pd.DataFrame) -> None:
@@ -79,10 +81,11 @@ def test_what_is_detail_stays_in_the_files(cells: list[Path]) -> None:
 
 
 def test_equal_values_share_a_rank() -> None:
-    scores = pd.DataFrame({"entry": ["a", "b", "c"], "value": [0.5, 0.5, 0.4]})
+    scores = pd.DataFrame({"entry": ["a", "b", "c"], "value": [0.5, 0.5, 0.4], "n": 9})
     ranked = leaderboard._rank_group(scores, None, higher_is_better=True)
     assert ranked["rank"].tolist() == [1, 1, 3]
     assert ranked["tied_with_best"].tolist() == [True, True, False], "without replicates nothing but equality is a tie"
+    assert ranked[["rank_low", "rank_high"]].isna().all(axis=None)
 
 
 def test_rows_follow_the_given_orders(frame: pd.DataFrame) -> None:
@@ -126,7 +129,7 @@ def test_no_scores_at_all(tmp_path: Path) -> None:
 def test_scores_without_replicates_have_no_intervals(tmp_path: Path) -> None:
     values = {("overlap", "strict"): image_values("alpha", "overlap")}
     frame = leaderboard.build([write_cell(tmp_path, "alpha", "cats", values, replicates=0)], ENTRIES, DATASETS, METRICS)
-    assert frame[["low", "high"]].isna().all(axis=None)
+    assert frame[["low", "high", "rank_low", "rank_high"]].isna().all(axis=None)
     assert "±" not in to_markdown(leaderboard.rows_of(frame), DATASETS).split("## cats")[1]
 
 

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from axe import axe_source, serious_violations
 from devtools import Page
@@ -18,6 +17,7 @@ from small_benchmark import COSTS, DATASETS, ENTRIES, METRICS, build_site, image
 
 from uss_dagster.report import leaderboard, site
 from uss_dagster.report.costs import costs_js, costs_table
+from uss_dagster.scoring.intervals import half_widths
 
 BETA = "beta"
 
@@ -185,7 +185,7 @@ def test_sorting_by_mouse_and_keyboard(tab: Page, folder: Path) -> None:
     tab.press("Enter")
     assert tab.ask(NAMES) == ["labelled", "gamma", "beta", "alpha"]
     tab.ask(f"{head}[2].querySelector('button').click()")
-    assert tab.ask("[...document.querySelectorAll('#rows .rank')].map(c => c.textContent)") == ["1", "2", "3", "4"]
+    assert tab.ask("[...document.querySelectorAll('#rows .rank')].map(c => c.textContent)") == ["1", "2 2–3", "3 2–3", "4"]
     tab.ask(f"{head}[3].querySelector('button').click()")
     assert tab.ask(NAMES)[:2] == ["beta", "alpha"], "fastest first, unknown last"
     costs = tab.ask("[...document.querySelectorAll('#rows tr')].map(r => [r.cells[3].textContent, r.cells[4].textContent])")
@@ -198,7 +198,8 @@ def test_sorting_by_mouse_and_keyboard(tab: Page, folder: Path) -> None:
 def test_filters_narrow_the_ranking_and_the_finding_follows(tab: Page, folder: Path) -> None:
     opened(tab, folder)
     finding = "document.getElementById('finding').textContent"
-    assert tab.ask(finding).startswith("Best: Labelled. Its lead over every other entry is clear at 95 %. Best without labels: ")
+    clear = "Its lead over every other entry is clear at 95 %, all pairs judged together."
+    assert tab.ask(finding).startswith(f"Best: Labelled. {clear} Best without labels: ")
     choose(tab, "labels", "no")
     assert set(tab.ask(NAMES)) == {"alpha", "beta", "gamma"}
     tab.ask("new Promise(done => { const wait = () => document.querySelector('tr.tied') ? done(1) : setTimeout(wait, 5); wait(); })")
@@ -249,10 +250,12 @@ def test_why_a_row_differs_is_what_compare_says_and_how_to_repeat_it(tab: Page, 
         " wait(); })"
     )
     best = tab.ask(NAMES)[0]
-    _, replicates = leaderboard.read_cells([c for c in make_cells(tmp_path) if c.name == "cats"])
-    table: pd.DataFrame = replicates["cats", "overlap", "strict", "image", "full"]
-    low, high = leaderboard.paired_difference(table["beta"].to_numpy(), table[best].to_numpy())
-    assert f"−{-low:.3f} to −{-high:.3f}" in text
+    scores, replicates = leaderboard.read_cells([c for c in make_cells(tmp_path) if c.name == "cats"])
+    group = scores[scores["metric"] == "overlap"]
+    pairs = leaderboard.pairs_among(group, replicates["cats", "overlap", "strict", "image", "full"])
+    place = tuple(group["entry"].tolist().index(entry) for entry in ("beta", best))
+    gap, half = pairs.difference[place], half_widths([pairs])[0][place]
+    assert f"−{half - gap:.3f} to −{-gap - half:.3f}, judged with all pairs of 4 entries" in text
     assert "Worse, at 95 % confidence." in text
     worse = int((image_values("beta", "overlap") < image_values(best, "overlap")).sum())
     assert f"worse on {worse} of 40 images" in text

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from uss_dagster.student import losses
 from uss_dagster.student.losses import Criterion, assign, compare, pair_losses, uncertain_places
-from uss_dagster.student.net import Output
+from uss_dagster.student.net import Output, StudentNet
 from uss_dagster.student.views import Batch, Views
 
 
@@ -158,3 +158,15 @@ def test_places_are_where_masks_are_unsure_and_the_loss_there_is_near_the_whole(
     output = outputs(batch, scale=0.1)
     dense, few = (Criterion(4, 3, points)([output], batch, torch.Generator().manual_seed(0)) for points in (0, 200))
     assert float(few["dice"].detach()) == pytest.approx(float(dense["dice"].detach()), rel=0.2)
+
+
+@pytest.mark.parametrize("logit", [-50.0, -88.8, -104.0, -1e4])
+def test_shares_of_a_mask_that_is_nowhere_are_numbers(logit: float) -> None:
+    logits = torch.full((1, 1, 4), logit)
+    logits[..., 0] += 1
+    logits.requires_grad_()
+    shares = StudentNet.shares(logits)
+    expected = torch.softmax(torch.tensor([1.0, 0, 0, 0]), 0)
+    torch.testing.assert_close(shares[0, 0], expected, rtol=1e-3, atol=1e-3)
+    shares[..., 0].sum().backward()
+    assert torch.isfinite(logits.grad).all()

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from student_cases import settings, source
+from student_cases import example, settings, source
 
+from uss_dagster.artifacts.training_runs import read_run
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.registry import build_params
+from uss_dagster.student import self_training
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
+from uss_dagster.student.prediction import ScoredMasks
+from uss_dagster.student.self_training import self_train_labels, stored_labels
 from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
 
@@ -247,6 +254,78 @@ def test_an_encoder_of_timm_is_taken_with_its_weights(tmp_path: Path) -> None:
         train(source(), None, settings(encoder="resnet18", weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
     with pytest.raises(UsageError, match="timm does not have"):
         build(settings(encoder="resnot18"))
+
+
+def test_labels_of_a_teacher_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bytes] = []
+
+    class Teacher:
+        def masks(self, image: np.ndarray, auto: str, min_score: float) -> ScoredMasks:
+            looked.append(image.tobytes())
+            return ScoredMasks((40, 48), list(example(0).codes), np.ones(len(example(0).codes)), ["query"] * len(example(0).codes))
+
+    monkeypatch.setattr(self_training, "CHUNK", 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with ThreadPoolExecutor(1) as other:  # a process that waits for what the first has to do
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        second = other.submit(stored_labels, Teacher(), source(), tmp_path / "labels")
+        while not looked:
+            time.sleep(0.01)
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        first = stored_labels(Teacher(), source(), tmp_path / "labels")
+    assert len(looked) == len(set(looked)) == 6, "each picture by one process"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    again = stored_labels(Teacher(), source(), tmp_path / "labels")
+    assert len(looked) == 6, "and not again"
+    expected = self_train_labels(Teacher(), source())
+    for labels in (first, second.result(), again):
+        assert [labels[i].codes for i in range(6)] == [expected[i].codes for i in range(6)]
+
+
+def launched(tmp_path: Path, lines: list[str], *launcher: str) -> subprocess.Popen[str]:
+    """A program that imports what trains, in a process of its own."""
+    imports = [
+        "import sys",
+        "from pathlib import Path",
+        "from student_cases import settings, source",
+        "from uss_dagster.student.rounds import Round, train_round",
+        "from uss_dagster.student.card import ModelCard",
+        "from uss_dagster.student.training import Trainer, train",
+    ]
+    (tmp_path / "program.py").write_text("\n".join([*imports, *lines]) + "\n")
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    words = [sys.executable, *launcher, str(tmp_path / "program.py"), str(tmp_path / "out")]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path, number: int) -> None:
+    job = "Round('test', Path(sys.argv[1]), settings(steps=100000, every=50000), ModelCard())"
+    run = launched(tmp_path, [f"train_round(source(), source(0), {job})"])
+    assert run.stdout is not None
+    while '"done"' not in run.stdout.readline():
+        assert run.poll() is None
+    run.send_signal(number)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    stopped = re.search(r"test: stopped after step (\d+); the same command goes on from there", said)
+    assert stopped
+    assert read_run(tmp_path / "out" / CHECKPOINT)[1]["step"] == int(stopped[1]) > 0
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_process_ends_all(tmp_path: Path) -> None:
+    lines = [
+        "step = Trainer.step",
+        "Trainer.step = lambda self, *words: step(self, *words) * (float('nan') if self.rank == 1 and self.done == 3 else 1)",
+        "train(source(), None, settings(batch=4), Path(sys.argv[1]))",
+    ]
+    run = launched(tmp_path, lines, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert said.count("BadData: The loss is no longer a number after 3 steps.") == 2, said
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,17 +21,21 @@ _ORIENTATION = 0x0112
 _FILTERS = threading.Lock()
 PNG = b"\x89PNG\r\n\x1a\n"
 """How a PNG file begins."""
-MAX_PIXELS = 200_000_000
-"""A picture that declares more pixels is taken for a decompression bomb: 600 MB as an array."""
+MAX_PIXELS = 178_956_970
+"""Pillow takes a picture that declares more pixels for a decompression bomb: 540 MB as an array."""
+NOT_READ = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".psd", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".raf", ".raw")
+"""Endings of picture files that folders are not searched for."""
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """uint8 (H, W, 3), RGB, upright, of any encoded picture; ``name`` is the file that an error speaks of.
+def decode(data: bytes, name: str, most: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 (H, W, 3), RGB, upright, of any encoded picture; ``name`` is the file that an error speaks of. most: pixels that it may have.
 
     Transparency is laid on white, 16-bit grey is scaled to 8 bits, and the EXIF orientation is applied. The first
     frame stands for an animation.
     """
     with open_picture(data, name) as picture:
+        if picture.width * picture.height > most:
+            raise BadData(f"{name} has {picture.width}×{picture.height} pixels, more than {most:,}. Scale it down first.")
         picture.load()
         upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
@@ -40,11 +45,26 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 def read_picture(path: Path, name: str | None = None) -> np.ndarray:
     """``decode`` of a file; name: what an error calls it, its path by default."""
+    return decode(read_file(path, name), name or str(path))
+
+
+def read_file(path: Path, name: str | None = None) -> bytes:
+    """The bytes of a file; name: what an error calls it, its path by default."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadData(f"{name or path} cannot be read ({error.strerror}).") from None
-    return decode(data, name or str(path))
+
+
+def written_by(path: Path) -> str:
+    """The program that a PNG file names (the text ``Software``); empty where it names none, or cannot be read."""
+    if path.suffix.lower() != ".png":
+        return ""
+    try:
+        with open(path, "rb") as file, open_picture(file, str(path)) as picture:
+            return str(picture.info.get("Software", ""))
+    except (OSError, BadData):
+        return ""
 
 
 def measure(data: bytes, name: str) -> tuple[int, int]:
@@ -68,18 +88,15 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
 
 
 @contextmanager
-def open_picture(data: bytes, name: str) -> Iterator[Image.Image]:
+def open_picture(data: bytes | BinaryIO, name: str) -> Iterator[Image.Image]:
     """An open picture of reasonable size; what Pillow raises, here or while it is read, becomes one sentence."""
     if not data:
         raise BadData(f"{name} is empty (0 bytes); a picture was expected. Copy or download it again.")
     try:
         with _FILTERS, warnings.catch_warnings():  # the list of filters belongs to all threads
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS below is the limit that counts
-            opened = Image.open(io.BytesIO(data))
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of half the limit
+            opened = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
         with opened as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise BadData(f"{name} declares {width}×{height} pixels, more than {MAX_PIXELS:,}. Scale it down first.")
             yield picture
     except Image.DecompressionBombError as error:
         raise BadData(f"{name} declares more than {MAX_PIXELS:,} pixels. Scale it down first.") from error
@@ -122,13 +139,14 @@ def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """The picture files among ``paths`` and below the folders among them, each once, in natural order (2 before 10)."""
+    """The picture files among ``paths`` and below the folders among them, each once, in natural order (2 before 10).
+
+    Links to files that are not there are among them, so that who reads them says so.
+    """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(
-                (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not _hidden(p, path)), key=_natural
-            )
+            inside = sorted(_files_of(path, SUFFIXES), key=_natural)
             if not inside:
                 raise UsageError(f"Folder {path} holds no images. These suffixes count: {', '.join(SUFFIXES)}.")
             found.update(dict.fromkeys(inside))
@@ -139,6 +157,17 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise UsageError("No images were given. Pass image files, or folders that hold some.")
     return sorted(found, key=_natural)
+
+
+def images_not_read(paths: Iterable[str | Path]) -> list[Path]:
+    """The picture files below the folders among ``paths`` that ``find_images`` leaves out for their format."""
+    return sorted((file for path in map(Path, paths) if path.is_dir() for file in _files_of(path, NOT_READ)), key=_natural)
+
+
+def _files_of(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in suffixes and (path.is_file() or (path.is_symlink() and not path.exists())) and not _hidden(path, folder):
+            yield path
 
 
 def _hidden(path: Path, folder: Path) -> bool:

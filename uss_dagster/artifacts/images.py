@@ -19,6 +19,8 @@ from uss_dagster.hashing import sha256_of, sha256_of_file
 
 SHARD_BYTES = 512 * 1024**2
 _BLOCK = 512
+_LONGEST_NAME = 100
+"""Bytes of a file's name in a tar header."""
 T = TypeVar("T")
 
 
@@ -43,8 +45,10 @@ class ImageShards:
             self._tar = tarfile.open(place, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         member = tarfile.TarInfo(f"{image_id}{suffix}")
         member.size, member.mode = len(data), 0o644
-        offset = self._tar.offset + _BLOCK
+        # Only the newer format holds long names. It writes headers of other bytes, so short names stay in the older one.
+        self._tar.format = tarfile.USTAR_FORMAT if len(os.fsencode(member.name)) <= _LONGEST_NAME else tarfile.PAX_FORMAT
         self._tar.addfile(member, io.BytesIO(data))
+        offset = self._tar.offset - -(-len(data) // _BLOCK) * _BLOCK
         self._tar.members = []  # type: ignore[attr-defined]  # the index knows them; they would fill memory
         shard = f"shard-{self._number:05d}.tar"
         row = (image_id, shard, member.name, offset, len(data), height, width, split, sha256 or sha256_of(data))

@@ -49,7 +49,7 @@ class ShardStore:
             hashes = json.loads((stored / LISTING).read_text(encoding="utf-8"))
             if any(sha256_of_file(stored / _flat(name)) != hashes[name] for name in names):
                 return False
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # absent, damaged, or somebody else's
             return False
         for name in names:
             staging.write(name, lambda partial, name=name: shutil.copyfile(stored / _flat(name), partial) and None)  # type: ignore[misc]
@@ -58,8 +58,10 @@ class ShardStore:
     def store(self, key: str, names: Sequence[str], staging: Staging) -> None:
         """Store the files of a shard for the next run, unless one is missing: that shard is computed again."""
         stored = self.folder / key
-        if not key or (stored / LISTING).exists() or not all(staging.has(name) for name in names):
+        if not key or not all(staging.has(name) for name in names):
             return
+        if self.folder.exists() and not self.folder.is_dir():
+            remove(self.folder)
         remove(stored)
         stored.mkdir(parents=True)
         hashes = {}
@@ -74,7 +76,7 @@ class ShardStore:
 
     def evict_except(self, keys: Collection[str]) -> None:
         """Remove the shards of earlier versions."""
-        for folder in self.folder.iterdir() if self.folder.exists() else ():
+        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             if folder.name not in keys:
                 remove(folder)
 

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from uss_dagster.artifacts.gate import Report
 from uss_dagster.artifacts.schemas import SCHEMA_VERSION
@@ -24,6 +24,13 @@ from uss_dagster.hashing import sha256_of, sha256_of_file, sha256_of_json
 MANIFEST = "manifest.json"
 Manifest = dict[str, Any]
 """The manifest of an artefact as plain JSON: ``schema``, ``files``, and what its stage noted."""
+
+
+class ManifestFile(TypedDict):
+    """What a manifest says of a file."""
+
+    size: int
+    sha256: str
 
 
 class Rejected(BadData):
@@ -108,8 +115,11 @@ def manifest_text(folder: Path, manifest: Manifest) -> str:
     return json.dumps({"schema": SCHEMA_VERSION, **manifest, "files": files}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a published artefact, refused when the artefact is absent, of another schema, or incomplete."""
+def read_manifest(folder: Path, part: str = "") -> Manifest:
+    """The manifest of a published artefact, refused when the artefact is absent, of another schema, or incomplete.
+
+    part: the file or folder of it, with forward slashes, whose files must be there; all by default.
+    """
     path = folder / MANIFEST
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -117,15 +127,29 @@ def read_manifest(folder: Path) -> Manifest:
         raise TryAgain(f"{folder} is not there. Run its stage first (`dvc repro` runs everything in order), or `dvc checkout`.") from None
     except ValueError as error:
         raise BadData(f"{path} is not JSON ({error}). Run `dvc checkout --force` or its stage again.") from error
-    if manifest.get("schema") != SCHEMA_VERSION:
+    except RecursionError:
+        raise BadData(f"{path} is nested too deeply to be a manifest. Run `dvc checkout --force` or its stage again.") from None
+    if not isinstance(manifest, dict) or not _files_with_sizes(manifest.get("files", {})):
+        raise BadData(f"{path} is no manifest of an artefact. Run `dvc checkout --force` or its stage again.")
+    if manifest.get("schema") != SCHEMA_VERSION or "files" not in manifest:
         raise BadData(f"{path} is of schema {manifest.get('schema')}, this version reads {SCHEMA_VERSION}. Run its stage again.")
-    for name, expected in manifest["files"].items():
+    for name, expected in files_of(manifest, part).items():
         file = folder / name
         size = file.stat().st_size if file.exists() else None
         if size != expected["size"]:
             state = "is missing" if size is None else f"has {size} bytes"
             raise BadData(f"{file} {state}, its manifest says {expected['size']} bytes. Run `dvc checkout --force` or its stage again.")
     return manifest
+
+
+def _files_with_sizes(files: object) -> bool:
+    return isinstance(files, dict) and all(isinstance(facts, dict) and "size" in facts for facts in files.values())
+
+
+def files_of(manifest: Manifest, part: str = "") -> dict[str, ManifestFile]:
+    """Name → size and hash of the files that a manifest lists. part: only this file, or those in this folder."""
+    files: dict[str, ManifestFile] = manifest["files"]
+    return {name: entry for name, entry in files.items() if not part or name == part or name.startswith(f"{part}/")}
 
 
 def content_id(folder: Path) -> str:

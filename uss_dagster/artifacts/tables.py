@@ -106,31 +106,11 @@ def regions_from_table(rows: pa.Table) -> Regions:
     if not rows.num_rows:
         raise BadData("Regions cannot be read from no rows: the image size is unknown.")
     height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
-    codes, parent, area = rows["rle"].to_pylist(), rows["parent"].to_numpy(), rows["area"].to_numpy()
+    codes = rows["rle"].to_pylist()
     columns: dict[str, Any] = {name: rows[name].to_numpy() for name in ("level", "score", "label")}
     columns["source"] = rows["source"].to_pylist()
-    tree = _painted_tree(codes, parent, area, height, width, columns)
-    return tree or Regions.from_masks([rle.decode(code, height, width) for code in codes], parent, **columns)
-
-
-def _painted_tree(
-    codes: list[bytes], parent: np.ndarray, area: np.ndarray, height: int, width: int, columns: dict[str, Any]
-) -> Regions | None:
-    """Nested, disjoint regions read by painting only those with pixels of their own, parents first; None where they overlap.
-
-    Children lie inside their parents (the gate saw to it), so what is painted for a region is part of it, and
-    equal areas mean equal masks. Several times faster than comparing masks: half of a binary tree needs no decoding.
-    """
-    own = area.copy()
-    inner = parent >= 0
-    np.subtract.at(own, parent[inner], area[inner])
-    if (own < 0).any() or own.sum() > height * width:
-        return None
-    deepest = np.full(height * width, -1, np.int32)  # column-major, as the codes are
-    for region in np.flatnonzero(own):
-        deepest[rle.decode(codes[region], height, width).ravel(order="F")] = region
-    tree = Regions.from_tree(deepest.reshape(width, height).T, parent, **columns)
-    return tree if (tree.area == area).all() else None
+    regions = Regions.from_codes(codes, (height, width), rows["parent"].to_numpy(), **columns)
+    return regions.with_atoms_in_order() if regions.is_tree else regions
 
 
 class RowsWriter:

@@ -37,7 +37,7 @@ import numpy as np
 from uss_dagster.backbones._batches import BatchedExtractor, Facets
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.backbones.unet.diffusers_folder import Model, hub_folder, load_folder, local_folder
-from uss_dagster.bounds import at_least, check_bounds
+from uss_dagster.bounds import at_least, check_bounds, wrong_value
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
@@ -116,6 +116,8 @@ class Params:
     def __post_init__(self) -> None:
         one = at_least(1)
         check_bounds(self, schedule_steps=one, n_steps=one, grid=one, batch=one, image_size=one, timestep=at_least(0))
+        if self.extraction == "ddim" and self.timestep:
+            raise wrong_value("timestep", self.timestep, "none: extraction 'ddim' takes the steps of 'schedule_steps' and 'n_steps'")
         if self.n_steps >= self.schedule_steps:
             raise ValueError(f"n_steps is {self.n_steps}, expected fewer than schedule_steps ({self.schedule_steps}).")
 

@@ -80,7 +80,7 @@ class Params(InputParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bounds(self, batch=at_least(1))
+        check_bounds(self, batch=at_least(1), stride=at_least(1))
         if self.window is not None and "attention" in self.facets:
             raise ValueError(
                 "window is set: patches of different windows have no attention to each other. Leave out the facet 'attention'."

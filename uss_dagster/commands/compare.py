@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +27,7 @@ def compare(
     """Compare two entries of this project, with paired intervals.
 
     Both are scored on the same resampled images, so the interval is that of the difference itself. Where it contains 0, the two
-    cannot be told apart on this dataset.
+    cannot be told apart on this dataset. All pairs of entries with scores on it are judged together, as on the leaderboard.
     """
     from uss_dagster.planning.profiles import find_root
 
@@ -49,7 +50,10 @@ def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str]
             raise BadData(
                 f"'{first}' and '{second}' were scored on different versions of dataset '{dataset}'. Run `uss repro` and compare again."
             )
-        comparisons += compare(first_scores, second_scores, _metric_families())
+        others = [path.parent for path in sorted((root / "data" / "scores").glob(f"*/{glob.escape(dataset)}/scores.parquet"))]
+        others = [path for path in others if path not in (first_scores, second_scores)]
+        others = [path for path in others if read_manifest(path)["truth"] == read_manifest(first_scores)["truth"]]
+        comparisons += compare(first_scores, second_scores, _metric_families(), others)
     known = {comparison.group[1] for comparison in comparisons}
     for name in metrics:
         if name not in known:
@@ -63,12 +67,13 @@ def table_lines(comparisons: Sequence[Comparison], first: str, second: str) -> l
     """The table for a terminal."""
     from uss_dagster.text import aligned, number, span
 
-    head = ["dataset", "metric", "protocol", "scope", "grid", first, second, "difference", "95 % interval", "images", "verdict"]
+    head = ["dataset", "metric", "protocol", "scope", "grid", first, second, "difference", "interval", "images", "entries", "verdict"]
     rows = []
     for c in comparisons:
-        numbers = [number(c.first), number(c.second), number(c.difference, "+"), span(c.low, c.high, "+"), str(c.images)]
+        numbers = [number(c.first), number(c.second), number(c.difference, "+"), span(c.low, c.high, "+"), str(c.images), str(c.entries)]
         rows.append([*c.group, *numbers, c.verdict(first, second) + _direction(c.group[1])])
-    lines = aligned(head, rows, right=(first, second, "difference", "images"))
+    lines = aligned(head, rows, right=(first, second, "difference", "images", "entries"))
+    lines.append("All pairs of so many entries are judged together: the chance that any is told apart by mistake is 5 %.")
     if not all(c.alike for c in comparisons):
         lines.append("Some numbers are over images that only one of the two has a score for; 'images' counts those that both have.")
     return lines

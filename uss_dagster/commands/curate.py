@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uss_dagster.commands.options import Backbone, BackboneParameters, Images, LongSide, Method, MethodParameters, echo_error
+from uss_dagster.commands.options import Backbone, BackboneParameters, Images, LongSide, Method, MethodParameters, echo, echo_error
 from uss_dagster.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def curate(
     pool, params = parse_settings(setting or [], preset, formats or [])
     segmenter = make_segmenter(method, param, backbone, backbone_param, long_side)
     request = Request(segmenter, out, pool, params, labels, copy, title, licence)
-    curate_images(images, request, typer.echo, echo_error)
+    curate_images(images, request, echo, echo_error)
 
 
 def parse_settings(words: Sequence[str], preset: str, formats: Sequence[str]) -> tuple[MaskPoolParams, CurateParams]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import echo, echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def get(
         return "at a terminal" if sys.stdin.isatty() and typer.confirm("Accept this licence?") else ""
 
     for name in names:
-        get_dataset(Request(name, source, only or (), accept), typer.echo)
+        get_dataset(Request(name, source, only or (), accept), echo)
 
 
 @data.command()
@@ -86,7 +86,7 @@ def check(
     report = checks.check(name, prepared, lambda params, owner: parse_parameters(param or [], params, owner))
     for row in report.checks:
         message = f": {row['message']}" if row["message"] else ""
-        typer.echo(f"{'ok  ' if row['success'] else 'FAIL'}  {row['check']}{message}")
+        echo(f"{'ok  ' if row['success'] else 'FAIL'}  {row['check']}{message}")
     if not report.success:
         raise BadData(f"'{name}' breaks {len(report.reasons())} of {len(report.checks)} rules: {report.reasons()[0]}")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo
 from uss_dagster.errors import UsageError
 
 
@@ -26,10 +27,10 @@ def export(
         raise UsageError("Say what to write: --onnx FILE, --folder DIR, or both.")
     if folder is not None:
         export_folder(model, folder)
-        typer.echo(f"{folder}: weights, config, card, preprocessing.")
+        echo(f"{folder}: weights, config, card, preprocessing.")
     if onnx is None:
         return
     if onnx.is_dir() or not onnx.absolute().parent.is_dir():
         raise UsageError(f"--onnx {onnx}: name a file in a folder that is there.")
     difference = export_onnx(Student.load(model), onnx)
-    typer.echo(f"{onnx}: at most {difference:.1e} from torch.")
+    echo(f"{onnx}: at most {difference:.1e} from torch.")

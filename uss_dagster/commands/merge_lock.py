@@ -7,7 +7,9 @@ that its recorded dependencies are not those of the merged tree, and runs it. Of
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -49,9 +51,10 @@ def install_driver(root: Path) -> list[str]:
     """Tell git, in this clone, to merge with this driver; returns a line for each change."""
     from uss_dagster.files import write_whole
 
+    interpreter = shlex.quote(sys.executable).replace("%", "%%")  # git need not have our programs on its PATH
     commands = {
         f"merge.{DRIVER}.name": "dvc.lock stage by stage, planned files by `uss plan`",
-        f"merge.{DRIVER}.driver": "uss merge-lock %O %A %B %P",
+        f"merge.{DRIVER}.driver": f"{interpreter} -P -m uss_dagster.cli merge-lock %O %A %B %P",
     }
     for name, value in commands.items():
         done = subprocess.run(["git", "config", name, value], cwd=root, capture_output=True, text=True)

@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.text import printable
+
+STOPPED = "stopped; run the same command again to go on"
+"""What is said after Ctrl-C."""
+
 
 def _names_of(family: str) -> Callable[[str], list[str]]:
     """Completes the names of plug-ins in a shell."""
@@ -53,12 +58,17 @@ LongSide = Annotated[
 ]
 
 
+def echo(line: str) -> None:
+    """Print a line; what would steer a terminal is escaped."""
+    typer.echo(printable(line))
+
+
 def echo_lines(lines: Iterable[str]) -> None:
     """Print lines as they come."""
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def echo_error(line: str) -> None:
     """Print a line on standard error."""
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import echo, echo_lines
 from uss_dagster.errors import UsageError
 
 
@@ -71,7 +71,7 @@ def _answer(path: Path, points: list[tuple[int, int]], model: Path, out: Path | 
     if out is not None:
         is_json = out.suffix.lower() == ".json"
         write_whole(out, json.dumps(answers_json(path.name, answers), indent=1) + "\n" if is_json else draw_answers(pixels, answers))
-        typer.echo(f"{out} written")
+        echo(f"{out} written")
 
 
 def _serve(model: Path, paths: list[Path], port: int, device: str) -> None:
@@ -81,7 +81,7 @@ def _serve(model: Path, paths: list[Path], port: int, device: str) -> None:
 
     files = pictures(paths) if paths else []
     folder = common_folder(files) if files else Path()
-    serve(Gallery(Student.load(model, device), files, [relative_name(file, folder) for file in files]), port, typer.echo)
+    serve(Gallery(Student.load(model, device), files, [relative_name(file, folder) for file in files]), port, echo)
 
 
 def check_out(out: Path, image: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile, echo_lines
+from uss_dagster.commands.options import STOPPED, Profile, echo_lines
 from uss_dagster.errors import UsageError, did_you_mean
 
 
@@ -31,13 +32,16 @@ def repro(
 
 def run_dvc(root: Path, targets: list[str]) -> int:
     """Bring targets (all, when none are named) up to date; returns 0, or the exit code of what failed."""
-    from uss_dagster.dagster_dvc.runner import DvcRunner, tool_environment
+    from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.stage_server import stage_server
 
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
-    with stage_server(tool_environment()["PATH"]) as environment:
-        return DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    with stage_server() as environment:
+        code = DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    if code == 128 + signal.SIGINT:
+        print(STOPPED, file=sys.stderr)
+    return code
 
 
 def addresses(root: Path, targets: list[str]) -> list[str]:

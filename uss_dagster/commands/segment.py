@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Backbone, BackboneParameters, Images, LongSide, Method, MethodParameters, echo_error
+from uss_dagster.commands.options import Backbone, BackboneParameters, Images, LongSide, Method, MethodParameters, echo, echo_error
 
 OUT = Path("segments")
 
@@ -32,4 +32,4 @@ def segment(
     from uss_dagster.own_images.segment import Target, segment_images
 
     segmenter = make_segmenter(method, param, backbone, backbone_param, long_side)
-    segment_images(images, segmenter, Target(out, regions), typer.echo, echo_error)
+    segment_images(images, segmenter, Target(out, regions), echo, echo_error)

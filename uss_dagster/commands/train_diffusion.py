@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_error
 from uss_dagster.errors import UsageError
 
 
@@ -50,10 +51,10 @@ def train_diffusion(
         trainer = Trainer(squares, settings, device)
         trainer.resume(out)
         if trainer.done:
-            typer.echo(f"going on after step {trainer.done} of {out / CHECKPOINT}", err=True)
+            echo_error(f"going on after step {trainer.done} of {out / CHECKPOINT}")
         with Progress("train diffusion", settings.steps, "steps") as progress:
             progress.advance(trainer.done)
             trainer.run(out, lambda done: progress.advance())
         trainer.publish(out, source)
     loss = trainer.losses[-1][2]
-    typer.echo(f"{out}: last loss {loss:.4f}. Use it with `--backbone diffusion --backbone-param checkpoint={out}`.", err=True)
+    echo_error(f"{out}: last loss {loss:.4f}. Use it with `--backbone diffusion --backbone-param checkpoint={out}`.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from uss_dagster.commands.options import echo_error
 from uss_dagster.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def train_student(
     The folder gets model.safetensors, config.json, the losses as CSV and picture, and a model card. On several GPUs or machines:
     `torchrun --nproc_per_node 4 -m uss_dagster.cli train student …`.
     """
+    from uss_dagster.files import make_folder
     from uss_dagster.runtime import torch_device
     from uss_dagster.student.card import ModelCard
     from uss_dagster.student.rounds import Round, is_first_process, loss_fall, train_round
@@ -71,7 +73,7 @@ def train_student(
     command = shlex.join(["uss", "train", "student", *(str(part) for option in options if option[1] is not None for part in option)])
     card = ModelCard(title, data.data, data.version, licence or data.licence, command)
     job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     result, scores = train_round(data.train, data.val, job)
     if not is_first_process():
         return
@@ -80,8 +82,8 @@ def train_student(
         f"Validation on {len(data.val)} pictures: {numbers}." if numbers else "There is no validation split, so nothing was measured."
     )
     fall = loss_fall(result.losses)
-    typer.echo(f"{out}: {result.step} steps on {len(data.train)} pictures, the loss fell by {fall:.0%}. {validation}", err=True)
-    typer.echo(f"Try it: `uss prompt --serve --model {shlex.quote(str(out))}`", err=True)
+    echo_error(f"{out}: {result.step} steps on {len(data.train)} pictures, the loss fell by {fall:.0%}. {validation}")
+    echo_error(f"Try it: `uss prompt --serve --model {shlex.quote(str(out))}`")
 
 
 def _settings(size: str, steps: int | None, seed: int, words: list[str]) -> StudentSettings:

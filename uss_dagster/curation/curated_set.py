@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
 from uss_dagster.artifacts.gate import Report
-from uss_dagster.artifacts.image_files import encode_png, shrunk
+from uss_dagster.artifacts.image_files import encode_png
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import read_table, regions_from_table, rows_by_image
@@ -22,7 +22,7 @@ from uss_dagster.curation.curate import CurateResult, curate
 from uss_dagster.curation.human import Labels
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.curation.tables import IMAGES, MaskPool
-from uss_dagster.drawing import montage, overlay
+from uss_dagster.drawing import montage, thumbnail
 from uss_dagster.files import parse_yaml
 
 SAMPLES, LONGEST = 8, 240
@@ -153,5 +153,5 @@ def _samples(folder: Path, ids: list[str], pixels: Callable[[str], np.ndarray]) 
     """A grid of evenly spaced images with their masks."""
     sample_ids = evenly_spaced(ids, SAMPLES)
     rows = pq.read_table(folder / "masks.parquet", columns=REGIONS.names, filters=[("image_id", "in", sample_ids)])
-    tiles = {i: shrunk(overlay(pixels(i), regions_from_table(one), n_regions=24), LONGEST) for i, one in rows_by_image(rows)}
+    tiles = {i: thumbnail(pixels(i), regions_from_table(one), LONGEST, n_regions=24) for i, one in rows_by_image(rows)}
     return montage([tiles[i] for i in sample_ids], sample_ids, columns=4)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.mask_readers import CocoMasks
+from uss_dagster.artifacts.coco_masks import CocoMasks
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import region_tables, regions_from_table, rows_by_image
 from uss_dagster.curation.overlaps import best_iou, parents_by_containment

@@ -81,7 +81,8 @@ class CurateParams:
     def __post_init__(self) -> None:
         if len(self.splits) != 3 or min(self.splits) < 0 or sum(self.splits) <= 0:
             raise ValueError(f"splits is {list(self.splits)}, expected the shares of train, val and test, such as [0.8, 0.1, 0.1].")
-        check_bounds(self, radius=within(0, 16), colours=at_least(0), most=at_least(1), tau=SHARE)
+        check_bounds(self, radius=within(0, 16), colours=at_least(0), most=at_least(1), tau=SHARE, min_area=at_least(0))
+        check_bounds(self, **dict.fromkeys(("max_area", "min_quality", "min_refined_iou", "min_stability", "min_coverage"), SHARE))
         for name in self.formats:
             if name not in FORMATS:
                 raise ValueError(f"unknown format '{name}'.{did_you_mean(name, FORMATS)}")

@@ -101,9 +101,12 @@ class DvcProject:
         try:
             return self._load_stages()
         except UsageError as error:
-            # DVC rewrites dvc.lock in place, so a reader can meet half of it; its lock says when the file is whole.
+            # DVC rewrites dvc.lock in place, so a reader can meet half of it, or what a killed run left.
             if "dvc.lock" not in str(error):
                 raise
+            from uss_dagster.dagster_dvc.lock_copies import check_locks
+
+            check_locks(self.root)
             with dvc_idle(self.root):
                 return self._load_stages()
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from uss_dagster.dagster_dvc.lock_copies import check_locks
+from uss_dagster.dagster_dvc.owner import only_machine
 from uss_dagster.dagster_dvc.process_group import ProcessGroup
 from uss_dagster.dagster_dvc.project import DvcProject, dvc_idle
 from uss_dagster.dagster_dvc.stage_output import Log, StageOutput
@@ -28,8 +30,7 @@ from uss_dagster.errors import UsageError, UssError
 BEING_BUILT = "is being built, or reads what is being built"
 VERDICT_FILE = "USS_VERDICT"
 """Environment variable: a stage that fails writes its exit code into the file of this name, since DVC exits with 255 for every failure."""
-_DVC_PROGRAM = str(Path(__file__).with_name("dvc_program.py"))
-_STATUS_PROGRAM = str(Path(__file__).with_name("status_program.py"))
+_DVC_PROGRAM, _STATUS_PROGRAM = (str(Path(__file__).with_name(name)) for name in ("dvc_program.py", "status_program.py"))
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WORDS = {
@@ -115,7 +116,8 @@ class DvcRunner:
     def repro(self, targets: Sequence[str], wait_message: Callable[[str], None]) -> int:
         """Bring targets up to date, all pipelines where there are none; the output passes through.
 
-        Waits for other runs in the project. Outputs that a failed or interrupted run removed are restored from the cache.
+        Waits for other runs in the project. Outputs that a failed or interrupted run removed are restored from the cache, and damaged
+        dvc.lock files from their copies.
 
         Returns
         -------
@@ -123,33 +125,42 @@ class DvcRunner:
             0, the exit code of the stage that failed, DVC's own, or 128 and the number of the signal that ended the run.
         """
         with tempfile.TemporaryDirectory() as folder:
-            verdict = Path(folder) / "exit_code"
+            verdict, interrupted = Path(folder) / "exit_code", 0
             try:
-                with _signals_raise():
+                with _signals_raise(), only_machine(self.root):
+                    for sentence in check_locks(self.root):
+                        wait_message(sentence)
                     if not targets and self.up_to_date():
                         print("Every stage is up to date.")
                         return 0
                     code = self._repro_when_free(targets, verdict, wait_message)
             except _Interrupted as interruption:
-                code = 128 + interruption.number
+                code = interrupted = 128 + interruption.number
             text = verdict.read_text(encoding="utf-8") if verdict.exists() else ""
+        check_locks(self.root)
         if code == 0:
             return 0
         with suppress(UssError):  # a project that cannot be read has nothing to restore
             self.restore_missing(DvcProject(self.root).stages)
-        return int(text) if text.isdecimal() else code if code > 0 else 128 - code
+        if interrupted or not text.isdecimal():
+            return code if code > 0 else 128 - code
+        return int(text)
 
     def repro_stage(self, address: str, log: Log) -> Invocation:
         """Bring one stage up to date, its upstream untouched; returns also when the stage fails.
 
         An interruption ends the stage with all its processes and is raised again. Outputs that an unfinished run removed are restored.
         """
+        with only_machine(self.root):
+            for sentence in check_locks(self.root):
+                log.info(sentence)
         started = time.monotonic()
         wait, waiting, intact = _FIRST_WAIT_S, False, False
         try:
             while True:
                 output = StageOutput(log, address, self.progress_every_s)
-                code = self.run("--wait-for-lock", "repro", "--single-item", address, read=output.read)
+                with only_machine(self.root):
+                    code = self.run("--wait-for-lock", "repro", "--single-item", address, read=output.read)
                 left = self.lock_timeout_s - (time.monotonic() - started)
                 if code == 0 or not output.locked or left <= 0:
                     break

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.artifacts.image_files import find_images
+from uss_dagster.artifacts.image_files import find_images, read_file
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import Classes, read_classes
 from uss_dagster.datasets.formats.coco_json import classes_of_categories, examples_of, open_coco, regions_of_annotations
@@ -86,7 +86,7 @@ def examples(params: Params) -> Iterator[Example]:
         return
     label_classes = _label_classes(params) if form == "labels" else None
     for name, path in list(_named(root, params.masks).items())[: params.limit]:
-        data = path.read_bytes()
+        data = read_file(path)
         size = size_of(data, str(path))
         mask = Path(str(params.masks)) / path.relative_to(root)
         if label_classes is not None:

@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from uss_dagster.errors import BadData, TryAgain
+from uss_dagster.text import printable
 
 CHUNK = 1 << 20
 _BLOCK = 512
@@ -62,8 +63,7 @@ def is_archive(name: str) -> bool:
 
 def plain(name: str) -> str:
     """A name from outside as it may be printed: at most 120 characters, none of them a control character."""
-    text = name.encode("ascii", "backslashreplace").decode()
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    text = printable(name.encode("ascii", "backslashreplace").decode())
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 

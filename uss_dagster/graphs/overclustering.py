@@ -10,7 +10,7 @@ import numpy as np
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
-from uss_dagster.graphs.partition import scaled
+from uss_dagster.graphs.partition import ROUNDING, scaled
 
 
 def over_cluster(
@@ -45,8 +45,13 @@ def over_cluster(
     parts = min(parts, n)
     if parts <= 1:
         return np.zeros(n, np.int32)
-    vectors = smallest_eigenpairs(affinity, parts, laplacian=laplacian).vectors
-    return kmeans(scaled(vectors, scaling), parts, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance).labels
+    pairs = smallest_eigenpairs(affinity, parts, laplacian=laplacian)
+    points = scaled(pairs.vectors, scaling)
+    apart = np.flatnonzero(pairs.values < pairs.values[-1] * (1 - ROUNDING))
+    if parts < n and 0 < len(apart) < parts - 1:
+        # Several last eigenvalues are equal, and perhaps those that were not computed: their vectors are rounding, and no part.
+        points = scaled(pairs.vectors[:, apart], scaling).round(9)
+    return kmeans(points, parts, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance).labels
 
 
 def part_graph(affinity: np.ndarray, labels: np.ndarray) -> np.ndarray:

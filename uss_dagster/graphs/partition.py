@@ -22,6 +22,8 @@ from uss_dagster.graphs.kmeans import kmeans
 HEURISTICS = ("maxgap", "fiedler")
 SCALINGS = ("unit", "minmax", "standard", "none")
 _TINY = 1e-12
+ROUNDING = 1e-9
+"""Eigenvalues that differ by less, as a share of the greatest, are equal."""
 _ROWS = 512
 
 
@@ -241,6 +243,8 @@ def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
             return None, "normalised cut"
         return np.arange(2), ""
     q = min(rules.max_kways, m - 1)
+    if not weights.any():  # every item stands alone; no eigenvector says so
+        return np.minimum(np.arange(m), max(rules.max_kways - 2, 1)), ""
     if q < 2 or (rules.heuristic == "maxgap" and q == 2):
         return None, "no gap"
     pairs = _pairs(weights, q, rules)
@@ -248,6 +252,8 @@ def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
         return None, "no eigenvectors"
     # gaps[i - 1] is between eigenvalues i and i + 1; the first of them says only whether the graph is connected
     gaps = np.diff(pairs.values)
+    if len(gaps) > 1 and gaps[1:].max() < ROUNDING * pairs.values.max():
+        return None, "no gap"  # of a clique of equal weights: what follows would divide it by rounding
     count = 2 if rules.heuristic == "fiedler" else 2 + int(np.argmax(gaps[1:]))
     k = _stable(pairs.vectors[:, :count], rules)
     if k < 2:

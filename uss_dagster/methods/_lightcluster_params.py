@@ -120,7 +120,7 @@ class Agreement:
 
     def __post_init__(self) -> None:
         shares = ("agree_iou", "reliable_iou", "keep_overlap", "keep_share", "iterate_change")
-        check_bounds(self, iterate=at_least(0), **dict.fromkeys(shares, SHARE))
+        check_bounds(self, iterate=at_least(0), min_patches=at_least(1), **dict.fromkeys(shares, SHARE))
 
 
 @dataclass(frozen=True)

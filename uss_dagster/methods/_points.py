@@ -42,7 +42,7 @@ class PatchRule:
     sample_limit: int = 2_000_000
 
     def __post_init__(self) -> None:
-        check_bounds(self, sample_per_image=at_least(1), sample_limit=at_least(1))
+        check_bounds(self, sample_per_image=at_least(1), sample_limit=at_least(1), pca=at_least(1), outlier_mads=at_least(0))
 
     def grid(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """See ``unit_grid``."""
@@ -75,7 +75,7 @@ class KMeansRule:
     restarts: int = 5
 
     def __post_init__(self) -> None:
-        check_bounds(self, batch=at_least(1), epochs=at_least(1), restarts=at_least(1))
+        check_bounds(self, batch=at_least(1), epochs=at_least(1), restarts=at_least(1), tolerance=at_least(0))
 
     def centres(self, rows: Shards, k: int, seed: int) -> Centres:
         """k centres of the patches of a dataset."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds, within, wrong_value
+from uss_dagster.bounds import PART, POSITIVE, SHARE, at_least, check_bounds, within, wrong_value
 from uss_dagster.graphs.affinity import TauMode
 from uss_dagster.methods._points import Facet
 from uss_dagster.methods._spectral import Graph
@@ -89,7 +89,7 @@ class Cuts:
     iou: float = 0.8
 
     def __post_init__(self) -> None:
-        check_bounds(self, rounds=at_least(1), joined=SHARE, cells=at_least(2))
+        check_bounds(self, rounds=at_least(1), joined=SHARE, cells=at_least(2), tau=within(-1, 1), eps=PART, min_part=PART, iou=SHARE)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Merge:
             raise wrong_value("thetas", self.thetas, "one or more, each below the one before")
         if not self.clusters or min(self.clusters) < 1 or list(self.clusters) != sorted(self.clusters, reverse=True):
             raise wrong_value("clusters", self.clusters, "one or more of 1 and above, falling")
-        check_bounds(self, crop=at_least(8), grid=at_least(2), min_patches=at_least(1))
+        check_bounds(self, crop=at_least(8), grid=at_least(2), min_patches=at_least(1), inside=SHARE)
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ class LeafTrees:
 
     def __post_init__(self) -> None:
         check_bounds(self, most=at_least(1), trees=within(0, len(TREES)), depth=at_least(0), temperature=POSITIVE, token_weight=at_least(0))
+        check_bounds(self, smallest=at_least(1))
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,9 @@ class Pool:
     most: int | None = None
     window: int | None = None
 
+    def __post_init__(self) -> None:
+        check_bounds(self, confidence=SHARE, min_score=SHARE, iou=SHARE, most=at_least(1), window=at_least(1))
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -203,6 +207,9 @@ class Refinement:
     kind: RefineKind | None = None
     iou: float = 0.5
     max_area: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_bounds(self, iou=SHARE, max_area=SHARE)
 
 
 @dataclass(frozen=True)

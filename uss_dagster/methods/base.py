@@ -57,6 +57,8 @@ class MethodSpec:
         It only reads results that were computed elsewhere, for images that are known there.
     labels : bool
         Labels of its regions mean the same over the whole dataset.
+    segmentation : bool or (str, object)
+        Its finest regions are one segmentation of the image, of as many segments as it chose; or they are where a parameter has a value.
     encodes : tuple of str
         Facets that it has the backbone compute for pieces of an image, with ``sample.encode``.
     model : {'', 'needed', 'taken'}
@@ -80,6 +82,7 @@ class MethodSpec:
     supervised: bool = False
     imported: bool = False
     labels: bool = False
+    segmentation: bool | tuple[str, object] = False
     encodes: tuple[str, ...] = ()
     model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
@@ -89,6 +92,13 @@ class MethodSpec:
     def takes_backbone(self) -> bool:
         """Whether it can be given a backbone."""
         return bool(self.needs or self.optional or self.encodes)
+
+    def has_segmentation(self, params: object) -> bool:
+        """Whether its finest regions are one segmentation of the image with these parameters."""
+        if isinstance(self.segmentation, bool):
+            return self.segmentation
+        name, value = self.segmentation
+        return bool(flat_params(params)[name] == value)
 
     def facets_read(self, params: object) -> tuple[str, ...]:
         """The facets that it reads of a backbone with these parameters, each once."""

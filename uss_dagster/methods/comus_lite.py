@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.bounds import Bounds, check_bounds
+from uss_dagster.bounds import Bounds, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.methods._objects import ClassRule, Clustering, ObjectClasses, ObjectRule, Parts, classified_objects, fit_classes
 from uss_dagster.methods.base import MethodSpec, Samples, one_thread
@@ -54,7 +54,7 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self, mass=Bounds("above 0 and below 1", lambda mass: 0 < mass < 1))
+        check_bounds(self, mass=Bounds("above 0 and below 1", lambda mass: 0 < mass < 1), classes=at_least(1))
         _ = self.objects, self.class_rule  # their own bounds
 
     @property

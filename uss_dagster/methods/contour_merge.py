@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.backbones.patches import bank_features, dictionary_features, whiten
-from uss_dagster.bounds import POSITIVE, at_least, check_bounds, within, wrong_value
+from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds, within, wrong_value
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.contours import contour_strength, half_size, histogram_planes
@@ -138,7 +138,9 @@ class Params:
         if not colour or len(colour) != len(texture) or min(*colour, *texture) <= 0:
             raise wrong_value("colour_radii", f"{colour} and texture_radii {texture}", "equally many, 1 or more, above 0")
         check_bounds(self, orientations=at_least(1), textons=within(1, 255), most_leaves=at_least(1), long_side=at_least(16))
-        check_bounds(self, token_weight=at_least(0), token_power=POSITIVE)
+        check_bounds(self, token_power=POSITIVE, height_power=SHARE)
+        weights = ("bank_weight", "dictionary_weight", "lightness_weight", "other_weight", "feature_weight", "token_weight")
+        check_bounds(self, **dict.fromkeys((*weights, "smoothing", "leaf_exponent", "size_exponent"), at_least(0)))
 
     @property
     def cues(self) -> Cues:

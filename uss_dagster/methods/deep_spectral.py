@@ -66,7 +66,7 @@ class Params:
     refine: RefineMethod = "none"
 
     def __post_init__(self) -> None:
-        check_bounds(self, eigenvectors=at_least(3), segments=at_least(1))
+        check_bounds(self, eigenvectors=at_least(3), segments=at_least(1), restarts=at_least(1))
         check_bounds(self, colour_weight=at_least(0), colour_neighbours=at_least(1), temperature=POSITIVE)
 
 
@@ -77,6 +77,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     paper="Melas-Kyriazi et al., CVPR 2022",
     summary="Laplacian eigenvectors clustered into as many segments as the eigengap says, nested by Ward. The graph follows the backbone.",
+    segmentation=True,
 )
 
 

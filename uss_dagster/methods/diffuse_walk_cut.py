@@ -100,6 +100,7 @@ SPEC = MethodSpec(
     needs=("attention",),
     paper="Ivanova et al., arXiv 2412.04678",
     summary="Attention as a random walk of k steps, recursive two-way normalised cuts, a threshold chosen for each image.",
+    segmentation=("tree", "pruned"),
 )
 
 
@@ -186,8 +187,11 @@ def _regions(sample: Sample, tree: CutTree, step: np.ndarray, power: np.ndarray,
 def _walk_of(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, int], bool]:
     """(transitions float32 (n, n), grid (h, w), whether the walk is plain): attention lumped onto no more than side² cells.
 
-    A plain walk is local and goes to each neighbour with the same probability: a cut of it would follow the grid, not the image.
+    A plain walk is local, goes to each neighbour with the same probability, and reaches every cell: a cut of it would follow the grid, not
+    the image. Where it does not reach every cell, its parts are structure.
     """
+    from scipy.sparse.csgraph import connected_components
+
     attention = sample.features.sparse_attention()
     n = attention.shape[0]
     values, rows = attention.data, np.diff(attention.indptr)
@@ -199,7 +203,7 @@ def _walk_of(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, int], bo
     grid = attention_grid(sample, n)
     local = 2 * attention.nnz < n * n
     attention.eliminate_zeros()
-    plain = local and bool((_row_range(attention) <= 1e-6).all())
+    plain = local and bool((_row_range(attention) <= 1e-6).all()) and connected_components(attention, return_labels=False) == 1
     target = _coarse_grid(*grid, side * side)
     step = transition(coarsen(attention if local else attention.toarray(), grid, target))
     return step, target, plain

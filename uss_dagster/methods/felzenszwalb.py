@@ -39,7 +39,7 @@ class Params:
     long_side: int = 640
 
     def __post_init__(self) -> None:
-        check_bounds(self, scales=at_least(1))
+        check_bounds(self, scales=at_least(1), sigma=at_least(0), long_side=at_least(0))
         if not 0 < self.smallest <= self.largest:
             raise wrong_value("smallest", f"{self.smallest} and largest {self.largest}", "0 < smallest ≤ largest")
 

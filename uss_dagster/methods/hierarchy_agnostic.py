@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from uss_dagster.bounds import POSITIVE, at_least, check_bounds
+from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import Covariance, Whitening, dense_affinity
@@ -166,7 +166,8 @@ class Params:
 
     def __post_init__(self) -> None:
         check_bounds(self, kover=at_least(1), max_kways=at_least(2), levels=at_least(0), min_points=at_least(1))
-        check_bounds(self, sigma=POSITIVE, temperature=POSITIVE)
+        check_bounds(self, sigma=POSITIVE, temperature=POSITIVE, restarts=at_least(1), iterations=at_least(1), tolerance=at_least(0))
+        check_bounds(self, mncut_th=at_least(0), max_perturb=at_least(0), eig_stab_th=SHARE, thresh=SHARE)
 
     @property
     def settings(self) -> Preset:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.bounds import at_least, check_bounds
+from uss_dagster.bounds import PART, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.merging import ward_tree
@@ -49,7 +49,7 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self, k=at_least(1))
+        check_bounds(self, k=at_least(1), position_weight=at_least(0), min_area=PART, restarts=at_least(1))
 
 
 SPEC = MethodSpec(

@@ -74,6 +74,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     paper="Shi & Malik, TPAMI 2000",
     summary="Two-way normalised cuts at the best threshold of the second eigenvector, recursively; the graph follows the backbone.",
+    segmentation=True,
 )
 
 

@@ -46,7 +46,8 @@ class Params:
     feature_power: float = 15.0
 
     def __post_init__(self) -> None:
-        check_bounds(self, superpixels=at_least(1), gradient_scale=POSITIVE)
+        check_bounds(self, superpixels=at_least(1), compactness=POSITIVE, gradient_scale=POSITIVE, feature_power=POSITIVE)
+        check_bounds(self, feature_weight=at_least(0), size_exponent=at_least(0))
 
 
 SPEC = MethodSpec(

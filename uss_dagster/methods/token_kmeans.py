@@ -49,7 +49,7 @@ class Params(PatchRule, KMeansRule):
     def __post_init__(self) -> None:
         PatchRule.__post_init__(self)
         KMeansRule.__post_init__(self)
-        check_bounds(self, k=at_least(1), pca=at_least(1))
+        check_bounds(self, k=at_least(1))
 
 
 SPEC = MethodSpec(
@@ -59,6 +59,7 @@ SPEC = MethodSpec(
     needs=("tokens",),
     facet_parameter="facet",
     labels=True,
+    segmentation=True,
     paper="Hamilton et al., ICLR 2022 (as a baseline)",
     reimplementation=False,
     summary="Tokens of all images in k clusters, which are the classes: the plain baseline of trained semantic methods.",

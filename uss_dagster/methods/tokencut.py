@@ -72,6 +72,7 @@ SPEC = MethodSpec(
     facet_parameter="facet",
     paper="Wang et al., CVPR 2022",
     summary="One object and its background: a normalised cut of keys that are alike or not. The graph follows the backbone.",
+    segmentation=True,
 )
 
 

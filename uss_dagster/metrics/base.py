@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +30,6 @@ from uss_dagster.files import parse_yaml
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.registry import build_params
 
-CONFIDENCE = 0.95
-"""Of the intervals that bootstrap replicates give."""
 Contribution = dict[str, np.ndarray]
 
 
@@ -48,11 +45,14 @@ class Truth:
         The regions.
     classes : ClassTree, optional
         Labels are its nodes. Default: None, there are no classes.
+    place : int
+        Where metrics that rank regions of all images put this image among equal scores; then by image id. Default: 0.
     """
 
     kind: str
     regions: Regions
     classes: ClassTree | None = None
+    place: int = 0
 
     def tree(self) -> ClassTree:
         """The class tree; refused where there is none."""
@@ -84,6 +84,12 @@ class MetricSpec:
         The reference.
     needs_labels : bool
         It compares classes over the whole dataset, so predicted regions must carry dataset-wide labels. Default: False.
+    needs_scores : bool
+        It ranks predicted regions by their scores, so none may lack one. Default: False.
+    as_given : dict
+        Protocol → its name where every predicted region takes part as it is given. Default: empty, predictions are taken in one way.
+    needs_segmentation : bool
+        It is of the method's own segmentation, see ``MethodSpec.segmentation``. Default: False.
     """
 
     name: str
@@ -92,6 +98,9 @@ class MetricSpec:
     metrics: dict[str, Metric]
     paper: str
     needs_labels: bool = False
+    needs_scores: bool = False
+    as_given: dict[str, str] = field(default_factory=dict)
+    needs_segmentation: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,14 @@ class Accumulator:
         self.n += other.n
         self.skipped += other.skipped
 
+    def arbitrary(self) -> list[str]:
+        """Names of values that depend on something without meaning, such as the order of equal scores."""
+        return []
+
+    def notes(self) -> Iterator[str]:
+        """Sentences on the predictions that people must know with the values."""
+        yield from ()
+
     def result(self) -> dict[str, float]:
         """Values over all images so far; empty when none had a score."""
         return self._reduce(self.total) if self.n else {}
@@ -197,20 +214,21 @@ def poisson_weights(image_id: str, replicates: int) -> np.ndarray:
     return np.random.default_rng(seed).poisson(1.0, replicates)
 
 
-def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap replicates, float64 (R,), without undefined ones; NaN where fewer than two are defined."""
-    defined = samples[np.isfinite(samples)]
-    if len(defined) < 2:
-        return math.nan, math.nan
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
+def accumulator(family: Any, replicates: int = 0, state: Any = None, as_given: bool = False) -> Accumulator:
+    """An empty accumulator of a metric family.
 
-
-def accumulator(family: Any, replicates: int = 0, state: Any = None) -> Accumulator:
-    """An empty accumulator of a metric family (its module); state: what its ``prepare`` returned, where it has one."""
+    Parameters
+    ----------
+    family : module
+    replicates : int
+        Bootstrap samples of the images. Default: 0.
+    state : optional
+        What the family's ``prepare`` returned, where it has one.
+    as_given : bool
+        By the protocols of ``MetricSpec.as_given``, for a family that has them. Default: False.
+    """
     if hasattr(family, "accumulator"):
-        return family.accumulator(replicates)
+        return family.accumulator(replicates, as_given=True) if as_given and family.SPEC.as_given else family.accumulator(replicates)
     measure = functools.partial(family.measure, state=state) if hasattr(family, "prepare") else family.measure
     return Accumulator(measure, family.reduce, replicates)
 

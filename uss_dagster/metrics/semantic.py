@@ -252,7 +252,7 @@ class PairCounts(Accumulator):
         weights = np.append(1, poisson_weights(image_id, self.replicates))
         rows = self._rows(zip(pairs["cluster"].tolist(), pairs["class"].tolist(), strict=True))
         self._counts[rows] += np.multiply.outer(pairs["pixels"], weights)
-        self._clusters = max(self._clusters, int(prediction.label.max()) + 1)
+        self._clusters = max(self._clusters, int(prediction.label.max(initial=-1)) + 1)
         self._classes = truth.classes
         self.n += 1
         return {}

@@ -22,7 +22,7 @@ from uss_dagster.curation.human import CocoLabels, Labels, no_labels
 from uss_dagster.curation.mask_pool import MaskPoolParams
 from uss_dagster.curation.params import CurateParams, Description
 from uss_dagster.errors import BadData, UsageError
-from uss_dagster.files import read_json, remove
+from uss_dagster.files import make_folder, read_json, remove
 from uss_dagster.own_images import files
 from uss_dagster.own_images.mask_pool import OwnImage, OwnMaskPool, read_all
 from uss_dagster.report.explorer import PAGE
@@ -68,6 +68,7 @@ def curate_images(paths: list[Path], request: Request, report: Callable[[str], N
     images = _list_images(paths, request.out)
     labels = _human_labels(request.labels, [image.image_id for image in images])
     _prepare_out(request.out)
+    files.report_not_read(paths, report_failure)
     segmenter = request.segmenter.fit(files.ReadableSamples([(image.image_id, image.path) for image in images], request.segmenter))
     pool = OwnMaskPool(images, segmenter, request.pool, request.private)
     pool.compute(files.process_count(segmenter, len(images)), report, report_failure)
@@ -108,7 +109,7 @@ def _prepare_out(out: Path) -> None:
     private = out / PRIVATE
     if out.is_dir() and not private.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} holds files, and `uss curate` did not make them. Choose another folder with --out; nothing was changed.")
-    private.mkdir(parents=True, exist_ok=True)
+    make_folder(private)
     for name in OUTDATED:
         remove(private / name)
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from uss_dagster.artifacts.image_files import find_images, read_picture
+from uss_dagster.artifacts.image_files import SUFFIXES, find_images, images_not_read, read_picture, written_by
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.report.explorer import FOLDER, PAGE, is_page
 from uss_dagster.segmenter import Segmenter
+from uss_dagster.text import few
 
 SIGNATURE = "uss segment"
 """The PNG text ``Software`` of every overlay: it tells overlays from the images to segment."""
@@ -37,30 +36,46 @@ def pictures(paths: list[Path]) -> list[Path]:
     return own
 
 
+def report_not_read(paths: list[Path], report_failure: Callable[[str], None]) -> None:
+    """Name the picture files in folders whose format is not read."""
+    if names := [str(path) for path in images_not_read(paths)]:
+        report_failure(f"not read: {few(names)}; of folders, only {', '.join(SUFFIXES)} are read. Convert them to PNG or JPEG.")
+
+
 def is_overlay(path: Path, program: str = SIGNATURE) -> bool:
     """Whether ``uss segment``, or another program of this package, drew an image."""
-    if path.suffix.lower() != ".png":
-        return False
-    try:
-        with Image.open(path) as image:
-            return bool(image.info.get("Software") == program)
-    except (OSError, SyntaxError, ValueError):
-        return False
+    return written_by(path) == program
 
 
 def ids_of(files: list[Path]) -> list[str]:
-    """File stems, with a number where files share one (also when they differ in case only: some disks do not tell 'A' from 'a')."""
+    """File stems; with the ending where files of one stem have several, and a number where files share both.
+
+    Names that differ in case only count as one: some disks do not tell 'A' from 'a'.
+    """
+    endings: dict[str, set[str]] = {}
+    for path in files:
+        endings.setdefault(_folded(_text(path.stem)), set()).add(_folded(path.suffix))
     taken: set[str] = set()
     ids = []
     for path in files:
-        stem = os.fsencode(path.stem).decode("utf-8", "replace")
-        image_id, number = stem, 1
-        while unicodedata.normalize("NFC", image_id).casefold() in taken:
+        stem, number = _text(path.stem), 1
+        ending = path.suffix if len(endings[_folded(stem)]) > 1 else ""
+        image_id = stem + ending
+        while _folded(image_id) in taken:
             number += 1
-            image_id = f"{stem}-{number}"
-        taken.add(unicodedata.normalize("NFC", image_id).casefold())
+            image_id = f"{stem}-{number}{ending}"
+        taken.add(_folded(image_id))
         ids.append(image_id)
     return ids
+
+
+def _text(name: str) -> str:
+    """A file's name; bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def common_folder(files: list[Path]) -> Path:
@@ -69,7 +84,7 @@ def common_folder(files: list[Path]) -> Path:
 
 def relative_name(path: Path, folder: Path) -> str:
     """The path below a folder, with slashes; bytes that are no UTF-8 are replaced."""
-    return os.fsencode(os.path.relpath(path.absolute(), folder)).decode("utf-8", "replace").replace(os.sep, "/")
+    return _text(os.path.relpath(path.absolute(), folder)).replace(os.sep, "/")
 
 
 def check_out_folder(out: Path) -> None:

@@ -97,12 +97,7 @@ class OwnMaskPool:
     """
 
     def __init__(self, images: Sequence[OwnImage], segmenter: Segmenter, params: MaskPoolParams, private: Path) -> None:
-        encoder = dataclasses.asdict(segmenter.encoder) if segmenter.encoder else None
-        depends_on = [
-            [segmenter.method, registry.params_to_dict(segmenter.params), encoder, segmenter.long_side, segmenter.state_digest],
-            registry.params_to_dict(params),
-            fingerprint([__name__, *segmenter.modules()]),
-        ]
+        depends_on = [segmenter.identity, registry.params_to_dict(params), fingerprint([__name__, *segmenter.modules()])]
         distinct = {image.sha256: image for image in images if not image.problem}
         self.own_images, self.computed = list(images), 0
         self._errors = private / "errors"

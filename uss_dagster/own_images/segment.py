@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,49 @@ import pyarrow as pa
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from uss_dagster.artifacts.image_files import read_picture
+from uss_dagster.artifacts.image_files import decode, read_file, read_picture
+from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shards import map_shards
-from uss_dagster.artifacts.tables import regions_to_table
+from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
 from uss_dagster.drawing import overlay
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.files import make_folder, remove, whole_file
+from uss_dagster.hashing import sha256_of, sha256_of_json
 from uss_dagster.own_images import files
 from uss_dagster.own_images.region_files import RegionFiles
+from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.report.explorer import PAGE
 from uss_dagster.report.own_images_explorer import check_place, explore
 from uss_dagster.segmenter import Segmenter, at_size, few_regions_warning
 
+PRIVATE = ".segment"
+"""Folder in the folder of results where a stopped run finds the regions of images that are done."""
+
 
 @dataclass(frozen=True)
 class Target:
-    """Where the results go. overlay_regions: how many regions an overlay shows."""
+    """Where the results go.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    overlay_regions
+        How many regions an overlay shows.
+    key
+        Hash of what the regions depend on beside the images.
+    run
+        Process that started the run; part of the names of its unfinished files, whichever process writes them.
+    """
 
     out: Path
     overlay_regions: int
+    key: str = ""
     run: int = field(default_factory=os.getpid)
-    """Process that started the run; part of the names of its unfinished files, whichever process writes them."""
+
+    def rows_file(self, image_id: str, data: bytes) -> Path:
+        """Where the regions of an image lie until all images are done. data: of the image's file."""
+        return self.out / PRIVATE / self.key / f"{sha256_of_json([image_id, sha256_of(data)], 32)}.parquet"
 
     def remove_unfinished(self) -> None:
         for partial in self.out.glob(f".{self.run}.*.partial"):
@@ -53,12 +76,16 @@ def segment_images(
     BadData
         At the end, if an image was left out.
     """
-    paths = files.pictures(paths)
+    given, paths = paths, files.pictures(paths)
     folder, named = files.common_folder(paths), sorted(zip(files.ids_of(paths), paths, strict=True))
     path_of, count = dict(named), len(named)
     _check_out(target.out, list(path_of))
-    target.out.mkdir(parents=True, exist_ok=True)
-    work = functools.partial(_segment_one, segmenter=segmenter.fit(files.ReadableSamples(named, segmenter)), target=target)
+    make_folder(target.out)
+    files.report_not_read(given, report_failure)
+    segmenter = segmenter.fit(files.ReadableSamples(named, segmenter))
+    depends_on = [segmenter.identity, fingerprint([__name__, *segmenter.modules()]), target.overlay_regions]
+    target = replace(target, key=sha256_of_json(depends_on, 16))
+    work = functools.partial(_segment_one, segmenter=segmenter, target=target)
     counts: list[int] = []
     with ExitStack() as stack:
         stack.callback(target.remove_unfinished)
@@ -78,6 +105,7 @@ def segment_images(
         spec, table = segmenter.spec, target.out / "regions.parquet"
         share = explore(target.out, table, tables.ids, lambda image_id: read_picture(path_of[image_id]), spec.name, spec.title)
         report(f"to explore the regions{share}, open {target.out / PAGE}")
+    remove(target.out / PRIVATE)
     if failed := count - len(tables.ids):
         _raise_failed(failed, count, target.out)
 
@@ -90,10 +118,17 @@ def _raise_failed(failed: int, count: int, out: Path) -> None:
 
 
 def _segment_one(named: tuple[str, Path], segmenter: Segmenter, target: Target) -> pa.Table | str:
-    """Segment one image and write its overlay; returns the rows of its regions, or why it is left out. Runs in a worker."""
+    """Segment one image, unless a stopped run did, and write its overlay; returns the rows of its regions, or why it is left out.
+
+    Runs in a worker.
+    """
     image_id, path = named
     try:
-        image = read_picture(path)
+        data = read_file(path)
+        rows_file = target.rows_file(image_id, data)
+        if rows_file.exists() and (target.out / f"{image_id}.png").exists():
+            return read_table(rows_file, REGIONS)
+        image = decode(data, str(path))
     except BadData as error:
         return str(error)
     sample = segmenter.sample(image_id, image)
@@ -101,7 +136,10 @@ def _segment_one(named: tuple[str, Path], segmenter: Segmenter, target: Target) 
     if not len(regions):
         return f"{path}: method '{segmenter.method}' found no region in it."
     _write_overlay(target, image_id, overlay(sample.image, regions, n_regions=target.overlay_regions))
-    return regions_to_table(image_id, at_size(regions, image))
+    rows = regions_to_table(image_id, at_size(regions, image))
+    with whole_file(rows_file) as partial:
+        write_table(partial, rows, REGIONS)
+    return rows
 
 
 def _check_out(out: Path, ids: list[str]) -> None:

@@ -55,7 +55,7 @@ def content_of(root: Path, paths: Iterable[Path]) -> str | None:
         if not top.exists():
             return None
         for file in _files(top):
-            total.update(f"{file.relative_to(top).as_posix()}\0{hashes.hash_of(file)}\n".encode())
+            total.update(os.fsencode(file.relative_to(top).as_posix()) + f"\0{hashes.hash_of(file)}\n".encode())
         total.update(b"\n")
     hashes.save()
     return total.hexdigest()[:16]
@@ -67,7 +67,7 @@ def seen_at(root: Path, paths: Iterable[Path]) -> str:
     for given in paths:
         for path in _files(root / given):
             state = path.stat()
-            total.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            total.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return total.hexdigest()[:16]
 
 

@@ -39,6 +39,11 @@ class Layout:
         """The artefact of the cell with this name."""
         return self.root / "data" / name
 
+    @property
+    def plan_stamp(self) -> Path:
+        """What every dataset depends on; it never changes, but cannot be made while the plan is out of date."""
+        return self.data("plan")
+
     def dataset(self, dataset: str) -> Path:
         return self.data(f"datasets/{dataset}")
 
@@ -98,6 +103,11 @@ class Layout:
     @property
     def private(self) -> Path:
         return self.root / ".uss"
+
+    @property
+    def interpreter(self) -> Path:
+        """The path of the Python that planned last on this machine; stages run with it."""
+        return self.private / "python"
 
     def run_facts(self, name: str) -> Path:
         """What the last run of a cell on this machine cost."""

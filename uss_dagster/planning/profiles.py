@@ -220,7 +220,7 @@ class _Merger:
                 self.settings.update(settings)
                 self._note(file, settings, section)
             elif section == "metrics":
-                if not isinstance(value, list) or not value:
+                if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
                     raise UsageError(f"{file.at(section)}: metrics must be a list of names, got {value!r}.")
                 self.metrics = value
                 self._note(file, {}, section)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -34,6 +35,25 @@ class CocoAnnotation(TypedDict, total=False):
     iscrowd: int
     score: float
     parent: int | None
+
+
+@dataclass(frozen=True)
+class CocoFacts:
+    """What a COCO file says of K regions beside their masks, for the protocol of COCOeval.
+
+    Parameters
+    ----------
+    area : ndarray
+        float64 (K,), the area that decides the size of each; NaN where it is that of the mask.
+    category : ndarray
+        int64 (K,). COCOeval takes regions of equal score by ascending category.
+    listed : bool
+        The file is a list of results, whose order COCOeval keeps among equal scores and categories.
+    """
+
+    area: np.ndarray
+    category: np.ndarray
+    listed: bool
 
 
 class CocoImage(TypedDict, total=False):

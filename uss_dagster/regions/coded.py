@@ -55,7 +55,7 @@ class CodedRegions(Regions):
 
     @cached_property
     def _decoded(self) -> Regions:
-        return Regions.from_masks([self.mask(region) for region in range(len(self))], shape=self._shape)
+        return Regions.from_codes(self._codes, self._shape)
 
     @cached_property
     def atoms(self) -> np.ndarray:  # type: ignore[override]
@@ -79,6 +79,9 @@ class CodedRegions(Regions):
 
     def mask(self, region: int) -> np.ndarray:
         return rle.decode(self._codes[region], *self._shape)
+
+    def window(self, region: int, window: tuple[slice, slice]) -> np.ndarray:
+        return self.mask(region)[window]
 
     def rles(self) -> list[bytes]:
         return list(self._codes)

@@ -8,6 +8,7 @@ the joint histogram of their atoms, so no product of pixels and regions is ever 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, TypedDict, Unpack
 
@@ -16,7 +17,8 @@ import numpy as np
 from uss_dagster.errors import BadData
 from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import CocoAnnotation, annotation
+from uss_dagster.regions.atoms import atoms_of_codes, atoms_of_masks
+from uss_dagster.regions.coco import CocoAnnotation, CocoFacts, annotation
 
 
 class Columns(TypedDict, total=False):
@@ -55,6 +57,8 @@ class Regions:
     """
 
     __slots__ = ("__dict__", "atoms", "label", "level", "members", "parent", "score", "source")
+    coco: CocoFacts | None = None
+    """What a COCO file says beside masks; only readers of such files set it, and scores of double precision with it."""
 
     def __init__(
         self, atoms: np.ndarray, members: np.ndarray, parent: Sequence[int] | np.ndarray | None = None, **columns: Unpack[Columns]
@@ -147,9 +151,18 @@ class Regions:
         shapes = {m.shape for m in masks}
         if len(shapes) > 1:
             raise BadData(f"Masks of one image must have one size, got {sorted(shapes)}.")
-        atoms, first = _atoms_of_masks(masks)
-        members = np.stack([np.asarray(m, bool).ravel()[first] for m in masks])
-        return cls(atoms, members, parent, **columns)
+        return cls(*atoms_of_masks(masks), parent, **columns)
+
+    @classmethod
+    def from_codes(
+        cls,
+        codes: Sequence[bytes],
+        shape: tuple[int, int],
+        parent: Sequence[int] | np.ndarray | None = None,
+        **columns: Unpack[Columns],
+    ) -> Regions:
+        """Any masks, as COCO run-length codes over an image of ``shape`` (height, width); see ``from_masks``. No mask is decoded."""
+        return cls(*atoms_of_codes(codes, shape), parent, **columns)
 
     @classmethod
     def from_label_map(cls, labels: np.ndarray, *, ignore: int | None = None, use_labels: bool = False, source: str = "") -> Regions:
@@ -206,8 +219,16 @@ class Regions:
 
     @cached_property
     def is_root(self) -> np.ndarray:
-        """Bool (K,): the region is the whole image and nothing lies above it. Roots never take part in scores."""
-        return np.asarray((self.parent < 0) & (self.area == self.atoms.size))
+        """Bool (K,): the region is the whole image, nothing lies above it, and it is no segment of its own.
+
+        It is a segment where it alone has a label, as in a label picture of one value, and where it comes from a COCO file and nothing lies
+        below it. Coverings leave roots out, and only them: the first node of a tree that leaves pixels out is no root.
+        """
+        segment = np.full(len(self), self.coco is not None)
+        segment[self.parent[self.parent >= 0]] = False
+        if len(self) == 1:
+            segment |= self.label >= 0
+        return np.asarray((self.parent < 0) & (self.area == self.shape[0] * self.shape[1]) & ~segment)
 
     @property
     def is_tree(self) -> bool:
@@ -234,6 +255,10 @@ class Regions:
     def mask(self, region: int) -> np.ndarray:
         """Bool (H, W) of one region."""
         return np.asarray(self.members[region][self.atoms])
+
+    def window(self, region: int, window: tuple[slice, slice]) -> np.ndarray:
+        """``mask(region)[window]``, rows and columns."""
+        return np.asarray(self.members[region][self.atoms[window]])
 
     def masks(self) -> np.ndarray:
         """Bool (K, H, W) of all regions. Large: prefer ``mask`` or the atoms."""
@@ -306,12 +331,31 @@ class Regions:
         """The same regions with these labels on the given ones (indices), and none on all others."""
         label = np.full(len(self), -1, np.int32)
         label[regions] = labels
-        return Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        labelled = Regions(self.atoms, self.members, self.parent, **(self.columns | Columns(label=label)))
+        labelled.score, labelled.coco = self.score, self.coco
+        return labelled
+
+    def compact(self) -> Regions:
+        """The same regions over one atom for each combination of regions that occurs, numbered as they come row by row."""
+        packed = np.packbits(self.members, axis=0).T if len(self) else np.zeros((self.members.shape[1], 1), np.uint8)
+        _, kind = np.unique(packed, axis=0, return_inverse=True)
+        atoms, first = numbered_by_first(kind.reshape(-1)[self.atoms])
+        return Regions(atoms, self.members[:, self.atoms.ravel()[first]], self.parent, **self.columns)
+
+    def with_atoms_in_order(self) -> Regions:
+        """The same regions with atoms numbered by the last region that holds them, as ``from_tree`` numbers those of a tree."""
+        order = np.argsort(self.last_holder(), kind="stable")
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return Regions(rank[self.atoms], self.members[:, order], self.parent, **self.columns)
 
     def resized(self, height: int, width: int) -> Regions:
         """Nearest-neighbour to another size (pixel centres); regions that vanish stay, empty."""
         atoms = self.atoms[nearest_cells(height, self.shape[0])[:, None], nearest_cells(width, self.shape[1])]
-        return Regions(atoms, self.members, self.parent, **self.columns)
+        regions = Regions(atoms, self.members, self.parent, **self.columns)
+        regions.score = self.score  # of double precision where a file gave such
+        regions.coco = self.coco and replace(self.coco, area=np.full(len(self), np.nan))  # areas are of the image's own pixels
+        return regions
 
     # -- codes ------------------------------------------------------------------------------------
 
@@ -386,23 +430,3 @@ def _check_parents(parent: np.ndarray) -> None:
     bad = np.flatnonzero((parent >= np.arange(len(parent))) | (parent < -1))
     if len(bad):
         raise BadData(f"Region {bad[0]} has parent {parent[bad[0]]}; a parent comes before its children, or is -1 for none.")
-
-
-def _atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(atom map (H, W), index of the first pixel of each atom): pixels grouped by which masks hold them, in raster order.
-
-    Each mask adds a fixed pseudo-random 64-bit word to its pixels; equal sums mean equal membership but for a chance
-    of about atoms² / 2⁶⁵, so the grouping is then verified against the masks' areas.
-    """
-    shape = masks[0].shape
-    words = np.random.default_rng(0x5E6).integers(0, 2**64, len(masks), dtype=np.uint64)
-    key = np.zeros(shape[0] * shape[1], np.uint64)
-    for mask, word in zip(masks, words, strict=True):
-        key[np.flatnonzero(mask)] += word  # touches the mask's own pixels only
-    atoms, first = numbered_by_first(key)
-    sizes = np.bincount(atoms)
-    for mask in masks:
-        flat = np.asarray(mask, bool).ravel()
-        if int(sizes[flat[first]].sum()) != int(np.count_nonzero(flat)):  # pragma: no cover - a 64-bit collision
-            raise BadData("Two groups of pixels fell on one key. Reverse the order of the masks and report this image.")
-    return atoms.reshape(shape).astype(np.int32), first

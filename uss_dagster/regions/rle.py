@@ -10,6 +10,9 @@ from pycocotools import mask as coco
 
 from uss_dagster.errors import BadData
 
+MOST_GROUPS = 6
+"""Groups of 5 bits that pycocotools, in C, reads of a run: more would overflow there."""
+
 
 class CocoCode(TypedDict):
     """A mask as pycocotools takes it. size: [height, width]. counts: compressed run lengths."""
@@ -79,6 +82,8 @@ def runs(counts: bytes) -> np.ndarray:
     last = np.flatnonzero((raw & 32) == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     place = np.arange(len(raw)) - np.repeat(first, last - first + 1)
+    if place.max() >= MOST_GROUPS:
+        raise BadData(f"A run-length code holds a run of more than {2 ** (5 * MOST_GROUPS - 1):,} pixels.")
     value = np.add.reduceat((raw & 31) << (5 * place), first)
     negative = (raw[last] & 16) != 0
     value -= np.where(negative, np.int64(1) << (5 * (last - first + 1)), 0)

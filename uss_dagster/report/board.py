@@ -17,9 +17,10 @@ from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.report.evidence import Evidence
 from uss_dagster.report.facts import Datasets, Entries, title_of
 from uss_dagster.report.html import dataset_page, entry_page, script, slug
-from uss_dagster.report.leaderboard import Ranking, Row, by_ranking
+from uss_dagster.report.leaderboard import COLUMNS, Ranking, Row, by_ranking, pairs_among
 from uss_dagster.report.published import PublishedRow
 from uss_dagster.report.site_pictures import Drawn
+from uss_dagster.scoring.intervals import half_widths
 
 MOST_IMAGES = 1000
 """Images of a dataset whose own scores the page gets; of more, so many evenly spaced ones."""
@@ -60,7 +61,7 @@ def board_path(dataset: str) -> str:
 def board_script(
     dataset: str, rows: Sequence[Row], evidence: Evidence, images: Sequence[Drawn], published: Sequence[PublishedRow] = ()
 ) -> str:
-    """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, tied with the best]."""
+    """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, ranks it may have, tied]."""
     groups = []
     for number, (ranking, group) in enumerate(by_ranking(rows).items()):
         first = group[0]
@@ -76,7 +77,14 @@ def board_script(
                 "detail": first.detail,
                 "pairs": _pairs_path(dataset, number) if _has_pairs(evidence, ranking) else None,
                 "rows": [
-                    [row.entry, *(round(v, 7) for v in (row.value, row.low, row.high)), row.n, row.rank, int(row.tied_with_best)]
+                    [
+                        row.entry,
+                        *(round(v, 7) for v in (row.value, row.low, row.high)),
+                        row.n,
+                        row.rank,
+                        row.rank_range,
+                        int(row.tied_with_best),
+                    ]
                     for row in group
                 ],
             }
@@ -98,16 +106,19 @@ def board_script(
 
 
 def pairs_scripts(dataset: str, rows: Sequence[Row], evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """(path, text) for each ranking: replicates and scores of single images, as little-endian float32 in base64."""
+    """(path, text) for each ranking, numbers as little-endian float32 in base64: scores of single images, and half the width of the
+    interval of each difference, entry × entry in the order of ``entries``; NaN where it was not tested."""
     for number, (ranking, group) in enumerate(by_ranking(rows).items()):
         if not _has_pairs(evidence, ranking):
             continue
         single = evidence.images.get(ranking, pd.DataFrame())
         ids = evenly_spaced(sorted(map(str, single.index)), MOST_IMAGES)
-        tables = {"replicates": evidence.replicates.get(ranking, pd.DataFrame()), "values": single.loc[ids] if ids else single}
-        columns = {name: {row.entry: _floats(table[row.entry]) for row in group if row.entry in table} for name, table in tables.items()}
+        values = {row.entry: _floats(single.loc[ids, row.entry]) for row in group if row.entry in single}
+        ranked = pd.DataFrame([row for row in group if row.rank is not None], columns=COLUMNS)
+        (half,) = half_widths([pairs_among(ranked, evidence.replicates.get(ranking))])
+        pairs = {"entries": ranked["entry"].tolist(), "half": _floats(half), "images": ids, "of": len(single), "values": values}
         path = _pairs_path(dataset, number)
-        yield path, script("pairs", {"of": len(single), "images": ids, **columns}, path)
+        yield path, script("pairs", pairs, path)
 
 
 def _pairs_path(dataset: str, number: int) -> str:
@@ -119,5 +130,5 @@ def _has_pairs(evidence: Evidence, ranking: Ranking) -> bool:
     return ranking in evidence.replicates or ranking in evidence.images
 
 
-def _floats(column: pd.Series) -> str:
-    return base64.b64encode(np.ascontiguousarray(column.to_numpy(float), "<f4").tobytes()).decode()
+def _floats(numbers: pd.Series | np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(numbers, "<f4").tobytes()).decode()

@@ -1,7 +1,7 @@
 """Two entries side by side: the difference of each number with its paired interval, and what may be concluded.
 
 Belongs here: pairing the scores of two entries on the datasets they share. Does not belong here: ranks of many entries
-(``leaderboard``, whose intervals and paired differences these are).
+(``leaderboard``, whose intervals of paired differences these are: all pairs of a ranking are judged together).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from uss_dagster.report.leaderboard import GROUP, Ranking, paired_difference, ranking_of, read_cells
+from uss_dagster.report.leaderboard import GROUP, Ranking, pairs_among, ranking_of, read_cells
+from uss_dagster.scoring.intervals import half_widths
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Comparison:
     first, second : float
         The number of each entry, over its own images.
     low, high : float
-        95 % interval of the difference; NaN without replicates.
+        Interval of the difference, as ``scoring.intervals.half_widths`` makes it of all pairs; NaN without replicates, or on one image.
     images : int
         On how many images both have a score.
     alike : bool
         Whether both have a score on the same images.
+    entries : int
+        How many entries are judged together. Default: 2, these.
     """
 
     group: Ranking
@@ -42,6 +45,7 @@ class Comparison:
     high: float
     images: int
     alike: bool
+    entries: int = 2
 
     @property
     def difference(self) -> float:
@@ -53,13 +57,19 @@ class Comparison:
         if not np.isfinite([self.first, self.second]).all():
             return "undefined"
         if not np.isfinite([self.low, self.high]).all():
-            return "equal" if self.first == self.second else "unknown, there are no replicates"
+            return (
+                "equal"
+                if self.first == self.second
+                else "unknown, there are no replicates"
+                if self.images != 1
+                else "unknown, there is one image"
+            )
         if self.low <= 0 <= self.high:
             return "cannot be told apart"
         return f"{first} higher" if self.low > 0 else f"{second} higher"
 
 
-def compare(first: Path, second: Path, family_of: Mapping[str, str]) -> list[Comparison]:
+def compare(first: Path, second: Path, family_of: Mapping[str, str], others: Sequence[Path] = ()) -> list[Comparison]:
     """All numbers that two scores folders of one dataset share, in order of ``Ranking``.
 
     Parameters
@@ -68,8 +78,10 @@ def compare(first: Path, second: Path, family_of: Mapping[str, str]) -> list[Com
         Folders that the scores stage wrote.
     family_of : mapping of str to str
         Metric to its family.
+    others : sequence of Path
+        Scores folders of other entries on this dataset, whose pairs are judged together with this one.
     """
-    scores, replicates = read_cells([first, second])
+    scores, replicates = read_cells([first, second, *others])
     entries = [folder.parent.name for folder in (first, second)]
     images = [_image_ids(folder) for folder in (first, second)]
     skipped = [_skipped(folder) for folder in (first, second)]
@@ -77,7 +89,7 @@ def compare(first: Path, second: Path, family_of: Mapping[str, str]) -> list[Com
     for key, group in scores.groupby(GROUP, sort=True):
         ranking = ranking_of(key)
         rows = {row["entry"]: row for _, row in group.iterrows()}
-        if set(rows) != set(entries):
+        if not set(entries) <= set(rows):
             continue
         mine, theirs = (rows[entry] for entry in entries)
         single = [of_entry.get(ranking[1:]) for of_entry in images]
@@ -87,10 +99,13 @@ def compare(first: Path, second: Path, family_of: Mapping[str, str]) -> list[Com
             family = family_of.get(ranking.metric, "")
             out = [per_family.get(family, frozenset()) for per_family in skipped]
             common, alike = int(mine["n"]) - len(out[1] - out[0]), out[0] == out[1] and mine["n"] == theirs["n"]
-        low, high = np.nan, np.nan
-        if ranking in replicates and set(entries) <= set(replicates[ranking]):
-            low, high = paired_difference(*(replicates[ranking][entry].to_numpy() for entry in entries))
-        comparisons.append(Comparison(ranking, float(mine["value"]), float(theirs["value"]), low, high, common, bool(alike)))
+        valued = group[group["value"].notna()]
+        (half,) = half_widths([pairs_among(valued, replicates.get(ranking))])
+        names = valued["entry"].tolist()
+        width = half[names.index(entries[0]), names.index(entries[1])] if set(entries) <= set(names) else np.nan
+        values = float(mine["value"]), float(theirs["value"])
+        gap = values[0] - values[1]
+        comparisons.append(Comparison(ranking, *values, gap - width, gap + width, common, bool(alike), len(names)))
     return comparisons
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from uss_dagster.drawing import annotators, shrunk
 from uss_dagster.files import write_whole
 from uss_dagster.regions import Regions
-from uss_dagster.report.explorer_codes import Nested, compact, encode, encode_numbers
+from uss_dagster.report.explorer_codes import Nested, encode, encode_numbers
 from uss_dagster.report.explorer_colours import SHADES, assign, palette
 from uss_dagster.report.html import asset, packed, render_page
 from uss_dagster.report.jpeg import save_jpeg
@@ -131,7 +131,7 @@ def truths_of(truth: Regions | None) -> list[tuple[str, Regions]]:
     people, source = annotators(truth), np.asarray(truth.source)
     if len(people) < 2:
         return [("Ground truth", truth)]
-    return [(f"Ground truth, {person}", compact(truth.select(source == person))) for person in people]
+    return [(f"Ground truth, {person}", truth.select(source == person).compact()) for person in people]
 
 
 def shrunk_size(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from uss_dagster import drawing
-from uss_dagster.pixels import numbered_by_first
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import intersections
 
@@ -150,7 +149,8 @@ def encode(nested: Nested, shape: tuple[int, int], truths: Sequence[Regions] = (
         Names of labels.
     """
     regions = nested.regions
-    atoms, members = _merged(regions if regions.shape == shape else regions.resized(*shape))
+    drawn = (regions if regions.shape == shape else regions.resized(*shape)).compact()
+    atoms, members = drawn.atoms, drawn.members
     parent = regions.parent
     in_children = np.zeros_like(members)
     np.logical_or.at(in_children, parent[parent >= 0], members[parent >= 0])
@@ -175,11 +175,6 @@ def encode(nested: Nested, shape: tuple[int, int], truths: Sequence[Regions] = (
         sources=sources,
         truth=_best_matches(regions, truths) if truths else None,
     )
-
-
-def compact(regions: Regions) -> Regions:
-    """The same regions over as few atoms as they need: those of one annotator come with the atoms of all."""
-    return Regions(*_merged(regions), regions.parent, **regions.columns)
 
 
 def encode_map(labels: np.ndarray) -> str:
@@ -218,15 +213,6 @@ def encode_numbers(values: Iterable[int]) -> str:
             value >>= 7
         out.append(value)
     return base64.b64encode(bytes(out)).decode("ascii")
-
-
-def _merged(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-    """(atom map, members) with one atom for each combination of regions that occurs, numbered as they come row by row."""
-    packed = np.packbits(regions.members, axis=0).T if len(regions) else np.zeros((regions.members.shape[1], 1), np.uint8)
-    _, kind = np.unique(packed, axis=0, return_inverse=True)
-    labels = kind.reshape(-1)[regions.atoms]
-    atoms, first = numbered_by_first(labels)
-    return atoms, regions.members[:, regions.atoms.ravel()[first]]
 
 
 def _gaps(numbers: list[int]) -> list[int]:

@@ -22,7 +22,7 @@ from uss_dagster.artifacts.dvc_cache import cache_folder, cached_member
 from uss_dagster.files import write_whole
 from uss_dagster.planning.layout import Layout
 from uss_dagster.report.html import packed
-from uss_dagster.report.leaderboard import COLUMNS, GROUP, Ranking, Row, rows_of
+from uss_dagster.report.leaderboard import COLUMNS, GROUP, RANKS, Ranking, Row, rows_of
 from uss_dagster.report.lock_files import Commit, RecordedStage, commits
 
 _SILENT = {
@@ -164,7 +164,7 @@ def _rows(cache: Path, version: str) -> list[Row] | None:
     if data is None:
         return None
     # Only empty cells are missing: an entry may well be called "null".
-    frame = pd.read_csv(io.BytesIO(data), keep_default_na=False, na_values={c: [""] for c in ("value", "low", "high", "rank")})
+    frame = pd.read_csv(io.BytesIO(data), keep_default_na=False, na_values={c: [""] for c in ("value", "low", "high", *RANKS)})
     if not {*GROUP, "entry", "title", "value", "low", "high", "detail", "metric_title", "higher_is_better"} <= set(frame):
         return None
     text = {column: frame[column].astype(str) for column in GROUP}  # a name may look like a number

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from uss_dagster.errors import BadData, did_you_mean
-from uss_dagster.metrics.base import interval
 from uss_dagster.report.facts import Datasets, Entries, Metrics
+from uss_dagster.scoring.intervals import Pairs, half_widths, interval, rank_bounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,13 +66,15 @@ class Row:
     Parameters
     ----------
     value, low, high : float
-        The number and its 95 % interval; NaN where undefined.
+        The number and its 95 % interval; NaN where undefined, the interval also for one image.
     n : int
         Number of images.
     rank : int or None
         1 for the best; None where the value is undefined.
+    rank_low, rank_high : int or None
+        The ranks that the differences from all other entries allow; all of a ranking hold together at 95 %. None without an interval.
     tied_with_best : bool
-        Whether the interval of the paired difference to the best contains 0.
+        Whether the interval of the paired difference to the best contains 0, where all pairs of the ranking are judged together.
     segments_version, data_version : str
         Content hashes of what the number was computed from.
     """
@@ -88,6 +90,8 @@ class Row:
     high: float
     n: int
     rank: int | None
+    rank_low: int | None
+    rank_high: int | None
     tied_with_best: bool
     title: str
     method: str
@@ -112,6 +116,13 @@ class Row:
         return (self.high - self.low) / 2
 
     @property
+    def rank_range(self) -> str:
+        """'low–high' of the rank, one number where both are equal, '' without an interval."""
+        if self.rank_low is None:
+            return ""
+        return str(self.rank_low) if self.rank_low == self.rank_high else f"{self.rank_low}–{self.rank_high}"
+
+    @property
     def text(self) -> str:
         """'value ± half the interval', 'n/a' where undefined."""
         if math.isnan(self.value):
@@ -119,6 +130,7 @@ class Row:
         return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" ± {self.half_width:.3f}")
 
 
+RANKS = ("rank", "rank_low", "rank_high")
 COLUMNS = [field.name for field in dataclasses.fields(Row)]
 _DTYPES = {
     field.name: {"str": "str", "float": "float64", "int": "int64", "int | None": "Int64", "bool": "bool"}[str(field.type)]
@@ -140,8 +152,8 @@ def build(scores_dirs: Iterable[Path | str], entries: Entries, datasets: Dataset
     -------
     pandas.DataFrame
         The columns of ``Row``. Rows follow the order of ``datasets`` and ``metrics``, then protocol, scope and grid, then the rank.
-        ``low`` and ``high`` are the 2.5 and 97.5 percentiles of the bootstrap replicates. Ties come from paired differences, since all
-        entries of a dataset share the resampled images.
+        Intervals, ranks and ties are those of ``scoring.intervals``. Differences are paired, since all entries of a dataset share the
+        resampled images.
 
     Raises
     ------
@@ -156,7 +168,11 @@ def build(scores_dirs: Iterable[Path | str], entries: Entries, datasets: Dataset
     for key, group in scores.groupby(GROUP, sort=True):
         ranking = ranking_of(key)
         groups.append(_rank_group(group, replicates.get(ranking), metrics[ranking.metric].higher_is_better))
-    frame = pd.concat(groups, ignore_index=True) if groups else scores.assign(low=np.nan, high=np.nan, rank=0, tied_with_best=False)
+    frame = (
+        pd.concat(groups, ignore_index=True)
+        if groups
+        else scores.assign(low=np.nan, high=np.nan, tied_with_best=False, **dict.fromkeys(RANKS, 0))
+    )
 
     of_entry = [entries[name] for name in frame["entry"]]
     frame["title"] = [facts.title or name for facts, name in zip(of_entry, frame["entry"], strict=True)]
@@ -184,8 +200,8 @@ def build(scores_dirs: Iterable[Path | str], entries: Entries, datasets: Dataset
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
     """The table's rows, in its order."""
-    rank = frame["rank"].astype(object)
-    table = frame[COLUMNS].assign(rank=rank.where(rank.notna(), None))
+    ranks = frame[list(RANKS)].astype(object)
+    table = frame[COLUMNS].assign(**ranks.where(ranks.notna(), None))
     return [Row(*values) for values in table.itertuples(index=False, name=None)]
 
 
@@ -212,8 +228,8 @@ def entry_order(rows: Iterable[Row]) -> list[str]:
 # -- files --------------------------------------------------------------------------------------------
 
 
-def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None = None) -> None:
-    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frame gives the same bytes.
+def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None = None, ranks: pd.DataFrame | None = None) -> None:
+    """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frames give the same bytes.
 
     Parameters
     ----------
@@ -223,10 +239,13 @@ def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None
         The folder, made where missing.
     datasets : mapping, optional
         Facts of the datasets; their published figures stand in the Markdown, in a table of their own.
+    ranks : pandas.DataFrame, optional
+        The result of ``mean_ranks.build``, for the Markdown and for files of its own.
     """
     import pyarrow as pa
 
     from uss_dagster.artifacts.tables import write_table
+    from uss_dagster.report import mean_ranks
     from uss_dagster.report.text_tables import to_markdown
 
     target = Path(target_dir)
@@ -234,7 +253,9 @@ def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None
     schema = _schema()
     write_table(target / "leaderboard.parquet", pa.Table.from_pandas(frame[COLUMNS], schema=schema, preserve_index=False), schema)
     (target / "leaderboard.csv").write_text(to_csv(frame), encoding="utf-8", newline="\n")
-    (target / "leaderboard.md").write_text(to_markdown(rows_of(frame), datasets or {}), encoding="utf-8", newline="\n")
+    (target / "leaderboard.md").write_text(to_markdown(rows_of(frame), datasets or {}, ranks), encoding="utf-8", newline="\n")
+    if ranks is not None:
+        mean_ranks.write(ranks, target)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -259,27 +280,30 @@ def _schema() -> pa.Schema:
 # -- intervals, ranks, ties ---------------------------------------------------------------------------
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of first − second over replicates that weigh the images alike; it contains 0 where they cannot be told apart."""
-    return interval(np.asarray(first, float) - np.asarray(second, float))
+def pairs_among(group: pd.DataFrame, replicates: pd.DataFrame | None) -> Pairs:
+    """Differences of all pairs of rows of one ``Ranking``. replicates: replicate × entry."""
+    entries = group["entry"]
+    samples = np.zeros((0, len(entries))) if replicates is None else replicates.reindex(columns=entries).to_numpy(float)
+    return Pairs.of(group["value"].to_numpy(float), samples, group["n"].to_numpy())
 
 
 def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_better: bool) -> pd.DataFrame:
     """Intervals, ranks and ties of the entries of one ``Ranking``. replicates: replicate × entry."""
     group = group.sort_values("entry").reset_index(drop=True)
     resampled = replicates if replicates is not None else pd.DataFrame()
-    bounds = [interval(resampled[e].to_numpy()) if e in resampled else (math.nan, math.nan) for e in group["entry"]]
+    samples = [resampled[entry].to_numpy() if entry in resampled else np.zeros(0) for entry in group["entry"]]
+    bounds = [interval(*row) for row in zip(group["value"], samples, group["n"], strict=True)]
     group["low"], group["high"] = [b[0] for b in bounds], [b[1] for b in bounds]
     group["rank"] = group["value"].rank(method="min", ascending=not higher_is_better).astype("Int64")  # NaN keeps no rank
 
-    group["tied_with_best"] = (group["rank"] == 1).fillna(False).astype(bool)
-    if group["tied_with_best"].any():
-        best = group["entry"][group["tied_with_best"]].iloc[0]
-        for row in group.index[~group["tied_with_best"] & group["value"].notna()]:
-            entry = group.at[row, "entry"]
-            if best in resampled and entry in resampled:
-                low, high = paired_difference(resampled[entry].to_numpy(), resampled[best].to_numpy())
-                group.at[row, "tied_with_best"] = bool(low <= 0 <= high)
+    ranked = group[group["rank"].notna()]
+    pairs = pairs_among(ranked, replicates)
+    (half,) = half_widths([pairs])
+    for column, ranks in zip(RANKS[1:], rank_bounds(pairs, half, higher_is_better), strict=True):
+        group[column] = pd.Series(ranks, ranked.index).where(ranked["low"].notna()).astype("Int64")
+    best = (ranked["rank"] == 1).to_numpy()
+    tied = pd.Series(best | (np.abs(pairs.difference) <= half)[:, best].any(axis=1), ranked.index)
+    group["tied_with_best"] = tied.reindex(group.index, fill_value=False).astype(bool)
     return group
 
 

@@ -6,7 +6,7 @@ from uss_dagster.artifacts.image_files import decode, encode_png
 from uss_dagster.artifacts.images import Images, evenly_spaced
 from uss_dagster.artifacts.tables import iterate_regions, regions_from_table
 from uss_dagster.curation.tables import MaskPoolFolder
-from uss_dagster.drawing import montage, overlay, shrunk
+from uss_dagster.drawing import montage, shrunk, thumbnail
 from uss_dagster.planning.cells import DatasetCell
 from uss_dagster.planning.layout import Layout
 
@@ -18,16 +18,17 @@ def segments_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
     """A montage of evenly spaced images with their regions."""
     images = Images(layout.images(cell.dataset))
     ids = evenly_spaced(images.ids, SAMPLES)
-    regions = dict(iterate_regions(sorted(cell.artefact(layout).glob("shard-*.parquet")), set(ids)))
-    return encode_png(montage([shrunk(overlay(images.pixels(i), regions[i]), LONGEST) for i in ids], ids, columns=SAMPLES))
+    shards = sorted(cell.artefact(layout).glob("shard-*.parquet"))
+    pictures = [thumbnail(images.pixels(i), regions, LONGEST) for i, regions in iterate_regions(shards, set(ids))]
+    return encode_png(montage(pictures, ids, columns=SAMPLES))
 
 
 def mask_pool_preview(cell: DatasetCell, layout: Layout) -> bytes | None:
     """A montage of evenly spaced images with the masks of their pool; None where these have no mask."""
     images = Images(layout.images(cell.dataset))
     ids = set(evenly_spaced(images.ids, SAMPLES))
-    masks = {i: regions_from_table(rows) for i, rows in MaskPoolFolder(cell.artefact(layout)).masks() if i in ids}
-    pictures = [shrunk(overlay(images.pixels(i), masks[i], n_regions=24), LONGEST) for i in sorted(masks)]
+    masks = {i: rows for i, rows in MaskPoolFolder(cell.artefact(layout)).masks() if i in ids}
+    pictures = [thumbnail(images.pixels(i), regions_from_table(masks[i]), LONGEST, n_regions=24) for i in sorted(masks)]
     return encode_png(montage(pictures, sorted(masks), columns=SAMPLES)) if pictures else None
 
 

@@ -25,6 +25,7 @@ from uss_dagster.report.exports import write_exports
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
 from uss_dagster.report.html import asset, dataset_page, entry_page, render_page
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, rows_of
+from uss_dagster.report.mean_ranks import MeanRankTable
 from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page, unscored_images
 from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
 
@@ -40,6 +41,7 @@ def build(
     metrics: Metrics,
     pictures: Iterable[Picture] = (),
     evidence: EvidenceReader = no_evidence,
+    ranks: pd.DataFrame | None = None,
 ) -> Path:
     """Write the site into a folder.
 
@@ -55,6 +57,8 @@ def build(
         Images and their regions, sorted by dataset. Read one by one.
     evidence : callable, optional
         Dataset to the details of its scores; see ``evidence.evidence_reader``.
+    ranks : pandas.DataFrame, optional
+        The result of ``mean_ranks.build``. Default: no table over several datasets.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def build(
     target = Path(target_dir)
     target.mkdir(parents=True, exist_ok=True)
     read_evidence = lru_cache(maxsize=1)(evidence)  # the explorer and the pages ask for one dataset after the other
-    writer = _SiteWriter(target, frame, rows_of(frame), entries, datasets, metrics, read_evidence)
+    writer = _SiteWriter(target, frame, rows_of(frame), entries, datasets, metrics, read_evidence, ranks)
     writer.write_explorer(pictures)
     writer.write_datasets()
     writer.write_methods()
@@ -82,6 +86,7 @@ class _SiteWriter:
     datasets: Datasets
     metrics: Metrics
     read_evidence: EvidenceReader
+    ranks: pd.DataFrame | None
     drawn: dict[str, list[Drawn]] = field(default_factory=dict)
     images: dict[str, list[EntryImages]] = field(default_factory=dict)
 
@@ -142,7 +147,7 @@ class _SiteWriter:
             write_whole(self.target / f"assets/{name}", asset(name))
         entries = {name: facts for name, facts in self.entries.items() if name in self.images}
         write_whole(self.target / "data/facts.js", board.facts_script(entries, self.datasets))
-        exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics)
+        exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics, self.ranks)
         write_whole(self.target / "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
         write_whole(self.target / "history.html", render_page("history.html.j2", "History", "history.html"))
         first_board = [board.board_path(name) for name in self.datasets][:1]
@@ -152,6 +157,7 @@ class _SiteWriter:
             "n_datasets": len(scored),
             "unscored": [(title_of(self.datasets, name), name, self.drawn[name]) for name in self.datasets if name not in scored],
             "explorer_link": explorer.link,
+            "ranks": None if self.ranks is None else MeanRankTable.of(self.ranks),
         }
         index = self.target / "index.html"
         write_whole(index, render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **values))

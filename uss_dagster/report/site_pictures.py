@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from uss_dagster import drawing
 from uss_dagster.artifacts.images import Images, evenly_spaced
-from uss_dagster.artifacts.tables import iterate_regions
+from uss_dagster.artifacts.schemas import REGIONS
+from uss_dagster.artifacts.tables import iterate_regions, read_images, read_table, regions_from_table, rows_by_image
 from uss_dagster.planning.layout import Layout
 from uss_dagster.regions import Regions
 from uss_dagster.report.html import slug
@@ -97,17 +99,19 @@ def read_pictures(layout: Layout, dataset: str, scores: Iterable[Path]) -> Itera
 
     scores: folders of the scores on this dataset.
     """
-    by_image: dict[str, dict[str, Regions]] = {}
+    by_image: dict[str, dict[str, pa.Table]] = {}  # rows: the regions of many large pictures would fill memory
     samples: set[str] = set()
     for folder in sorted(scores):
         for name in ("samples.parquet", "gallery.parquet"):
-            for image_id, regions in iterate_regions([folder / name]):
-                by_image.setdefault(image_id, {})[folder.parent.name] = regions
+            for image_id, rows in rows_by_image(read_table(folder / name, REGIONS)):
+                by_image.setdefault(image_id, {})[folder.parent.name] = rows
                 samples |= {image_id} if name == "samples.parquet" else set()
     images = Images(layout.images(dataset))
-    truths = dict(iterate_regions([layout.truth(dataset) / "regions.parquet"], set(by_image)))
+    truths = dict(rows_by_image(read_images(layout.truth(dataset) / "regions.parquet", REGIONS, set(by_image))))
     for image_id in sorted(by_image, key=lambda i: (i not in samples, i)):  # those of all entries first
-        yield Picture(dataset, image_id, images.pixels(image_id), truths.get(image_id), by_image[image_id], image_id in samples)
+        truth = regions_from_table(truths[image_id]) if image_id in truths else None
+        regions = {entry: regions_from_table(rows) for entry, rows in by_image[image_id].items()}
+        yield Picture(dataset, image_id, images.pixels(image_id), truth, regions, image_id in samples)
 
 
 def read_unscored_pictures(layout: Layout, dataset: str, entries: Iterable[str], count: int) -> Iterator[Picture]:

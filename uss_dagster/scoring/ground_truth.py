@@ -10,17 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from uss_dagster.artifacts.coco_masks import CocoMasks
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.mask_readers import (
-    CocoMasks,
-    LabelPictures,
-    Masks,
-    RegionTables,
-    Shape,
-    files_below,
-    open_masks,
-    read_json,
-)
+from uss_dagster.artifacts.label_pictures import BYTE, WORD, LabelPictures
+from uss_dagster.artifacts.mask_base import Masks, Shape, files_below, read_json
+from uss_dagster.artifacts.mask_readers import RegionTables, open_masks
 from uss_dagster.artifacts.staging import MANIFEST, read_manifest
 from uss_dagster.datasets.bsds500 import read_annotators, regions_of_annotators
 from uss_dagster.datasets.formats.class_trees import classes_in_groups
@@ -30,8 +24,6 @@ from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.text import few
 
 KINDS = ("classes", "annotators", "instances")
-IGNORE = 255
-"""The value of label pictures that is ignored where they hold classes."""
 MOST_CLASSES = 2000
 """Label pictures with more values than this hold segment ids, not classes."""
 
@@ -50,11 +42,15 @@ class GroundTruth:
         The class tree. Default: None, for masks without classes.
     nodes : mapping, optional
         Label in the files → node of the class tree. Default: None, labels are nodes.
-    ignore : int, optional
-        Value of label pictures that belongs to no region. Default: None.
+    void : frozenset of int, optional
+        Values of label pictures that do not count. Default: None, those that usually mean it, see ``rules``.
+    background : int, optional
+        Value of label pictures that is the background. Default: None; of instances 0.
 
     Attributes
     ----------
+    void_pixels, pixels : int
+        Void pixels of the label pictures read so far, and all of them.
     unknown : Counter
         Labels that are no class → pixels (of label pictures) or regions that have them.
     unknown_images : int
@@ -65,40 +61,96 @@ class GroundTruth:
     masks: Masks
     classes: ClassTree | None = None
     nodes: Mapping[int, int] | None = None
-    ignore: int | None = None
+    void: frozenset[int] | None = None
+    background: int | None = None
     unknown: Counter[int] = field(default_factory=Counter)
     unknown_images: int = 0
+    void_pixels: int = 0
+    pixels: int = 0
+    _own_classes: bool = False
 
     def read(self, image_id: str) -> Truth:
         """The ground truth of one image; labels that are no class are counted and ignored."""
+        place_of_image = self.masks.place(image_id)
         if isinstance(self.masks, LabelPictures):
-            return Truth(self.kind, self._of_picture(self.masks.values(image_id)), self.classes)
+            return Truth(self.kind, self._of_picture(*self.masks.values(image_id)), self.classes, place_of_image)
         regions = self.masks.regions(image_id)
-        if self.kind == "annotators" or self.classes is None:
-            return Truth(self.kind, regions, self.classes)
+        if self.kind != "classes" or self.classes is None:
+            return Truth(self.kind, regions, place=place_of_image)
         values, place = np.unique(regions.label, return_inverse=True)
         node = self._nodes(values, np.bincount(place, minlength=len(values)))
-        return Truth(self.kind, regions.labelled(np.arange(len(regions)), node[place]), self.classes)
+        return Truth(self.kind, regions.labelled(np.arange(len(regions)), node[place]), self.classes, place_of_image)
+
+    def rules(self) -> Iterator[str]:
+        """A sentence on what the values of label pictures mean."""
+        if not isinstance(self.masks, LabelPictures):
+            return
+        if self.void is None and self.kind == "instances":
+            void = self.masks.greatest()
+        else:
+            void = few(sorted(value for value in self._void(WORD) if value <= self.masks.seen.most))
+        rules = [f"{void} {'are' if ',' in void else 'is'} void and not counted" if void else "no value is void"]
+        if self.kind == "classes":
+            if self.background is not None:
+                rules.append(f"{self.background} is background")
+            rules.append("the class tree names the classes" if self.named else "every other value is a class")
+        elif self.kind == "instances":
+            rules += [f"{self.background or 0} is background", "every other value is an instance"]
+        else:
+            rules.append("every value is a segment")
+        yield f"labels of {self.masks.path}: {'; '.join(rules)}."
 
     def complaints(self) -> Iterator[str]:
-        """A sentence on what was ignored."""
+        """A sentence on what was ignored, or is probably meant otherwise."""
         if self.unknown:
             unit = "pixels" if isinstance(self.masks, LabelPictures) else "regions"
             yield (
                 f"{self.unknown.total()} {unit} in {self.unknown_images} images have a label that is no class "
                 f"({few(sorted(self.unknown))}) and are ignored."
             )
+        if not isinstance(self.masks, LabelPictures):
+            yield from self.masks.complaints()
+            return
+        yield from self.masks.damaged()
+        seen, path = self.masks.seen, self.masks.path
+        if self.kind == "classes" and not self.named and self.background is None and seen.zero and 0 not in self._void(WORD):
+            yield f"0 counts as a class in {path}. If it is the background, pass --background 0; if it means unlabelled, --void 0."
+        if self.void is None and self.kind == "instances" and seen.wide:
+            yield f"{len(seen.wide)} 16-bit pictures of {path} have an instance 255 and none 254. If 255 is void, pass --void 255."
+        if self.kind != "annotators" and BYTE in self._void(BYTE):
+            if seen.binary:
+                yield f"{len(seen.binary)} pictures of {path} hold only 0 and 255, of which 255 is void. If 255 is the object, pass --void none."
+            elif seen.both:
+                yield f"{len(seen.both)} pictures of {path} hold 254 as well as 255, which is void. If 255 is a label, pass --void none."
+        if 2 * self.void_pixels > self.pixels:
+            yield f"{100 * self.void_pixels / self.pixels:.0f} % of the pixels of {path} are void. If they are labelled, pass --void none."
 
-    def _of_picture(self, values: np.ndarray) -> Regions:
-        present, place = np.unique(values, return_inverse=True)
-        void = np.zeros(len(present), bool) if self.ignore is None else present == self.ignore
+    @property
+    def named(self) -> bool:
+        """A class tree was given; otherwise every value of label pictures is a class."""
+        return self.classes is not None and not self._own_classes
+
+    def _void(self, most: int) -> frozenset[int]:
+        """The values that do not count in a label picture whose greatest possible value is ``most``."""
+        if self.void is not None:
+            return self.void
+        if self.kind == "classes":
+            assert self.classes is not None
+            return frozenset({BYTE, WORD}) - set(range(len(self.classes)) if self.nodes is None else self.nodes)
+        return frozenset({most} if self.kind == "instances" else ())
+
+    def _of_picture(self, values: np.ndarray, most: int) -> Regions:
+        present, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        void = np.isin(present, list(self._void(most)))
+        self.pixels += values.size
+        self.void_pixels += int(counts[void].sum())
         if self.kind != "classes":
-            void |= (present == 0) & (self.kind == "instances")
-            node = np.where(void, -1, present)
+            none = void | ((present == (self.background or 0)) & (self.kind == "instances"))
+            node = np.where(none, -1, present)
             source = "annotator00" if self.kind == "annotators" else ""
             return Regions.from_label_map(node[place].reshape(values.shape), ignore=-1, source=source)
         node = np.full(len(present), -1)
-        node[~void] = self._nodes(present[~void], np.bincount(place.ravel(), minlength=len(present))[~void])
+        node[~void] = self._nodes(present[~void], counts[~void])
         return Regions.from_label_map(node[place].reshape(values.shape), ignore=-1, use_labels=True)
 
     def _nodes(self, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -134,7 +186,13 @@ USUAL_KIND = {RegionTables: "", CocoMasks: "instances", LabelPictures: "classes"
 """Reader → the kind of ground truth that its form usually holds; empty where it may be any."""
 
 
-def read_truth(path: Path, kind: str | None = None, classes_file: Path | None = None, ignore: int | None = None) -> GroundTruth:
+def read_truth(
+    path: Path,
+    kind: str | None = None,
+    classes_file: Path | None = None,
+    void: frozenset[int] | None = None,
+    background: int | None = None,
+) -> GroundTruth:
     """Open ground truth of any supported form.
 
     Parameters
@@ -145,8 +203,11 @@ def read_truth(path: Path, kind: str | None = None, classes_file: Path | None = 
         One of ``KINDS``. Default: what the form itself says or usually means.
     classes_file : Path, optional
         The class tree as ``classes.json``. Default: the one beside the masks, or what the masks themselves say.
-    ignore : int, optional
-        Value of label pictures that is not counted. Default: 255 for classes, none otherwise.
+    void : frozenset of int, optional
+        Values of label pictures that are not counted. Default: of classes 255 and 65535 where the class tree does not name them
+        and, without one, where other values do not pass them; of instances the greatest value of the picture's bits; of annotators none.
+    background : int, optional
+        Value of label pictures that is background. Default: 0 of instances, none of classes.
 
     Raises
     ------
@@ -172,9 +233,13 @@ def read_truth(path: Path, kind: str | None = None, classes_file: Path | None = 
         )
     if isinstance(masks, AnnotatorFiles) and kind != "annotators":
         raise UsageError(f"--truth {kind}: {path} holds segmentations of annotators (.mat), which have no classes.")
-    if ignore is not None and not isinstance(masks, LabelPictures):
-        raise UsageError(f"--ignore {ignore}: only label pictures have a value to ignore; {path} holds none.")
-    truth = GroundTruth(kind, masks, ignore=IGNORE if ignore is None and kind == "classes" else ignore)
+    for option, value in (("--void", few(sorted(void)) if void else None), ("--background", background)):
+        if value is not None and not isinstance(masks, LabelPictures):
+            raise UsageError(f"{option} {value}: only label pictures have such a value; {path} holds none.")
+    if background is not None and (classes_file or kind == "annotators"):
+        why = f"the class tree {classes_file} says what is background" if classes_file else "segmentations of annotators have none"
+        raise UsageError(f"--background {background}: {why}. Leave it out.")
+    truth = GroundTruth(kind, masks, void=void, background=background)
     if kind == "annotators":
         if classes_file and classes_file != beside:
             raise UsageError(f"--classes {classes_file}: segmentations of annotators have no classes. Leave it out.")
@@ -194,7 +259,7 @@ def _set_classes(truth: GroundTruth, classes_file: Path | None) -> None:
     elif isinstance(masks, CocoMasks) and masks.categories:
         truth.classes, truth.nodes = _category_tree(masks)
     elif isinstance(masks, LabelPictures) and truth.kind == "classes":
-        truth.classes, truth.nodes = _class_of_each_value(masks, truth.ignore)
+        _use_every_value(truth, masks)
     elif truth.kind == "classes":
         raise UsageError(f"{masks.path} names no classes. Pass its class tree with --classes FILE.json.")
 
@@ -204,8 +269,11 @@ def _open_truth(path: Path) -> tuple[Masks, str | None]:
     for folder in (path, path.parent, path.parent.parent):
         tables = folder / "truth" / "regions.parquet"
         if path in (folder, tables.parent, tables) and tables.is_file() and (folder / MANIFEST).is_file():
+            kind = read_manifest(folder).get("truth")
+            if kind not in (*KINDS, "none"):
+                raise BadData(f"{folder / MANIFEST} is not that of a dataset: its 'truth' is {kind!r:.80}, expected {' or '.join(KINDS)}.")
             images = Images(folder / "images")
-            return RegionTables(path, [tables], {i: images.shape(i) for i in images.ids}), str(read_manifest(folder)["truth"])
+            return RegionTables(path, [tables], {i: images.shape(i) for i in images.ids}), kind
     if path.is_dir() and not any(path.glob("*.parquet")):
         annotated = files_below(path, ".mat")
         if annotated:
@@ -226,6 +294,8 @@ def read_classes(path: Path) -> tuple[ClassTree, dict[int, int]]:
     try:
         tree = ClassTree.from_json(json.dumps(data))
         values = {row["value"]: row["id"] for row in data["classes"] if "value" in row}
+        if not all(isinstance(row["name"], str) and isinstance(row["parent"], int) for row in data["classes"]):
+            raise TypeError("'name' is text, and 'parent' a whole number")
     except (KeyError, TypeError, AttributeError) as error:
         raise BadData(
             f'{path} is not a class tree: {{"classes": [{{"id": 0, "name": "scene", "parent": -1, "kind": "inner"}}, …]}} is expected '
@@ -239,21 +309,26 @@ def read_classes(path: Path) -> tuple[ClassTree, dict[int, int]]:
     return tree, values
 
 
-def _class_of_each_value(masks: LabelPictures, ignore: int | None) -> tuple[ClassTree, dict[int, int]]:
-    """A foreground class for every value that any picture holds; all pictures are read for it."""
+def _use_every_value(truth: GroundTruth, masks: LabelPictures) -> None:
+    """A foreground class for every value that any picture holds, but the background's; all pictures are read for it."""
     values: set[int] = set()
     for image_id in masks.ids:
-        values |= set(np.unique(masks.values(image_id)).tolist()) - {ignore}
+        values |= set(np.unique(masks.values(image_id)[0]).tolist()) - (truth.void or set())
         if len(values) > MOST_CLASSES:
             raise BadData(
                 f"{masks.path} holds more than {MOST_CLASSES} different values, so they are segments of single images rather than classes. "
                 "Pass --truth instances or --truth annotators, or the class tree with --classes."
             )
+    if truth.void is None:
+        greatest = max(values - {BYTE, WORD}, default=0)
+        truth.void = frozenset(value for value in (BYTE, WORD) if value > greatest)
+        values -= truth.void
     if not values:
-        raise BadData(f"Every pixel of {masks.path} has the ignored value {ignore}; there is nothing to score against.")
+        raise BadData(f"Every pixel of {masks.path} has the ignored value {few(sorted(truth.void))}; there is nothing to score against.")
     ascending = sorted(values)
-    tree = ClassTree.from_nested({f"value {value}": "foreground" for value in ascending})
-    return tree, {value: node for node, value in enumerate(ascending, start=1)}
+    kinds = {f"value {value}": "background" if value == truth.background else "foreground" for value in ascending}
+    truth.classes, truth._own_classes = ClassTree.from_nested(kinds), True
+    truth.nodes = {value: node for node, value in enumerate(ascending, start=1)}
 
 
 def _category_tree(masks: CocoMasks) -> tuple[ClassTree, Mapping[int, int]]:

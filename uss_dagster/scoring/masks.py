@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uss_dagster import registry
-from uss_dagster.artifacts.mask_readers import Masks, empty, pair_up
+from uss_dagster.artifacts.mask_base import Masks, empty, pair_up
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.files import write_whole
-from uss_dagster.metrics.base import interval
 from uss_dagster.regions import Regions
 from uss_dagster.scoring.ground_truth import GroundTruth
+from uss_dagster.scoring.intervals import interval
 from uss_dagster.scoring.scorer import Convention, Scorer, check_grid, convention_of, prepared
 from uss_dagster.text import few, number, span
 
@@ -37,7 +37,7 @@ TABLE = pa.schema(
 
 
 class IntervalRow(Convention):
-    """One score over all images. low, high: its 95 % interval, NaN without replicates. images: how many images it is of."""
+    """One score over all images. low, high: its 95 % interval, NaN without replicates or for one image. images: how many images it is of."""
 
     value: float
     low: float
@@ -47,11 +47,24 @@ class IntervalRow(Convention):
 
 @dataclass
 class Result:
-    """rows: one a metric and grid. skipped: family → images it has no score for. images: how many have ground truth."""
+    """Scores and what people must know of them.
+
+    Parameters
+    ----------
+    rows : list
+        One a metric and grid.
+    skipped : dict
+        Family → images it has no score for.
+    images : int
+        How many were scored.
+    notes : list of str
+        Sentences: which images, what values of label pictures mean, what is left out.
+    """
 
     rows: list[IntervalRow]
     skipped: dict[str, list[str]]
     images: int
+    notes: list[str]
 
 
 def score_masks(
@@ -61,10 +74,13 @@ def score_masks(
     grids: Sequence[str],
     replicates: int,
     warn: Callable[[str], None],
+    *,
+    as_given: bool = False,
+    only_predicted: bool = False,
 ) -> Result:
     """Score masks image by image, in the order of the ground truth's ids.
 
-    Memory holds one image, one row group of a table (a whole COCO file), and the metrics' sums.
+    Memory holds one image, at most 256 MB of a table (a whole COCO file), and the metrics' sums.
 
     Parameters
     ----------
@@ -79,18 +95,32 @@ def score_masks(
     replicates : int
         Bootstrap replicates for the intervals; 0 for none.
     warn : callable
-        Called with a sentence for each thing that was left out or ignored.
+        Called with a sentence for each thing that was left out, ignored, or is probably meant otherwise.
+    as_given : bool
+        Proposals by COCO's own protocol; by default each mask counts once, and roots of trees do not.
+    only_predicted : bool
+        Leave out images without a prediction. Default: they count as predicting nothing.
 
     Raises
     ------
     BadData
-        No image is in both, masks are broken, or nothing could be scored.
+        No image is in both, masks are broken or lack the score that a family ranks them by, or nothing could be scored.
     """
     from threadpoolctl import threadpool_limits
 
     pairs, strangers = pair_up(truth.masks, prediction)
+    ranking = [name for name in families if registry.load("metric", name).SPEC.needs_scores]
+    if ranking and prediction.unscored:
+        raise BadData(
+            f"{prediction.path}: {prediction.unscored} has no score, by which '{ranking[0]}' ranks masks. Give every mask a score, or choose "
+            "other families with --metrics."
+        )
     missing = [i for i in truth.masks.ids if i not in pairs]
-    if missing:
+    images = sorted(pairs) if only_predicted else truth.masks.ids
+    notes = []
+    if only_predicted:
+        notes.append(f"scored: the {len(pairs)} of {len(truth.masks.ids)} images that have a prediction.")
+    elif missing:
         warn(f"{_of(len(missing), len(truth.masks.ids))} no prediction, which counts as predicting nothing: {few(missing)}")
     if strangers:
         warn(f"left out, for want of ground truth: {len(strangers)} of {len(prediction.ids)} predicted images: {few(strangers)}")
@@ -99,17 +129,19 @@ def score_masks(
         for image_id, predicted_id in pairs.items():
             yield prediction.regions(predicted_id, truth.masks.shape(image_id))
 
-    with threadpool_limits(1), _progress(len(truth.masks.ids)) as progress:  # one thread: sums come out in one order
-        scorer = Scorer(families, list(dict.fromkeys(grids)), replicates, prepared(families, predictions))
-        for image_id in truth.masks.ids:
+    with threadpool_limits(1), _progress(len(images)) as progress:  # one thread: sums come out in one order
+        scorer = Scorer(families, list(dict.fromkeys(grids)), replicates, prepared(families, predictions), as_given)
+        for image_id in images:
             expected = truth.read(image_id)
             shape = expected.regions.shape
             scorer.add(image_id, expected, prediction.regions(pairs[image_id], shape) if image_id in pairs else empty(shape, image_id))
             if progress:
                 progress.advance()
-    for line in truth.complaints():
+    for line in (*truth.complaints(), *prediction.complaints()):
         warn(line)
-    result = Result(rows_with_intervals(scorer), scorer.skipped(), scorer.images)
+    notes += [*truth.rules(), *prediction.rules(), *scorer.notes()]
+    rows = rows_with_intervals(scorer, ", images with a prediction only" if only_predicted else "")
+    result = Result(rows, scorer.skipped(), scorer.images, notes)
     if not result.rows:
         raise BadData(f"None of the {scorer.images} images has a score with {', '.join(families)}: nothing in their ground truth counts.")
     return result
@@ -134,6 +166,8 @@ def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks)
         if name not in registry.names("metric"):
             raise UsageError(_unknown_family(name))
         spec = registry.load("metric", name).SPEC
+        if spec.needs_segmentation and not names:
+            continue  # nothing says whether these masks are one
         reason = ""
         if truth.kind not in spec.truths:
             reason = f"is computed on ground truth of kind {' or '.join(spec.truths)}; {truth.masks.path} is of kind {truth.kind}."
@@ -148,16 +182,22 @@ def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks)
     return list(dict.fromkeys(families))
 
 
-def rows_with_intervals(scorer: Scorer) -> list[IntervalRow]:
-    """The scores over all images, each with the 95 % interval of its bootstrap replicates."""
+def rows_with_intervals(scorer: Scorer, images: str = "") -> list[IntervalRow]:
+    """The scores over all images, each with the 95 % interval of its bootstrap replicates; without those that are arbitrary.
+
+    images: which images these are, for the protocol.
+    """
     samples: dict[tuple[str, ...], list[float]] = {}
     for replicate in scorer.replicate_rows():
         samples.setdefault(convention_of(replicate), []).append(replicate["value"])
     rows: list[IntervalRow] = []
+    arbitrary = scorer.arbitrary()
     for row in scorer.dataset_rows():
-        low, high = interval(np.array(samples.get(convention_of(row), []), float))
+        if row["metric"] in arbitrary:
+            continue
+        low, high = interval(row["value"], np.array(samples.get(convention_of(row), []), float), row["n"])
         metric, protocol, scope, grid = convention_of(row)
-        convention = Convention(metric=metric, protocol=protocol, scope=scope, grid=grid)
+        convention = Convention(metric=metric, protocol=protocol + images, scope=scope, grid=grid)
         rows.append({**convention, "value": row["value"], "low": low, "high": high, "images": row["n"]})
     return rows
 
@@ -180,7 +220,7 @@ def write_result(result: Result, out: Path) -> None:
         write_whole(out, table.to_pandas().to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     elif suffix == ".json":
         rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in result.rows]
-        report = {"images": result.images, "skipped": result.skipped, "scores": rows}
+        report = {"images": result.images, "skipped": result.skipped, "notes": result.notes, "scores": rows}
         write_whole(out, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         head = "| Metric | Protocol | Scope | Grid | Value | 95 % interval | Images |\n| --- | --- | --- | --- | ---: | ---: | ---: |\n"

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from uss_dagster import registry
@@ -96,6 +96,8 @@ class Scorer:
         Bootstrap samples of the images. Default: 0.
     states : mapping
         The result of ``prepared``, for families that need it. Default: empty.
+    as_given : bool
+        Predictions by the protocols of ``MetricSpec.as_given``, where a family has them. Default: False.
     images : int
         Images added so far. Default: 0.
     """
@@ -104,13 +106,14 @@ class Scorer:
     grids: Sequence[str] = (FULL,)
     replicates: int = 0
     states: Mapping[str, object] = field(default_factory=dict)
+    as_given: bool = False
     images: int = 0
 
     def __post_init__(self) -> None:
         for grid in self.grids:
             check_grid(grid)
         self.parts: dict[tuple[str, str], Accumulator] = {
-            (grid, name): accumulator(registry.load("metric", name), self.replicates, self.states.get(name))
+            (grid, name): accumulator(registry.load("metric", name), self.replicates, self.states.get(name), self.as_given)
             for grid in self.grids
             for name in self.metrics
         }
@@ -121,14 +124,14 @@ class Scorer:
             raise BadData(f"Image '{image_id}': ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width).")
         rows: list[ScoreRow] = []
         for grid in self.grids:
-            resized_truth = Truth(truth.kind, on_grid(truth.regions, grid), truth.classes)
+            resized_truth = replace(truth, regions=on_grid(truth.regions, grid))
             resized = on_grid(prediction, grid)
             for name in self.metrics:
                 metrics = registry.load("metric", name).SPEC.metrics
                 with naming(image_id):
                     values = self.parts[grid, name].update(image_id, resized_truth, resized) or {}
                 rows += [
-                    {"image_id": image_id, **conventions(name, metric, grid), "value": value, "n": 1}
+                    {"image_id": image_id, **self._convention(name, metric, grid), "value": value, "n": 1}
                     for metric, value in values.items()
                     if metrics[metric].per_image and math.isfinite(value)
                 ]
@@ -145,14 +148,31 @@ class Scorer:
         """One row a metric and grid, over all images."""
         for (grid, name), part in self.parts.items():
             for metric, value in part.result().items():
-                yield {"image_id": None, **conventions(name, metric, grid), "value": value, "n": part.n}
+                yield {"image_id": None, **self._convention(name, metric, grid), "value": value, "n": part.n}
 
     def replicate_rows(self) -> Iterator[ReplicateRow]:
         """The bootstrap replicates of ``dataset_rows``."""
         for (grid, name), part in self.parts.items():
             for number, values in enumerate(part.replicate_results()):
                 for metric, value in values.items():
-                    yield {**conventions(name, metric, grid), "replicate": number, "value": value}
+                    yield {**self._convention(name, metric, grid), "replicate": number, "value": value}
+
+    def notes(self) -> Iterator[str]:
+        """Sentences on the predictions that people must know with the scores (from the first grid)."""
+        for name in self.metrics:
+            yield from (f"{name}: {line}" for line in self.parts[self.grids[0], name].notes())
+
+    def arbitrary(self) -> set[str]:
+        """Metrics whose values depend on something without meaning, see ``Accumulator.arbitrary``."""
+        return {metric for part in self.parts.values() for metric in part.arbitrary()}
+
+    def _convention(self, family: str, metric: str, grid: str) -> Convention:
+        """The columns that say how a number was made."""
+        spec = registry.load("metric", family).SPEC
+        protocol = spec.metrics[metric].protocol
+        if self.as_given:
+            protocol = spec.as_given.get(protocol, protocol)
+        return {"metric": metric, "protocol": protocol, "scope": spec.metrics[metric].scope, "grid": grid}
 
     def skipped(self) -> dict[str, list[str]]:
         """Per family, the images without a score (on the first grid)."""
@@ -179,12 +199,6 @@ def on_grid(regions: Regions, grid: str) -> Regions:
         return regions
     height, width = map(int, grid.split("x"))
     return regions.resized(height, width)
-
-
-def conventions(family: str, metric: str, grid: str) -> Convention:
-    """The columns that say how a number was made."""
-    spec = registry.load("metric", family).SPEC.metrics[metric]
-    return {"metric": metric, "protocol": spec.protocol, "scope": spec.scope, "grid": grid}
 
 
 def convention_of(row: Convention) -> tuple[str, str, str, str]:

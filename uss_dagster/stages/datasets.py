@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Self
 
 from uss_dagster import registry
@@ -59,6 +60,9 @@ class Datasets(DatasetCell):
                 citation=module.SPEC.citation,
                 content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",
             )
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        return [layout.plan_stamp]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(self.artefact(layout), push=False)]

@@ -71,7 +71,7 @@ class Leaderboard(Cell):
         return self.model_copy(update={"scores": [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]})
 
     def run(self, layout: Layout) -> Facts:
-        from uss_dagster.report import leaderboard  # imports pandas, which `uss plan` does without
+        from uss_dagster.report import leaderboard, mean_ranks  # import pandas, which `uss plan` does without
 
         folders = {f"{entry}/{dataset}": layout.scores(entry, dataset) for entry, dataset in self.scores}
         versions = {name: content_id(folder) for name, folder in folders.items()}
@@ -91,7 +91,7 @@ class Leaderboard(Cell):
         }
         metrics = {name: MetricFacts(**facts) for name, facts in self.metrics.items()}
         frame = leaderboard.build(list(folders.values()), entries, datasets, metrics)
-        leaderboard.write(frame, staging.folder, datasets)
+        leaderboard.write(frame, staging.folder, datasets, mean_ranks.build(frame, folders.values()))
         report = Report(self.name)
         ranked = {f"{entry}/{dataset}" for entry, dataset in zip(frame["entry"], frame["dataset"], strict=True)}
         missing = sorted(folders.keys() - ranked)

@@ -16,14 +16,13 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
-from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.artifacts.staging import Staging, content_id, files_of, read_manifest
 from uss_dagster.artifacts.tables import iterate_regions, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, mask_pool_defaults, pool_masks, source_image_row
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, MEASURES, SOURCE_IMAGES, MaskPoolFolder, mask_tables
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
@@ -134,10 +133,11 @@ class MaskPool(DatasetCell):
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         segmenters = {entry: self._segmenter(entry, layout, images) for entry in self.methods}
         states = [segmenter.state_digest for segmenter in segmenters.values()]
+        written = [files_of(read_manifest(path)) for path in segments.values()]
         jobs = []
         for number, ids in enumerate(images.shards(self.shard_images)):
             files = (f"shard-{number:05d}.parquet", f"looks-{number:05d}.parquet")
-            regions = [sha256_of_file(path / files[0]) for path in segments.values()]
+            regions = [hashes[files[0]]["sha256"] for hashes in written]
             jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), regions, states), (files, ids), len(ids)))
         params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)

@@ -70,13 +70,15 @@ class Scores(EntryCell):
         specs = {name: load_plugin(profile, "metric", name, "metrics").SPEC for name in dict.fromkeys(profile.metrics)}
         kinds = {cell.dataset: cell.truth for cell in planner.cells_of(Datasets)}
         for segments in planner.cells_of(Segments):
-            metrics = [name for name, spec in specs.items() if kinds[segments.dataset] in spec.truths]
+            method = segments.method
+            own = method.spec.has_segmentation(method.build())
+            metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
             if metrics:
                 yield cls(
                     dataset=segments.dataset,
                     entry=segments.entry,
                     metrics=metrics,
-                    needs_labels=any(specs[name].needs_labels for name in metrics) and not segments.method.spec.labels,
+                    needs_labels=any(specs[name].needs_labels for name in metrics) and not method.spec.labels,
                     grids=profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,

@@ -28,11 +28,10 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
-from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id
+from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_of, read_manifest
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
-from uss_dagster.hashing import sha256_of_file
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
 from uss_dagster.planning.layout import Layout
@@ -191,8 +190,8 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
         return lambda ids: ""
     if features is None:
         return lambda ids: shard_key(plain, images.contents(ids), state)
-    shards, digest = FeatureShards(features), functools.cache(lambda shard: sha256_of_file(features / shard))
-    return lambda ids: shard_key(plain, images.contents(ids), state, [digest(shard) for shard in shards.shards_of(ids)])
+    shards, files = FeatureShards(features), files_of(read_manifest(features))
+    return lambda ids: shard_key(plain, images.contents(ids), state, [files[shard]["sha256"] for shard in shards.shards_of(ids)])
 
 
 def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:

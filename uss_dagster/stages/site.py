@@ -81,7 +81,7 @@ class Site(Cell):
         return self.model_copy(update={"scores": scores, "unscored": unscored})
 
     def run(self, layout: Layout) -> Facts:
-        from uss_dagster.report import leaderboard, site  # these import pandas, which `uss plan` does without
+        from uss_dagster.report import leaderboard, mean_ranks, site  # these import pandas, which `uss plan` does without
         from uss_dagster.report.costs import write_costs
         from uss_dagster.report.evidence import evidence_reader
         from uss_dagster.report.history import write_history
@@ -107,7 +107,8 @@ class Site(Cell):
             for d in sorted(self.datasets)
         )
         frame = leaderboard.read(layout.leaderboard)
-        site.build(staging.folder, frame, entries, datasets, metrics, pictures, evidence_reader(folders))
+        ranks = mean_ranks.read(layout.leaderboard)
+        site.build(staging.folder, frame, entries, datasets, metrics, pictures, evidence_reader(folders), ranks)
         report = Report(self.name)
         check_contract(report, "there is a page", [] if (staging.folder / "index.html").exists() else ["index.html was not written."])
         check_contract(report, "the page needs no network", _outside(staging.folder))

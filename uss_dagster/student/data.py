@@ -15,7 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from uss_dagster.artifacts.image_files import decode
+from uss_dagster.artifacts.image_files import read_picture
 from uss_dagster.artifacts.tables import read_table, row_groups
 from uss_dagster.curation.human import CROWD, named_coco_masks
 from uss_dagster.curation.splits import SPLITS, split_of
@@ -181,7 +181,7 @@ def coco_source(annotations: Path, images: Path, split: str = "train") -> Source
             files[name.stem] = _image_file(images, name)
 
     def pixels(image_id: str) -> np.ndarray:
-        return decode(files[image_id].read_bytes(), str(files[image_id]))
+        return read_picture(files[image_id])
 
     def codes(image_id: str) -> Masks:
         regions = masks.regions(image_id)

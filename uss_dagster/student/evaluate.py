@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.metrics.base import interval, poisson_weights
+from uss_dagster.artifacts.image_files import shrunk
+from uss_dagster.metrics.base import poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point, one_click
 from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries
-from uss_dagster.regions import rle
+from uss_dagster.regions import Regions, rle
+from uss_dagster.scoring.intervals import interval
 from uss_dagster.student.data import Example, Source
 from uss_dagster.student.model import Auto, Student
 
 REPLICATES = 1000
 """Draws of a bootstrap."""
+LONGEST = 1024
+"""Greatest longer side at which a student is measured, in pixels; larger images are reduced, and their masks sampled at pixel centres."""
 
 
 def matches(
@@ -63,17 +67,29 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
     **options
         Of ``Student.masks``.
     """
+    example = _reduced(example)
     masks = student.masks(example.image, auto, **options)
     result = match_codes(example.shape, list(example.codes), masks.codes, masks.score, image_id=example.image_id)
     step = max(1, len(example.codes) // clicks) if clicks else 1
-    truths = [rle.decode(code, *example.shape) for code in example.codes[::step]]
-    if truths:
-        points = np.array([click_point(mask) for mask in truths])
+    codes = example.codes[::step]
+    if codes:
+        points = np.array([click_point(rle.decode(code, *example.shape)) for code in codes])
         encoded = student.encode(example.image, options.get("split", 1), options.get("snap", True))
-        for truth, answers in zip(truths, encoded.clicks(points), strict=True):
+        for code, answers in zip(codes, encoded.clicks(points), strict=True):
+            truth = rle.decode(code, *example.shape)
             answer_masks = np.array([answer.mask() for answer in answers]).reshape(len(answers), *example.shape)
             result.clicks[:] += one_click(truth[None], [answer_masks], [np.array([answer.quality for answer in answers])])["clicks"]
     return result
+
+
+def _reduced(example: Example) -> Example:
+    """The example at most ``LONGEST`` pixels wide and high, without masks that have no pixel there."""
+    if max(example.shape) <= LONGEST:
+        return example
+    image = shrunk(example.image, LONGEST)
+    regions = Regions.from_codes(example.codes, example.shape).resized(image.shape[0], image.shape[1])
+    codes, keep = regions.rles(), np.flatnonzero(regions.area > 0)
+    return Example(example.image_id, image, tuple(codes[i] for i in keep), example.human[keep])
 
 
 def values(by_id: dict[str, Matches]) -> dict[str, float]:
@@ -100,7 +116,8 @@ def difference(first: dict[str, Matches], second: dict[str, Matches], name: str)
     ids = sorted(first)
     weights = np.array([poisson_weights(image_id, REPLICATES) for image_id in ids], np.int64).T
     one, other = (np.array([v.get(name, np.nan) for v in summaries([f[i] for i in ids], weights)]) for f in (first, second))
-    return values(second)[name] - values(first)[name], *interval(other - one)  # without draws that hold no image with masks
+    gain = values(second)[name] - values(first)[name]
+    return gain, *interval(gain, other - one, len(ids))  # without draws that hold no image with masks
 
 
 def mean_of(scores: dict[str, float]) -> float:

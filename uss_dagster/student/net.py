@@ -312,7 +312,9 @@ class StudentNet(nn.Module):
     def shares(logits: Tensor) -> Tensor:
         """The share of each pixel in the sum of a mask's probabilities. logits: (B, N, pixels)."""
         share = logits.sigmoid()
-        return share / share.sum(-1, keepdim=True)
+        total = share.sum(-1, keepdim=True)
+        present = total > 1e-30  # probabilities of logits below -88 are 0 in float32; their shares are those of the exponentials
+        return torch.where(present, share / torch.where(present, total, 1), logits.softmax(-1))
 
     def draw(self, x: Tensor, mean_pixel: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised queries (B, N, d), and the logits of their masks (B, N, h, w)."""

@@ -8,8 +8,10 @@ Host header. Images have numbers, never paths. Uploads stay in memory.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import signal
 import socket
 import threading
 import urllib.parse
@@ -34,7 +36,9 @@ from uss_dagster.student.prompting import SPLIT, masks_at
 HOST = "127.0.0.1"
 LONGEST = 1024
 """Greatest number of pixels on the longer side of images, as shown and as segmented."""
-UPLOAD_BYTES = 25 * 1024**2
+UPLOAD_BYTES, UPLOAD_PIXELS = 25 * 1024**2, 50_000_000
+READ_SECONDS = 30.0
+"""In which a request must have arrived."""
 UPLOADS, ENCODED = 16, 8
 """How many uploaded images, and how many encoded ones, are in memory at most."""
 FILES = {"/": ("prompt.html", "text/html"), "/prompt.js": ("prompt.js", "text/javascript"), "/prompt.css": ("prompt.css", "text/css")}
@@ -76,6 +80,7 @@ class Gallery:
     _uploads: OrderedDict[int, tuple[str, np.ndarray]] = field(default_factory=OrderedDict)
     _encoded: OrderedDict[int, tuple[np.ndarray, EncodedImage]] = field(default_factory=OrderedDict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _decoding: threading.Lock = field(default_factory=threading.Lock)
     _next: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +94,8 @@ class Gallery:
 
     def add(self, name: str, data: bytes) -> int:
         """Add an uploaded image, and return its number. If there are too many, the oldest upload is removed."""
-        image = shrunk(decode(data, name), LONGEST)
+        with self._decoding:  # one at a time: a large picture takes some hundred megabytes
+            image = shrunk(decode(data, name, UPLOAD_PIXELS), LONGEST)
         with self._lock:
             number, self._next = self._next, self._next + 1
             self._uploads[number] = (name, image)
@@ -155,6 +161,7 @@ def serve(gallery: Gallery, port: int, tell: Callable[[str], None]) -> None:
     """
     server = make_server(gallery, port)
     tell(f"http://{HOST}:{server.server_address[1]}/  (Ctrl-C ends it)")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is how it ends, and nothing is stopped short
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -187,9 +194,24 @@ class _Handler(BaseHTTPRequestHandler):
     gallery: Gallery
     server_version, sys_version = "uss", ""
     protocol_version = "HTTP/1.1"
-    timeout = 30
+    timeout = READ_SECONDS  # between two pieces
+
+    def handle_one_request(self) -> None:
+        self._deadline = threading.Timer(READ_SECONDS, self._stop_reading)
+        self._deadline.daemon = True
+        self._deadline.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._deadline.cancel()
+
+    def _stop_reading(self) -> None:
+        """End a request that comes in too slowly: what waits for the rest of it gets none."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RD)
 
     def do_GET(self) -> None:
+        self._deadline.cancel()
         self._answer(self._get)
 
     def do_POST(self) -> None:
@@ -243,7 +265,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.headers.get("Content-Type", "").startswith("image/"):
             return self._send_json({"error": "That is no picture."}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         name = urllib.parse.unquote(self.headers.get("X-Name", ""))[:200] or "picture"
-        return self._send_json({"number": self.gallery.add(name, self.rfile.read(int(length)))})
+        data = self.rfile.read(int(length))
+        self._deadline.cancel()
+        if len(data) < int(length):
+            error = f"The picture did not arrive within {READ_SECONDS:g} seconds."
+            return self._send_json({"error": error}, HTTPStatus.REQUEST_TIMEOUT)
+        return self._send_json({"number": self.gallery.add(name, data)})
 
     def _send_json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(json.dumps(value).encode(), "application/json", status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.errors import BadData
+from uss_dagster.files import remove
+from uss_dagster.hashing import sha256_of_json
+from uss_dagster.runtime import signals_noted
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.settings import StudentSettings
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from uss_dagster.student.data import Source
     from uss_dagster.student.training import TrainResult
 
+LABELS = "labels"
+"""Folder of a teacher's labels in that of the model, until training has ended."""
 IMAGES, CLICKS = 100, 20
 """Greatest number of validation images that are scored, evenly spaced, and about how many masks of each are clicked."""
 
@@ -72,7 +78,8 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
         ``val`` may be empty.
     job : Round
     stop : callable, optional
-        Called after each step; training stops with a checkpoint if it returns True.
+        Called after each step; training stops with a checkpoint if it returns True. After SIGTERM or Ctrl-C it stops so too, and
+        the process ends.
 
     Returns
     -------
@@ -87,7 +94,7 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
     """
     from uss_dagster.student import training
     from uss_dagster.student.model import Student, read_config
-    from uss_dagster.student.self_training import self_train_labels
+    from uss_dagster.student.self_training import stored_labels
 
     card, first, start = job.card, is_first_process(), None
     if job.teacher is not None:
@@ -100,8 +107,9 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
         return earlier, _validation_scores(val, job) if first else {}
     if job.teacher is not None:
         with Progress(f"{job.name}: labels of {job.teacher.name}", len(train)) as progress:
-            train = self_train_labels(teacher, train, advance=progress.advance if first else lambda count: None)
-    with Progress(job.name, job.settings.steps, "steps") as progress:
+            labels = job.out / LABELS / sha256_of_json([card.version, train.ids], 16)
+            train = stored_labels(teacher, train, labels, progress.advance if first else lambda count: None)
+    with Progress(job.name, job.settings.steps, "steps") as progress, signals_noted() as signal_noted:
         result = training.train(
             train,
             val if len(val) else None,
@@ -110,10 +118,16 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
             device=job.device,
             threads=job.threads,
             card=card,
-            stop=stop,
+            stop=lambda: stop() or bool(signal_noted()),
             advance=lambda step, loss: progress.advance(step - progress.done) if first else None,
             start=start,
         )
+    if result.finished and first:
+        remove(job.out / LABELS)
+    if number := signal_noted():
+        if first and not result.finished:
+            print(f"{job.name}: stopped after step {result.step}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + number)
     return result, _validation_scores(val, job) if first and result.finished else {}
 
 

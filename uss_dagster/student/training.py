@@ -216,14 +216,14 @@ class Trainer:
                 if self.done + 1 < settings.steps:
                     coming = ahead.submit(self._batch, self.done + 1)
                 loss = self.step(batch, crew)
-                if not math.isfinite(loss):
+                if self._any(not math.isfinite(loss)):
                     raise BadData(
                         f"The loss is no longer a number after {self.done} steps. Start again with a lower rate than {settings.rate:g}."
                     )
                 if self.has_validation and (self.done % settings.every == 0 or self.done == settings.steps):
                     self.validate()
                 advance(self.done, loss)
-                stopped = self._agree(stop())
+                stopped = self._any(stop())
                 if stopped and self.done < settings.steps and not self.enough:
                     self.save()
                     return self._result(finished=False)
@@ -301,6 +301,14 @@ class Trainer:
 
     def _batch(self, step: int) -> Batch:
         return self.views.batch(step, slice(self.rank, None, self.world))
+
+    def _any(self, value: bool) -> bool:
+        """Whether the value holds in any process, in all of them: one that ends alone leaves the others waiting."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([int(value)], device=self.device)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        return bool(tensor.item())
 
     def _agree(self, value: bool) -> bool:
         """The value of the first process, in all of them."""

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uss_dagster.regions import Regions, rle
+from uss_dagster.regions import Regions
 from uss_dagster.student.data import Example, Source
 from uss_dagster.student.prediction import window_pixels
 from uss_dagster.student.settings import StudentSettings
@@ -177,10 +177,9 @@ def reduce_example(example: Example, long: int) -> ReducedExample:
     image = example.image
     if scale < 1:
         image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    rows, columns = centres(0, height, h), centres(0, width, w)
-    masks = [rle.decode(code, height, width)[rows[:, None], columns] for code in example.codes]
-    keep = [i for i, mask in enumerate(masks) if mask.any()]
-    regions = Regions.from_masks([masks[i] for i in keep], shape=(h, w))
+    regions = Regions.from_codes(example.codes, example.shape).resized(h, w)
+    keep = np.flatnonzero(regions.area > 0)
+    regions = regions.select(keep).compact()
     atoms = regions.atoms.astype(np.uint16) if regions.members.shape[1] < 2**16 else regions.atoms
     return ReducedExample(np.ascontiguousarray(image), atoms, regions.members, example.human[keep])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uss_dagster.artifacts.image_files import decode, find_images
+from uss_dagster.artifacts.image_files import find_images, read_picture
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.errors import UsageError
@@ -78,7 +78,7 @@ def folder_images(folder: Path, count: int | None, seed: int) -> np.ndarray:
     squares = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
     with Progress("read pictures", len(paths), "pictures") as progress:
         for square, path in zip(squares, paths, strict=True):
-            square[:] = _square(decode(path.read_bytes(), str(path)))
+            square[:] = _square(read_picture(path))
             progress.advance()
     return squares
 

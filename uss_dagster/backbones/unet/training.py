@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ from uss_dagster.artifacts.training_runs import repeatable as repeatable
 from uss_dagster.bounds import SHARE, at_least, check_bounds
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
+from uss_dagster.runtime import signals_noted
 from uss_dagster.templates import render
 from uss_dagster.torchvision_import import ensure_torchvision
 
@@ -285,13 +287,20 @@ class Trainer:
         return value
 
     def run(self, out: Path, seen: Callable[[int], None] = lambda done: None) -> None:
-        """All steps that are left, with a checkpoint every few; ``seen`` after each. A network that no longer learns numbers is refused."""
-        while self.done < self.settings.steps:
-            if not math.isfinite(self.step()):
-                raise BadData(f"The loss is no longer a number after {self.done} steps. Start again with a lower rate.")
-            if self.done % CHECKPOINT_EVERY == 0 or self.done == self.settings.steps:
-                self.save(out)
-            seen(self.done)
+        """All steps that are left, with a checkpoint every few; ``seen`` after each. A network that no longer learns numbers is refused.
+
+        After SIGTERM or Ctrl-C a checkpoint is written, and the process ends.
+        """
+        with signals_noted() as signal_noted:
+            while self.done < self.settings.steps:
+                if not math.isfinite(self.step()):
+                    raise BadData(f"The loss is no longer a number after {self.done} steps. Start again with a lower rate.")
+                if self.done % CHECKPOINT_EVERY == 0 or self.done == self.settings.steps or signal_noted():
+                    self.save(out)
+                seen(self.done)
+                if number := signal_noted():
+                    print(f"stopped after step {self.done}; the same command goes on from there", file=sys.stderr)
+                    raise SystemExit(128 + number)
 
     def save(self, out: Path) -> None:
         """Everything that going on needs, as safetensors, and the losses so far."""

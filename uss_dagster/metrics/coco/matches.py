@@ -118,15 +118,17 @@ def match_codes(
     score = np.asarray(scores, np.float64)
     check_scores(score, f"Image '{image_id}', region")
     order = np.argsort(-score, kind="stable")[:at_most]
-    truth = _read(size, truths, image_id, "ground truth", range(len(truths)))
-    proposal = _read(size, [proposals[i] for i in order], image_id, "region", order)
+    truth = read_masks(size, truths, image_id, "ground truth", range(len(truths)))
+    proposal = read_masks(size, [proposals[i] for i in order], image_id, "region", order)
     ignored = np.zeros(len(truths), bool) if crowd is None else np.asarray(crowd, bool)
     area = np.full(len(truths), -1.0) if truth_area is None else np.asarray(truth_area, np.float64)
     iou = kernel.overlaps(*proposal, *truth, ignored, THRESHOLDS[0])  # type: ignore[call-arg, arg-type]
     return match_overlaps(score[order], iou, proposal[2], np.where(area < 0, truth[2], area), ignored)
 
 
-def _read(size: tuple[int, int], codes: Sequence[bytes], image_id: int | str, what: str, numbers: Iterable[int]) -> tuple[np.ndarray, ...]:
+def read_masks(
+    size: tuple[int, int], codes: Sequence[bytes], image_id: int | str, what: str, numbers: Iterable[int]
+) -> tuple[np.ndarray, ...]:
     """Runs, their places, areas and boxes of masks; a code that is broken or of another size is refused."""
     from uss_dagster.metrics.coco import kernel
 

@@ -40,7 +40,7 @@
   // -- what is shown -----------------------------------------------------------------------------------------
   const board = () => (USS.boards || {})[state.dataset];
   const group = () => board().groups[state.group]; // undefined for a dataset without scores
-  const rowsOf = (ranking) => ranking.rows.map(([entry, value, low, high, images, rank, tied]) => ({ entry, value, low, high, images, rank, tied }));
+  const rowsOf = (ranking) => ranking.rows.map(([entry, value, low, high, images, rank, ranks, tied]) => ({ entry, value, low, high, images, rank, ranks, tied }));
   const unranked = () => USS.facts.entries.filter(({ id }) => board().pictures.some((picture) => picture.entries[id])).map(({ id }) => ({ entry: id, value: null }));
   const shown = () => (group() ? sorted(rowsOf(group()).filter(fits)) : unranked().filter(fits));
   const fits = (row) => {
@@ -58,18 +58,14 @@
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     return new Float32Array(bytes.buffer);
   };
-  const quantile = (sorted, share) => {
-    const at = share * (sorted.length - 1);
-    const below = Math.floor(at);
-    return sorted[below] + (at - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
-  };
   const pairsOf = (ranking) => (USS.pairs || {})[ranking.pairs];
   const difference = (ranking, first, second) => {
     const pairs = pairsOf(ranking);
-    if (!pairs || !pairs.replicates[first] || !pairs.replicates[second]) return null;
-    const [a, b] = [numbers(pairs.replicates[first]), numbers(pairs.replicates[second])];
-    const drawn = Array.from(a, (value, i) => value - b[i]).filter(Number.isFinite).sort((x, y) => x - y);
-    return drawn.length < 2 ? null : { low: quantile(drawn, 0.025), high: quantile(drawn, 0.975) };
+    if (!pairs) return null;
+    const [i, j] = [first, second].map((row) => pairs.entries.indexOf(row.entry));
+    const half = i < 0 || j < 0 ? NaN : numbers(pairs.half)[i * pairs.entries.length + j];
+    const gap = first.value - second.value;
+    return known(half) ? { low: gap - half, high: gap + half } : null;
   };
   const single = (ranking, first, second) => {
     const pairs = pairsOf(ranking);
@@ -77,7 +73,7 @@
     const [a, b] = [numbers(pairs.values[first]), numbers(pairs.values[second])];
     return pairs.images.map((image, i) => ({ image, a: a[i], b: b[i], gap: (a[i] - b[i]) * (ranking.higher ? 1 : -1) })).filter((d) => Number.isFinite(d.gap));
   };
-  // Ties with the best of what is shown. The best of all is known beforehand; for any other, replicates are loaded first.
+  // Ties with the best of what is shown. Those with the best of all are known beforehand; for any other, intervals are loaded first.
   const ties = (ranking, ranked) => {
     const best = ranked[0];
     if (!best) return new Set();
@@ -86,7 +82,7 @@
       load(ranking.pairs).then(() => { if (group() === ranking) render(); });
       return null;
     }
-    const equal = (row) => { const d = difference(ranking, row.entry, best.entry); return d && d.low <= 0 && d.high >= 0; };
+    const equal = (row) => { const d = difference(ranking, row, best); return d && d.low <= 0 && d.high >= 0; };
     return new Set(ranked.filter((row) => row.rank === best.rank || equal(row)).map((row) => row.entry));
   };
 
@@ -127,7 +123,7 @@
     const inline = [seconds !== null ? `${amount(seconds)} s` : "", memory !== null ? `${memory.toFixed(0)} MB` : ""].filter(Boolean).join(", ");
     const title = device ? `on ${device}` : null;
     return make("tr", { class: isBest ? "best" : isTied ? "tied" : known(row.value) ? "ranked" : "absent", "data-entry": row.entry },
-      make("td", { class: "rank" }, row.rank === null ? "–" : String(row.rank)),
+      make("td", { class: "rank" }, row.rank === null ? "–" : String(row.rank), row.ranks.includes("–") ? make("small", { title: `It may have any of the ranks ${row.ranks}` }, ` ${row.ranks}`) : ""),
       make("th", { scope: "row", class: "entry" },
         make("a", { href: facts.page }, facts.title),
         facts.again ? make("abbr", { title: "re-implemented from its description" }, "†") : "",
@@ -164,7 +160,7 @@
     if (tied) {
       const others = ranked.filter((row) => tied.has(row.entry)).length - best.length;
       if (others > 0) said += ` ${others} other${others > 1 ? "s" : ""} cannot be told apart from it on these images.`;
-      else if (ranked.every((row) => known(row.low))) said += " Its lead over every other entry is clear at 95 %.";
+      else if (ranked.every((row) => known(row.low))) said += " Its lead over every other entry is clear at 95 %, all pairs judged together.";
     }
     const without = ranked.filter((row) => !entryOf.get(row.entry).supervised);
     if (best.every((row) => entryOf.get(row.entry).supervised) && without.length) said += ` Best without labels: ${names([without[0]])}.`;
@@ -219,13 +215,13 @@
     const parts = [];
     if (other && row.rank !== null) {
       const them = entryOf.get(other.entry);
-      const span = difference(ranking, row.entry, other.entry);
+      const span = difference(ranking, row, other);
       const gap = row.value - other.value;
       const tied = span && span.low <= 0 && span.high >= 0;
       const better = gap * (ranking.higher ? 1 : -1) > 0;
-      const interval = span ? ` (95 % interval of the paired difference ${signed(span.low)} to ${signed(span.high)})` : "";
+      const interval = span ? ` (interval of the paired difference ${signed(span.low)} to ${signed(span.high)}, judged with all pairs of ${pairsOf(ranking).entries.length} entries)` : "";
       parts.push(make("h3", {}, `Against ${them.title}`),
-        make("p", {}, `${ranking.title}: ${signed(gap)}${interval}. `, make("b", {}, !span ? "Without replicates nothing can be said about chance." : tied ? "They cannot be told apart on these images." : better ? "Better, at 95 % confidence." : "Worse, at 95 % confidence.")));
+        make("p", {}, `${ranking.title}: ${signed(gap)}${interval}. `, make("b", {}, !span ? "Without replicates, or on one image, nothing can be said about chance." : tied ? "They cannot be told apart on these images." : better ? "Better, at 95 % confidence." : "Worse, at 95 % confidence.")));
       const apart = single(ranking, row.entry, other.entry);
       if (apart.length) {
         const [wins, losses] = [apart.filter((d) => d.gap > 0).length, apart.filter((d) => d.gap < 0).length];
@@ -424,7 +420,7 @@
     const order = [...new Set(groups.flatMap((g) => g.rows.map((row) => row[0])))];
     const cell = (row) => !row ? make("td", {}, "–") : !known(row.value) ? make("td", {}, "n/a")
       : make("td", { class: row.rank === 1 ? "best" : row.tied ? "tied" : null }, `${row.tied && row.rank !== 1 ? "≈ " : ""}${score(row.value)}`, known(row.low) ? make("small", {}, ` ±${score((row.high - row.low) / 2)}`) : "");
-    byId("all-table").replaceChildren(make("p", { class: "facts" }, "Each column is ranked by itself, within its own protocol; there is no total. Bold: best of its column; ≈: tied with it."),
+    byId("all-table").replaceChildren(make("p", { class: "facts" }, "Each column is ranked by itself, within its own protocol; there is no total. Bold: best of its column; ≈: not told apart from it."),
       scrolled("All metrics, scrolls sideways", make("table", { class: "overview" }, make("caption", { class: "hidden" }, "All metrics"),
         make("thead", {}, make("tr", {}, make("th", { scope: "col", class: "entry" }, "Entry"), ...groups.map((g) => make("th", { scope: "col" }, g.title, make("small", {}, `${g.oracle ? "oracle, " : ""}${g.higher ? "higher" : "lower"} is better`))))),
         make("tbody", {}, ...order.map((entry) => make("tr", {}, make("th", { scope: "row", class: "entry" }, entryOf.get(entry).title), ...found.map((rows) => cell(rows.get(entry)))))))));

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,158 +15,39 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from projects import Project
-from pycocotools import mask as coco
 from references import bsds_of_maps, cluster_table, hierarchical_covering, proposal_ar_ap
-from scipy.io import savemat
+from score_cases import (
+    CAT,
+    FOUND,
+    HEIGHT,
+    IDS,
+    TREE,
+    TRUTH,
+    VOID,
+    WIDTH,
+    Run,
+    annotators,
+    blocks,
+    coco_results,
+    coco_truth,
+    code,
+    objects,
+    pictures,
+    save_png,
+    table,
+)
 
-from uss_dagster import cli
 from uss_dagster.artifacts.mask_readers import open_masks
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
+from uss_dagster.artifacts.tables import write_table
 from uss_dagster.metrics import covering
-from uss_dagster.metrics.base import Truth, accumulator, interval
+from uss_dagster.metrics.base import Truth, accumulator
 from uss_dagster.metrics.covering import tree_covering
 from uss_dagster.metrics.semantic import hungarian
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.scoring.ground_truth import read_truth
+from uss_dagster.scoring.intervals import interval
 from uss_dagster.scoring.masks import SUFFIXES, score_masks, write_result
-
-HEIGHT, WIDTH = 24, 36
-IDS = ("a", "b", "c")
-TREE = ClassTree.from_nested({"thing": {"cat": "foreground", "dog": "foreground"}, "sky": "background", "void": "ignore"})
-CAT, DOG, SKY, VOID = 2, 3, 4, 5
-"""Nodes of ``TREE``; node 1 is 'thing'."""
-
-
-def blocks(seed: int, values: list[int], size: int = 6) -> np.ndarray:
-    """A map of square blocks, each of one of the values; int64 (HEIGHT, WIDTH)."""
-    rng = np.random.default_rng(seed)
-    return np.kron(rng.choice(values, (HEIGHT // size, WIDTH // size)), np.ones((size, size), np.int64))
-
-
-TRUTH = {image_id: blocks(i, [CAT, DOG, SKY, VOID]) for i, image_id in enumerate(IDS)}
-FOUND = {
-    image_id: np.where(blocks(10 + i, [0, 1], 3) == 0, TRUTH[image_id], blocks(20 + i, [1, 2, 3, 4], 3)) for i, image_id in enumerate(IDS)
-}
-"""Predicted segments: the truth, with other numbers in half of its blocks."""
-
-
-def save_png(path: Path, values: np.ndarray, mode: str = "L") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if mode == "P":
-        picture = Image.fromarray(values.astype(np.uint8), "P")
-        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
-    else:
-        picture = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
-    picture.save(path)
-    return path
-
-
-def pictures(folder: Path, maps: dict[str, np.ndarray], mode: str = "L") -> Path:
-    for image_id, values in maps.items():
-        save_png(folder / f"{image_id}.png", values, mode)
-    return folder
-
-
-def table(path: Path, regions: dict[str, Regions]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = RowsWriter(path)
-    for image_id in sorted(regions):
-        writer.add(regions_to_table(image_id, regions[image_id]))
-    writer.close()
-    return path
-
-
-def code(mask: np.ndarray) -> dict[str, Any]:
-    found = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": found["counts"].decode()}
-
-
-def plain_code(mask: np.ndarray) -> dict[str, Any]:
-    """The same, uncompressed."""
-    flat = mask.ravel(order="F").astype(int)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0] if flat[0] == 0 else [0, 0], edges, [flat.size]]))
-    return {"size": list(mask.shape), "counts": runs.tolist()}
-
-
-def objects(seed: int, count: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    masks = []
-    for _ in range(count):
-        y, x, h, w = rng.integers(0, 12), rng.integers(0, 24), rng.integers(3, 12), rng.integers(3, 12)
-        masks.append(np.zeros((HEIGHT, WIDTH), bool))
-        masks[-1][y : y + h, x : x + w] = True
-    return masks
-
-
-def coco_truth(path: Path, count: int = 5) -> dict[str, Any]:
-    """Rectangles in three images; the last of each is a crowd. 'area' is that of the mask."""
-    annotations = []
-    for number, image in enumerate((7, 8, 9)):
-        for place, mask in enumerate(objects(number, count)):
-            annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": 1 + place % 2, "iscrowd": int(place == count - 1)}
-            annotations.append({**annotation, "area": int(mask.sum()), "segmentation": code(mask)})
-    images = [{"id": i, "file_name": f"photos/{n}.jpg", "height": HEIGHT, "width": WIDTH} for i, n in zip((7, 8, 9), IDS, strict=True)]
-    categories = [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 2, "name": "cup"}]
-    data = {"images": images, "annotations": annotations, "categories": categories}
-    path.write_text(json.dumps(data))
-    return data
-
-
-def coco_results(path: Path) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(3)
-    results = []
-    for number, image in enumerate((7, 8, 9)):
-        for place, mask in enumerate(objects(number, 4) + objects(40 + number, 6)):
-            how = plain_code if place % 2 else code
-            results.append({"image_id": image, "category_id": 1, "segmentation": how(mask), "score": round(float(rng.random()), 3)})
-    path.write_text(json.dumps(results))
-    return results
-
-
-def annotators(folder: Path, maps: dict[str, list[np.ndarray]]) -> Path:
-    folder.mkdir(parents=True)
-    for image_id, drawn in maps.items():
-        cell = np.empty((1, len(drawn)), object)
-        for number, values in enumerate(drawn):
-            cell[0, number] = {"Segmentation": values.astype(np.uint16), "Boundaries": values > 0}
-        savemat(folder / f"{image_id}.mat", {"groundTruth": cell})
-    return folder
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Project:
-    """A folder that is no project: `uss score` needs none."""
-    return Project(tmp_path, {"PYTHONPATH": ""})
-
-
-Run = Callable[..., tuple[dict[str, dict[str, Any]], str]]
-
-
-@pytest.fixture
-def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """The command in this process: words → (rows by metric, what it said on standard error)."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: Any, exit_code: int = 0) -> tuple[dict[str, dict[str, Any]], str]:
-        out = [] if exit_code else ["--out", "out.json"]
-        Path("out.json").unlink(missing_ok=True)
-        monkeypatch.setattr(sys, "argv", ["uss", "score", *map(str, words), *out])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert (ended.value.code or 0) == exit_code, said.err
-        assert "Traceback" not in said.err
-        if exit_code:
-            assert not Path("out.json").exists()
-            return {}, said.err
-        rows = json.loads(Path("out.json").read_text())["scores"]
-        return {row["metric"] if row["grid"] == "full" else f"{row['metric']}@{row['grid']}": row for row in rows}, said.err
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
 
 
 def expected_covering() -> tuple[float, float]:
@@ -208,12 +87,16 @@ def test_label_pictures_against_label_pictures(here: Project):
             Truth("classes", Regions.from_label_map(truth, ignore=-1, use_labels=True), TREE),
             Regions.from_label_map(FOUND[image_id]),
         )
-    low, high = interval(np.array([r["nm_covering"] for r in direct.replicate_results()]))
+    low, high = interval(nm, np.array([r["nm_covering"] for r in direct.replicate_results()]), 3)
     assert (full.loc["nm_covering", "low"], full.loc["nm_covering", "high"]) == pytest.approx((low, high), abs=1e-12)
     assert (frame["images"] == 3).all()
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["metric", "protocol", "scope", "grid", "value", "95", "%", "interval", "images"]
-    assert len({line.rindex("  3") for line in lines[1:]}) == 1, "columns are aligned"
+    assert lines[-2:] == [
+        "labels of gt: 255 is void and not counted; the class tree names the classes.",
+        "labels of pred: 255 is no region; every other value is one.",
+    ]
+    assert len({line.rindex("  3") for line in lines[1:-2]}) == 1, "columns are aligned"
     row = next(line for line in lines if line.startswith("nm_covering ") and " full " in line)
     assert f"{nm:.4f}  {low:.4f} … {high:.4f}" in row
     assert any(" 12x12 " in line for line in lines)
@@ -500,6 +383,19 @@ def whole_file(folder: Path, **keys: Any) -> None:
     (folder / "pred.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
+def change_image(folder: Path, **keys: Any) -> None:
+    """Set keys of the first image of the ground truth."""
+    data = json.loads((folder / "gt.json").read_text())
+    data["images"][0].update(keys)
+    (folder / "gt.json").write_text(json.dumps(data))
+
+
+def _first_box(folder: Path) -> None:
+    results = json.loads((folder / "pred.json").read_text())
+    results[0]["bbox"] = [1, 2]
+    (folder / "pred.json").write_text(json.dumps(results))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -519,6 +415,10 @@ TABLE_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not a code": (lambda f: change_rows(f, rle=b"\xff"), "Image b, region 1: A run-length code holds bytes"),
     "outside its parent": (lambda f: change_rows(f, parent=0, depth=1), "lie outside its parent 0."),
     "cut": (lambda f: cut(f / "pred.parquet"), "pred.parquet cannot be read as Parquet"),
+    "no rows": (
+        lambda f: write_table(f / "pred.parquet", REGIONS.empty_table(), REGIONS),
+        "None of the 0 images of pred.parquet (it has none)",
+    ),
     "other columns": (lambda f: pq.write_table(pa.table({"a": [1]}), f / "pred.parquet"), "pred.parquet has columns ['a'], expected"),
     "other size": (
         lambda f: table(f / "pred.parquet", {i: Regions.from_label_map(v[:, :30]) for i, v in FOUND.items()}),
@@ -543,6 +443,34 @@ COCO_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 5]}),
         "image '8', result 12: A run-length code covers 10 pixels, its image has 24×36 = 864.",
     ),
+    "huge size": (
+        lambda f: change_result(f, segmentation={"size": [10**9, 10**9], "counts": [0, 10**18]}),
+        "image '8', result 12: its run-length code is 1000000000×1000000000 (height×width), more than 200,000,000 pixels. Scale it down",
+    ),
+    "negative size": (
+        lambda f: change_result(f, segmentation={"size": [-HEIGHT, -WIDTH], "counts": [864]}),
+        f"result 12: its run-length code has the size [-{HEIGHT}, -{WIDTH}]; height and width are whole numbers above 0.",
+    ),
+    "NaN size": (lambda f: change_result(f, segmentation={"size": [float("nan"), WIDTH], "counts": [864]}), "has the size [nan, 36];"),
+    "runs beyond 64 bits": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [2**63, 2**64]}),
+        f"result 12: A run-length code covers {2**63 + 2**64} pixels",
+    ),
+    "runs that overflow in C": (
+        lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": "o" * 20 + "0"}),
+        "result 12: A run-length code holds a run of more than 536,870,912 pixels.",
+    ),
+    "id of an annotation": (lambda f: change_result(f, category_id=[1]), "result 12: its category_id is [1]; a number is expected."),
+    "great score": (lambda f: change_result(f, score=10**400), "result 12: its score is 1000"),
+    "bbox": (_first_box, "result 0: its bbox is [1, 2]; x, y, width and height are expected."),
+    "deep": (lambda f: (f / "pred.json").write_text("[" * 100_000), "pred.json is nested too deeply to be read."),
+    "no text": (lambda f: change_result(f, image_id="\ud800"), r"the name of image '\ud800' is not text in UTF-8. Rename it."),
+    "image size": (
+        lambda f: change_image(f, height=10**9, width=10**9),
+        "gt.json: image 'a' is 1000000000×1000000000 (height×width), more",
+    ),
+    "image height": (lambda f: change_image(f, height=float("nan")), "gt.json: image 'a' has the size (nan, 36);"),
+    "id of an image": (lambda f: change_image(f, id=[7]), "an entry of 'images' has the id [7]; a whole number or a name is expected."),
     "negative run": (
         lambda f: change_result(f, segmentation={"size": [HEIGHT, WIDTH], "counts": [870, -6]}),
         "image '8', result 12: its run-length code needs 'size' [height, width] and 'counts'",
@@ -619,6 +547,26 @@ def test_pictures_with_something_wrong(score: Run, good: Path, what: str):
     assert len(found.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("[]", "is no manifest of an artefact."),
+        ('{"schema": 2, "files": 3}', "is no manifest of an artefact."),
+        ('{"schema": 2, "files": {"a": 1}}', "is no manifest of an artefact."),
+        ('{"schema": 2}', "is of schema 2, this version reads"),
+        ("[" * 100_000, "is nested too deeply to be a manifest."),
+        (
+            '{"schema": 2, "files": {}, "truth": [1]}',
+            "is not that of a dataset: its 'truth' is [1], expected classes or annotators or instances.",
+        ),
+    ],
+)
+def test_a_manifest_that_is_none(score: Run, good: Path, manifest: str, said: str):
+    table(good / "data/truth/regions.parquet", {"a": Regions.from_label_map(TRUTH["a"], use_labels=True)})
+    (good / "data/manifest.json").write_text(manifest)
+    assert said in score("--pred", "pred.parquet", "--gt", "data", exit_code=65)[1]
+
+
 def test_segments_are_not_classes(score: Run, good: Path):
     (good / "gt/classes.json").unlink()
     save_png(good / "gt/b.png", np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) + 300, "I;16")
@@ -644,7 +592,7 @@ WORDS: dict[str, tuple[list[str], str]] = {
     ),
     "kind": (["--pred", "pred.parquet", "--gt", "gt", "--truth", "class"], "Unknown kind of ground truth 'class'. Did you mean 'classes'?"),
     "grid": (["--pred", "pred.parquet", "--gt", "gt", "--grid", "60"], "An evaluation grid is 'full' or height x width in cells"),
-    "ignore": (["--pred", "pred.json", "--gt", "gt.json", "--ignore", "3"], "--ignore 3: only label pictures have a value to ignore"),
+    "ignore": (["--pred", "pred.json", "--gt", "gt.json", "--ignore", "3"], "--void 3: only label pictures have such a value"),
     "out": (
         ["--pred", "pred.json", "--gt", "gt.json", "--out", "x.xlsx"],
         "--out x.xlsx: the ending says the format; .csv, .json, .md, .parquet",
