@@ -13,6 +13,19 @@ def test_the_runner_does_not_import_dagster_or_dvc() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+def test_lists_of_folders_do_not_pile_up_in_one_store() -> None:
+    program = """
+from uss_dagster.dagster_dvc.dvc_program import separate_stores
+separate_stores()
+from dvc_data.hashfile.tree import Tree
+trees = [Tree(), Tree()]
+for tree in trees:
+    tree.digest()
+print([len(tree.fs.fs.store) for tree in trees], trees[0].fs.exists(trees[1].path))
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[1, 1] False\n"
+
+
 def test_no_target_means_every_pipeline(fed: Path) -> None:
     (fed / "own").mkdir()
     (fed / "own/dvc.yaml").write_text("stages:\n  copy: {cmd: cp ../in/toy.txt toy.txt, deps: [../in/toy.txt], outs: [toy.txt]}\n")

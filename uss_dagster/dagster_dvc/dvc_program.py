@@ -3,7 +3,7 @@
     python dvc_program.py WORDS …
 
 DVC itself empties the file and then writes it, so a full disk or a kill in between leaves half of it; and it appends stages in an order that
-depends on PYTHONHASHSEED. Imports DVC and nothing else.
+depends on PYTHONHASHSEED. Imports DVC, its file systems and nothing else.
 """
 
 import os
@@ -35,8 +35,20 @@ def modify_yaml(path: str, fs: object = None) -> Iterator[dict[str, dict[str, ob
             os.unlink(partial)
 
 
+def separate_stores() -> None:
+    """Let fsspec give each file system in memory a store of its own, by its own setting.
+
+    To hash a folder, DVC writes the list of its files to such a file system. By default all of these share one store, which keeps every list,
+    and fsspec looks at each path in it to find one: each stage of a long run would cost more than the one before.
+    """
+    from fsspec.config import conf
+
+    conf["memory"] = {**conf.get("memory", {}), "global_store": False}
+
+
 def main() -> int:
     """Run DVC with the words of the command line; its exit code."""
+    separate_stores()
     import dvc.dvcfile
     from dvc.cli import main as run
 
