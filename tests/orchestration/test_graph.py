@@ -6,7 +6,8 @@ import pytest
 from uss_dagster.orchestration.build import build_defs
 
 GRAPH = {
-    "datasets": (["scenes"], []),
+    "plan": (None, []),
+    "datasets": (["scenes"], ["plan"]),
     "features/patches": (["scenes"], ["datasets"]),
     "segments/felzenszwalb": (["scenes"], ["datasets"]),
     "segments/kmeans": (["scenes"], ["datasets", "features/patches"]),
@@ -35,6 +36,7 @@ def test_assets_partitions_and_dependencies(graph):
 
 def test_every_asset_says_what_it_is(graph):
     groups = {
+        "plan": "data",
         "datasets": "data",
         "features": "features",
         "segments": "segments",
