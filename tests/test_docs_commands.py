@@ -90,6 +90,7 @@ def test_the_blocks_run_as_they_stand(built: Project, page: str) -> None:
     for place in (root / "masks", root / "data/curated/scenes_masks"):
         built.run("uss", "curate", "photos", "--out", str(place), "--copy", "--format", "coco")
     shutil.copyfile(root / "masks" / "labels.json", root / "labels.json")
+    shutil.copytree(SOURCE / ".dvc" / "plots", root / ".dvc" / "plots")
     built.run("bash", "-c", "git add -A && git -c user.name=a -c user.email=a@example.org commit -qm first")
     built.run("bash", "-c", "git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m second")
     for line in RUN[page]:

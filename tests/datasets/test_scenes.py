@@ -202,7 +202,7 @@ def test_drawing_stays_affordable():
 
 
 def test_impossible_parameters_are_refused():
-    for values, text in (({"images": 0}, "images is 0"), ({"seed": -1}, "seed is -1"), ({"pictures": 3}, "no parameter 'pictures'")):
+    for values, text in (({"images": 0}, "images is 0"), ({"seed": -1}, "'seed' is -1"), ({"pictures": 3}, "no parameter 'pictures'")):
         with pytest.raises(UsageError, match=text):
             registry.build_params(scenes.Params, values, "dataset 'scenes'")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uss_dagster.graphs.affinity import joining_cosine
-from uss_dagster.methods.base import unit
+from uss_dagster.graphs.vectors import unit
 
 
 def grid(common: float, n: int = 60) -> np.ndarray:
