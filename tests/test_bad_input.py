@@ -368,6 +368,28 @@ def test_the_disk_of_the_work_fills_up(built: Project, tmp_path, file):
         assert built.locks() == lock
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("free", [0, 30_000])
+def test_the_disk_of_dvc_s_cache_fills_up(built: Project, tmp_path, free):
+    """DVC itself ends with 255 and leaves temporary files. free: bytes; for some of the files, or for none."""
+    with mounted(tmp_path / "disk", "size=8m") as disk:
+        cache = built.root / ".dvc/cache"
+        shutil.copytree(cache, disk / "cache")
+        shutil.rmtree(cache)
+        cache.symlink_to(disk / "cache")
+        built.append("params.yaml", "entries:\n  kmeans: {params: {k: 5}}\n")
+        stranger = disk / "cache/files/md5/.another-process.tmp"
+        stranger.touch()
+        filling = fill(disk)
+        os.truncate(filling, filling.stat().st_size - free)
+        said = refused(built.uss("repro", "segments/kmeans/scenes", code=75))
+        assert said.startswith("The disk is full")
+        assert list((disk / "cache").rglob("*.tmp")) == [stranger], "only files of other processes"
+        filling.unlink()
+        built.uss("repro", "segments/kmeans/scenes")
+        assert built.uss("verify", "segments").stdout.endswith("are what dvc.lock records.\n")
+
+
 # -- two at once, and interrupted ------------------------------------------------------------------------------------------
 
 

@@ -340,3 +340,16 @@ def wait_for(condition, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "gave up waiting"
         time.sleep(0.02)
+
+
+def test_a_stage_that_is_newer_than_the_definitions_is_named(fed: Path, instance: dg.DagsterInstance) -> None:
+    def edit(stage: object) -> None:
+        file = fed / "dvc.yaml"
+        added = "  more:\n    cmd: python tools/work.py copy more in/toy.txt data/more\n    outs: [data/more]\n"
+        file.write_text(file.read_text().replace("deps: [data/segments]", "deps: [data/more]") + added)
+
+    description, _ = failure(run(fed, instance, "leaderboard", None, before=edit))
+    assert description == (
+        "Stage 'leaderboard' needs data/more, which does not exist: load the definitions again, which are older than the files of DVC, "
+        "and materialise 'more' first."
+    )

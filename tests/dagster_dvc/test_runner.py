@@ -46,3 +46,17 @@ def test_a_failed_run_gives_dvc_s_code_and_restores_every_output(fed: Path) -> N
     assert failing.repro(["segments@lc__toy"], lambda message: None) == 255
     assert (fed / "data/segments/lc/voc/x.txt").read_text() == "lc__voc:voc"
     assert (fed / "data/datasets/toy/x.txt").exists()
+
+
+def test_an_empty_folder_in_the_run_cache_is_removed(root: Path) -> None:
+    """As a kill leaves it; DVC by itself ends with a TypeError then, each time."""
+    runner = DvcRunner(root)
+    lines: list[str] = []
+    assert runner.run("repro", "datasets@toy", read=lines.append) == 0
+    (run,) = (root / ".dvc/cache/runs").glob("*/*")
+    shutil.rmtree(run)
+    run.mkdir()
+    (root / "dvc.lock").unlink()
+    shutil.rmtree(root / "data")
+    assert runner.run("repro", "datasets@toy", read=lines.append) == 0, lines
+    assert len(list(run.iterdir())) == 1

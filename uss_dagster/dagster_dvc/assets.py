@@ -140,7 +140,7 @@ def _asset(group: StageGroup, spec: dg.AssetSpec, options: _Options) -> dg.Asset
                 verdict = validation(project, stage, invocation)
                 if not verdict.passed:
                     yield verdict
-            _raise(stage_failure(_with_missing_upstream(invocation, stage, project)), context.retry_number, policy)
+            _raise(stage_failure(_with_missing_upstream(invocation, stage.address, project)), context.retry_number, policy)
         yield dg.MaterializeResult(
             asset_key=group.key,
             metadata={**stage_metadata(project, stage, invocation, version_before), **_described(options.describe, stage, context)},
@@ -205,19 +205,26 @@ def _raise(failure: dg.Failure, tried: int, policy: dg.RetryPolicy | None) -> No
     raise failure
 
 
-def _with_missing_upstream(invocation: Invocation, stage: StageNode, project: DvcProject) -> Invocation:
-    """Where the stage could not start because a dependency does not exist, name the stages that make it."""
-    if invocation.outcome == BUILT:
+def _with_missing_upstream(invocation: Invocation, address: str, loaded: DvcProject) -> Invocation:
+    """Where the stage could not start because a dependency does not exist, name the stages that make it.
+
+    loaded: the project as it was when its assets were defined; its files may have other stages by now.
+    """
+    project = DvcProject(loaded.root)
+    if invocation.outcome == BUILT or address not in project.stages:
         return invocation
-    missing = next((dep for dep in stage.deps if "://" not in dep and not (project.root / dep).exists()), None)
+    missing = next((dep for dep in project.stages[address].deps if "://" not in dep and not (project.root / dep).exists()), None)
     if missing is None:
         return invocation
     # Such a stage has the dependency as output, holds it in one, or has outputs inside it.
-    makers = [a for a in project.upstream[stage.address] if any(_nested(missing, out) for out in project.stages[a].outs)]
+    makers = [a for a in project.upstream[address] if any(_nested(missing, out) for out in project.stages[a].outs)]
+    first = "load the definitions again, which are older than the files of DVC, and " if {*makers} - {*loaded.stages} else ""
     advice = (
-        f"materialise {' or '.join(repr(maker) for maker in makers[:3])} first" if makers else "no stage makes it, so it must be put there"
+        f"{first}materialise {' or '.join(repr(maker) for maker in makers[:3])} first"
+        if makers
+        else "no stage makes it, so it must be put there"
     )
-    return replace(invocation, reason=f"Stage '{stage.address}' needs {missing}, which does not exist: {advice}.")
+    return replace(invocation, reason=f"Stage '{address}' needs {missing}, which does not exist: {advice}.")
 
 
 def _nested(one: str, other: str) -> bool:

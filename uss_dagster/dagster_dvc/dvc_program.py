@@ -1,11 +1,23 @@
-"""DVC's command line, with a setting of fsspec.
+"""DVC's command line with a setting of fsspec, and an answer to a full disk.
 
     python dvc_program.py WORDS …
 
-Imports DVC, its file systems and nothing else.
+Where DVC finds the disk full it ends with 255 and leaves temporary files in its cache; here they are removed, and the exit code is that of
+a stage which finds the disk full. Imports DVC, its file systems and nothing else, but for a disk that is full.
 """
 
+import errno
+import json
+import logging
+import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_TEMPORARY = ".tmp"
+"""Ending of the names of DVC's temporary files."""
 
 
 def separate_stores() -> None:
@@ -19,13 +31,84 @@ def separate_stores() -> None:
     conf["memory"] = {**conf.get("memory", {}), "global_store": False}
 
 
+@contextmanager
+def temporary_files_removed() -> Iterator[None]:
+    """Remove, when the block ends, what is left of the temporary files that this process opened to write in it.
+
+    They are known from Python's own events, so files of other processes that use the same cache are never touched.
+    """
+    opened: set[str] = set()
+
+    def note(event: str, arguments: tuple[str, str | None, int]) -> None:
+        if event == "open" and str(arguments[0]).endswith(_TEMPORARY) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            opened.add(os.path.abspath(arguments[0]))
+
+    sys.addaudithook(note)
+    try:
+        yield
+    finally:
+        for path in tuple(opened):
+            if os.path.lexists(path):
+                os.unlink(path)
+
+
+def remove_empty_runs() -> None:
+    """Remove empty folders of the run cache, with which DVC cannot run their stage again: of a run that was killed, or that found the disk full.
+
+    DVC makes the folder and then the file in it; one that is still empty after a second is left over.
+    """
+    from dvc.config import Config
+    from dvc.repo import Repo
+
+    folder = Repo.find_dvc_dir()
+    runs = Path(Config(folder)["cache"].get("dir") or os.path.join(folder, "cache"), "runs")
+    empty = [run for run in runs.glob("*/*") if run.is_dir() and not os.listdir(run)]
+    if empty:
+        time.sleep(1)
+    for run in empty:
+        with suppress(OSError):  # no longer empty
+            run.rmdir()
+
+
+class FullDisk(logging.Handler):
+    """Listens to what DVC logs; ``error`` is a full disk among the causes of what it logged, with a path if any has one, else None."""
+
+    error: OSError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) and not (self.error and self.error.filename):
+                self.error = OSError(cause.errno, cause.strerror, cause.filename2 or cause.filename)  # of a copy, what is written
+            cause = cause.__cause__ or cause.__context__
+
+
+def answer_full_disk(error: OSError) -> int:
+    """Say it as a stage does, to a person and to what runs DVC; returns the exit code."""
+    from uss_dagster.errors import TryAgain, from_os_error
+
+    sentence = str(from_os_error(error))
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        print(json.dumps({"event": "error", "exit_code": TryAgain.exit_code, "message": sentence}), flush=True)
+    return TryAgain.exit_code
+
+
 def main() -> int:
-    """Run DVC with the words of the command line; its exit code."""
+    """Run DVC with the words of the command line; its exit code, or that of a full disk."""
     separate_stores()
     from dvc.cli import main as run
+    from dvc.exceptions import DvcException
 
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
-    return int(run(sys.argv[1:]))
+    if "repro" in sys.argv[1:]:
+        with suppress(DvcException):  # which DVC explains below
+            remove_empty_runs()
+    full_disk = FullDisk()
+    logging.getLogger("dvc").addHandler(full_disk)
+    with temporary_files_removed():
+        code = int(run(sys.argv[1:]))
+    return answer_full_disk(full_disk.error) if code and full_disk.error else code
 
 
 if __name__ == "__main__":
