@@ -1,20 +1,16 @@
-"""A dvc.lock that a kill or a full disk damaged comes back, and DVC as the runner starts it never damages one."""
+"""A dvc.lock that a kill or a full disk damaged comes back, and its stages are in order."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from uss_dagster.dagster_dvc import DvcRunner
-from uss_dagster.dagster_dvc.lock_copies import COPIES, check_locks, copy_lock
+from uss_dagster.dagster_dvc.lock_copies import COPIES, check_locks, copy_lock, sort_locks
 from uss_dagster.errors import UsageError
-
-PROGRAM = str(Path(__file__).parents[2] / "uss_dagster/dagster_dvc/dvc_program.py")
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +84,21 @@ def test_a_folder_in_the_place_of_a_lock_is_named(locked: Path):
         check_locks(locked)
 
 
-def test_dvc_leaves_the_old_lock_where_the_new_one_cannot_be_written(locked: Path):
-    """Every file is limited to fewer bytes than the lock has, as on a disk that is nearly full."""
-    good = (locked / "dvc.lock").read_bytes()
-    (locked / "in/toy.txt").write_text("other")
-    limited = (
-        "import resource, signal, sys\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(good) // 2}, 2**20))\n"
-        f"sys.path.insert(0, {os.path.dirname(PROGRAM)!r})\nimport dvc_program\n"
-        "try:\n    with dvc_program.modify_yaml('dvc.lock') as content:\n        content['stages']['more'] = {'cmd': 'x'}\n"
-        "except OSError as error:\n    print(type(error).__name__)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", limited], cwd=locked, capture_output=True, text=True, check=True)
-    assert done.stdout == "OSError\n"
-    assert (locked / "dvc.lock").read_bytes() == good
-    assert not list(locked.glob(".dvc.lock*"))
+@pytest.mark.parametrize("quote", ["", "'"])
+def test_stages_are_put_in_the_order_of_their_names(locked: Path, quote: str):
+    lock = locked / "dvc.lock"
+    entry = "    cmd: x\n    outs:\n    - path: a\n      hash: md5\n      md5: 0123\n"
+    names = ["b-2", "a", "c@x", "b"]
+    lock.write_text("schema: '2.0'\nstages:\n" + "".join(f"  {quote}{name}{quote}:\n{entry}" for name in names))
+    before = yaml.safe_load(lock.read_text())
+    sort_locks(locked)
+    after = yaml.safe_load(lock.read_text())
+    assert after == before
+    assert list(after["stages"]) == sorted(names)
+    text = lock.read_bytes()
+    assert (locked / COPIES / "dvc.lock.copy").read_bytes() == text
+    sort_locks(locked)
+    assert lock.read_bytes() == text
 
 
 @pytest.mark.slow

@@ -1,10 +1,9 @@
-"""DVC's command line, which writes dvc.lock so that it exists only when whole, with its stages by name, and which answers a full disk.
+"""DVC's command line with a setting of fsspec, and an answer to a full disk.
 
     python dvc_program.py WORDS …
 
-DVC itself empties the file and then writes it, so a full disk or a kill in between leaves half of it; and it appends stages in an order that
-depends on PYTHONHASHSEED. Where DVC finds the disk full it ends with 255 and leaves temporary files in its cache; here they are removed, and the exit
-code is that of a stage which finds the disk full. Imports DVC, its file systems and nothing else, but for a disk that is full.
+Where DVC finds the disk full it ends with 255 and leaves temporary files in its cache; here they are removed, and the exit code is that of
+a stage which finds the disk full. Imports DVC, its file systems and nothing else, but for a disk that is full.
 """
 
 import errno
@@ -19,29 +18,6 @@ from pathlib import Path
 
 _TEMPORARY = ".tmp"
 """Ending of the names of DVC's temporary files."""
-
-
-@contextmanager
-def modify_yaml(path: str, fs: object = None) -> Iterator[dict[str, dict[str, object]]]:
-    """The content of a YAML file, which is written when the block ends; in place of DVC's function of this name."""
-    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
-
-    content: dict[str, dict[str, object]] = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            content = parse_yaml_for_update(file.read(), path)
-    yield content
-    stages = content.get("stages")
-    if os.path.basename(path) == "dvc.lock" and stages and list(stages) != sorted(stages):
-        content["stages"] = {name: stages[name] for name in sorted(stages)}
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(dumps_yaml(content))
-        os.replace(partial, path)
-    finally:
-        if os.path.lexists(partial):
-            os.unlink(partial)
 
 
 def separate_stores() -> None:
@@ -136,11 +112,9 @@ def answer_full_disk(error: OSError) -> int:
 def main() -> int:
     """Run DVC with the words of the command line; its exit code, or that of a full disk."""
     separate_stores()
-    import dvc.dvcfile
     from dvc.cli import main as run
     from dvc.exceptions import DvcException
 
-    dvc.dvcfile.modify_yaml = modify_yaml
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
     with suppress(DvcException):  # which DVC explains below
         remove_leftovers()

@@ -1,14 +1,17 @@
-"""The last good copy of every dvc.lock, and its return where the file was damaged.
+"""The last good copy of every dvc.lock, its return where the file was damaged, and the order of its stages.
 
 DVC empties a dvc.lock before it writes it. A kill or a full disk in between leaves an empty file, or one without its last stages; DVC then
-reads no stage at all, or computes again what was computed. ``DvcRunner`` writes these files whole; a plain ``dvc repro`` does not.
+reads no stage at all, or computes again what was computed. DVC appends the stages of a new lock in an order that depends on
+PYTHONHASHSEED.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -78,6 +81,26 @@ def _check(root: Path, lock: Path) -> str:
     )
 
 
+def sort_locks(root: Path) -> None:
+    """Order the stages of every good dvc.lock by their names, and copy what changed; does nothing while DVC may be writing one."""
+    with dvc_idle(root) as idle:
+        for lock in _locks(root) if idle else ():
+            text = _read(lock)
+            if lock.is_file() and _is_good(text, b"") and (ordered := _in_order(text)) != text:
+                _write(lock, ordered)
+                _replace(lock, _copy_of(root, lock))
+
+
+def _in_order(text: bytes) -> bytes:
+    """A lock as DVC writes it, with its stages by name: each begins with its name, indented by two spaces, on a line of its own."""
+    section = re.search(rb"^stages:\n((?: .*\n)*)", text, re.M)
+    if section is None:
+        return text
+    stages = re.split(rb"^(?=  [^ ])", section[1], flags=re.M)
+    ordered = sorted(stages, key=lambda stage: stage.partition(b":\n")[0].strip(b" '\""))
+    return text[: section.start(1)] + b"".join(ordered) + text[section.end(1) :]
+
+
 def _is_good(text: bytes, before: bytes) -> bool:
     """Whether a lock is whole. before: its last good version; the beginning of that one alone is what an unfinished write leaves."""
     try:
@@ -131,9 +154,21 @@ def _read(path: Path) -> bytes:
 def _replace(source: Path, target: Path) -> None:
     """Copy a file with its time, so that the target exists only when whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _partial(target) as partial:
+        shutil.copy2(source, partial)
+
+
+def _write(target: Path, text: bytes) -> None:
+    with _partial(target) as partial:
+        partial.write_bytes(text)
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """A file beside the target, which takes its place when the block has ended well."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        shutil.copy2(source, partial)
+        yield partial
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -50,7 +50,7 @@ class ProcessGroup:
         env: Mapping[str, str],
         grace_s: float,
         captured: bool,
-        quiescent: AbstractContextManager[None],
+        quiescent: AbstractContextManager[object],
     ) -> None:
         self._argv, self._cwd, self._env = list(argv), cwd, dict(env)
         self._grace_s, self._captured, self._quiescent = grace_s, captured, quiescent

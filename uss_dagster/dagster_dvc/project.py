@@ -312,28 +312,29 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def dvc_idle(root: str | os.PathLike[str], wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
+def dvc_idle(root: str | os.PathLike[str], wait_s: float = _LOCK_WAIT_S) -> Iterator[bool]:
     """Hold DVC's repository lock, shared, for a moment: DVC writes dvc.lock in place, but only under that lock.
 
     Free while a stage's command runs. Where it cannot be had in time, or the platform has no flock, the block runs all
-    the same.
+    the same and is told so: False.
     """
     try:
         import fcntl
 
         handle = open(os.path.join(root, ".dvc", "tmp", "lock"), "rb")  # noqa: SIM115
     except (ImportError, OSError):
-        yield
+        yield False
         return
     with handle:
-        deadline = time.monotonic() + wait_s
+        idle, deadline = False, time.monotonic() + wait_s
         while time.monotonic() < deadline:
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                idle = True
                 break
             except OSError:
                 time.sleep(0.02)
-        yield
+        yield idle
 
 
 def _explain(error: BaseException) -> str:

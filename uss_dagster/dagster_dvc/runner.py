@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from uss_dagster.dagster_dvc.lock_copies import check_locks
+from uss_dagster.dagster_dvc.lock_copies import check_locks, sort_locks
 from uss_dagster.dagster_dvc.owner import only_machine
 from uss_dagster.dagster_dvc.process_group import ProcessGroup
 from uss_dagster.dagster_dvc.project import DvcProject, dvc_idle
@@ -138,6 +138,7 @@ class DvcRunner:
                 code = interrupted = 128 + interruption.number
             text = verdict.read_text(encoding="utf-8") if verdict.exists() else ""
         check_locks(self.root)
+        sort_locks(self.root)
         if code == 0:
             return 0
         with suppress(UssError):  # a project that cannot be read has nothing to restore
@@ -175,6 +176,7 @@ class DvcRunner:
         finally:
             if not intact:
                 self.restore_missing([address])
+        sort_locks(self.root)
         exit_code, reason = (0, "") if code == 0 else output.verdict(code, self.lock_timeout_s)
         return Invocation(
             address=address,
