@@ -116,7 +116,7 @@ def main() -> int:
     from dvc.exceptions import DvcException
 
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
-    with suppress(DvcException):  # which DVC explains below
+    with suppress(DvcException, OSError):  # which DVC explains below
         remove_leftovers()
     full_disk = FullDisk()
     logging.getLogger("dvc").addHandler(full_disk)
