@@ -264,9 +264,8 @@ def changed(text: bytes, kind: str, generator: random.Random) -> bytes:
     if kind == "cut":
         return text[:at]
     if kind == "zeroed":
-        block = bytes(min(4096, len(text)))
-        at = min(at, len(text) - len(block))
-        return text[:at] + block + text[at + len(block) :]
+        at = generator.choice([place for place, byte in enumerate(text) if byte])  # some files have zeros at the end
+        return text[:at] + bytes(min(4096, len(text) - at)) + text[at + 4096 :]
     return text[:at] + bytes([text[at] ^ 1 << generator.randrange(8)]) + text[at + 1 :]
 
 

@@ -52,10 +52,10 @@ def temporary_files_removed() -> Iterator[None]:
                 os.unlink(path)
 
 
-def remove_empty_runs() -> None:
-    """Remove empty folders of the run cache, with which DVC cannot run their stage again: of a run that was killed, or that found the disk full.
+def remove_leftovers() -> None:
+    """Remove what a run that was killed, or that found the disk full, left in the middle of a write, and with which DVC would end in an error.
 
-    DVC makes the folder and then the file in it; one that is still empty after a second is left over.
+    These are empty folders of the run cache, and a file of locks that is cut off. DVC fills both at once; what is the same after a second is left over.
     """
     from dvc.config import Config
     from dvc.repo import Repo
@@ -63,11 +63,26 @@ def remove_empty_runs() -> None:
     folder = Repo.find_dvc_dir()
     runs = Path(Config(folder)["cache"].get("dir") or os.path.join(folder, "cache"), "runs")
     empty = [run for run in runs.glob("*/*") if run.is_dir() and not os.listdir(run)]
-    if empty:
+    locks = Path(folder, "tmp", "rwlock")
+    cut = is_cut_off(locks)
+    if empty or cut:
         time.sleep(1)
     for run in empty:
         with suppress(OSError):  # no longer empty
             run.rmdir()
+    if cut and is_cut_off(locks):
+        locks.unlink()
+
+
+def is_cut_off(file: Path) -> bool:
+    """Whether a file exists that should hold JSON, and does not."""
+    try:
+        json.loads(file.read_bytes())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 class FullDisk(logging.Handler):
@@ -101,9 +116,8 @@ def main() -> int:
     from dvc.exceptions import DvcException
 
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
-    if "repro" in sys.argv[1:]:
-        with suppress(DvcException):  # which DVC explains below
-            remove_empty_runs()
+    with suppress(DvcException, OSError):  # which DVC explains below
+        remove_leftovers()
     full_disk = FullDisk()
     logging.getLogger("dvc").addHandler(full_disk)
     with temporary_files_removed():
