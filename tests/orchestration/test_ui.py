@@ -1,4 +1,4 @@
-"""The other door, as a person uses it: `uss ui` in a browser. Clicks are real mouse events on what is really on top.
+"""Dagster as a person uses it: `uss ui` in a browser. Clicks are real mouse events on what is really on top.
 
 What the page shows is compared with what lies on the disk, and with what `uss repro` makes of the same profile.
 """
@@ -200,7 +200,7 @@ def test_materialize_all_makes_the_bytes_that_repro_makes(project: Project, fini
     assert project.lock() == finished.lock()
     assert len(project.lock()) == 11
     assert tree_hash(project.root / "data/scores") == tree_hash(finished.root / "data/scores")
-    assert project.repro() == [], "the other door finds nothing left to do"
+    assert project.repro() == [], "`uss repro` finds nothing left to do"
 
 
 def test_terminate_ends_the_stage_and_leaves_everything_as_it_was(built: Project, tmp_path: Path):

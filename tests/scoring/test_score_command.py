@@ -517,34 +517,28 @@ PICTURES_WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+def check_refused(score: Run, good: Path, change: Callable[[Path], object], sentence: str, *words: str) -> None:
+    """After a change of good files the command ends with 65 and one line on standard error, which holds the sentence."""
+    change(good)
+    errors = score(*words, "--bootstrap", "0", exit_code=65)[1]
+    assert sentence in errors
+    assert errors.startswith("error: ")
+    assert len(errors.splitlines()) == 1
+
+
 @pytest.mark.parametrize("what", TABLE_WRONG)
 def test_a_table_with_something_wrong(score: Run, good: Path, what: str):
-    change, said = TABLE_WRONG[what]
-    change(good)
-    found = score("--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0", exit_code=65)[1]
-    assert said in found
-    assert found.startswith("error: ")
-    assert len(found.splitlines()) == 1
+    check_refused(score, good, *TABLE_WRONG[what], "--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering")
 
 
 @pytest.mark.parametrize("what", COCO_WRONG)
 def test_a_coco_file_with_something_wrong(score: Run, good: Path, what: str):
-    change, said = COCO_WRONG[what]
-    change(good)
-    found = score("--pred", "pred.json", "--gt", "gt.json", "--metrics", "proposals", "--bootstrap", "0", exit_code=65)[1]
-    assert said in found
-    assert found.startswith("error: ")
-    assert len(found.splitlines()) == 1
+    check_refused(score, good, *COCO_WRONG[what], "--pred", "pred.json", "--gt", "gt.json", "--metrics", "proposals")
 
 
 @pytest.mark.parametrize("what", PICTURES_WRONG)
 def test_pictures_with_something_wrong(score: Run, good: Path, what: str):
-    change, said = PICTURES_WRONG[what]
-    change(good)
-    found = score("--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering", "--bootstrap", "0", exit_code=65)[1]
-    assert said in found
-    assert found.startswith("error: ")
-    assert len(found.splitlines()) == 1
+    check_refused(score, good, *PICTURES_WRONG[what], "--pred", "pred.parquet", "--gt", "gt", "--metrics", "covering")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from uss_dagster.artifacts.mask_base import Masks, Shape, check_shape, empty, read_json
+from uss_dagster.artifacts.mask_base import Masks, Shape, check_shape, checked_json, empty
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions, rle
 from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoFacts, CocoImage, RunLengths, Segmentation, code_of
@@ -38,7 +38,7 @@ class CocoMasks(Masks):
     """
 
     def __init__(self, path: Path) -> None:
-        data = read_json(path)
+        data = checked_json(path)
         whole = isinstance(data, Mapping)
         annotations = data.get("annotations") if whole else data
         if not _objects(annotations):

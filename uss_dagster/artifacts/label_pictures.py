@@ -77,7 +77,7 @@ class LabelPictures(Masks):
             )
         labels = set(present.tolist())
         self.seen.most = max(self.seen.most, most)
-        for found, holds in (
+        for images, holds in (
             (self.seen.interpolated, len(labels) >= FEWEST_MIXED and interpolated(values)),
             (self.seen.binary, BYTE in labels and labels <= {0, BYTE}),
             (self.seen.both, BYTE in labels and BYTE - 1 in labels),
@@ -85,7 +85,7 @@ class LabelPictures(Masks):
             (self.seen.zero, 0 in labels),
         ):
             if holds:
-                found.add(image_id)
+                images.add(image_id)
         return values, most
 
     def regions(self, image_id: str, shape: Shape | None = None) -> Regions:

@@ -136,7 +136,8 @@ def _examples(ids: Sequence[str]) -> str:
     return few([f"'{i}'" for i in ids], 3) if ids else "it has none"
 
 
-def read_json(path: Path) -> Any:
+def checked_json(path: Path) -> Any:
+    """The content of a JSON file that a person named; refused where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

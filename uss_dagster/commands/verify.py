@@ -65,6 +65,6 @@ def verify(
 
 def _has_remote(root: Path) -> bool:
     """Whether the project names a remote of DVC."""
-    return any(
-        "remote" in path.read_text(encoding="utf-8") for name in ("config", "config.local") if (path := root / ".dvc" / name).is_file()
-    )
+    from uss_dagster.artifacts.dvc_cache import dvc_settings
+
+    return any(section.strip("'\"").startswith("remote ") for section in dvc_settings(root).sections())

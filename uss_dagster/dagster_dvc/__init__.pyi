@@ -1,6 +1,6 @@
 from .assets import dvc_assets, dvc_sync_checks
 from .grouping import StageGroup, StageGroups, group_stages
-from .materialization import PICTURE_BYTES, Metadata, picture, read_json, table
+from .materialization import PICTURE_BYTES, Metadata, picture, table
 from .outside_builds import lock_sensor
 from .project import DvcProject, LockedOut, StageNode
 from .refresh import Refresh, continue_refresh, make_sensor, refresh_schedule
@@ -28,7 +28,6 @@ __all__ = [
     "lock_sensor",
     "make_sensor",
     "picture",
-    "read_json",
     "refresh_schedule",
     "table",
     "tool_environment",

@@ -11,12 +11,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from uss_dagster.dagster_dvc.project import dvc_idle
+from uss_dagster.dagster_dvc.whole_files import whole_file
 from uss_dagster.errors import UsageError
 
 LOCK = "dvc.lock"
@@ -87,7 +87,8 @@ def sort_locks(root: Path) -> None:
         for lock in _locks(root) if idle else ():
             text = _read(lock)
             if lock.is_file() and _is_good(text, b"") and (ordered := _in_order(text)) != text:
-                _write(lock, ordered)
+                with whole_file(lock) as partial:
+                    partial.write_bytes(ordered)
                 _replace(lock, _copy_of(root, lock))
 
 
@@ -153,22 +154,5 @@ def _read(path: Path) -> bytes:
 
 def _replace(source: Path, target: Path) -> None:
     """Copy a file with its time, so that the target exists only when whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _partial(target) as partial:
+    with whole_file(target) as partial:
         shutil.copy2(source, partial)
-
-
-def _write(target: Path, text: bytes) -> None:
-    with _partial(target) as partial:
-        partial.write_bytes(text)
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A file beside the target, which takes its place when the block has ended well."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

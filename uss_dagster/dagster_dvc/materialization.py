@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 import math
 import mimetypes
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +15,7 @@ import dagster as dg
 from uss_dagster.dagster_dvc.project import DvcProject, LockedOut, StageNode
 from uss_dagster.dagster_dvc.runner import Invocation
 from uss_dagster.dagster_dvc.stage_output import BUILT, RESTORED, UNCHANGED
+from uss_dagster.dagster_dvc.whole_files import JsonObject, read_json
 
 VALIDATION = "validation"
 PICTURE_BYTES = 500_000
@@ -24,7 +23,6 @@ PICTURE_BYTES = 500_000
 _LISTED = 50
 
 Metadata = Mapping[str, dg.MetadataValue[Any] | str | float | bool]
-JsonObject = Mapping[str, object]
 
 
 def stage_metadata(project: DvcProject, stage: StageNode, invocation: Invocation, version_before: Mapping[str, str]) -> Metadata:
@@ -108,15 +106,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownM
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     lines += [" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
-
-
-def read_json(path: Path) -> JsonObject:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _facts(project: DvcProject, stage: StageNode) -> Mapping[str, str | float | bool]:

@@ -7,7 +7,6 @@ the file is fresh. A run that was killed leaves it to age.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from uss_dagster.dagster_dvc.whole_files import read_json, write_json
 from uss_dagster.errors import TryAgain
 
 OWNER = Path(".dvc") / "tmp" / "owner.json"
@@ -63,7 +63,7 @@ def _claim(root: Path) -> None:
     path, me = root / OWNER, identity()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(path.with_suffix(".lock")) as clock:
-        other = _read(path)
+        other = read_json(path)
         if other == me:
             os.utime(path)
             return
@@ -74,9 +74,7 @@ def _claim(root: Path) -> None:
                 "machines. Give each its own clone, and share results through a remote (`dvc push --run-cache`); if that run has ended, try "
                 f"again in {FRESH_S - max(age, 0):.0f} s."
             )
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(me), encoding="utf-8")
-        os.replace(partial, path)
+        write_json(path, me)
 
 
 @contextmanager
@@ -89,11 +87,3 @@ def _one_at_a_time(path: Path) -> Iterator[float]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         os.utime(path)
         yield path.stat().st_mtime
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -13,10 +13,13 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from uss_dagster.dagster_dvc.whole_files import read_json, write_json
 
 CACHE = Path(".dvc") / "tmp" / "dagster_dvc" / "stages.json"
 FORMAT = "2"
@@ -47,23 +50,14 @@ def key_of(root: Path) -> str | None:
 
 def restore(root: Path, key: str) -> list[PlainStage] | None:
     """The stages stored under a key, as plain data; None where there are none."""
-    try:
-        stored = json.loads((root / CACHE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stored["stages"] if isinstance(stored, dict) and stored.get("key") == key else None
+    stored: dict[str, Any] = {**read_json(root / CACHE)}
+    return stored["stages"] if stored.get("key") == key else None
 
 
 def store(root: Path, key: str, stages: list[PlainStage]) -> None:
     """Replace what was stored; in a folder that cannot be written to nothing is stored."""
-    path = root / CACHE
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"key": key, "stages": stages}), encoding="utf-8")
-        os.replace(partial, path)
-    except (OSError, TypeError, ValueError):  # values of meta that JSON does not know are resolved each time
-        partial.unlink(missing_ok=True)
+    with suppress(OSError, TypeError, ValueError):  # values of meta that JSON does not know are resolved each time
+        write_json(root / CACHE, {"key": key, "stages": stages})
 
 
 def _variables(content: Any, folder: str) -> Iterator[str]:

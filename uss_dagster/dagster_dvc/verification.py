@@ -69,6 +69,7 @@ class Verifier:
     threads: int = 1
     files: int = field(default=0, init=False)
     bytes: int = field(default=0, init=False)
+    _digests: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
@@ -85,8 +86,6 @@ class Verifier:
         self.files += len(one_of)
         self.bytes += sum(path.stat().st_size for path in one_of.values())
         return [difference for address, out in outs for difference in self._compare(address, out)]
-
-    _digests: dict[Path, str] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def _objects(self) -> Path:
@@ -114,18 +113,18 @@ class Verifier:
     def _compare(self, address: str, out: LockedOut) -> Iterator[Difference]:
         top = self.root / out.path
         listing = self._listing(out.hash)
-        found = {path.relative_to(top).as_posix() if path != top else "": self._digests[path] for path in _files(top)}
+        present = {path.relative_to(top).as_posix() if path != top else "": self._digests[path] for path in _files(top)}
         if not os.path.lexists(top):
             yield Difference(address, out.path, "is missing")
         elif not out.hash.endswith(_FOLDER):
-            if found.get("") != out.hash:
+            if present.get("") != out.hash:
                 yield Difference(address, out.path, "is damaged")
         elif listing:
-            for name in sorted({*listing, *found}):
-                if found.get(name) != listing.get(name):
-                    what = "is missing" if name not in found else "is damaged" if name in listing else "was added"
+            for name in sorted({*listing, *present}):
+                if present.get(name) != listing.get(name):
+                    what = "is missing" if name not in present else "is damaged" if name in listing else "was added"
                     yield Difference(address, f"{out.path}/{name}", what)
-        elif _hash_of_folder(found) != out.hash:
+        elif _hash_of_folder(present) != out.hash:
             yield Difference(address, out.path, "is damaged (which of its files cannot be said: DVC's cache has no list of them)")
         for digest in dict.fromkeys((out.hash, *listing.values())):
             path = self._object(digest)

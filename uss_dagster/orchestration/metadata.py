@@ -13,7 +13,8 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, read_json, table
+from uss_dagster.dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, table
+from uss_dagster.files import read_json
 from uss_dagster.orchestration.translator import builds
 from uss_dagster.planning.layout import Layout
 from uss_dagster.stages.features import Features

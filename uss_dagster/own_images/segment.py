@@ -76,12 +76,12 @@ def segment_images(
     BadData
         At the end, if an image was left out.
     """
-    given, paths = paths, files.pictures(paths)
+    arguments, paths = paths, files.pictures(paths)
     folder, named = files.common_folder(paths), sorted(zip(files.ids_of(paths), paths, strict=True))
     path_of, count = dict(named), len(named)
     _check_out(target.out, list(path_of))
     make_folder(target.out)
-    files.report_not_read(given, report_failure)
+    files.report_not_read(arguments, report_failure)
     segmenter = segmenter.fit(files.ReadableSamples(named, segmenter))
     depends_on = [segmenter.identity, fingerprint([__name__, *segmenter.modules()]), target.overlay_regions]
     target = replace(target, key=sha256_of_json(depends_on, 16))

@@ -13,7 +13,7 @@ import numpy as np
 from uss_dagster.artifacts.coco_masks import CocoMasks
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.label_pictures import BYTE, WORD, LabelPictures
-from uss_dagster.artifacts.mask_base import Masks, Shape, files_below, read_json
+from uss_dagster.artifacts.mask_base import Masks, Shape, checked_json, files_below
 from uss_dagster.artifacts.mask_readers import RegionTables, open_masks
 from uss_dagster.artifacts.staging import MANIFEST, read_manifest
 from uss_dagster.datasets.bsds500 import read_annotators, regions_of_annotators
@@ -290,7 +290,7 @@ def read_classes(path: Path) -> tuple[ClassTree, dict[int, int]]:
     nodes : dict
         Label in the files → node, of the classes that have a key 'value'; empty where no class has one, and labels are the ids.
     """
-    data = read_json(path)
+    data = checked_json(path)
     try:
         tree = ClassTree.from_json(json.dumps(data))
         values = {row["value"]: row["id"] for row in data["classes"] if "value" in row}
