@@ -21,7 +21,16 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_images, read_labels, read_table, write_table
+from uss_dagster.artifacts.tables import (
+    OWN_SEGMENTS,
+    image_ids,
+    iterate_hierarchies,
+    iterate_regions,
+    read_images,
+    read_labels,
+    read_table,
+    write_table,
+)
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
@@ -44,6 +53,8 @@ class Scores(EntryCell):
         Metric families.
     needs_labels
         The scores read the labels of the stage ``labels``.
+    needs_own_labels
+        Of these, the labels of the method's own segments too.
     grids
         Where pixels are compared, see the setting ``grids``.
     bootstrap
@@ -59,6 +70,7 @@ class Scores(EntryCell):
 
     metrics: list[str]
     needs_labels: bool
+    needs_own_labels: bool
     grids: list[str]
     bootstrap: int
     samples: int
@@ -73,12 +85,14 @@ class Scores(EntryCell):
             method = segments.method
             own = method.spec.has_segmentation(method.build())
             metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
+            labelled = [specs[name] for name in metrics if specs[name].needs_labels and not method.spec.labels]
             if metrics:
                 yield cls(
                     dataset=segments.dataset,
                     entry=segments.entry,
                     metrics=metrics,
-                    needs_labels=any(specs[name].needs_labels for name in metrics) and not method.spec.labels,
+                    needs_labels=bool(labelled),
+                    needs_own_labels=any(spec.needs_segmentation for spec in labelled),
                     grids=profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,
@@ -107,7 +121,8 @@ class Scores(EntryCell):
         staging = Staging(layout.private, self.name, [self.to_plain(), *inputs])
         shards = sorted(segments.glob("shard-*.parquet"))
         total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
-        work = functools.partial(_score_shard, empty=total, truth=layout.truth(self.dataset), kind=kind, labels=labels)
+        truth = layout.truth(self.dataset)
+        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
         image_rows: list[ScoreRow] = []
         with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
             for part, own_rows in map_shards(work, shards):
@@ -185,23 +200,25 @@ def _name(row: ScoreRow) -> str:
     return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[ScoreRow]]:
-    """Scores of one shard of segments; they are merged in shard order, whoever computed them."""
+def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool) -> tuple[Scorer, list[ScoreRow]]:
+    """Scores of one shard of segments; they are merged in shard order, whoever computed them. own: read labels of own segments too."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
     classes_file = truth / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
     rows: list[ScoreRow] = []
     ids = set(image_ids(path))
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
-    given = read_labels(labels, ids) if labels else {}
+    of_cut = read_labels(labels, ids) if labels else {}
+    of_own = read_labels(labels, ids, OWN_SEGMENTS) if labels and own else {}
     for image_id, prediction in iterate_regions([path]):
         if image_id not in truths and kind == "instances":  # an image without an object is none without ground truth
             truths[image_id] = Regions.from_masks([], shape=prediction.shape)
         if image_id not in truths:
             raise BadData(f"Image '{image_id}' has no ground truth in {truth.parent.name}; its segments cannot be scored.")
+        own_segments = prediction.labelled(*of_own[image_id]) if of_own else None
         if labels:
-            prediction = prediction.labelled(*given[image_id])
-        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction)
+            prediction = prediction.labelled(*of_cut[image_id])
+        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction, own_segments)
     return scorer, rows
 
 
