@@ -87,13 +87,17 @@ class BackboneSection(PluginSection):
 
 
 class EntrySection(_Section):
-    """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults."""
+    """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
+
+    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean.
+    """
 
     method: str | None = None
     backbone: str | None = None
     params: Params = {}
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
+    seeds: int = Field(1, ge=1, le=100)
 
 
 class CuratedSection(_Section):

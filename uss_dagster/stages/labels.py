@@ -67,18 +67,18 @@ class Labels(EntryCell):
         for scores in planner.cells_of(Scores):
             if not scores.needs_labels:
                 continue
-            (segments,) = (c for c in planner.cells_of(Segments) if c.key == scores.key)
-            backbone = segments.backbone
-            comparable = backbone is not None and encoder_of(planner.profile, backbone).spec.comparable
-            yield cls(
-                dataset=segments.dataset,
-                entry=segments.entry,
-                backbone=backbone if comparable else None,
-                classes=settings.label_classes,
-                regions_per_image=settings.label_regions,
-                own=scores.needs_own_labels,
-                title=segments.title,
-            )
+            for segments in (c for c in planner.cells_of(Segments) if c.entry in scores.runs and c.dataset == scores.dataset):
+                backbone = segments.backbone
+                comparable = backbone is not None and encoder_of(planner.profile, backbone).spec.comparable
+                yield cls(
+                    dataset=segments.dataset,
+                    entry=segments.entry,
+                    backbone=backbone if comparable else None,
+                    classes=settings.label_classes,
+                    regions_per_image=settings.label_regions,
+                    own=scores.needs_own_labels,
+                    title=segments.title,
+                )
 
     @property
     def description(self) -> str:

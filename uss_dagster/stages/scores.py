@@ -6,11 +6,13 @@ These are the samples, the same for every entry, and the gallery: the images tha
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pyarrow as pa
 
@@ -18,7 +20,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
+from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, RUNS, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import (
@@ -35,13 +37,41 @@ from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
 from uss_dagster.planning.cells import EntryCell, Facts, Output
+from uss_dagster.planning.entries import runs_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, Scorer, ScoreRow, convention_of, prepared
+from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, ReplicateRow, Scorer, ScoreRow, convention_of, prepared
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
+
+RUNS_FILE = "runs.parquet"
+"""Dataset scores of each run, of an entry with several seeds."""
+R = TypeVar("R", ScoreRow, ReplicateRow)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """The scores of one run of an entry.
+
+    Parameters
+    ----------
+    name
+        Of the run.
+    total
+        The scorer that has seen all images.
+    image_rows, dataset_rows
+        Scores of single images and of the dataset.
+    replicate_rows
+        Bootstrap replicates of the dataset scores.
+    """
+
+    name: str
+    total: Scorer
+    image_rows: list[ScoreRow]
+    dataset_rows: list[ScoreRow]
+    replicate_rows: list[ReplicateRow]
 
 
 class Scores(EntryCell):
@@ -49,6 +79,8 @@ class Scores(EntryCell):
 
     Parameters
     ----------
+    runs
+        Names of the entry's runs, one a seed; the first is the entry itself. Scores are the means over them.
     metrics
         Metric families.
     needs_labels
@@ -68,6 +100,7 @@ class Scores(EntryCell):
     group: ClassVar[str] = "scores"
     eager: ClassVar[bool] = True
 
+    runs: list[str]
     metrics: list[str]
     needs_labels: bool
     needs_own_labels: bool
@@ -82,6 +115,8 @@ class Scores(EntryCell):
         specs = {name: load_plugin(profile, "metric", name, "metrics").SPEC for name in dict.fromkeys(profile.metrics)}
         kinds = {cell.dataset: cell.truth for cell in planner.cells_of(Datasets)}
         for segments in planner.cells_of(Segments):
+            if segments.entry not in profile.entries:
+                continue  # one more run of an entry
             method = segments.method
             own = method.spec.has_segmentation(method.build())
             metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
@@ -90,6 +125,7 @@ class Scores(EntryCell):
                 yield cls(
                     dataset=segments.dataset,
                     entry=segments.entry,
+                    runs=list(runs_of(profile, segments.entry)),
                     metrics=metrics,
                     needs_labels=bool(labelled),
                     needs_own_labels=any(spec.needs_segmentation for spec in labelled),
@@ -104,8 +140,8 @@ class Scores(EntryCell):
         return f"{self.title} against the ground truth, image by image and over the dataset"
 
     def inputs(self, layout: Layout) -> list[Path]:
-        labels = [layout.labels(self.entry, self.dataset)] if self.needs_labels else []
-        return [layout.segments(self.entry, self.dataset), layout.dataset(self.dataset), *labels]
+        labels = [layout.labels(run, self.dataset) for run in self.runs] if self.needs_labels else []
+        return [*(layout.segments(run, self.dataset) for run in self.runs), layout.dataset(self.dataset), *labels]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(self.artefact(layout)), Output(layout.metrics_file(self.entry, self.dataset), metric=True)]
@@ -115,21 +151,12 @@ class Scores(EntryCell):
 
     def run(self, layout: Layout) -> Facts:
         dataset, segments = layout.dataset(self.dataset), layout.segments(self.entry, self.dataset)
-        labels = layout.labels(self.entry, self.dataset) if self.needs_labels else None
-        kind = read_manifest(dataset)["truth"]
-        inputs = [content_id(folder) for folder in (dataset, segments, labels) if folder]
-        staging = Staging(layout.private, self.name, [self.to_plain(), *inputs])
+        staging = Staging(layout.private, self.name, [self.to_plain(), *(content_id(path) for path in self.inputs(layout))])
         shards = sorted(segments.glob("shard-*.parquet"))
-        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
-        truth = layout.truth(self.dataset)
-        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
-        image_rows: list[ScoreRow] = []
-        with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
-            for part, own_rows in map_shards(work, shards):
-                total.merge(part)
-                image_rows += own_rows
-                progress.advance(part.images)
-        rows = self._write_tables(staging.folder, total, image_rows)
+        with Progress(self.name, len(self.runs) * read_manifest(segments)["counts"]["images"]) as progress:
+            scored_runs = [self._score(layout, run, progress) for run in self.runs]
+        total, image_rows = scored_runs[0].total, mean_rows([run.image_rows for run in scored_runs])
+        rows = self._write_tables(staging.folder, scored_runs, image_rows)
         scored = {row["image_id"] for row in rows if row["image_id"] is not None}
         if not scored:  # numbers of the whole dataset only
             scored = set(image_ids(*shards))
@@ -145,6 +172,7 @@ class Scores(EntryCell):
             "entry": self.entry,
             "dataset": self.dataset,
             "segments": content_id(segments),
+            **({"runs": {run: content_id(layout.segments(run, self.dataset)) for run in self.runs}} if len(self.runs) > 1 else {}),
             "truth": content_id(dataset),
             "counts": counts,
             "skipped": skipped,
@@ -157,16 +185,47 @@ class Scores(EntryCell):
         write_whole(layout.metrics_file(self.entry, self.dataset), json.dumps(values, indent=1) + "\n")
         return {"images": len(scored), **values}
 
-    def _write_tables(self, folder: Path, total: Scorer, image_rows: list[ScoreRow]) -> list[EntryScoreRow]:
-        """Write scores and replicates; returns the rows of scores."""
-        entry, dataset = self.entry, self.dataset
-        rows: list[EntryScoreRow] = [{"entry": entry, "dataset": dataset, **row} for row in (*image_rows, *total.dataset_rows())]
+    def _score(self, layout: Layout, run: str, progress: Progress) -> ScoredRun:
+        """Score the segments of one run."""
+        labels = layout.labels(run, self.dataset) if self.needs_labels else None
+        shards = sorted(layout.segments(run, self.dataset).glob("shard-*.parquet"))
+        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
+        truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
+        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
+        image_rows: list[ScoreRow] = []
+        for part, own_rows in map_shards(work, shards):
+            total.merge(part)
+            image_rows += own_rows
+            progress.advance(part.images)
+        return ScoredRun(run, total, image_rows, list(total.dataset_rows()), list(total.replicate_rows()))
+
+    def _write_tables(self, folder: Path, runs: Sequence[ScoredRun], image_rows: Sequence[ScoreRow]) -> list[EntryScoreRow]:
+        """Write scores, replicates, and the scores of single runs where there are several; returns the rows of scores."""
+        of_cell = {"entry": self.entry, "dataset": self.dataset}
+        dataset_rows = mean_rows([run.dataset_rows for run in runs])
+        rows = [cast("EntryScoreRow", {**of_cell, **row}) for row in (*image_rows, *dataset_rows)]
         rows.sort(key=lambda row: (*convention_of(row), row["image_id"] is not None, row["image_id"] or ""))
-        replicates: list[EntryReplicateRow] = [{"entry": entry, "dataset": dataset, **row} for row in total.replicate_rows()]
+        replicates = [cast("EntryReplicateRow", {**of_cell, **replicate}) for replicate in mean_rows([run.replicate_rows for run in runs])]
         replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
         write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
+        if len(runs) > 1:
+            of_runs = [{**of_cell, **row, "run": run.name} for run in runs for row in run.dataset_rows]
+            write_table(folder / RUNS_FILE, pa.Table.from_pylist(of_runs, schema=RUNS), RUNS)
         return rows
+
+
+def mean_rows(rows_of_runs: Sequence[Sequence[R]]) -> list[R]:
+    """The rows of several runs as one: values of the same number are averaged over the runs that have it."""
+    if len(rows_of_runs) == 1:
+        return list(rows_of_runs[0])
+    values: dict[tuple[object, ...], list[float]] = {}
+    first: dict[tuple[object, ...], R] = {}
+    for row in itertools.chain.from_iterable(rows_of_runs):
+        key = (*convention_of(row), row.get("image_id"), row.get("replicate"))
+        values.setdefault(key, []).append(row["value"])
+        first.setdefault(key, row)
+    return [cast("R", {**row, "value": math.fsum(values[key]) / len(values[key])}) for key, row in first.items()]
 
 
 def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
