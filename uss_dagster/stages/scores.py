@@ -21,7 +21,16 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_images, read_labels, read_table, write_table
+from uss_dagster.artifacts.tables import (
+    has_no_mask,
+    image_ids,
+    iterate_hierarchies,
+    iterate_regions,
+    read_images,
+    read_labels,
+    read_table,
+    write_table,
+)
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
@@ -71,14 +80,15 @@ class Scores(EntryCell):
         kinds = {cell.dataset: cell.truth for cell in planner.cells_of(Datasets)}
         for segments in planner.cells_of(Segments):
             method = segments.method
-            own = method.spec.has_segmentation(method.build())
-            metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
+            spec, params = method.spec, method.build()
+            own, labelled = spec.holds(spec.segmentation, params), spec.holds(spec.labels, params)
+            metrics = [n for n, of in specs.items() if kinds[segments.dataset] in of.truths and (own or not of.needs_segmentation)]
             if metrics:
                 yield cls(
                     dataset=segments.dataset,
                     entry=segments.entry,
                     metrics=metrics,
-                    needs_labels=any(specs[name].needs_labels for name in metrics) and not method.spec.labels,
+                    needs_labels=any(specs[name].needs_labels for name in metrics) and not labelled,
                     grids=profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,
@@ -106,7 +116,8 @@ class Scores(EntryCell):
         inputs = [content_id(folder) for folder in (dataset, segments, labels) if folder]
         staging = Staging(layout.private, self.name, [self.to_plain(), *inputs])
         shards = sorted(segments.glob("shard-*.parquet"))
-        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
+        states = prepared(self.metrics, lambda: (h for h in iterate_hierarchies(shards) if not has_no_mask(h)))
+        total = Scorer(self.metrics, self.grids, self.bootstrap, states)
         work = functools.partial(_score_shard, empty=total, truth=layout.truth(self.dataset), kind=kind, labels=labels)
         image_rows: list[ScoreRow] = []
         with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
@@ -199,7 +210,9 @@ def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path
             truths[image_id] = Regions.from_masks([], shape=prediction.shape)
         if image_id not in truths:
             raise BadData(f"Image '{image_id}' has no ground truth in {truth.parent.name}; its segments cannot be scored.")
-        if labels:
+        if has_no_mask(prediction):
+            prediction = Regions.from_masks([], shape=prediction.shape)
+        elif labels:
             prediction = prediction.labelled(*given[image_id])
         rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction)
     return scorer, rows

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import (
@@ -29,11 +30,12 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_of, read_manifest
-from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
+from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
-from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
+from uss_dagster.planning.contents import content_of
+from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, method_on, model_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
@@ -89,7 +91,7 @@ class Segments(EntryCell):
                 yield cls(
                     dataset=dataset,
                     entry=entry,
-                    method=method,
+                    method=method_on(profile, entry, dataset, planner.root or Path()),
                     backbone=section.backbone,
                     encoder=encoder,
                     weights=planner.weights_of(f"{cls.stage}/{entry}/{dataset}", encoder),
@@ -113,7 +115,11 @@ class Segments(EntryCell):
     def inputs(self, layout: Layout) -> list[Path]:
         features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
         model = [layout.root / self.model] if self.model_is_planned else []
-        return [layout.images(self.dataset), *features, *model]
+        return [layout.images(self.dataset), *features, *model, *self._files(layout)]
+
+    def _files(self, layout: Layout) -> list[Path]:
+        """The file or folder of results that the method reads."""
+        return [layout.root / str(self.method.params[self.method.spec.reads])] if self.method.spec.reads else []
 
     def loaded_backbones(self) -> list[Plugin]:
         return [self.encoder] if self.encoder else []
@@ -133,6 +139,8 @@ class Segments(EntryCell):
         if self.model:
             model = layout.root / self.model
             inputs.append(content_id(model) if (model / MANIFEST).exists() else None)
+        if files := self._files(layout):
+            inputs.append(content_of(layout.root, files))
         staging = Staging(layout.private, self.name, [plain, inputs])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         started = time.perf_counter()
@@ -148,7 +156,11 @@ class Segments(EntryCell):
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
-        if warning := few_regions_warning(self.method.name, regions_of_images):
+        missing = _images_without_mask(staging.folder) if segmenter.spec.imported else 0
+        warning = few_regions_warning(self.method.name, regions_of_images)
+        if segmenter.spec.imported:
+            warning = _missing_warning(missing, len(images), self._files(layout))
+        if warning:
             print(f"warning: {warning}", file=sys.stderr)
         manifest = {
             "entry": self.entry,
@@ -170,13 +182,16 @@ class Segments(EntryCell):
             "regions": regions,
             "images_with_one_region": one_region,
             "seconds_per_image": per_image,
+            **({"images_without_mask": missing} if segmenter.spec.imported else {}),
             **({"warning": warning} if warning else {}),
         }
 
     def segmenter(self, layout: Layout) -> Segmenter:
-        """The method ready to run; a trained model is named by its full path."""
+        """The method ready to run; a trained model, and results that it reads, are named by their full path."""
         encoder = Encoder.of(self.encoder.name, self.encoder.params) if self.encoder else None
         params = {**self.method.params, "model": str(layout.root / self.model)} if self.model else self.method.params
+        if files := self._files(layout):
+            params = {**params, self.method.spec.reads: str(files[0])}
         return Segmenter.of(self.method.name, params, encoder)
 
 
@@ -215,6 +230,20 @@ def _region_counts(folder: Path) -> list[int]:
         for table in tables
         for count in table.group_by("image_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
     ]
+
+
+def _images_without_mask(folder: Path) -> int:
+    """Number of images in a folder of shards in which a method that only reads results has none."""
+    tables = (read_table(path, REGIONS, columns=["source"]) for path in sorted(folder.glob("shard-*.parquet")))
+    return sum(int(pc.sum(pc.equal(table["source"], NO_MASK)).as_py() or 0) for table in tables)
+
+
+def _missing_warning(missing: int, images: int, files: list[Path]) -> str:
+    """A sentence where most images have no mask; '' otherwise."""
+    if 2 * missing <= images:
+        return ""
+    where = f" in {files[0]}" if files else ""
+    return f"{missing} of {images} images have no mask{where}; each counts as predicting nothing."
 
 
 # -- checks -------------------------------------------------------------------------------------------------
