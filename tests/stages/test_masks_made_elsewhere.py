@@ -160,7 +160,10 @@ def test_an_image_without_a_mask_predicts_nothing_as_for_uss_score(root: Path, m
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{kind: masks, path: masks/x.json}", "profiles/small.yaml:10: entry 'mine': there are no masks for dataset 'scenes': masks/x.json"),
+        (
+            "{kind: masks, path: masks/x.json}",
+            "profiles/small.yaml:10: entry 'mine': there are no masks for dataset 'scenes': masks/x.json",
+        ),
         ("{kind: masks}", "profiles/small.yaml:10: entry 'mine': it names no masks. Give it 'path'"),
         ("{kind: masks, path: masks, format: coco}", "profiles/small.yaml:10: entry 'mine': Folder "),
         ("{kind: masks, path: dvc.yaml}", "is not a file of masks by its ending."),
@@ -191,4 +194,5 @@ def test_one_changed_mask_computes_only_its_entry(built: Project):
     assert built.repro() == ["segments/mine/scenes", "scores/mine/scenes", "leaderboard", "site"]
     (built.root / "masks").rename(built.root / "moved")
     refused = built.uss("repro", code=64)
-    assert "profiles/small.yaml" in refused.stderr and "there are no masks for dataset 'scenes'" in refused.stderr
+    assert "profiles/small.yaml" in refused.stderr
+    assert "there are no masks for dataset 'scenes'" in refused.stderr
