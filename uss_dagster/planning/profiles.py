@@ -92,7 +92,8 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
-    With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do.
+    With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do. ``explain``: what the method knows of each image
+    (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and shown on the entry's page.
     """
 
     method: str | None = None
@@ -101,6 +102,7 @@ class EntrySection(_Section):
     params: Params = {}
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
+    explain: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -32,8 +32,9 @@ from uss_dagster.artifacts.tables import (
     write_table,
 )
 from uss_dagster.errors import BadData
-from uss_dagster.files import write_whole
+from uss_dagster.files import read_json, write_whole
 from uss_dagster.metrics.base import Truth
+from uss_dagster.notes import NOTES, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Output
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -132,6 +133,7 @@ class Scores(EntryCell):
         gallery = gallery_of(self.metrics, self.grids[0], image_rows)
         _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
+        _copy_notes(staging.folder, segments, {image_id for _, image_id, _ in gallery.get("images", [])})
         skipped = total.skipped()
         counts = {
             "scored": max((part.n for part in total.parts.values()), default=0),
@@ -168,6 +170,14 @@ class Scores(EntryCell):
 def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
     """The regions of some images, for pictures."""
     write_table(path, pa.concat_tables(read_images(p, REGIONS, ids) for p in shards), REGIONS)
+
+
+def _copy_notes(folder: Path, segments: Path, ids: set[str]) -> None:
+    """What the method knows of some images, for the entry's page; nothing where it was not asked."""
+    files = sorted(segments.glob("notes-*.json"))
+    if files:
+        notes = {image_id: facts for path in files for image_id, facts in read_json(path).items() if image_id in ids}
+        write_whole(folder / NOTES, to_json(notes))
 
 
 def gallery_of(families: Sequence[str], grid: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:

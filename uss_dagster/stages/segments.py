@@ -6,6 +6,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -33,6 +34,7 @@ from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_o
 from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
+from uss_dagster.notes import collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, method_on, model_of, student_of
@@ -60,6 +62,8 @@ class Segments(EntryCell):
         The model is a student of the profile.
     content
         Hash of a model folder that is not of the profile; '' for none.
+    explain
+        What the method knows of each image is written beside its regions, in ``notes-*.json``.
     """
 
     group: ClassVar[str] = "segments"
@@ -75,6 +79,7 @@ class Segments(EntryCell):
     title: str
     summary: str
     content: str = ""
+    explain: bool = False
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -101,6 +106,7 @@ class Segments(EntryCell):
                     title=title,
                     summary=f"{title}: {spec.summary or spec.paper}",
                     content=planner.content_of(f"{cls.stage}/{entry}/{dataset}", [Path(model)]) if model and not is_planned else "",
+                    explain=section.explain,
                 )
 
     @property
@@ -148,8 +154,9 @@ class Segments(EntryCell):
         seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
         key_of = _shard_keys(plain, images, features, segmenter)
         jobs = [
-            ShardJob((f"shard-{number:05d}.parquet",), key_of(ids), (f"shard-{number:05d}.parquet", ids), len(ids))
+            ShardJob(files, key_of(ids), (files, ids), len(ids))
             for number, ids in enumerate(images.shards(self.shard_images))
+            for files in (self._shard_files(number),)
         ]
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
@@ -186,6 +193,10 @@ class Segments(EntryCell):
             **({"warning": warning} if warning else {}),
         }
 
+    def _shard_files(self, number: int) -> tuple[str, ...]:
+        """The files of a shard, its table last."""
+        return (*([f"notes-{number:05d}.json"] if self.explain else []), f"shard-{number:05d}.parquet")
+
     def segmenter(self, layout: Layout) -> Segmenter:
         """The method ready to run; a trained model, and results that it reads, are named by their full path."""
         encoder = Encoder.of(self.encoder.name, self.encoder.params) if self.encoder else None
@@ -209,15 +220,18 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
     return lambda ids: shard_key(plain, images.contents(ids), state, [files[shard]["sha256"] for shard in shards.shards_of(ids)])
 
 
-def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
-    """One shard; returns the seconds of the method alone."""
-    name, ids = item
-    tables, seconds = [], 0.0
+def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
+    """One shard, and what the method knows of its images where there is a file for that; returns the seconds of the method alone."""
+    (*notes, name), ids = item
+    tables, facts, seconds = [], {}, 0.0
     for sample in Samples(ids, folder, features, segmenter.encoder):
         started = time.perf_counter()
-        regions = segmenter.segment(sample)
+        with collecting() if notes else nullcontext({}) as facts[sample.image_id]:
+            regions = segmenter.segment(sample)
         seconds += time.perf_counter() - started
         tables.append(regions_to_table(sample.image_id, regions))
+    for path in notes:
+        staging.write(path, lambda partial: partial.write_text(to_json(facts), encoding="utf-8"))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
 
