@@ -92,6 +92,7 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
+    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean.
     With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do. ``explain``: what the method knows of each image
     (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and shown on the entry's page.
     """
@@ -102,6 +103,7 @@ class EntrySection(_Section):
     params: Params = {}
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
+    seeds: int = Field(1, ge=1, le=100)
     explain: bool = False
 
     @model_validator(mode="before")
