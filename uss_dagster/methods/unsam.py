@@ -29,6 +29,7 @@ from uss_dagster.methods._unsam_params import Params
 from uss_dagster.methods._unsam_patches import Piece
 from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.methods.contour_merge import enlarged
+from uss_dagster.notes import note
 from uss_dagster.pixels import check_image, shrink_long_side
 from uss_dagster.regions import Regions
 
@@ -120,6 +121,7 @@ def _is_dense(sample: Sample, params: Params) -> bool:
 def _leaf_pool(sample: Sample, image: np.ndarray, params: Params) -> Regions:
     rule, limits = params.leaves, params.limits
     weight = rule.token_weight if sample.features.comparable else 0.0
+    note(route="leaves")
     leaves = on_leaves.leaves_of(image, sample.features[params.facet], rule.most, params.seed, weight)
     if params.divide == "student":
         divided = on_leaves.on_most(leaves, student_masks(image, params))
@@ -137,6 +139,7 @@ def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibr
         raise UsageError(
             "unsam: no 'merge.thetas' were given and nothing was fitted; give thetas, or the state that fit(all samples, params) returns."
         )
+    note(route="patches", thetas=list(thetas))
     if sample.encode is None:
         raise UsageError("unsam: the dense graph encodes pieces of the image, but the sample came without its backbone; pass 'encode'.")
     encode_all, shape, limits = sample.encode, image.shape[:2], params.limits

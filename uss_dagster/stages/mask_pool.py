@@ -88,7 +88,7 @@ class MaskPool(DatasetCell):
             params = complete_params(profile, MaskPoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
             pooled = {entry: segments[entry] for entry in entries}
             if params["views"]:
-                _refuse_trained_models(planner, name, pooled)
+                _refuse_what_cannot_run_again(planner, name, pooled)
             again = pooled if params["views"] else {}
             yield cls(
                 dataset=dataset,
@@ -162,12 +162,13 @@ class MaskPool(DatasetCell):
         return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
 
 
-def _refuse_trained_models(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
+def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
     for entry, cell in segments.items():
-        if cell.model:
+        does = "runs a trained model, which is" if cell.model else "reads masks made elsewhere, which are" if cell.method.spec.reads else ""
+        if does:
             raise UsageError(
-                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' runs a "
-                "trained model, which is not run again on other views. Leave out 'views'."
+                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' {does} "
+                "not run again on other views. Leave out 'views'."
             )
 
 
