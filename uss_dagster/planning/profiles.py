@@ -89,7 +89,9 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
-    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean.
+    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the
+    dataset that the method is fitted to, such as another split; by default that which is segmented. ``encoder`` names the backbone that encodes
+    pieces of images, such as the crops of objects, where that is not ``backbone``.
     """
 
     method: str | None = None
@@ -98,6 +100,8 @@ class EntrySection(_Section):
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
     seeds: int = Field(1, ge=1, le=100)
+    fit_on: str | None = None
+    encoder: str | None = None
 
 
 class CuratedSection(_Section):

@@ -88,7 +88,7 @@ class MaskPool(DatasetCell):
             params = complete_params(profile, MaskPoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
             pooled = {entry: segments[entry] for entry in entries}
             if params["views"]:
-                _refuse_trained_models(planner, name, pooled)
+                _refuse_other_views(planner, name, pooled)
             again = pooled if params["views"] else {}
             yield cls(
                 dataset=dataset,
@@ -162,12 +162,15 @@ class MaskPool(DatasetCell):
         return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
 
 
-def _refuse_trained_models(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
+def _refuse_other_views(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
+    """Refuse entries that are not run again on other views of the images."""
     for entry, cell in segments.items():
-        if cell.model:
+        has_encoder = entry in planner.profile.entries and planner.profile.entries[entry].encoder
+        what = "runs a trained model" if cell.model else "is fitted to another dataset" if cell.fit_on else ""
+        if what or has_encoder:
             raise UsageError(
-                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' runs a "
-                "trained model, which is not run again on other views. Leave out 'views'."
+                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' "
+                f"{what or 'has an encoder of its own'}, which is not run again on other views. Leave out 'views'."
             )
 
 
