@@ -6,10 +6,10 @@ These are the samples, the same for every entry, and the gallery: the images tha
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -163,7 +163,9 @@ class Scores(EntryCell):
         gallery = gallery_of(self.metrics, self.grids[0], image_rows)
         _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
-        skipped = total.skipped()
+        skipped, notes = total.skipped(), list(total.notes())
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
         counts = {
             "scored": max((part.n for part in total.parts.values()), default=0),
             "skipped": max((len(ids) for ids in skipped.values()), default=0),
@@ -176,6 +178,7 @@ class Scores(EntryCell):
             "truth": content_id(dataset),
             "counts": counts,
             "skipped": skipped,
+            **({"notes": notes} if notes else {}),
             "gallery": gallery,
         }
         title = f"scores {self.entry}__{self.dataset}"
@@ -197,7 +200,9 @@ class Scores(EntryCell):
             total.merge(part)
             image_rows += own_rows
             progress.advance(part.images)
-        return ScoredRun(run, total, image_rows, list(total.dataset_rows()), list(total.replicate_rows()))
+        return ScoredRun(
+            run, total, _meaningful(image_rows, total), _meaningful(total.dataset_rows(), total), _meaningful(total.replicate_rows(), total)
+        )
 
     def _write_tables(self, folder: Path, runs: Sequence[ScoredRun], image_rows: Sequence[ScoreRow]) -> list[EntryScoreRow]:
         """Write scores, replicates, and the scores of single runs where there are several; returns the rows of scores."""
@@ -210,9 +215,15 @@ class Scores(EntryCell):
         write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
         if len(runs) > 1:
-            of_runs = [{**of_cell, **row, "run": run.name} for run in runs for row in run.dataset_rows]
+            of_runs = [{**of_cell, **score, "run": run.name} for run in runs for score in run.dataset_rows]
             write_table(folder / RUNS_FILE, pa.Table.from_pylist(of_runs, schema=RUNS), RUNS)
         return rows
+
+
+def _meaningful(rows: Iterable[R], total: Scorer) -> list[R]:
+    """The rows without those of arbitrary numbers, such as the AP of regions that all have the same score."""
+    arbitrary = total.arbitrary()
+    return [row for row in rows if row["metric"] not in arbitrary]
 
 
 def mean_rows(rows_of_runs: Sequence[Sequence[R]]) -> list[R]:
@@ -221,10 +232,13 @@ def mean_rows(rows_of_runs: Sequence[Sequence[R]]) -> list[R]:
         return list(rows_of_runs[0])
     values: dict[tuple[object, ...], list[float]] = {}
     first: dict[tuple[object, ...], R] = {}
-    for row in itertools.chain.from_iterable(rows_of_runs):
-        key = (*convention_of(row), row.get("image_id"), row.get("replicate"))
-        values.setdefault(key, []).append(row["value"])
-        first.setdefault(key, row)
+    rows: Sequence[R]
+    row: R
+    for rows in rows_of_runs:
+        for row in rows:
+            key = (*convention_of(row), row.get("image_id"), row.get("replicate"))
+            values.setdefault(key, []).append(row["value"])
+            first.setdefault(key, row)
     return [cast("R", {**row, "value": math.fsum(values[key]) / len(values[key])}) for key, row in first.items()]
 
 
@@ -259,7 +273,9 @@ def _name(row: ScoreRow) -> str:
     return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool) -> tuple[Scorer, list[ScoreRow]]:
+def _score_shard(
+    path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool = False
+) -> tuple[Scorer, list[ScoreRow]]:
     """Scores of one shard of segments; they are merged in shard order, whoever computed them. own: read labels of own segments too."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
     classes_file = truth / "classes.json"
