@@ -105,7 +105,7 @@ def ours(unet: Any, forward: Any, arguments: argparse.Namespace) -> Any:
     recorder = Recorder(unet, (side, side), (arguments.grid, arguments.grid))
     with recorder.recording():
         forward()
-    return recorder.attention("proportional"), recorder.tokens(), recorder.keys()
+    return recorder.attention("proportional"), recorder.of_layer("outputs"), recorder.of_layer("keys")
 
 
 def naive(unet: Any, forward: Any) -> Any:

@@ -311,22 +311,70 @@ def test_tokens_and_keys_are_those_of_the_layer(unet: Any) -> None:
             run(unet, seed=seed)
     for hook in hooks:
         hook.remove()
-    assert np.allclose(recorder.tokens(), torch.stack(kept["out"]).mean(0).view(1, 8, 8, 8), atol=1e-6)
-    assert np.allclose(recorder.keys(), torch.stack(kept["keys"][::2]).mean(0).view(1, 8, 8, 8), atol=1e-6)
+    assert np.allclose(recorder.of_layer("outputs"), torch.stack(kept["out"]).mean(0).view(1, 8, 8, 8), atol=1e-6)
+    assert np.allclose(recorder.of_layer("keys"), torch.stack(kept["keys"][::2]).mean(0).view(1, 8, 8, 8), atol=1e-6)
     assert recorder._sums == {}
 
     first, last = (Recorder(unet, (16, 16), (8, 8), maps=False, layer=number) for number in (1, -9))
     for one in (first, last):
         with one.recording():
             run(unet)
-    assert np.array_equal(first.tokens(), last.tokens())
-    assert recorder.tokens().shape == first.tokens().shape
+    assert np.array_equal(first.of_layer("outputs"), last.of_layer("outputs"))
+    assert recorder.of_layer("outputs").shape == first.of_layer("outputs").shape
 
     for number in (0, 3):  # 16×16 and 4×4 come onto the grid of 8×8
         one = Recorder(unet, (16, 16), (8, 8), maps=False, layer=number)
         with one.recording():
             run(unet)
-        assert one.tokens().shape[:3] == one.keys().shape[:3] == (1, 8, 8)
+        assert one.of_layer("outputs").shape[:3] == one.of_layer("keys").shape[:3] == (1, 8, 8)
+
+
+def test_every_facet_of_a_layer_is_what_the_layer_computes(unet: Any) -> None:
+    from uss_dagster.backbones.unet.attention_capture import Recorder
+
+    layer = unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1
+    seen: dict[str, Any] = {}
+    hooks = [
+        getattr(layer, name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: (i[0], out)}))
+        for name in ("to_q", "to_k", "to_v")
+    ]
+    recorder = Recorder(unet, (16, 16), (8, 8), maps=False, facets=("queries", "keys", "values", "hidden"))
+    with recorder.recording():
+        run(unet)
+    for hook in hooks:
+        hook.remove()
+    for facet, name in (("queries", "to_q"), ("keys", "to_k"), ("values", "to_v")):
+        assert np.allclose(recorder.of_layer(facet), seen[name][1].view(1, 8, 8, 8), atol=1e-6)
+    assert np.allclose(recorder.of_layer("hidden"), seen["to_v"][0].view(1, 8, 8, 8), atol=1e-6)
+
+
+def test_weights_and_layers_of_attention_are_those_given(unet: Any) -> None:
+    """The mean over chosen layers, and the sum over resolutions with weights of one's own; the same weights written out change nothing."""
+    from uss_dagster.backbones.unet.attention_capture import Recorder, self_attention_layers
+
+    def recorded(layers: Any = None) -> Any:
+        recorder = Recorder(unet, (16, 16), (8, 8), layers=layers)
+        with recorder.recording():
+            run(unet)
+        return recorder
+
+    everything = recorded()
+    count, sizes = len(self_attention_layers(unet)), sorted(everything._sums, reverse=True)
+    assert np.array_equal(everything.attention("uniform"), everything.attention((1.0,) * len(sizes)))
+    sides = tuple(float(min(size)) for size in sizes)
+    assert np.array_equal(everything.attention("proportional"), everything.attention(sides))
+    assert np.array_equal(everything.attention("uniform"), recorded(range(count)).attention("uniform"))
+    alone = [everything.attention(tuple(float(i == number) for i in range(len(sizes)))) for number in range(len(sizes))]
+    mixed = everything.attention((3.0, 1.0, *[0.0] * (len(sizes) - 2)))
+    assert np.allclose(mixed, 0.75 * alone[0] + 0.25 * alone[1], atol=1e-6)
+
+    each = [recorded([number]) for number in (count - 1, count - 2)]  # the last block has two, at the finest resolution
+    assert all(list(one._sums) == [sizes[0]] for one in each)
+    mean = (each[0].attention("uniform") + each[1].attention("uniform")) / 2
+    assert np.allclose(recorded([-2, count - 1]).attention("uniform"), mean, atol=1e-6)
+    assert np.array_equal(recorded([-1]).attention("uniform"), each[0].attention("uniform"))
+    with pytest.raises(UsageError, match=rf"weights has 1 values, but attention has {len(sizes)} resolutions \(16×16, "):
+        everything.attention((1.0,))
 
 
 def test_tokens_go_to_a_grid_by_means_of_blocks() -> None:
@@ -344,15 +392,15 @@ def test_refusals(unet: Any) -> None:
 
     from uss_dagster.backbones.unet.attention_capture import Recorder, check_layers
 
-    check_layers(unet, None)
-    check_layers(unet, -10)
+    check_layers(unet, [])
+    check_layers(unet, [-10, 9])
     with pytest.raises(UsageError, match="has 10 self-attention layers: choose -10 to 9"):
-        check_layers(unet, 10)
+        check_layers(unet, [0, 10])
     blind = UNet2DModel(
         block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4, add_attention=False
     )
     with pytest.raises(UsageError, match="no self-attention layer"):
-        check_layers(blind, None)
+        check_layers(blind, [])
     recorder = Recorder(unet, (32, 32), (8, 8))
     with pytest.raises(BadData, match=r"384 positions.*32×32"), recorder.recording():
         run(unet, (16, 24))

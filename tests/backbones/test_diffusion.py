@@ -137,7 +137,7 @@ def test_facets_of_every_kind_of_model(models: Path, name: str, values: dict[str
     assert {key: value.shape for key, value in facets.items()} == {
         "attention": (n, n),
         "tokens": (8, 8, facets["keys"].shape[2]),
-        "keys": (8, 8, facets["keys"].shape[2]),
+        **dict.fromkeys(("keys", "queries", "values"), (8, 8, facets["keys"].shape[2])),
     }
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in facets.values())
     assert np.allclose(facets["attention"].sum(1), 1, atol=1e-5)
@@ -212,6 +212,20 @@ def test_tokens_may_be_keys_and_of_another_layer(models: Path) -> None:
     assert not np.allclose(outputs["tokens"], facets["tokens"])
     last = extractor(models / "sd", facets=["tokens"], layer=-1)([image])[0]["tokens"]
     assert last.shape == (8, 8, 8)  # of 16×16 on the way up
+
+
+def test_a_prompt_is_what_the_text_encoder_says_of_it(models: Path) -> None:
+    """The UNet's conditioning is that of diffusers' pipeline; no prompt is the empty one, byte for byte."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    folder, image = models / "sd", noise(32, 32)
+    tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer")("a a", padding="max_length", max_length=7, return_tensors="pt").input_ids
+    expected = CLIPTextModel.from_pretrained(folder / "text_encoder")(tokens).last_hidden_state.detach()
+    prompted = extractor(folder, prompt="a a")
+    assert np.allclose(prompted.model.text, expected, atol=1e-6)
+    empty = extractor(folder)([image])[0]
+    assert same(empty, extractor(folder, prompt="")([image])[0])
+    assert not np.allclose(prompted([image])[0]["tokens"], empty["tokens"])
 
 
 def test_sizes_and_grids(models: Path) -> None:
@@ -441,6 +455,11 @@ def test_images_that_cannot_be(models: Path) -> None:
         ({"n_steps": 50}, "expected fewer than schedule_steps"),
         ({"grid": 0}, "grid is 0"),
         ({"image_size": 0}, "image_size is 0"),
+        ({"weights": []}, "weights is \\[\\], expected 0 or more"),
+        ({"weights": [0.0, 0.0]}, "not all of them 0"),
+        ({"attention_layers": [7]}, "layer is 7, but this UNet has 7"),
+        ({"attention_layers": []}, "attention_layers is \\[\\]"),
+        ({"prompt": "a", "conditioning": "zeros"}, "prompt is 'a', expected none"),
         ({"layer": 7}, "layer is 7, but this UNet has 7 self-attention layers: choose -7 to 6"),
     ],
 )

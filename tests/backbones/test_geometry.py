@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from backbones.test_vit import extractor, noise
 from uss_dagster import registry
 from uss_dagster.backbones import _geometry as geometry
 from uss_dagster.backbones import cnn, vit
-from uss_dagster.errors import ParameterError, UsageError
+from uss_dagster.errors import ParameterError, Unavailable, UsageError
 
 
 def params(**values: Any) -> vit.Params:
@@ -100,6 +101,44 @@ def test_a_cnn_takes_the_same_sizes_and_windows() -> None:
     joined, above = run(image, window=64, window_stride=32), run(image[:64])
     assert joined["tokens"].shape[:2] == (12, 8)
     assert np.array_equal(joined["tokens"][:4], above["tokens"][:4])
+
+
+def test_a_resnet_of_the_hub_gives_what_timm_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the hub with untrained weights: tokens are the last feature map of timm's own network, from a name alone."""
+    from uss_dagster.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
+    import timm
+    import torch
+    from huggingface_hub import constants
+    from safetensors.torch import save_file
+
+    name, commit = "resnet18.a1_in1k", "0123456789abcdef0123456789abcdef01234567"
+    torch.manual_seed(0)
+    network = timm.create_model(name, pretrained=False).eval()
+    folder = tmp_path / f"models--timm--{name}"
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    save_file(network.state_dict(), folder / "snapshots" / commit / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    image = noise(64, 96)
+    values = {"model": f"timm:{name}", "stage": 4, "revision": commit}
+    facets = cnn.load(registry.build_params(cnn.Params, values, "backbone 'cnn'"), device="cpu")([image])[0]
+    mean, std = (torch.tensor(network.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        maps = network.forward_features((torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - mean) / std)
+    assert facets["tokens"].shape == (2, 3, 512)
+    np.testing.assert_allclose(facets["tokens"], maps[0].permute(1, 2, 0), atol=1e-4)
+    np.testing.assert_allclose(facets["cls"], maps[0].mean((1, 2)), atol=1e-4)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
+    with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set"):
+        cnn.load(registry.build_params(cnn.Params, values, "backbone 'cnn'"), device="cpu")
+    with pytest.raises(UsageError, match=r"timm has no weights 'resnet18.a1_in2k'.*resnet18.a1_in1k"):
+        cnn.load(cnn.Params(model="timm:resnet18.a1_in2k"), device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uss_dagster.graphs.merging import MergeTree, border_heights, merge_tree, merged_down, ward_tree
+from uss_dagster.graphs.merging import MergeTree, border_heights, cut_linkage_tree, linkage_tree, merge_tree, merged_down, ward_tree
+from uss_dagster.graphs.partition import normalised_cuts
 from uss_dagster.graphs.region_graph import RegionGraph, region_graph
 from uss_dagster.graphs.superpixels import connected_parts
 from uss_dagster.regions import Regions
@@ -223,3 +224,62 @@ def test_many_borders_outgrow_the_first_queue() -> None:
     expected = rescanned(graph, np.ones(60), points, 1.0, 0.5)
     assert got.keys() == expected.keys()
     assert [got[k] for k in expected] == pytest.approx(list(expected.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "l2"])
+@pytest.mark.parametrize("linkage", ["average", "complete", "single"])
+def test_linkage_joins_the_nearest_two_clusters_again_and_again(linkage: str, distance: str) -> None:
+    points = np.random.default_rng(2).normal(size=(14, 5))
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    if distance == "cosine":
+        length = np.linalg.norm(points, axis=1)
+        apart = 1 - points @ points.T / np.outer(length, length)
+    of_pairs = {"average": np.mean, "complete": np.max, "single": np.min}[linkage]
+    clusters, expected = [frozenset([i]) for i in range(14)], {}
+    while len(clusters) > 1:
+        pairs = [(of_pairs(apart[np.ix_(list(a), list(b))]), a, b) for i, a in enumerate(clusters) for b in clusters[:i]]
+        height, a, b = min(pairs, key=lambda pair: pair[0])
+        clusters = [c for c in clusters if c not in (a, b)] + [a | b]
+        expected[a | b] = height
+    got = leaf_sets(linkage_tree(points, linkage, distance))  # type: ignore[arg-type]
+    assert got.keys() == expected.keys()
+    assert [got[k] for k in expected] == pytest.approx(list(expected.values()))
+
+    few = linkage_tree(points, linkage, distance, 5)  # type: ignore[arg-type]
+    assert len(few.parent) == 9
+    assert leaf_sets(few).items() <= got.items()
+    assert len(linkage_tree(points[:1], linkage, distance).parent) == 1  # type: ignore[arg-type]
+
+
+def test_ward_is_that_of_the_region_graph() -> None:
+    points = np.random.default_rng(3).normal(size=(20, 4))
+    ours, scipys = leaf_sets(ward_tree(np.ones(20), points)), leaf_sets(linkage_tree(points, "ward", "l2"))
+    assert ours.keys() == scipys.keys()
+    # scipy's heights are in units of a pair of points, ours of all of them
+    assert [scipys[k] for k in ours] == pytest.approx([np.sqrt(2 * 20) * height for height in ours.values()])
+    units = points / np.linalg.norm(points, axis=1, keepdims=True)
+    assert leaf_sets(linkage_tree(points, "ward")) == leaf_sets(linkage_tree(units, "ward", "l2"))
+
+
+def test_merging_by_normalised_cuts_takes_the_least_sum() -> None:
+    """Against all pairs tried one by one."""
+    half = np.random.default_rng(4).random((9, 9))
+    affinity = half + half.T
+    np.fill_diagonal(affinity, 0)
+    clusters, expected = [[i] for i in range(9)], set()
+    while len(clusters) > 1:
+
+        def total(pair: tuple[int, int], clusters: list[list[int]] = clusters) -> float:
+            group = np.zeros(9, int)
+            for number, cluster in enumerate(clusters):
+                group[cluster] = pair[0] if number == pair[1] else number
+            return float(normalised_cuts(affinity, np.unique(group, return_inverse=True)[1]).sum())
+
+        a, b = min(((a, b) for b in range(len(clusters)) for a in range(b)), key=total)
+        merged = clusters[a] + clusters[b]
+        clusters = [c for n, c in enumerate(clusters) if n not in (a, b)] + [merged]
+        expected.add(frozenset(merged))
+    tree = cut_linkage_tree(affinity)
+    assert set(leaf_sets(tree)) == expected
+    assert max(tree.height) == 1
+    assert len(cut_linkage_tree(np.zeros((1, 1))).parent) == 1

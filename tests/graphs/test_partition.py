@@ -232,6 +232,24 @@ def test_fewer_groups_are_tried_where_the_cut_is_too_dear() -> None:
     np.testing.assert_allclose(got.ncut[1:], as_two)
 
 
+def test_splits_in_two_keep_the_bound_where_that_is_asked() -> None:
+    """Two groups whose perturbation, by the formula with the gap to the third eigenvalue, lies between two bounds."""
+    affinity, groups = blocks([8, 8], across=0.1), np.repeat([0, 1], 8)
+    values = smallest_eigenpairs(affinity, 3).values
+    rho = perturbation_bound(affinity, groups, values[2] - values[1])
+    assert 0 < rho < np.inf
+    for heuristic in ("fiedler", "maxgap"):
+        for ways in (2, 10) if heuristic == "fiedler" else (10,):
+            tested = {"heuristic": heuristic, "max_kways": ways, "levels": 1, "perturb_two": True}
+            below = recursive_partition(affinity, max_perturb=0.999 * rho, **tested)
+            above = recursive_partition(affinity, max_perturb=1.001 * rho, **tested)
+            assert below.stop == ("perturbation",)
+            assert tree(above) == {frozenset(range(16)), frozenset(range(8)), frozenset(range(8, 16))}
+    untested = recursive_partition(affinity, heuristic="fiedler", max_perturb=0.0, levels=1)
+    assert len(untested.parent) == 3
+    assert len(recursive_partition(np.zeros((2, 2)), max_perturb=0.0, perturb_two=True).parent) == 3  # two items have no gap after them
+
+
 def test_fiedler_always_makes_two() -> None:
     got = recursive_partition(blocks([6, 6, 6, 6]), heuristic="fiedler")
     inner = np.bincount(got.parent[1:], minlength=len(got.parent))

@@ -12,6 +12,7 @@ from uss_dagster.backbones import patches
 from uss_dagster.backbones.base import Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData, UsageError
+from uss_dagster.graphs.walk import feature_walk, walk_graph
 from uss_dagster.methods.diffuse_walk_cut import SPEC, Params, attention_grid, segment, walk_cut
 from uss_dagster.pixels import numbered_by_first
 from uss_dagster.regions import Regions
@@ -113,6 +114,34 @@ def test_dense_and_sparse_attention_are_one():
     first, second = walk_cut(dense, Params()), walk_cut(thin, Params())
     assert np.array_equal(first.labels, second.labels)
     assert first.tau == pytest.approx(second.tau, abs=1e-4)
+
+
+@pytest.mark.parametrize("facet", ["tokens", "keys", "queries", "values"])
+def test_the_walk_may_go_by_the_likeness_of_features(facet):
+    """Five parts with tokens of their own are the segments, on the grid of the features and on a coarser one."""
+    labels = regions_of(24, 24)
+    grid = np.eye(5)[labels] + np.random.default_rng(0).normal(0, 0.05, (24, 24, 5))
+    image = np.stack([np.kron(labels, np.ones((8, 8))).astype(np.uint8)] * 3, axis=-1)
+    one = Sample("image", image, Features({facet: grid.astype(np.float32)}))
+    for graph, k in (("rw", 1), ("cos", 2)):
+        params = Params(features=facet, graph=graph, k=k)
+        assert SPEC.facets_read(params) == (facet,)
+        got = walk_cut(one, params)
+        assert got.segments == 5
+        assert rand_index(got.labels[4::8, 4::8], labels) == 1
+        check_tree(got.regions)
+    assert walk_cut(one, Params(features=facet, graph="rw", k=1, grid=12)).grid == (12, 12)
+
+
+def test_one_step_by_features_cut_as_a_flow_is_the_cut_of_their_cosines():
+    """The walk D⁻¹W is reversible with shares proportional to the degrees, so its flow is W again."""
+    features = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = units @ units.T
+    np.fill_diagonal(cosine, 1)
+    weights = np.maximum(((cosine - cosine.min()) / (1 - cosine.min())) ** 3.0, 1e-8)
+    flow = walk_graph(feature_walk(features, alpha=3.0), "rw")
+    np.testing.assert_allclose(flow / flow.sum(), weights / weights.sum(), atol=2e-6)
 
 
 def test_attention_on_a_finer_grid_is_lumped():

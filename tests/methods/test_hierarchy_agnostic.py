@@ -105,10 +105,40 @@ def test_every_parameter_reaches_the_partition(monkeypatch: pytest.MonkeyPatch) 
     given, _, _ = nested_tokens()
     values = {"levels": 3, "max_kways": 4, "min_points": 2, "mncut_th": 0.5, "max_perturb": 80.0, "eig_stab_th": 0.1, "seed": 5}
     segment(given, Params(graph="dense", **values, heuristic="fiedler", normalization="randomwalk", scaling="minmax"))
-    assert seen == {**values, "heuristic": "fiedler", "laplacian": "randomwalk", "scaling": "minmax"}
+    assert seen == {**values, "heuristic": "fiedler", "laplacian": "randomwalk", "scaling": "minmax", "perturb_two": False}
+    segment(given, Params(graph="dense", perturb_two=True))
+    assert seen["perturb_two"] is True
     segment(given, Params(preset="paper"))
     assert seen["heuristic"] == "maxgap"
     assert (seen["levels"], seen["max_kways"], seen["min_points"], seen["mncut_th"], seen["max_perturb"]) == (9, 10, 1, 0.8, 50.0)
+
+
+def test_parts_may_be_merged_from_the_bottom_up() -> None:
+    """The same parts; objects and their parts are among the merged regions, and scores are those of each division."""
+    given, objects, parts = nested_tokens()
+    regions = segment(given, Params(graph="dense", kover=9, merging="bottomup"))
+    check_hierarchy(regions, given.image.shape[:2])
+    assert set(np.bincount(regions.parent[1:]).tolist()) == {0, 2}
+    masks = depths(regions)
+    for labels, count in ((objects, 3), (parts, 9)):
+        assert all((labels == number).tobytes() in masks for number in range(count))
+    assert ((regions.score >= 0) & (regions.score <= 1)).all()
+    assert regions.score[0] == 1
+    tokens = np.random.default_rng(0).normal(size=(46, 46, 3))
+    large = Sample("large", given.image, Features({"tokens": tokens}, comparable=True))
+    with pytest.raises(UsageError, match="takes 2000 parts at most, got 2116"):
+        segment(large, Params(graph="dense", overclustering="none", merging="bottomup"))
+
+
+@pytest.mark.parametrize("graph", ["local", "leaves"])
+def test_divisions_in_two_may_have_to_keep_the_bound(graph: str) -> None:
+    """With no bound to keep it is the tree without the test; under one that nothing keeps, the image alone; untested, the bound says nothing."""
+    given, _ = drawn_sample(comparable=graph == "leaves")
+    plain = segment(given, Params(graph=graph))
+    assert len(plain) > 5
+    assert depths(segment(given, Params(graph=graph, max_perturb=0.0))) == depths(plain)
+    assert depths(segment(given, Params(graph=graph, max_perturb=np.inf, perturb_two=True))) == depths(plain)
+    assert len(segment(given, Params(graph=graph, max_perturb=0.0, perturb_two=True))) == 1
 
 
 def test_the_scale_of_tokens_does_not_matter_and_their_order_does_not() -> None:

@@ -30,6 +30,8 @@ from uss_dagster.methods._points import drawn, unit_grid
 from uss_dagster.methods.lightcluster import Params, merge_small
 from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth
+from uss_dagster.pixels import bilinear
+from uss_dagster.refine.crf import Crf, Kernels, dense_crf
 from uss_dagster.regions import ClassTree, Regions
 
 COLOURS = np.array([[200, 40, 40], [40, 190, 60], [50, 60, 210]], np.uint8)
@@ -292,6 +294,45 @@ def test_a_refinement_that_changes_the_area_out_of_all_proportion_is_not_used(mo
         assert pixel_mask(units, own, sample.image, with_crf).tolist() == (made_up if used else plain).tolist()
     for mask in (np.zeros_like(own), np.ones_like(own)):
         assert pixel_mask(units, mask, sample.image, with_crf).all() == mask.all()
+
+
+def test_the_constants_of_the_crf_are_parameters() -> None:
+    """The mask is that of the CRF with these constants; without any kernel it is the mask as it was."""
+    sample = picture(0, 0, noise=0.4)
+    units, own = unit_grid(sample, "keys")[0], np.roll(object_of(sample)[::4, ::4], 1, axis=1)
+    soft = bilinear(soft_mask(units, own, 0.07), *sample.image.shape[:2])
+    kernels = {"gauss_std": 3.0, "gauss_weight": 2.0, "bilateral_xy": 20.0, "bilateral_rgb": 13.0, "bilateral_weight": 7.0}
+    params = changed(PLAIN, mask__refine="crf", **{f"mask__crf__{name}": value for name, value in kernels.items()})
+    assert params.mask.crf == Kernels(**kernels)
+    after = dense_crf(np.stack([1 - soft, soft]), sample.image, Crf(iterations=10, **kernels))
+    got = pixel_mask(units, own, sample.image, params.mask)
+    assert got.tolist() == (after[1] > after[0]).tolist()
+    none = changed(PLAIN, mask__refine="crf", mask__crf__gauss_weight=0.0, mask__crf__bilateral_weight=0.0)
+    assert pixel_mask(units, own, sample.image, none.mask).tolist() == (soft > 0.5).tolist()
+    assert got.tolist() != (soft > 0.5).tolist()
+
+
+@pytest.mark.parametrize("facet", ["queries", "values"])
+def test_queries_and_values_are_clustered_as_keys_are(facet: str) -> None:
+    samples = dataset()
+    other = [
+        replace(s, features=Features({facet: s.features["keys"], **{k: s.features[k] for k in ("cls", "cls_attention")}})) for s in samples
+    ]
+    params = changed(PLAIN, patches__facet=facet)
+    assert lightcluster.SPEC.facets_read(params) == (facet, "cls", "cls_attention")
+    assert [everything(r) for r in run(other, params)] == [everything(r) for r in run(samples)]
+
+
+def test_a_state_fitted_to_other_images_segments_these() -> None:
+    """Centres, vote and classes of one split on another: objects are found, and classes are those of the first split."""
+    state = lightcluster.fit(dataset(9), PLAIN)
+    others = [picture(number, number % 3) for number in range(20, 26)]
+    regions = [lightcluster.segment(sample, PLAIN, state) for sample in others]
+    differ = [int((mask_of(r) != object_of(s)).sum()) for r, s in zip(regions, others, strict=True)]
+    assert max(differ) <= 4, "corners, which interpolation rounds"
+    labels = [int(r.label[-1]) for r in regions]
+    assert labels[:3] == labels[3:]
+    assert len(set(labels)) == 3
 
 
 def test_soft_masks_follow_the_keys() -> None:

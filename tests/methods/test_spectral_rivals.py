@@ -307,3 +307,28 @@ def test_a_facet_may_be_named() -> None:
     )
     assert everything(run("tokencut", other, facet="tokens")) == everything(run("tokencut", sample))
     assert tokencut.SPEC.facets_read(tokencut.Params(facet="tokens")) == ("tokens",)
+
+
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete", "single"])
+def test_agglomerative_clustering_makes_the_blocks(linkage: str) -> None:
+    sample, block = blocks(2, 3)
+    regions = run("agglomerative", sample, linkage=linkage, most=12)
+    check_tree(regions, sample.image.shape[:2])
+    assert len(regions) == 23
+    assert {(block == b).tobytes() for b in range(6)} <= masks(regions)
+    assert (regions.level[regions.parent[1:]] >= regions.level[1:]).all()
+    of_keys = run("agglomerative", sample, linkage=linkage, most=12, facet="keys")
+    assert everything(of_keys) == everything(regions)
+    assert registry.load("method", "agglomerative").SPEC.facets_read(registry.load("method", "agglomerative").Params(facet="keys")) == (
+        "keys",
+    )
+    plain = of_tokens(np.full((3, 4, 5), 0.7))
+    assert len(run("agglomerative", plain, linkage=linkage)) == 1
+
+
+def test_agglomerative_clustering_of_leaves_follows_the_image() -> None:
+    sample, block = blocks(2, 2, side=12)
+    regions = run("agglomerative", sample, graph="leaves")
+    check_tree(regions, sample.image.shape[:2])
+    best = [max(np.mean((block == b) == regions.mask(i)) for i in range(len(regions))) for b in range(4)]
+    assert min(best) > 0.97

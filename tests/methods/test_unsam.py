@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from uss_dagster.graphs.region_graph import region_graph
 from uss_dagster.methods import _unsam_leaves as on_leaves
 from uss_dagster.methods import _unsam_patches as on_patches
 from uss_dagster.methods import unsam
-from uss_dagster.methods._unsam_params import Cuts, LeafTrees, Merge, Refinement
+from uss_dagster.methods._unsam_params import Cuts, LeafTrees, Merge, Pool, Refinement
 from uss_dagster.methods._unsam_patches import lying_inside, resize_mask
+from uss_dagster.refine.crf import crf_mask
 from uss_dagster.regions import Regions
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unsam_golden.npz"
@@ -135,7 +137,7 @@ def test_conquer_composition_is_the_release() -> None:
 # -- patches --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("refine", ["none", "guided"])
+@pytest.mark.parametrize("refine", ["none", "guided", "crf"])
 def test_patches_find_objects_and_their_parts(refine: Any) -> None:
     image, kind = picture()
     params = unsam.Params(merge=Merge(thetas=(0.95, 0.8, 0.6, 0.4)), refine=Refinement(refine))
@@ -169,6 +171,80 @@ def test_large_images_are_also_cut_in_tiles() -> None:
     seen.clear()
     on_patches.divide(image, encode([image])[0], encode, Cuts(cells=20, tiles=False))
     assert len(seen) == 1
+
+
+def test_pieces_may_be_cut_from_the_image_before_it_is_reduced() -> None:
+    """Tiles and boxes of 800 × 640 pixels, which are reduced to 240 × 192 for the rest; masks are as large as the image either way."""
+    image = np.repeat(np.repeat(picture(128, 160)[0], 5, axis=0), 5, axis=1)
+    seen: list[tuple[int, ...]] = []
+
+    def encode(images: list[np.ndarray]) -> list[Features]:
+        seen.extend(crop.shape[:2] for crop in images)
+        return by_colour(images)
+
+    sample = Sample("drawn", image, by_colour([image])[0], encode)
+    params = unsam.Params(merge=Merge(thetas=(0.8, 0.4), crop=64), cuts=Cuts(cells=20), long_side=240, full_size=True)
+    regions = unsam.segment(sample, params)
+    assert seen[:4] == [(400, 500)] * 4
+    check_pool(regions, (640, 800))
+    kind = np.repeat(np.repeat(picture(128, 160)[1], 5, axis=0), 5, axis=1)
+    assert best_iou(regions, kind == 3) > 0.8
+    seen.clear()
+    unsam.segment(sample, replace(params, full_size=False))
+    assert (64, 64) in seen
+    assert (400, 500) not in seen
+
+    ramp = np.stack(np.indices((60, 90)), axis=2)
+    cut = on_patches.cut_out(ramp, (20, 30), 5, 6, 7, 8)
+    assert (cut[0, 0].tolist(), cut[-1, -1].tolist()) == ([15, 18], [35, 41])
+    assert np.array_equal(on_patches.cut_out(ramp, (60, 90), 5, 6, 7, 8), ramp[5:12, 6:14])
+    assert on_patches.cut_out(ramp[:3, :3], (20, 30), 19, 29, 1, 1).shape == (1, 1, 2)
+
+
+def test_divide_masks_may_be_refined_as_maskcut_does_it() -> None:
+    """Borders on the grid of 4 pixels move to those of the image; a mask that changes too much is dropped."""
+    image, kind = picture()
+    grid, encode = by_colour([image])[0]["keys"], lambda images: [features["keys"] for features in by_colour(images)]
+
+    def best(cuts: Cuts) -> list[float]:
+        masks = [piece.drawn(kind.shape) for piece in on_patches.divide(image, grid, encode, cuts)]
+        things = (np.isin(kind, (1, 2)), kind == 3)
+        return [max((float((m & t).sum() / (m | t).sum()) for m in masks), default=0.0) for t in things]
+
+    plain, after = best(Cuts()), best(Cuts(crf=True))
+    assert min(after) > 0.98
+    assert all(b > a for a, b in zip(plain, after, strict=True))
+    assert best(Cuts(crf=True, crf_iou=1.0)) == [0.0, 0.0]
+
+
+def test_crf_mask_follows_the_image_and_fills_holes() -> None:
+    square = np.zeros((40, 40), bool)
+    square[10:30, 10:30] = True
+    image = np.where(square[:, :, None], np.uint8(220), np.uint8(30)).repeat(3, axis=2)
+    moved = np.roll(square, 3, axis=1)
+    moved[18:20, 18:20] = False
+    assert crf_mask(moved, image).tolist() == square.tolist()
+    likely = np.where(moved, np.e / (1 + np.e), 1 / (1 + np.e))
+    np.testing.assert_allclose(likely[[0, 15], [0, 15]], [0.2689, 0.7311], atol=1e-4)
+
+
+def test_masks_may_tell_where_they_come_from() -> None:
+    image, _ = picture()
+    thetas = (0.95, 0.8, 0.6, 0.4)
+    params = unsam.Params(merge=Merge(thetas=thetas))
+    plain, told = unsam.segment(deep_sample(image), params), unsam.segment(deep_sample(image), replace(params, pool=Pool(history=True)))
+    assert [s.partition(" ")[0].strip(",") for s in told.source] == list(plain.source)
+    assert plain.masks().tolist() == told.masks().tolist()
+    wholes = {s: i for i, s in enumerate(told.source) if s.startswith("divide")}
+    assert len(wholes) == plain.source.count("divide")
+    for i, source in enumerate(told.source):
+        if source.startswith("conquer"):
+            _, whole, theta, *merged = source.split(", ")
+            assert float(theta.removeprefix("theta ")) == thetas[int(told.level[i])]
+            if merged:
+                assert -1 <= float(merged[0].removeprefix("merged at ")) <= 1
+            if whole in wholes:
+                assert not (told.mask(i) & ~told.mask(wholes[whole])).any()
 
 
 def test_thresholds_leave_the_numbers_asked_for() -> None:

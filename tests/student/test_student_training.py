@@ -23,10 +23,10 @@ from uss_dagster.registry import build_params
 from uss_dagster.student import self_training
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.data import Source
-from uss_dagster.student.model import CONFIG, WEIGHTS, Student
+from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, read_config
 from uss_dagster.student.prediction import ScoredMasks
 from uss_dagster.student.self_training import self_train_labels, stored_labels
-from uss_dagster.student.settings import StudentSettings
+from uss_dagster.student.settings import ARCHITECTURES, StudentSettings
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
 
 MODEL_CARD = ModelCard("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
@@ -232,6 +232,28 @@ def test_settings_of_a_size_stand_where_none_are_given() -> None:
     large = StudentSettings("S", batch=4)
     assert (large.batch, large.points, large.input, large.architecture.queries) == (4, 4096, 512, 300)
     assert large.every == large.steps // 10
+
+
+def test_queries_layers_and_grains_are_settings_of_the_network(tmp_path: Path) -> None:
+    """Of the size where none are given, also in a config file of before there were such settings."""
+    for size, expected in (("tiny", (24, 2, 3)), ("S", (300, 6, 6))):
+        own = StudentSettings(size)
+        assert (own.architecture.queries, own.architecture.layers, own.architecture.grains) == expected
+        assert own.architecture == ARCHITECTURES[size]
+    settings = StudentSettings(queries=50, layers=3, grains=4)
+    with torch.inference_mode():
+        outputs = build(settings).eval()(torch.zeros(1, 3, 64, 64), torch.tensor([[[0.5, 0.5], [0.2, 0.7]]]))
+    assert len(outputs) == 1 + 3
+    assert outputs[-1].masks.shape == (1, 50 + 2 * 4, 32, 32)
+    assert not settings.same_network(StudentSettings())
+    assert settings.same_network(StudentSettings(queries=50, layers=3, grains=4, steps=9))
+    with pytest.raises(UsageError, match="queries is -1"):
+        StudentSettings(queries=-1)
+
+    plain = {name: value for name, value in StudentSettings().to_dict().items() if name not in ("queries", "layers", "grains")}
+    config = {"format": FORMAT, "settings": plain, "sha256": "", "step": 1, "images": 1, "scores": {}, "data": {"told": "", "version": ""}}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    assert read_config(tmp_path)[1] == StudentSettings()
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
+from uss_dagster.backbones._timm_hub import hub_place
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
-from uss_dagster.errors import UsageError
+from uss_dagster.errors import UsageError, did_you_mean
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
-from uss_dagster.weights.files import local_file, read_tensors
+from uss_dagster.weights.files import hub_file, local_file, read_tensors
 from uss_dagster.weights.store import fetch, identity, loaded_identity
 
 FACETS = ("tokens", "cls")
@@ -33,11 +34,13 @@ class Params(InputParams):
     Parameters
     ----------
     model : str, default 'efficientnet_lite0'
-        Weights of the catalogue (`uss weights list`), or ``timm:<name>`` with a checkpoint.
+        Weights of the catalogue (`uss weights list`), or ``timm:<name>``, such as 'timm:resnet50.a1_in1k' (its weights have seen labels).
     facets : tuple of str, default ('tokens', 'cls')
         Which facets are written.
     checkpoint : str or None, default None
-        A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights.
+        A local .safetensors file, 'random' (drawn from ``seed``, for tests), or None for the catalogue's weights or those of the hub.
+    revision : str or None, default None
+        Commit of the hub's repository.
     stage : int, default 3
         Stage whose feature map gives the tokens, counted from 0, or from the end when negative.
     batch : int, default 8
@@ -51,6 +54,7 @@ class Params(InputParams):
     model: str = "efficientnet_lite0"
     facets: tuple[str, ...] = FACETS
     checkpoint: str | None = None
+    revision: str | None = None
     stage: int = 3
     batch: int = 8
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -98,9 +102,8 @@ def _network(params: Params) -> Any:
     known = CATALOGUE.get(params.model)
     name = known.model if known else params.model.removeprefix("timm:")
     if not timm.is_model(name.partition(".")[0]):
-        raise UsageError(
-            f"backbone 'cnn' has no model '{params.model}'. Known: {', '.join(CATALOGUE)}, or 'timm:<name>' with a checkpoint."
-        )
+        raise UsageError(f"backbone 'cnn' has no model '{params.model}'. Known: {', '.join(CATALOGUE)}, or 'timm:<name>'.")
+    config = _config(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
         try:
@@ -108,17 +111,34 @@ def _network(params: Params) -> Any:
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UsageError(f"timm gives no feature maps of '{name}' ({error}). Choose a convolutional network.") from None
     if params.checkpoint != "random":
-        if params.checkpoint is None and known is None:
-            raise UsageError(f"'{params.model}' needs weights: set 'checkpoint' to a local .safetensors file.")
-        file = local_file(params.checkpoint) if params.checkpoint else fetch(CATALOGUE[params.model])
+        file = _weights(params, name, config)
         result = network.load_state_dict(read_tensors(file), strict=False)
         if result.missing_keys:
             raise UsageError(f"{file} lacks tensors of '{name}', such as {result.missing_keys[0]}.")
     if not -len(network.feature_info) <= params.stage < len(network.feature_info):
         raise UsageError(f"stage is {params.stage}, but '{params.model}' has {len(network.feature_info)} stages.")
-    config: Any = timm.get_pretrained_cfg(name)
     network.pretrained_cfg = config.to_dict()
     return network.eval().requires_grad_(False)
+
+
+def _config(name: str) -> Any:
+    """What timm knows of weights of this name."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = sorted(other for other in timm.list_pretrained() if other.startswith(f"{name.partition('.')[0]}."))
+        raise UsageError(f"timm has no weights '{name}' ({error}).{did_you_mean(name, known)}") from None
+
+
+def _weights(params: Params, name: str, config: Any) -> Path:
+    """The .safetensors file to load. name, config: timm's."""
+    if params.checkpoint is not None:
+        return local_file(params.checkpoint)
+    if params.model in CATALOGUE:
+        return fetch(CATALOGUE[params.model])
+    return hub_file(*hub_place(config, name, params.model, params.revision), f"'{params.model}'")
 
 
 class Extractor(BatchedExtractor):

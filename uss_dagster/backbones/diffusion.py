@@ -2,14 +2,14 @@
 embedded one, which comes with this package and needs no download.
 
 An image is brought to the space the UNet works in (the mean of the VAE's posterior, times its scaling factor; or, without a VAE,
-pixels in [-1, 1], folded p×p into channels where the UNet takes 3·p² of them), noised, and passed through the UNet with the empty
-prompt and no guidance. Its self-attention layers are found as they run and read through diffusers' processor interface
+pixels in [-1, 1], folded p×p into channels where the UNet takes 3·p² of them), noised, and passed through the UNet with ``prompt``, by default the
+empty one, and no guidance. Its self-attention layers are found as they run and read through diffusers' processor interface
 (``unet.attention_capture``). Facets, on a grid of h by w cells that tiles the image, n = h·w:
 
-- attention (n, n): mean over heads, layers and steps a resolution, lumped or upsampled to the grid, then a weighted mean over
-  resolutions; float32, rows summing to 1. The matrix of Diffuse–Walk–Cut.
-- tokens (h, w, C): output of one self-attention layer (``layer``), or its keys (``tokens_from: keys``).
-- keys (h, w, C): the keys of that layer, heads side by side.
+- attention (n, n): mean over heads, layers (``attention_layers``) and steps a resolution, lumped or upsampled to the grid, then a weighted mean
+  over resolutions; float32, rows summing to 1. The matrix of Diffuse–Walk–Cut.
+- tokens (h, w, C): output of one self-attention layer (``layer``), its keys (``tokens_from: keys``), or its input (``tokens_from: hidden``).
+- keys, queries, values (h, w, C): those of that layer, heads side by side.
 
 Which UNet calls are read (``extraction``):
 
@@ -45,6 +45,8 @@ from uss_dagster.runtime import torch_device
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from uss_dagster.backbones.unet.attention_capture import LayerFacet
+
 
 @dataclass(frozen=True)
 class Params:
@@ -78,15 +80,19 @@ class Params:
         "square" squeezes the image into a square, which bounds the cost; "aspect" keeps its proportions.
     grid : int, default 32
         Cells on the short side. The nearest scale of the UNet is taken (64, 32, 16 or 8 at 512 pixels).
-    weights : {"proportional", "uniform"}, default "proportional"
-        Of the resolutions in ``attention``; "proportional" to their side.
-    tokens_from : {"outputs", "keys"}, default "outputs"
+    weights : {"proportional", "uniform"} or list of float, default "proportional"
+        Of the resolutions in ``attention``; "proportional" to their side, or one each, the finest first (64, 32, 16 and 8 at 512 pixels); a
+        resolution of weight 0 is left out.
+    attention_layers : list of int or None, default None
+        Self-attention layers that ``attention`` is the mean of, counted in running order as in a list. None is all.
+    tokens_from : {"outputs", "keys", "hidden"}, default "outputs"
         What the facet ``tokens`` holds.
     layer : int or None, default None
-        Self-attention layer of tokens and keys, counted in running order as in a list. None is the last one on the way down at the
-        resolution of the grid.
+        Self-attention layer of the other facets, counted likewise. None is the last one on the way down at the resolution of the grid.
+    prompt : str, default ""
+        The text that the image is said to show. Needs a text encoder and ``conditioning`` "empty".
     conditioning : {"empty", "zeros"}, default "empty"
-        "empty" is the text encoder's answer to the empty prompt, "zeros" one zero vector, for UNets trained without text.
+        "empty" is the text encoder's answer to ``prompt``, empty by default; "zeros" one zero vector, for UNets trained without text.
     batch : int, default 4
         Images of one size in a pass on a GPU. On a CPU it is always 1.
     precision : {"float32", "bfloat16", "float16"}, default "float32"
@@ -106,9 +112,11 @@ class Params:
     image_size: int | None = None
     shape: Literal["square", "aspect"] = "square"
     grid: int = 32
-    weights: Literal["proportional", "uniform"] = "proportional"
-    tokens_from: Literal["outputs", "keys"] = "outputs"
+    weights: Literal["proportional", "uniform"] | tuple[float, ...] = "proportional"
+    attention_layers: tuple[int, ...] | None = None
+    tokens_from: Literal["outputs", "keys", "hidden"] = "outputs"
     layer: int | None = None
+    prompt: str = ""
     conditioning: Literal["empty", "zeros"] = "empty"
     batch: int = 4
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -120,13 +128,19 @@ class Params:
             raise wrong_value("timestep", self.timestep, "none: extraction 'ddim' takes the steps of 'schedule_steps' and 'n_steps'")
         if self.n_steps >= self.schedule_steps:
             raise ValueError(f"n_steps is {self.n_steps}, expected fewer than schedule_steps ({self.schedule_steps}).")
+        if isinstance(self.weights, tuple) and (min(self.weights, default=-1) < 0 or not any(self.weights)):
+            raise wrong_value("weights", list(self.weights), "0 or more for each resolution, the finest first, not all of them 0")
+        if self.attention_layers == ():
+            raise wrong_value("attention_layers", "[]", "one layer or more, or null for all")
+        if self.prompt and self.conditioning == "zeros":
+            raise wrong_value("prompt", f"'{self.prompt}'", "none: conditioning 'zeros' stands for no text")
 
 
 SPEC = BackboneSpec(
     name="diffusion",
     title="Diffusion UNet self-attention (diffusers)",
     params=Params,
-    facets=("attention", "tokens", "keys"),
+    facets=("attention", "tokens", "keys", "queries", "values"),
     licence="by model: embedded MIT (this project); Stable Diffusion 1 CreativeML OpenRAIL-M; 2 and XL CreativeML OpenRAIL++-M; SSD-1B Apache-2.0",
     paper="Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR 2022; Podell et al., SDXL, ICLR 2024; "
     "Gupta et al., Progressive Knowledge Distillation of Stable Diffusion XL, 2024; captured as in Ivanova et al., Unsupervised "
@@ -150,7 +164,7 @@ def load(params: Params, device: str = "auto") -> Extractor:
     facets = check_facets(SPEC, params.facets)
     place = torch_device(device)
     params = _settled(params)
-    model = load_folder(_folder(params), params.variant, params.precision, params.conditioning)
+    model = load_folder(_folder(params), params.variant, params.precision, params.conditioning, params.prompt)
     return Extractor(model, params, facets, place)
 
 
@@ -216,7 +230,7 @@ class Extractor(BatchedExtractor):
             raise UsageError(
                 f"timestep is {self.timestep}, but the model was trained with {len(model.alphas)}: choose 0 to {len(model.alphas) - 1}."
             )
-        check_layers(model.unet, params.layer)
+        check_layers(model.unet, [*(params.attention_layers or ()), *([] if params.layer is None else [params.layer])])
         model.unet.to(device)
         if model.vae is not None:
             model.vae.to(device)
@@ -290,7 +304,9 @@ class Extractor(BatchedExtractor):
                 (clean.shape[2], clean.shape[3]),
                 self.grid((height, width)),
                 maps="attention" in self.facets,
+                layers=self.params.attention_layers,
                 layer=self.params.layer,
+                facets=set(self._of_layer.values()),
                 block_bytes=self.block_bytes,
             )
             if self.params.extraction == "ddim":
@@ -299,12 +315,14 @@ class Extractor(BatchedExtractor):
                 latent = clean if self.params.extraction == "clean" else self._noised(clean)
                 with recorder.recording():
                     self._predict(latent, self.timestep, (height, width))
-            facets = {
-                "attention": lambda: recorder.attention(self.params.weights),
-                "tokens": lambda: recorder.keys() if self.params.tokens_from == "keys" else recorder.tokens(),
-                "keys": recorder.keys,
-            }
-            return {name: facets[name]() for name in SPEC.facets if name in self.facets}
+            facets = {name: recorder.of_layer(read) for name, read in self._of_layer.items()}
+            return {"attention": recorder.attention(self.params.weights), **facets} if "attention" in self.facets else facets
+
+    @property
+    def _of_layer(self) -> dict[str, LayerFacet]:
+        """Facet → what of the layer it holds."""
+        held: dict[str, LayerFacet] = {"tokens": self.params.tokens_from, "keys": "keys", "queries": "queries", "values": "values"}
+        return {name: read for name, read in held.items() if name in self.facets}
 
     def _encode(self, images: np.ndarray) -> Any:
         """The clean input of the UNet (B, C, h, w) in float32."""

@@ -29,6 +29,7 @@ import numpy as np
 from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
+from uss_dagster.backbones._timm_hub import hub_place
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
@@ -189,19 +190,7 @@ def _weights(source: _Source, params: Params) -> Path | None:
     if source.catalogue:
         return fetch(CATALOGUE[source.catalogue])
     config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
-    if config is None or not config.hf_hub_id:
-        raise UsageError(
-            f"The hub has no weights of '{params.model}' that timm knows. Set 'checkpoint' to a local .safetensors file, "
-            f"or name weights that it has, as in 'timm:vit_tiny_patch16_224.augreg_in21k'."
-        )
-    # timm's repositories hold a safetensors twin of each pickle, and its table names the pickle.
-    filename = (config.hf_hub_filename or "model.safetensors").replace("pytorch_model.bin", "model.safetensors")
-    if not filename.endswith(".safetensors"):
-        raise UsageError(
-            f"The hub has only a pickle of '{source.timm}' ({filename}), which is never opened. Set 'checkpoint' to a .safetensors."
-        )
-    repository, _, pinned = config.hf_hub_id.partition("@")
-    return hub_file(repository, filename, params.revision or pinned or None, f"'{params.model}'")
+    return hub_file(*hub_place(config, source.timm, params.model, params.revision), f"'{params.model}'")
 
 
 def _build(source: _Source, seed: int) -> Any:

@@ -1,21 +1,27 @@
-"""Greedy merging of a region graph into a binary tree with monotone heights, an ultrametric map.
+"""Greedy merging into a binary tree with monotone heights, an ultrametric map: of a region graph, of points, or by normalised cuts.
 
 The cost of a pair is a feature distance plus the mean strength of the common border, times a slowly growing function of size that lets
 small regions merge first. The size term with exponent 1/2, features only, on a complete graph is Ward's criterion. The loop is compiled;
 ``benchmarks/contour_merge.py`` times whole segmentations with it beside scikit-image's Felzenszwalb.
 
 References: Arbeláez, "Boundary extraction in natural images using ultrametric contour maps", CVPRW 2006; Ward,
-"Hierarchical grouping to optimize an objective function", JASA 58, 1963.
+"Hierarchical grouping to optimize an objective function", JASA 58, 1963; Müllner, "Modern hierarchical, agglomerative clustering
+algorithms", arXiv 1109.2378 (the linkages of points, SciPy's).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from uss_dagster.graphs.eigen import floored
 from uss_dagster.graphs.region_graph import RegionGraph
+from uss_dagster.graphs.vectors import unit
 from uss_dagster.pixels import numbered_by_first
+
+Linkage = Literal["ward", "average", "complete", "single"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,79 @@ def ward_tree(area: np.ndarray, centres: np.ndarray) -> MergeTree:
     first, second = np.triu_indices(n, 1)
     complete = RegionGraph(np.stack([first, second], axis=1), np.ones(len(first)), np.zeros(len(first)))
     return merge_tree(complete, area, centres, feature_weight=1.0, size_exponent=0.5)
+
+
+def linkage_tree(points: np.ndarray, linkage: Linkage, distance: Literal["cosine", "l2"] = "cosine", most: int | None = None) -> MergeTree:
+    """Agglomerative clustering of points, each of weight 1; heights are the distances at which clusters join.
+
+    Parameters
+    ----------
+    points : ndarray of float, shape (n, C)
+    linkage : {"ward", "average", "complete", "single"}
+        "ward" is of Euclidean distances, with "cosine" between the points at length 1.
+    distance : {"cosine", "l2"}, default "cosine"
+        "cosine" is 1 - the cosine.
+    most : int or None, default None
+        Leaves of the tree, at most: points that join before are one leaf. None: as many as points.
+    """
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import pdist
+
+    n = len(points)
+    if n == 1:
+        return _preorder(1, [], [])
+    vectors = unit(np.asarray(points, np.float64)) if distance == "cosine" else np.asarray(points, np.float64)
+    if linkage == "ward" or distance == "l2":
+        table = hierarchy.linkage(vectors, linkage)
+    else:
+        table = hierarchy.linkage(pdist(vectors, "sqeuclidean") / 2, linkage)
+    return _merged_tree(table[:, :2].astype(np.int64), table[:, 2], n, n if most is None else most)
+
+
+def cut_linkage_tree(affinity: np.ndarray) -> MergeTree:
+    """Greedy merging by normalised cuts: the pair that leaves the least sum over groups of cut over association merges, until one is left.
+
+    Heights are the shares of merges made, as the sums need not rise. Of equal sums the pair of lowest numbers comes first, merged groups
+    being numbered after all items.
+
+    Parameters
+    ----------
+    affinity : ndarray of float, shape (n, n)
+        Symmetric, 0 or more.
+    """
+    weights = np.array(affinity, np.float64)
+    n = len(weights)
+    number, children = np.arange(n), np.empty((max(n - 1, 0), 2), np.int64)
+    for merge in range(n - 1):
+        degree = weights.sum(axis=1)
+        inside = np.diag(weights)
+        share = (degree - inside) / floored(degree)
+        together = degree[:, None] + degree
+        cut = together - inside[:, None] - inside - 2 * weights
+        change = cut / floored(together) - share[:, None] - share
+        change[np.tril_indices(len(weights))] = np.inf
+        a, b = np.unravel_index(int(np.argmin(change)), change.shape)
+        children[merge] = sorted((number[a], number[b]))
+        # the merged group takes the last place
+        weights = np.block([[weights, (weights[a] + weights[b])[:, None]], [weights[a] + weights[b], np.zeros(1)]])
+        weights[-1, -1] = inside[a] + inside[b] + 2 * weights[a, b]
+        rest = np.delete(np.arange(len(weights)), [a, b])
+        weights, number = weights[np.ix_(rest, rest)], np.append(number, n + merge)[rest]
+    return _merged_tree(children, np.arange(1, n) / max(n - 1, 1), n, n)
+
+
+def _merged_tree(children: np.ndarray, heights: np.ndarray, n: int, most: int) -> MergeTree:
+    """The tree of all n - 1 merges of n points, merge k making cluster n + k; what joins before ``most`` clusters are left is one leaf."""
+    early = max(n - most, 0)
+    into = np.arange(n + len(children))
+    for merge in range(early - 1, -1, -1):
+        into[children[merge]] = into[n + merge]
+    clusters, leaf = np.unique(into[:n], return_inverse=True)
+    place = np.zeros(len(into), np.int64)
+    place[clusters] = np.arange(len(clusters))
+    place[n + early :] = len(clusters) + np.arange(len(children) - early)
+    tree = _preorder(len(clusters), place[children[early:]].tolist(), heights[early:].tolist())
+    return MergeTree(tree.parent, tree.height, tree.leaf[leaf])
 
 
 def _preorder(n: int, children: list[list[int]], heights: list[float]) -> MergeTree:

@@ -62,6 +62,7 @@ class _Rules:
     eig_stab_th: float | None
     seed: int
     solver: str
+    perturb_two: bool
 
 
 def recursive_partition(
@@ -78,6 +79,7 @@ def recursive_partition(
     eig_stab_th: float | None = None,
     seed: int = 1234,
     solver: str = "auto",
+    perturb_two: bool = False,
 ) -> Partition:
     """Split the items of an affinity recursively.
 
@@ -96,7 +98,7 @@ def recursive_partition(
     mncut_th : float, default 0.8
         A split with a mean normalised cut of this or more is tried with fewer groups, then given up.
     max_perturb : float, default 50
-        Largest trusted ``perturbation_bound``.
+        Largest trusted ``perturbation_bound`` of a split in three or more groups.
     heuristic : {"maxgap", "fiedler"}, default "maxgap"
         "fiedler" always makes two groups.
     laplacian, solver
@@ -107,13 +109,15 @@ def recursive_partition(
         Drop eigenvectors from the first one on whose histogram is flatter than this. None keeps all.
     seed : int, default 1234
         Of k-means.
+    perturb_two : bool, default False
+        Splits in two have to keep the bound as well; only that of two items, which has no gap after it, need not.
     """
     check_choice("heuristic", heuristic, HEURISTICS)
     check_choice("Laplacian", laplacian, LAPLACIANS)
     check_choice("scaling", scaling, SCALINGS)
     weights = check_weights(np.array(affinity, np.float64))
     np.fill_diagonal(weights, 0)
-    rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver)
+    rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, perturb_two)
 
     spectra: list[np.ndarray] = []
 
@@ -265,7 +269,8 @@ def _split(weights: np.ndarray, rules: _Rules, spectra: list[np.ndarray]) -> tup
         return np.minimum(np.arange(m), max(rules.max_kways - 2, 1)), ""
     if q < 2 or (rules.heuristic == "maxgap" and q == 2):
         return None, "no gap"
-    pairs = _pairs(weights, q, rules)
+    # the gap after a second group is that to the third eigenvalue
+    pairs = _pairs(weights, max(q, 3) if rules.perturb_two else q, rules)
     if pairs is None:
         return None, "no eigenvectors"
     spectra[-1] = pairs.values
@@ -279,8 +284,8 @@ def _split(weights: np.ndarray, rules: _Rules, spectra: list[np.ndarray]) -> tup
         return None, "unstable eigenvectors"
     vectors = pairs.vectors[:, :k]
     groups = _grouped(weights, vectors, k, rules)
-    trusted = k == 2 or groups is None or perturbation_bound(weights, groups, gaps[count - 1], rules.laplacian) <= rules.max_perturb
-    if not trusted:
+    tested = groups is not None and (k > 2 or rules.perturb_two)
+    if tested and not perturbation_bound(weights, groups, gaps[count - 1], rules.laplacian) <= rules.max_perturb:
         return None, "perturbation"
     while groups is None or normalised_cuts(weights, groups).mean() >= rules.mncut_th:
         if k == 2:

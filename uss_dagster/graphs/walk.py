@@ -71,6 +71,19 @@ def coarsen(matrix: Any, grid: Grid, target: Grid) -> Any:
     return (sparse.diags_array(1 / size) @ members @ matrix @ members.T).tocsr()
 
 
+def feature_walk(features: np.ndarray, alpha: float = 10.0) -> np.ndarray:
+    """The walk over features that goes from item to item by their likeness, a transition matrix float32 (n, n).
+
+    It is the walk of the graph "cos" of ``walk_graph`` over the features, so its "rw" graph at one step is that graph again.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n, C)
+    alpha : float, default 10
+    """
+    return transition(_unit_rows(np.maximum(_cosines(features, alpha), LEAST)))
+
+
 def walk(step: np.ndarray, k: int) -> np.ndarray:
     """Transitions of k steps, float32 (n, n), by repeated squaring; rows are rescaled to sum to 1 after each product."""
     if k < 1:

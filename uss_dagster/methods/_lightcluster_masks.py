@@ -6,7 +6,7 @@ import numpy as np
 
 from uss_dagster.graphs.few_clusters import few_clusters
 from uss_dagster.methods._lightcluster_params import Agreement, Clusters, Foreground, Mask
-from uss_dagster.methods._maps import components
+from uss_dagster.methods._maps import components, iou
 from uss_dagster.methods._objects import unit32
 from uss_dagster.pixels import bilinear, nearest, resize_image
 from uss_dagster.refine.crf import Crf, dense_crf
@@ -136,12 +136,6 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return parts == 1 + int(size[1:].argmax()) if len(size) > 1 else mask
 
 
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two masks; 0 where both are empty."""
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else 0.0
-
-
 # -- pixels -------------------------------------------------------------------------------------------
 
 
@@ -162,7 +156,7 @@ def pixel_mask(units: np.ndarray, mask: np.ndarray, image: np.ndarray, rule: Mas
         likely = 1 - rule.certainty + (2 * rule.certainty - 1) * likely
     both = np.stack([1 - likely, likely])
     if rule.refine == "crf":
-        after = dense_crf(both, picture, Crf(iterations=rule.iterations))
+        after = dense_crf(both, picture, Crf(iterations=rule.iterations, **vars(rule.crf)))
     else:
         after = pamr(both, picture, Pamr(iterations=rule.iterations))
     refined = nearest(after[1] > after[0], height, width)

@@ -8,6 +8,7 @@ from typing import Literal
 from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds, within
 from uss_dagster.methods._objects import ClassRule, ObjectRule
 from uss_dagster.methods._points import KMeansRule, PatchRule
+from uss_dagster.refine.crf import Kernels
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Mask:
         How the border is moved to the image's. Default 'crf'. References: Krähenbühl & Koltun, NIPS 2011; Araslanov & Roth, CVPR 2020.
     iterations : int
         Of the refinement. Default 10.
+    crf : Kernels
+        Of the CRF.
     max_pixels : int
         A larger image is refined at about this size. Default 400 000.
     area_factor : float
@@ -150,6 +153,7 @@ class Mask:
     certainty: float = 0.7
     refine: Literal["crf", "pamr", "none"] = "crf"
     iterations: int = 10
+    crf: Kernels = field(default_factory=Kernels)
     max_pixels: int = 400_000
     area_factor: float = 4.0
 

@@ -14,7 +14,7 @@ from uss_dagster.graphs.streaming_kmeans import Centres, Projection, RowFile, Sh
 from uss_dagster.graphs.vectors import unit
 from uss_dagster.methods.base import feature_grid
 
-Facet = Literal["keys", "tokens"]
+Facet = Literal["keys", "tokens", "queries", "values"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PatchRule:
 
     Parameters
     ----------
-    facet : {'keys', 'tokens'}
+    facet : {'keys', 'tokens', 'queries', 'values'}
         Of the backbone. Default 'keys'.
     pca : int or None
         Channels to which patches are reduced. Default None, all.

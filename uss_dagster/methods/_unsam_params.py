@@ -25,7 +25,7 @@ TREES = (
 DEEP_TREES = ((0, "backbone", 0.2), (1, "backbone", 0.1), (2, "backbone", 0.3))
 """Trees that are added where the features are those of a network; chosen on half of the COCO sample, see docs/unsam.md."""
 
-RefineKind = Literal["none", "guided"]
+RefineKind = Literal["none", "guided", "crf"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,10 @@ class Cuts:
         Least share of a view that a part has. Default 0.01.
     iou : float
         Suppression among divide masks. Default 0.8.
+    crf : bool
+        Divide masks are refined by MaskCut's CRF, see ``crf_mask``. Default false.
+    crf_iou : float
+        One that this changes to a lower IoU with what it was is dropped. Default 0.5, as in MaskCut.
     """
 
     rounds: int = 6
@@ -87,9 +91,12 @@ class Cuts:
     tiles: bool = True
     min_part: float = 0.01
     iou: float = 0.8
+    crf: bool = False
+    crf_iou: float = 0.5
 
     def __post_init__(self) -> None:
         check_bounds(self, rounds=at_least(1), joined=SHARE, cells=at_least(2), tau=within(-1, 1), eps=PART, min_part=PART, iou=SHARE)
+        check_bounds(self, crf_iou=SHARE)
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,9 @@ class Pool:
         Masks an image. Default: 1000, 200.
     window : int or None
         A mask is compared with so many of the next ones only, as in the authors' release. Default None, with all.
+    history : bool
+        On patches, ``source`` also numbers the divide masks, and says of a cluster in which of them it lies, the coarsest threshold at which it
+        stands, and the cosine at which it merges with another. Default false.
     """
 
     confidence: float | None = None
@@ -184,6 +194,7 @@ class Pool:
     iou: float | None = None
     most: int | None = None
     window: int | None = None
+    history: bool = False
 
     def __post_init__(self) -> None:
         check_bounds(self, confidence=SHARE, min_score=SHARE, iou=SHARE, most=at_least(1), window=at_least(1))
@@ -195,9 +206,9 @@ class Refinement:
 
     Parameters
     ----------
-    kind : {'none', 'guided'} or None
-        Not at all, or by a guided filter (He, Sun & Tang, TPAMI 2013). Default None, what the preset says: 'none' in 'train', 'guided' in
-        'clean'.
+    kind : {'none', 'guided', 'crf'} or None
+        Not at all, by a guided filter (He, Sun & Tang, TPAMI 2013), or by the CRF of MaskCut, which takes far longer. Default None, what the
+        preset says: 'none' in 'train', 'guided' in 'clean'.
     iou : float
         A mask that this changes to a lower IoU with what it was is dropped. Default 0.5.
     max_area : float
@@ -227,7 +238,7 @@ class Params:
     graph : {'auto', 'dense', 'local'}
         On patches ('dense') or on leaves ('local'); 'auto' is on leaves, and on patches where ``merge.thetas`` are given for a network.
         Default 'auto'.
-    facet : {'keys', 'tokens'}
+    facet : {'keys', 'tokens', 'queries', 'values'}
         The features. Default 'keys'.
     cuts : Cuts
         Divide, on patches.
@@ -241,6 +252,9 @@ class Params:
         Of the masks' borders.
     long_side : int
         An image longer than 4/3 of it is reduced to it, in pixels. Default 480.
+    full_size : bool
+        On patches, tiles and the boxes of divide masks are cut from the image itself, not from the reduced one: an image with a shorter side of
+        512 or more then has tiles. Default false.
     seed : int
         Of the textons and the patch dictionary. Default 0.
     """
@@ -256,6 +270,7 @@ class Params:
     pool: Pool = Pool()
     refine: Refinement = Refinement()
     long_side: int = 480
+    full_size: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

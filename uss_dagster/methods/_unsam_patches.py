@@ -19,10 +19,11 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
 from uss_dagster.graphs.vectors import unit
-from uss_dagster.methods._maps import components
+from uss_dagster.methods._maps import components, iou
 from uss_dagster.methods._unsam_params import Cuts
 from uss_dagster.methods.base import is_grid
 from uss_dagster.pixels import resize_image
+from uss_dagster.refine.crf import crf_mask
 from uss_dagster.regions import Regions, rle
 
 Encode = Callable[[list[np.ndarray]], list[np.ndarray]]
@@ -39,7 +40,7 @@ BATCH = 32
 @dataclass(frozen=True)
 class Piece:
     """A mask of the pool. top, left: where ``crop``, bool (h, w), lies in the image. level: index of the coarsest
-    threshold at which it stands, their number for divide masks. score: 0..1.
+    threshold at which it stands, their number for divide masks. score: 0..1. history: where it comes from, see ``Pool.history``.
     """
 
     top: int
@@ -48,6 +49,7 @@ class Piece:
     level: float
     score: float
     source: str
+    history: str = ""
 
     @classmethod
     def of(cls, mask: np.ndarray, level: float, score: float, source: str, top: int = 0, left: int = 0) -> Piece:
@@ -89,14 +91,22 @@ def regions_of(pieces: Sequence[Piece], shape: tuple[int, int]) -> Regions:
         shape=shape,
         level=[piece.level for piece in pieces],
         score=[piece.score for piece in pieces],
-        source=[piece.source for piece in pieces],
+        source=[piece.history or piece.source for piece in pieces],
     )
 
 
 # -- divide ---------------------------------------------------------------------------------------
 
 
-def divide(image: np.ndarray, grid: np.ndarray, encode: Encode | None, cuts: Cuts, confidence: float = 0.1, level: int = 6) -> list[Piece]:
+def divide(
+    image: np.ndarray,
+    grid: np.ndarray,
+    encode: Encode | None,
+    cuts: Cuts,
+    confidence: float = 0.1,
+    level: int = 6,
+    full: np.ndarray | None = None,
+) -> list[Piece]:
     """Divide masks of an image, highest score first.
 
     Parameters
@@ -112,14 +122,17 @@ def divide(image: np.ndarray, grid: np.ndarray, encode: Encode | None, cuts: Cut
         Parts must exceed it.
     level : int
         Of the pieces.
+    full : uint8 array (H', W', 3) or None
+        The image at the size at which tiles are cut from it; None is ``image``.
     """
+    full = image if full is None else full
     height, width = image.shape[:2]
     views = [(0, 0, height, width)]
     grids = [grid]
-    if cuts.tiles and encode is not None and min(height, width) >= TILES_FROM:
+    if cuts.tiles and encode is not None and min(full.shape[:2]) >= TILES_FROM:
         h, w = round(height * TILE_SHARE), round(width * TILE_SHARE)
         views += [(top, left, h, w) for top in (0, height - h) for left in (0, width - w)]
-        grids += encode([image[top : top + h, left : left + w] for top, left, h, w in views[1:]])
+        grids += encode([cut_out(full, (height, width), top, left, h, w) for top, left, h, w in views[1:]])
     pieces: list[Piece] = []
     for (top, left, h, w), features in zip(views, grids, strict=True):
         small = at_most(features, cuts.cells)
@@ -130,6 +143,9 @@ def divide(image: np.ndarray, grid: np.ndarray, encode: Encode | None, cuts: Cut
             if score <= confidence:
                 continue
             mask = resize_mask(part, h, w)
+            if cuts.crf:
+                before, mask = mask, crf_mask(mask, np.ascontiguousarray(image[top : top + h, left : left + w]))
+                mask &= iou(before, mask) >= cuts.crf_iou
             if mask.any():
                 pieces.append(Piece.of(mask, level, score, "divide", top, left))
     distinct = mask_nms([piece.code((height, width)) for piece in pieces], np.array([piece.score for piece in pieces]), cuts.iou)
@@ -202,7 +218,10 @@ def conquer(
         crop = crop & whole.crop
         score = whole.score * contrast(masks[index], features, units)
         if crop.any():
-            yield Piece(whole.top, whole.left, crop, level_of[int(clusters[index])], score, "conquer")
+            level, merge = level_of[int(clusters[index])], int(record.death[clusters[index]])
+            merged = f", merged at {record.weight[merge]:.3f}" if merge < len(record.weight) else ""
+            history = f"conquer, {whole.history}, theta {thetas[level]:.4g}{merged}" if whole.history else ""
+            yield Piece(whole.top, whole.left, crop, level, score, "conquer", history)
 
 
 def lying_inside(masks: np.ndarray, within: np.ndarray, share: float = 0.9) -> Iterator[tuple[int, np.ndarray]]:
@@ -214,9 +233,20 @@ def lying_inside(masks: np.ndarray, within: np.ndarray, share: float = 0.9) -> I
             yield index, crop
 
 
-def box_images(image: np.ndarray, pieces: Sequence[Piece], side: int) -> list[np.ndarray]:
-    """What lies in the boxes of pieces, with all that surrounds these, stretched to side × side."""
-    return [resize_image(np.ascontiguousarray(image[piece.window]), (side, side)) for piece in pieces]
+def box_images(image: np.ndarray, pieces: Sequence[Piece], side: int, shape: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """What lies in the boxes of pieces, with all that surrounds these, stretched to side × side. shape: as for ``cut_out``."""
+    size = shape or (image.shape[0], image.shape[1])
+    boxes = [cut_out(image, size, piece.top, piece.left, *piece.crop.shape) for piece in pieces]
+    return [resize_image(np.ascontiguousarray(box), (side, side)) for box in boxes]
+
+
+def cut_out(image: np.ndarray, shape: tuple[int, int], top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The part of an image that lies in a box of the image at the size ``shape``."""
+    spans = []
+    for start, length, size, pixels in ((top, height, shape[0], image.shape[0]), (left, width, shape[1], image.shape[1])):
+        low = start * pixels // size
+        spans.append(slice(low, max(low + 1, -(-(start + length) * pixels // size))))
+    return image[tuple(spans)]
 
 
 # -- grids ----------------------------------------------------------------------------------------

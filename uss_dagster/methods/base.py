@@ -106,12 +106,18 @@ class MethodSpec:
         name, value = stated
         return bool(flat_params(params)[name] == value)
 
-    def facets_read(self, params: object) -> tuple[str, ...]:
-        """The facets that it reads of a backbone with these parameters, each once."""
+    def facets_read(self, params: object, encoded_apart: bool = False) -> tuple[str, ...]:
+        """The facets that it reads of a backbone with these parameters, each once. encoded_apart: another backbone encodes pieces of images."""
         needs = self.needs
         if self.facet_parameter:
             needs = (str(flat_params(params)[self.facet_parameter]), *needs[1:])
-        return tuple(dict.fromkeys((*needs, *self.optional, *self.encodes)))
+        return tuple(dict.fromkeys((*needs, *self.optional, *(() if encoded_apart else self.encodes))))
+
+    def facets_encoded(self, params: object) -> tuple[str, ...]:
+        """The facets that it has pieces of images encoded to."""
+        if not self.facet_parameter:
+            return self.encodes
+        return tuple(str(flat_params(params)[self.facet_parameter]) if facet == self.needs[0] else facet for facet in self.encodes)
 
 
 class Samples(Protocol):

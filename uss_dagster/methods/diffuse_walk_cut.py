@@ -5,7 +5,8 @@ two patches' transitions. Recursive Normalised Cuts make one full tree of it, an
 
 Reference: Ivanova et al., "Unsupervised segmentation by diffusing, walking and cutting", arXiv 2412.04678. This is a reimplementation from
 descriptions: the paper's rule for the threshold, its best k, its exponent and its upsampling are not known to us, so every such choice
-is a parameter, and numbers are not those of the authors. Any backbone with the facet ``attention`` will do, not diffusion models only.
+is a parameter, and numbers are not those of the authors. Any backbone with the facet ``attention`` will do, not diffusion models only; with
+``features`` the walk goes by the likeness of other facets.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from uss_dagster.bounds import PART, POSITIVE, at_least, check_bounds, within, w
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
 from uss_dagster.graphs.bipartition import CutTree, Rule, choose_threshold, cut_tree
+from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.graphs.vectors import unit
-from uss_dagster.graphs.walk import coarsen, stationary, transition, vote, walk, walk_graph
+from uss_dagster.graphs.walk import blocks_of, coarsen, feature_walk, stationary, transition, vote, walk, walk_graph
 from uss_dagster.methods._maps import winners
-from uss_dagster.methods.base import MethodSpec, one_thread
+from uss_dagster.methods.base import MethodSpec, feature_grid, one_thread
 from uss_dagster.notes import note
 from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
@@ -39,12 +41,15 @@ class Params:
     ----------
     grid : int
         The walk is on at most grid² cells, 1 to 64; attention on more is lumped. Default 32.
+    features : {'attention', 'tokens', 'keys', 'queries', 'values'}
+        The facet that the walk is of: 'attention' is one itself; of the others it goes by cosines, see ``feature_walk``. Default 'attention'.
     k : int
         Steps of the walk. Default 2.
     graph : {'cos', 'dot', 'sym', 'rw'}
-        How the walk becomes a symmetric graph, see ``walk_graph``. Default 'cos', the likeness of transitions to the power ``alpha``.
+        How the walk becomes a symmetric graph, see ``walk_graph``. Default 'cos', the likeness of transitions to the power ``alpha``. With
+        other ``features`` and one step, 'rw' is the graph of their cosines.
     alpha : float
-        That power. Default 10.
+        That power, also of the cosines of ``features``. Default 10.
     tau : {'gap', 'mean', 'modularity'} or float
         Ncut below which a split is made, or the rule that chooses it by image, see ``choose_threshold``. A number has to be chosen anew for
         each ``k`` and ``graph``. Default 'gap'.
@@ -68,6 +73,7 @@ class Params:
     """
 
     grid: int = 32
+    features: Literal["attention", "tokens", "keys", "queries", "values"] = "attention"
     k: int = 2
     graph: Literal["cos", "dot", "sym", "rw"] = "cos"
     alpha: float = 10.0
@@ -99,6 +105,7 @@ SPEC = MethodSpec(
     title="Diffuse–Walk–Cut (reimplementation)",
     params=Params,
     needs=("attention",),
+    facet_parameter="features",
     paper="Ivanova et al., arXiv 2412.04678",
     summary="Attention as a random walk of k steps, recursive two-way normalised cuts, a threshold chosen for each image.",
     segmentation=("tree", "pruned"),
@@ -149,7 +156,7 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
 def walk_cut(sample: Sample, params: Params) -> WalkCut:
     """The method with all its intermediate results."""
     clock = _Clock()
-    step, grid, plain = _walk_of(sample, params.grid)
+    step, grid, plain = _walk_of(sample, params)
     power = walk(step, params.k)
     clock.lap("walk")
     if plain:
@@ -187,8 +194,19 @@ def _regions(sample: Sample, tree: CutTree, step: np.ndarray, power: np.ndarray,
     return Regions.from_tree(pixels, tree.parent, level=level, score=score, source=params.rule)
 
 
-def _walk_of(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, int], bool]:
-    """(transitions float32 (n, n), grid (h, w), whether the walk is plain): attention lumped onto no more than side² cells.
+def _walk_of(sample: Sample, params: Params) -> tuple[np.ndarray, tuple[int, int], bool]:
+    """(transitions float32 (n, n), grid (h, w), whether the walk is plain): on no more than ``params.grid``² cells."""
+    if params.features == "attention":
+        return _attention_walk(sample, params.grid)
+    features = feature_grid(sample, params.features)
+    grid = features.shape[:2]
+    target = _coarse_grid(*grid, params.grid**2)
+    means = region_means(blocks_of(grid, target).reshape(grid), target[0] * target[1], features)
+    return feature_walk(means, params.alpha), target, False
+
+
+def _attention_walk(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, int], bool]:
+    """As ``_walk_of``: attention lumped onto no more than side² cells.
 
     A plain walk is local, goes to each neighbour with the same probability, and reaches every cell: a cut of it would follow the grid, not
     the image. Where it does not reach every cell, its parts are structure.

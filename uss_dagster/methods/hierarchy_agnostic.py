@@ -29,18 +29,23 @@ from uss_dagster.errors import UsageError
 from uss_dagster.graphs.affinity import Covariance, Whitening, dense_affinity
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.local_graph import edge_weights
+from uss_dagster.graphs.merging import cut_linkage_tree
 from uss_dagster.graphs.overclustering import over_cluster, part_graph
-from uss_dagster.graphs.partition import Partition, recursive_partition
+from uss_dagster.graphs.partition import Partition, normalised_cuts, recursive_partition
 from uss_dagster.graphs.superpixels import pixel_parts
 from uss_dagster.methods._spectral import Items, LeafGraph, items_of, kind, lone_root, tree_regions
 from uss_dagster.methods.base import MethodSpec, Samples, of_preset, one_thread
 from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
+from uss_dagster.regions.regions import ancestor_matrix
 
 Parts = Literal["simultaneous", "kmeans", "pixelkmeans", "felzenszwalb", "slic", "quickshift", "watershed", "none"]
 Heuristic = Literal["maxgap", "fiedler"]
+Merging = Literal["topdown", "bottomup"]
 Adjacency = Literal["minmax", "exp"]
+MOST_MERGED = 2000
+"""Parts that are merged from the bottom up: time grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,9 @@ class Params:
         How items are first joined into parts: by spectral clustering into ``kover``; by k-means of their tokens; by a segmentation of the
         pixels, taken at the centre of each cell of the token grid (dense graph only); or not at all. Default None: 'simultaneous'; 'none';
         'none'.
+    merging : {'topdown', 'bottomup'}
+        Parts are divided recursively, or merged two by two as normalised cuts rise least, see ``cut_linkage_tree``: then nothing says where to
+        stop. Default 'topdown'.
     heuristic : {'maxgap', 'fiedler'} or None
         Number of groups of a division: eigenvalues before the widest gap, or always two. Default None: 'maxgap'; 'fiedler'; 'fiedler'.
     kover : int or None
@@ -111,6 +119,8 @@ class Params:
     max_perturb : float or None
         Largest perturbation at which a division in three or more is trusted. Default None: 50, which the authors' program runs with; 80 in
         'paper_config'.
+    perturb_two : bool
+        The bound holds for divisions in two as well, which the authors' program does not test. Default false.
     eig_stab_th : float or None
         See ``recursive_partition``. Default None.
     normalization : {'symmetrical', 'randomwalk', 'standard'}
@@ -143,6 +153,7 @@ class Params:
     preset: Literal["default", "paper", "paper_config", "paper_cityscapes"] = "default"
     graph: LeafGraph | None = None
     overclustering: Parts | None = None
+    merging: Merging = "topdown"
     heuristic: Heuristic | None = None
     kover: int | None = None
     levels: int = 9
@@ -150,6 +161,7 @@ class Params:
     min_points: int = 1
     mncut_th: float | None = None
     max_perturb: float | None = None
+    perturb_two: bool = False
     eig_stab_th: float | None = None
     normalization: Literal["symmetrical", "randomwalk", "standard"] = "symmetrical"
     scaling: Literal["unit", "minmax", "standard", "none"] = "unit"
@@ -225,6 +237,8 @@ def _partition(sample: Sample, items: Items, params: Params, state: Whitening | 
     if route.overclustering != "none":
         parts = _parts(sample.image, items, affinity, params, route.overclustering)
         affinity = part_graph(affinity, parts)
+    if params.merging == "bottomup":
+        return _bottom_up(affinity, parts)
     tree = recursive_partition(
         affinity,
         params.levels,
@@ -237,8 +251,24 @@ def _partition(sample: Sample, items: Items, params: Params, state: Whitening | 
         scaling=params.scaling,
         eig_stab_th=params.eig_stab_th,
         seed=params.seed,
+        perturb_two=params.perturb_two,
     )
     return Partition(tree.labels[parts], tree.parent, tree.ncut, tree.stop)
+
+
+def _bottom_up(affinity: np.ndarray, parts: np.ndarray) -> Partition:
+    """The tree of merged parts, each node with its normalised cut against the other below the same node."""
+    if len(affinity) > MOST_MERGED:
+        raise UsageError(
+            f"hierarchy_agnostic: merging 'bottomup' takes {MOST_MERGED} parts at most, got {len(affinity)}. Choose an 'overclustering'."
+        )
+    tree = cut_linkage_tree(affinity)
+    below = ancestor_matrix(tree.parent)[:, tree.leaf]
+    ncut = np.zeros(len(tree.parent))
+    for node in np.unique(tree.parent[1:]):
+        children, items = np.flatnonzero(tree.parent == node), np.flatnonzero(below[node])
+        ncut[children] = normalised_cuts(affinity[np.ix_(items, items)], below[children[1], items].astype(np.int64))
+    return Partition(tree.leaf[parts], tree.parent, ncut, ("",) * len(ncut))
 
 
 def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, step: Parts) -> np.ndarray:

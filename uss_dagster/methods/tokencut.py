@@ -35,7 +35,7 @@ class Params:
     ----------
     graph : {'auto', 'dense', 'local'}
         See ``_spectral``. Default 'auto'.
-    facet : {'keys', 'tokens'}
+    facet : {'keys', 'tokens', 'queries', 'values'}
         The features. Default 'keys', as in the paper.
     tau : float
         Cosine above which two items are joined, -1 to 1. Default 0.2, as in the paper.

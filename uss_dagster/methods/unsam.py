@@ -13,7 +13,7 @@ What differs from the authors' program is listed in docs/unsam.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,13 +24,15 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
 from uss_dagster.methods import _unsam_leaves as on_leaves
 from uss_dagster.methods import _unsam_patches as on_patches
+from uss_dagster.methods._maps import iou
 from uss_dagster.methods._spectral import lone_root
-from uss_dagster.methods._unsam_params import Params
+from uss_dagster.methods._unsam_params import Params, RefineKind
 from uss_dagster.methods._unsam_patches import Piece
 from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.methods.contour_merge import enlarged
 from uss_dagster.notes import note
 from uss_dagster.pixels import check_image, shrink_long_side
+from uss_dagster.refine.crf import crf_mask
 from uss_dagster.regions import Regions
 
 CALIBRATION_IMAGES = 50
@@ -106,9 +108,12 @@ def segment(sample: Sample, params: Params, state: Calibration | None = None) ->
     image = shrink_long_side(full, params.long_side)
     if not np.ptp(image, axis=(0, 1)).any():
         return lone_root(sample)
-    pool = _patch_pool(sample, image, params, state) if _is_dense(sample, params) else _leaf_pool(sample, image, params)
-    if params.refine_kind == "guided":
-        pool = refined(pool, image, params.refine.iou, params.refine.max_area)
+    if _is_dense(sample, params):
+        pool = _patch_pool(sample, image, full if params.full_size else image, params, state)
+    else:
+        pool = _leaf_pool(sample, image, params)
+    if params.refine_kind != "none":
+        pool = refined(pool, image, params.refine.iou, params.refine.max_area, kind=params.refine_kind)
     family = nested(pool)
     return family if family.shape == full.shape[:2] else family.resized(*full.shape[:2])
 
@@ -133,7 +138,8 @@ def _leaf_pool(sample: Sample, image: np.ndarray, params: Params) -> Regions:
     return Regions(atoms, pool.members, level=pool.level, score=pool.score, source=pool.source)
 
 
-def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibration | None) -> Regions:
+def _patch_pool(sample: Sample, image: np.ndarray, full: np.ndarray, params: Params, state: Calibration | None) -> Regions:
+    """full: the image at the size at which pieces are cut from it."""
     thetas = params.merge.thetas or (state.thetas if state else None)
     if thetas is None:
         raise UsageError(
@@ -150,9 +156,12 @@ def _patch_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibr
     if params.divide == "student":
         wholes = on_patches.as_pieces(student_masks(image, params), params.cuts.iou, level=len(thetas))
     else:
-        wholes = on_patches.divide(image, sample.features[params.facet], encode, params.cuts, limits.confidence, level=len(thetas))
+        grid = sample.features[params.facet]
+        wholes = on_patches.divide(image, grid, encode, params.cuts, limits.confidence, len(thetas), full)
+    if params.pool.history:
+        wholes = [replace(whole, history=f"divide {number}") for number, whole in enumerate(wholes)]
     pieces = list(wholes)
-    crops = on_patches.box_images(image, wholes, params.merge.crop)
+    crops = on_patches.box_images(full, wholes, params.merge.crop, shape)
     for whole, (record, features) in zip(wholes, on_patches.records_of(crops, encode, params.merge.grid, thetas[-1]), strict=True):
         pieces += on_patches.conquer(whole, record, features, thetas, params.merge.min_patches, params.merge.inside)
     pieces = [piece for piece in pieces if piece.score >= limits.min_score]
@@ -170,8 +179,10 @@ def student_masks(image: np.ndarray, params: Params) -> Regions:
     return masks.select(np.flatnonzero(~masks.is_root & (masks.score > limits.confidence)))
 
 
-def refined(pool: Regions, image: np.ndarray, least_iou: float = 0.5, most_area: float = 0.9, *, radius: int = 8) -> Regions:
-    """Masks with their borders pulled to those of the image, uint8 (H, W, 3), by a guided filter in a window of twice the longer side of each box.
+def refined(
+    pool: Regions, image: np.ndarray, least_iou: float = 0.5, most_area: float = 0.9, *, radius: int = 8, kind: RefineKind = "guided"
+) -> Regions:
+    """Masks with their borders pulled to those of the image, uint8 (H, W, 3), in a window of twice the longer side of each box.
 
     Those that have more than ``most_area`` of the image, or an IoU below ``least_iou`` with what they were, are dropped, as are exact duplicates.
     """
@@ -184,9 +195,12 @@ def refined(pool: Regions, image: np.ndarray, least_iou: float = 0.5, most_area:
         rows = slice(max(0, middle_y - side), min(height, middle_y + side + 1))
         columns = slice(max(0, middle_x - side), min(width, middle_x + side + 1))
         before = pool.members[region][pool.atoms[rows, columns]]
-        after = guided_filter(before[None].astype(np.float64), np.ascontiguousarray(image[rows, columns]), radius=radius)[0] > 0.5
-        overlap = int(np.count_nonzero(before & after)) / max(int(np.count_nonzero(before | after)), 1)
-        if after.any() and overlap >= least_iou and np.count_nonzero(after) <= most_area * height * width:
+        window = np.ascontiguousarray(image[rows, columns])
+        if kind == "crf":
+            after = crf_mask(before, window)
+        else:
+            after = guided_filter(before[None].astype(np.float64), window, radius=radius)[0] > 0.5
+        if after.any() and iou(before, after) >= least_iou and np.count_nonzero(after) <= most_area * height * width:
             pieces.append(Piece(rows.start, columns.start, after, pool.level[region], pool.score[region], pool.source[region]))
     distinct = np.sort(mask_nms([piece.code(pool.shape) for piece in pieces], np.array([piece.score for piece in pieces]), 1.0))
     return on_patches.regions_of([pieces[i] for i in distinct], pool.shape)

@@ -17,9 +17,12 @@ MODELS = "data/models/"
 def encoder_of(profile: Profile, backbone: str) -> Plugin:
     """The plug-in behind a backbone of the profile, or behind a plug-in's own name, with all facets that entries read of it."""
     module, values = _backbone(profile, backbone)
-    facets = {
-        facet: None for entry, section in profile.entries.items() if section.backbone == backbone for facet in facets_read(profile, entry)
-    }
+    facets: dict[str, None] = {}
+    for entry, section in profile.entries.items():
+        if section.backbone == backbone:
+            facets |= dict.fromkeys(facets_read(profile, entry))
+        if section.encoder == backbone:
+            facets |= dict.fromkeys(facets_encoded(profile, entry))
     kind = module.SPEC.name
     params = complete_params(profile, module.SPEC.params, values, f"backbone '{kind}'", "backbones", backbone)
     if "facets" in params:
@@ -81,7 +84,7 @@ def facets_read(profile: Profile, entry: str) -> tuple[str, ...]:
     """The facets that the method of an entry reads of its backbone; refused where the backbone cannot give them."""
     backbone, method = profile.entries[entry].backbone, method_of(profile, entry)
     spec, at = method.spec, profile.at("entries", entry, "backbone")
-    facets: tuple[str, ...] = spec.facets_read(method.build())
+    facets: tuple[str, ...] = spec.facets_read(method.build(), profile.entries[entry].encoder is not None)
     if spec.needs and not backbone:
         raise UsageError(
             f"{at}: method '{method.name}' needs {', '.join(facets)} of a backbone. Give entry '{entry}' a line 'backbone: …'."
@@ -90,6 +93,23 @@ def facets_read(profile: Profile, entry: str) -> tuple[str, ...]:
         return ()
     if not spec.takes_backbone:
         raise UsageError(f"{at}: method '{method.name}' looks at pixels only. Remove 'backbone' from entry '{entry}'.")
+    _check_facets(profile, method.name, backbone, facets, at)
+    return facets
+
+
+def facets_encoded(profile: Profile, entry: str) -> tuple[str, ...]:
+    """The facets that the backbone ``encoder`` of an entry gives of pieces of images; refused where it cannot, or where none are encoded."""
+    encoder, method = str(profile.entries[entry].encoder), method_of(profile, entry)
+    facets: tuple[str, ...] = method.spec.facets_encoded(method.build())
+    at = profile.at("entries", entry, "encoder")
+    if not facets:
+        raise UsageError(f"{at}: method '{method.name}' encodes no pieces of images. Remove 'encoder' from entry '{entry}'.")
+    _check_facets(profile, method.name, encoder, facets, at)
+    return facets
+
+
+def _check_facets(profile: Profile, method: str, backbone: str, facets: tuple[str, ...], at: str) -> None:
+    """Refuse a backbone that is not there or cannot give some facets."""
     known = {*profile.backbones, *registry.names("backbone")}
     if backbone not in known:
         raise UsageError(f"{at}: Unknown backbone '{backbone}'.{did_you_mean(backbone, known)}")
@@ -97,10 +117,7 @@ def facets_read(profile: Profile, entry: str) -> tuple[str, ...]:
     for facet in facets:
         if facet not in module.SPEC.facets:
             has = ", ".join(module.SPEC.facets)
-            raise UsageError(
-                f"{at}: method '{method.name}' needs facet '{facet}', which backbone '{backbone}' cannot give (it has: {has})."
-            )
-    return facets
+            raise UsageError(f"{at}: method '{method}' needs facet '{facet}', which backbone '{backbone}' cannot give (it has: {has}).")
 
 
 def datasets_of(profile: Profile, entry: str) -> list[str]:
@@ -109,6 +126,24 @@ def datasets_of(profile: Profile, entry: str) -> list[str]:
     for name in only or ():
         profile.check_choice("dataset", name, profile.datasets, "entries", entry, "datasets")
     return sorted(only or profile.datasets)
+
+
+def fit_dataset(profile: Profile, entry: str) -> str:
+    """The other dataset that the method of an entry is fitted to; '' for none: then each dataset is fitted to itself."""
+    name = profile.entries[entry].fit_on
+    if name is None:
+        return ""
+    at = ("entries", entry, "fit_on")
+    profile.check_choice("dataset", name, profile.datasets, *at)
+    method = method_of(profile, entry)
+    if not hasattr(method.module, "fit"):
+        raise UsageError(f"{profile.at(*at)}: method '{method.name}' learns nothing from a dataset. Remove 'fit_on' from entry '{entry}'.")
+    return name
+
+
+def datasets_read(profile: Profile, entry: str) -> list[str]:
+    """The datasets whose images an entry reads, sorted: those that it runs on, and that which its method is fitted to."""
+    return sorted({*datasets_of(profile, entry), *filter(None, [fit_dataset(profile, entry)])})
 
 
 # -- trained models -----------------------------------------------------------------------------------------

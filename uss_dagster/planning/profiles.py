@@ -92,9 +92,11 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
-    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean.
-    With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do. ``explain``: what the method knows of each image
-    (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and shown on the entry's page.
+    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the
+    dataset that the method is fitted to, such as another split; by default that which is segmented. ``encoder`` names the backbone that encodes
+    pieces of images, such as the crops of objects, where that is not ``backbone``. With ``kind`` in place of ``method``, parameters stand beside
+    it, as those of a dataset do. ``explain``: what the method knows of each image (thresholds, eigenvalues, why a region was not divided) is
+    stored beside its regions, and shown on the entry's page.
     """
 
     method: str | None = None
@@ -104,6 +106,8 @@ class EntrySection(_Section):
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
     seeds: int = Field(1, ge=1, le=100)
+    fit_on: str | None = None
+    encoder: str | None = None
     explain: bool = False
 
     @model_validator(mode="before")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uss_dagster.bounds import Bounds, check_bounds
+from uss_dagster.bounds import Bounds, at_least, check_bounds
 from uss_dagster.errors import BadData
 from uss_dagster.refine import lattice
 from uss_dagster.refine._lanes import LANES, check_image_of_maps, check_maps, from_blocks, thread_count, to_blocks, workers
@@ -31,13 +31,11 @@ SMALLEST = 1e-8  # a probability of zero would forbid a label whatever the image
 
 
 @dataclass(frozen=True)
-class Crf:
-    """Parameters of the dense CRF; the defaults are those of Krähenbühl and Koltun.
+class Kernels:
+    """The two kernels of the dense CRF; the defaults are those of Krähenbühl and Koltun.
 
     Parameters
     ----------
-    iterations : int, default 10
-        Steps of mean-field inference.
     gauss_std : float, default 1
         Standard deviation of the Gaussian kernel, in pixels.
     gauss_weight : float, default 3
@@ -50,7 +48,6 @@ class Crf:
         Weight w_b of the bilateral kernel.
     """
 
-    iterations: int = 10
     gauss_std: float = 1.0
     gauss_weight: float = 3.0
     bilateral_xy: float = 67.0
@@ -61,7 +58,26 @@ class Crf:
         deviation = Bounds("above 0 and finite", lambda value: 0 < value < np.inf)
         weight = Bounds("0 or more and finite", lambda value: 0 <= value < np.inf)
         check_bounds(self, gauss_std=deviation, bilateral_xy=deviation, bilateral_rgb=deviation)
-        check_bounds(self, gauss_weight=weight, bilateral_weight=weight, iterations=weight)
+        check_bounds(self, gauss_weight=weight, bilateral_weight=weight)
+
+
+@dataclass(frozen=True)
+class Crf(Kernels):
+    """Parameters of the dense CRF.
+
+    Parameters
+    ----------
+    iterations : int, default 10
+        Steps of mean-field inference.
+    gauss_std, gauss_weight, bilateral_xy, bilateral_rgb, bilateral_weight
+        See ``Kernels``.
+    """
+
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self, iterations=at_least(0))
 
 
 def dense_crf(probabilities: np.ndarray, image: np.ndarray, crf: Crf = Crf(), *, threads: int | None = None) -> np.ndarray:
@@ -85,6 +101,22 @@ def dense_crf(probabilities: np.ndarray, image: np.ndarray, crf: Crf = Crf(), *,
     energies = to_blocks(probabilities, np.inf)
     to_energies(energies, len(probabilities))
     return from_blocks(mean_field(energies, image, crf, threads=threads), *probabilities.shape)
+
+
+MASKCUT = Crf(gauss_std=3.0, gauss_weight=7.0, bilateral_xy=50.0, bilateral_rgb=5.0, bilateral_weight=10.0)
+"""The constants of MaskCut: Wang et al., "Cut and learn for unsupervised object detection and instance segmentation", CVPR 2023."""
+
+
+def crf_mask(mask: np.ndarray, image: np.ndarray, crf: Crf = MASKCUT) -> np.ndarray:
+    """A mask, bool (H, W), with its border moved to that of the image, uint8 (H, W, 3), and its holes filled, as MaskCut does it.
+
+    A pixel of the mask has the probability of a logit of 1 against one of 0: 0.73.
+    """
+    from scipy import ndimage
+
+    likely = np.where(mask, 1 / (1 + np.exp(-1)), 1 / (1 + np.e)).astype(np.float32)
+    after = dense_crf(np.stack([1 - likely, likely]), image, crf)
+    return np.asarray(ndimage.binary_fill_holes(after[1] > after[0]))
 
 
 def to_energies(blocks: np.ndarray, labels: int) -> None:

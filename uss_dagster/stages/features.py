@@ -22,7 +22,7 @@ from uss_dagster.artifacts.tables import read_table, write_table
 from uss_dagster.backbones.base import loaded
 from uss_dagster.errors import BadData, from_os_error
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
-from uss_dagster.planning.entries import datasets_of, encoder_of
+from uss_dagster.planning.entries import datasets_read, encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 
@@ -61,7 +61,7 @@ class Features(DatasetCell):
             (str(entry.backbone), dataset)
             for name, entry in profile.entries.items()
             if entry.backbone
-            for dataset in datasets_of(profile, name)
+            for dataset in datasets_read(profile, name)
         }
         for backbone, dataset in sorted(pairs):
             encoder = encoder_of(profile, backbone)

@@ -38,7 +38,17 @@ from uss_dagster.errors import BadData
 from uss_dagster.notes import collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
 from uss_dagster.planning.contents import content_of
-from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_on, model_of, runs_of, student_of
+from uss_dagster.planning.entries import (
+    datasets_of,
+    encoder_of,
+    facets_encoded,
+    facets_read,
+    fit_dataset,
+    method_on,
+    model_of,
+    runs_of,
+    student_of,
+)
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
@@ -65,6 +75,8 @@ class Segments(EntryCell):
         Hash of a model folder that is not of the profile; '' for none.
     explain
         What the method knows of each image is written beside its regions, in ``notes-*.json``.
+    fit_on
+        Dataset that the method is fitted to; '' for the one that is segmented.
     """
 
     group: ClassVar[str] = "segments"
@@ -81,6 +93,7 @@ class Segments(EntryCell):
     summary: str
     content: str = ""
     explain: bool = False
+    fit_on: str = ""
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -93,7 +106,9 @@ class Segments(EntryCell):
             model = model_of(profile, entry, method)
             is_planned = student_of(profile, model) is not None
             title = section.title or spec.title
-            encoder = encoder_of(profile, str(section.backbone)) if spec.encodes else None
+            if section.encoder:
+                facets_encoded(profile, entry)
+            encoder = encoder_of(profile, section.encoder or str(section.backbone)) if spec.encodes else None
             for dataset, (run, plugin) in itertools.product(datasets_of(profile, entry), runs.items()):
                 name = cell_name(cls.stage, run, dataset)
                 yield cls(
@@ -110,6 +125,7 @@ class Segments(EntryCell):
                     summary=f"{title}: {spec.summary or spec.paper}",
                     content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
                     explain=section.explain,
+                    fit_on=fit_dataset(profile, entry),
                 )
 
     @property
@@ -122,9 +138,11 @@ class Segments(EntryCell):
         return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
 
     def inputs(self, layout: Layout) -> list[Path]:
-        features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
+        datasets = [self.dataset, *([self.fit_on] if self.fit_on else [])]
+        images = [layout.images(dataset) for dataset in datasets]
+        features = [layout.features(self.backbone, dataset) for dataset in datasets] if self.backbone else []
         model = [layout.root / self.model] if self.model_is_planned else []
-        return [layout.images(self.dataset), *features, *model, *self._files(layout)]
+        return [*images, *features, *model, *self._files(layout)]
 
     def _files(self, layout: Layout) -> list[Path]:
         """The file or folder of results that the method reads."""
@@ -139,12 +157,14 @@ class Segments(EntryCell):
         return [self.method.module_name, *encoder, *student]
 
     def run(self, layout: Layout) -> Facts:
-        images = Images(layout.images(self.dataset))
-        features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        images, features = self._read(layout, self.dataset)
+        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
         check_weights(self.encoder, self.weights, self.file)
         segmenter = self.segmenter(layout)
         plain = self.to_plain()
         inputs = [images.identity, content_id(features) if features else None]
+        if self.fit_on:
+            inputs += [fit_images.identity, content_id(fit_features) if fit_features else None]
         if self.model:
             model = layout.root / self.model
             inputs.append(content_id(model) if (model / MANIFEST).exists() else None)
@@ -153,7 +173,7 @@ class Segments(EntryCell):
         staging = Staging(layout.private, self.name, [plain, inputs])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         started = time.perf_counter()
-        segmenter = segmenter.fit(Samples(images.ids, images.folder, features, segmenter.encoder))
+        segmenter = segmenter.fit(Samples(fit_images.ids, fit_images.folder, fit_features, segmenter.encoder))
         seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
         key_of = _shard_keys(plain, images, features, segmenter)
         jobs = [
@@ -199,6 +219,10 @@ class Segments(EntryCell):
     def _shard_files(self, number: int) -> tuple[str, ...]:
         """The files of a shard, its table last."""
         return (*([f"notes-{number:05d}.json"] if self.explain else []), f"shard-{number:05d}.parquet")
+
+    def _read(self, layout: Layout, dataset: str) -> tuple[Images, Path | None]:
+        """The images of a dataset, and their features where it reads any."""
+        return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
 
     def segmenter(self, layout: Layout) -> Segmenter:
         """The method ready to run; a trained model, and results that it reads, are named by their full path."""

@@ -189,7 +189,7 @@ class StudentNet(nn.Module):
         super().__init__()
         d = shape.dim
         self.shape = shape
-        self.encoder = encoder if encoder is not None else ConvEncoder(shape.channels, shape.stride, 1 if shape.layers <= 2 else 2)
+        self.encoder = encoder if encoder is not None else ConvEncoder(shape.channels, shape.stride, shape.depth)
         widths: list[int] = list(self.encoder.channels)  # type: ignore[union-attr,arg-type]
         outside = [d // 2, *[d] * (len(widths) - 1)]  # the finest map costs as much as all others
         self.lateral = nn.ModuleList(nn.Conv2d(width, to, 1) for width, to in zip(widths, outside, strict=True))

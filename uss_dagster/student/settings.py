@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -33,6 +33,8 @@ class Architecture:
         Learned queries: masks of a whole image.
     grains : int
         Masks a click, from fine to coarse.
+    depth : int
+        Blocks in a stage of the encoder.
     """
 
     channels: tuple[int, int, int, int]
@@ -43,11 +45,12 @@ class Architecture:
     layers: int
     queries: int
     grains: int
+    depth: int
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "tiny": Architecture((24, 32, 64, 96), 2, (3, 2), 64, 4, 2, 24, 3),
-    "S": Architecture((64, 128, 256, 384), 4, (2, 1), 256, 8, 6, 300, 6),
+    "tiny": Architecture((24, 32, 64, 96), 2, (3, 2), 64, 4, 2, 24, 3, 1),
+    "S": Architecture((64, 128, 256, 384), 4, (2, 1), 256, 8, 6, 300, 6, 2),
 }
 
 _OF_SIZE: dict[str, dict[str, float]] = parse_yaml(Path(__file__).with_name("sizes.yaml").read_bytes())
@@ -57,7 +60,7 @@ _OF_SIZE: dict[str, dict[str, float]] = parse_yaml(Path(__file__).with_name("siz
 class StudentSettings:
     """How a student is built and trained.
 
-    The settings from ``steps`` to ``smallest_crop`` depend on the size: 0 means the size's own value, which replaces the 0 when the object is
+    The settings from ``steps`` to ``grains`` depend on the size: 0 means the size's own value, which replaces the 0 when the object is
     built. The defaults below are those of (tiny, S).
 
     Parameters
@@ -88,6 +91,12 @@ class StudentSettings:
         The same when the student is used.
     smallest_crop : float, default (0.25, 0.25)
         Least share of the image's sides that a training window has. At most 1.
+    queries : int, default (24, 300)
+        Learned queries: masks of a whole image in one pass. The paper's network has 2000.
+    layers : int, default (2, 6)
+        Of the decoder. The paper's has 9.
+    grains : int, default (3, 6)
+        Masks a click, from fine to coarse. The paper's has 6.
     encoder : str, default 'conv'
         'conv', the network's own, or a timm model with four or five feature maps, such as resnet50.
     weights : str, default ''
@@ -120,6 +129,9 @@ class StudentSettings:
     input: int = 0
     test_input: int = 0
     smallest_crop: float = 0.0
+    queries: int = 0
+    layers: int = 0
+    grains: int = 0
     encoder: str = "conv"
     weights: str = ""
     partial: bool = False
@@ -145,7 +157,7 @@ class StudentSettings:
 
     @property
     def architecture(self) -> Architecture:
-        return ARCHITECTURES[self.size]
+        return replace(ARCHITECTURES[self.size], queries=self.queries, layers=self.layers, grains=self.grains)
 
     def to_dict(self) -> dict[str, str | float]:
         """Plain values, in the order of the fields."""
@@ -153,7 +165,7 @@ class StudentSettings:
 
     def same_network(self, other: StudentSettings) -> bool:
         """Whether weights of one fit the network of the other."""
-        return (self.size, self.encoder) == (other.size, other.encoder)
+        return (self.architecture, self.encoder) == (other.architecture, other.encoder)
 
 
 class DataConfig(TypedDict):

@@ -17,7 +17,7 @@ Lumping goes by blocks of rows, so a 64×64 layer costs a 4 MiB sum at a grid of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -40,12 +40,14 @@ def self_attention_layers(unet: Any) -> list[Any]:
     return [m for m in unet.modules() if isinstance(m, Attention) and not m.is_cross_attention and m.added_kv_proj_dim is None]
 
 
-def check_layers(unet: Any, layer: int | None) -> None:
-    """Refuses a UNet without self-attention, and a layer number that it does not have."""
+def check_layers(unet: Any, layers: Sequence[int]) -> None:
+    """Refuses a UNet without self-attention, and layer numbers that it does not have."""
     count = len(self_attention_layers(unet))
     if count == 0:
         raise UsageError(f"This {type(unet).__name__} has no self-attention layer, so there is nothing to read. Choose another model.")
-    if layer is not None and not -count <= layer < count:
+    for layer in layers:
+        if -count <= layer < count:
+            continue
         raise UsageError(f"layer is {layer}, but this UNet has {count} self-attention layers: choose {-count} to {count - 1}.")
 
 
@@ -90,16 +92,39 @@ class _Observed:
 
 def queries_and_keys(attn: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys of a layer, (B, heads, N, d) in float32. hidden: (B, N, C) or (B, C, h, w), the input of the layer."""
-    if hidden.ndim == 4:
-        hidden = hidden.flatten(2).transpose(1, 2)
-    if attn.group_norm is not None:
-        hidden = attn.group_norm(hidden.transpose(1, 2)).transpose(1, 2)
+    hidden = _normalised(attn, hidden)
     query, key = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (attn.to_q(hidden), attn.to_k(hidden)))
     if attn.norm_q is not None:
         query = attn.norm_q(query)
     if attn.norm_k is not None:
         key = attn.norm_k(key)
     return query.float(), key.float()
+
+
+def _normalised(attn: Any, hidden: Tensor) -> Tensor:
+    """What the layer projects, (B, N, C)."""
+    hidden = _in_rows(hidden)
+    return hidden if attn.group_norm is None else attn.group_norm(hidden.transpose(1, 2)).transpose(1, 2)
+
+
+def _in_rows(maps: Tensor) -> Tensor:
+    return maps.flatten(2).transpose(1, 2) if maps.ndim == 4 else maps
+
+
+LayerFacet = Literal["outputs", "keys", "queries", "values", "hidden"]
+"""What is read of one layer: its output, what it projects its input to (heads side by side), or its input, the hidden states."""
+
+
+def layer_facet(facet: LayerFacet, attn: Any, hidden: Tensor, output: Tensor) -> Tensor:
+    """One of these, (B, N, C) in float32. hidden, output: input and output of the layer."""
+    if facet == "outputs":
+        return _in_rows(output).float()
+    if facet == "hidden":
+        return _in_rows(hidden).float()
+    if facet == "values":
+        return attn.to_v(_normalised(attn, hidden)).float()  # type: ignore[no-any-return]
+    query, key = queries_and_keys(attn, hidden)
+    return (key if facet == "keys" else query).transpose(1, 2).flatten(2)
 
 
 def lumped_attention(query: Tensor, key: Tensor, scale: float, size: tuple[int, int], grid: tuple[int, int], block_bytes: int) -> Tensor:
@@ -148,13 +173,23 @@ def spread_attention(attention: Tensor, size: tuple[int, int], grid: tuple[int, 
     return maps[:, coarse.flatten()]
 
 
-def aggregate(maps: Mapping[tuple[int, int], Tensor], grid: tuple[int, int], weights: Literal["proportional", "uniform"]) -> Tensor:
+Weights = Literal["proportional", "uniform"] | tuple[float, ...]
+"""Of the resolutions of attention: as their short sides, all alike, or one each, the finest first."""
+
+
+def aggregate(maps: Mapping[tuple[int, int], Tensor], grid: tuple[int, int], weights: Weights) -> Tensor:
     """Weighted sum over resolutions of row-stochastic maps, (B, n, n) float32, rows summing to 1.
 
-    maps: resolution → (B, n, n) where it was lumped to the grid, (B, h·w, h·w) where it is coarser. proportional: a resolution
-    weighs as its short side.
+    maps: resolution → (B, n, n) where it was lumped to the grid, (B, h·w, h·w) where it is coarser.
     """
     weight = {size: float(min(size)) if weights == "proportional" else 1.0 for size in sorted(maps)}
+    if isinstance(weights, tuple):
+        sizes = sorted(maps, reverse=True)
+        if len(weights) != len(sizes):
+            names = ", ".join(f"{h}×{w}" for h, w in sizes)
+            raise UsageError(f"weights has {len(weights)} values, but attention has {len(sizes)} resolutions ({names}): give one each.")
+        given = dict(zip(sizes, weights, strict=True))
+        weight = {size: given[size] for size in sorted(maps) if given[size] > 0}
     total: Any = 0
     for size in weight:
         on_grid = maps[size] if _finer(size, grid) else spread_attention(maps[size], size, grid)
@@ -182,10 +217,10 @@ def scales(size: tuple[int, int], blocks: int) -> list[tuple[int, int]]:
 
 
 class Recorder:
-    """Sums over layers and passes of one batch: attention per resolution, and tokens and keys of one layer.
+    """Sums over layers and passes of one batch: attention per resolution, and facets of one layer.
 
-    Run the UNet inside ``recording()`` once per step that counts; then read ``attention()``, ``tokens()`` and ``keys()``, all (B, …)
-    float32 means over the passes. The resolution of a layer is known from the shape of its input.
+    Run the UNet inside ``recording()`` once per step that counts; then read ``attention()`` and ``of_layer()``, (B, …) float32 means over the
+    passes. The resolution of a layer is known from the shape of its input.
 
     Parameters
     ----------
@@ -196,9 +231,13 @@ class Recorder:
         One of its ``scales``.
     maps : bool, default True
         Record attention.
+    layers : tuple of int or None, default None
+        Layers whose attention counts, in running order as in a list; None counts all.
     layer : int or None, default None
-        Layer of tokens and keys, counted in running order as in a list (see ``check_layers``). None: of the layers nearest the
-        resolution of the grid the last one on the way down, or the last one if the way down has none.
+        Layer of the facets, counted likewise. None: of the layers nearest the resolution of the grid the last one on the way down, or the
+        last one if the way down has none.
+    facets : collection of str, default ('outputs', 'keys')
+        What is read of it, see ``LayerFacet``.
     block_bytes : int
         Memory of one block of scores.
     """
@@ -209,23 +248,25 @@ class Recorder:
         size: tuple[int, int],
         grid: tuple[int, int],
         maps: bool = True,
+        layers: Sequence[int] | None = None,
         layer: int | None = None,
+        facets: Collection[LayerFacet] = ("outputs", "keys"),
         block_bytes: int = CPU_BLOCK,
     ) -> None:
         self.unet = unet
         self.grid = grid
-        self._maps_wanted = maps
-        self._layer = None if layer is None else layer % len(self_attention_layers(unet))
+        count = len(self_attention_layers(unet))
+        self._layers = {number % count for number in (range(count) if layers is None else layers)} if maps else set()
+        self._layer = None if layer is None else layer % count
         self._block_bytes = block_bytes
         self._sizes = {h * w: (h, w) for h, w in scales(size, len(unet.config.block_out_channels))}
         self._down = {id(module) for module in unet.down_blocks.modules()}
         self._sums: dict[tuple[int, int], Tensor] = {}
         self._counts: dict[tuple[int, int], int] = {}
-        self._tokens: Any = 0
-        self._keys: Any = 0
+        self._facets: dict[LayerFacet, Any] = dict.fromkeys(facets, 0)
         self._passes = 0
         self._running = 0
-        self._best: tuple[tuple[float, ...], Tensor, Tensor] | None = None
+        self._best: tuple[tuple[float, ...], Any, Tensor, Tensor] | None = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -234,30 +275,27 @@ class Recorder:
         with observed(self.unet, self._see):
             yield
         assert self._best is not None, "the UNet did not run"
-        _, tokens, keys = self._best
-        self._tokens, self._keys = self._tokens + tokens, self._keys + keys
+        _, attn, hidden, output = self._best
+        for facet in self._facets:
+            self._facets[facet] = self._facets[facet] + layer_facet(facet, attn, hidden, output).unflatten(1, self._size(hidden))
         self._passes += 1
         self._best = None
 
-    def attention(self, weights: Literal["proportional", "uniform"]) -> Tensor:
+    def attention(self, weights: Weights) -> Tensor:
         """(B, n, n), see ``aggregate``."""
         return aggregate({size: self._sums[size] / self._counts[size] for size in self._sums}, self.grid, weights)
 
-    def tokens(self) -> Tensor:
-        """Output of the chosen layer before its residual is added (where the layer leaves that to its block), (B, rows, columns, C)."""
-        return tokens_on_grid(self._tokens / self._passes, self.grid)
-
-    def keys(self) -> Tensor:
-        """Keys of the chosen layer, heads side by side, (B, rows, columns, heads·d)."""
-        return tokens_on_grid(self._keys / self._passes, self.grid)
+    def of_layer(self, facet: LayerFacet) -> Tensor:
+        """A facet of the chosen layer, (B, rows, columns, C). Outputs: before the residual is added where the layer leaves that to its block."""
+        return tokens_on_grid(self._facets[facet] / self._passes, self.grid)
 
     def _see(self, attn: Any, hidden: Tensor, output: Tensor) -> None:
         size = self._size(hidden)
         number, self._running = self._running, self._running + 1
-        query, key = queries_and_keys(attn, hidden)
-        self._consider(number, attn, size, key, output)
-        if not self._maps_wanted:
+        self._consider(number, attn, size, hidden, output)
+        if number not in self._layers:
             return
+        query, key = queries_and_keys(attn, hidden)
         grid = self.grid if _finer(size, self.grid) else size
         maps = [lumped_attention(q, k, attn.scale, size, grid, self._block_bytes) for q, k in zip(query, key, strict=True)]
         self._counts[size] = self._counts.get(size, 0) + 1
@@ -275,8 +313,8 @@ class Recorder:
             raise BadData(f"A self-attention layer has {hidden.shape[1]} positions, which is none of the UNet's scales ({sizes}).")
         return self._sizes[hidden.shape[1]]
 
-    def _consider(self, number: int, attn: Any, size: tuple[int, int], key: Tensor, output: Tensor) -> None:
-        """Keeps the tokens and keys of this layer where it is the one chosen so far."""
+    def _consider(self, number: int, attn: Any, size: tuple[int, int], hidden: Tensor, output: Tensor) -> None:
+        """Keeps input and output of this layer where it is the one chosen so far."""
         if self._layer is None:
             distance = abs(math.log2(size[0] / self.grid[0]))
             rank: tuple[float, ...] = (-distance, float(id(attn) in self._down), float(number))
@@ -284,5 +322,4 @@ class Recorder:
             rank = (float(number == self._layer),)
         if self._best is not None and rank <= self._best[0]:
             return
-        tokens = output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
-        self._best = (rank, tokens.float().unflatten(1, size), key.transpose(1, 2).flatten(2).unflatten(1, size))
+        self._best = (rank, attn, hidden, output)

@@ -82,7 +82,7 @@ def hub_folder(repository: str, name: str, revision: str | None, variant: str | 
     return index.parent
 
 
-def load_folder(folder: Path, variant: str | None, precision: str, conditioning: Literal["empty", "zeros"]) -> Model:
+def load_folder(folder: Path, variant: str | None, precision: str, conditioning: Literal["empty", "zeros"], prompt: str = "") -> Model:
     """The model of a pipeline's folder, or of a folder that holds one UNet (its scheduler beside it). precision: of the UNet."""
     from uss_dagster.torchvision_import import ensure_torchvision
 
@@ -94,7 +94,7 @@ def load_folder(folder: Path, variant: str | None, precision: str, conditioning:
         unet = _network(_part(folder, "unet"), (UNet2DConditionModel, UNet2DModel), variant, getattr(torch, precision))
         vae = _network(folder / "vae", (AutoencoderKL,), variant, torch.float32) if (folder / "vae").is_dir() else None
         alphas, prediction = _noise_levels(folder)
-        text, pooled = _conditioning(folder, unet, variant, conditioning)
+        text, pooled = _conditioning(folder, unet, variant, conditioning, prompt)
     if vae is not None:
         vae.decoder = None  # half its memory, never used
     channels = unet.config.in_channels
@@ -219,12 +219,16 @@ def _noise_levels(folder: Path) -> tuple[np.ndarray | None, str]:
     return scheduler.alphas_cumprod.double().numpy(), prediction
 
 
-def _conditioning(folder: Path, unet: Any, variant: str | None, conditioning: str) -> tuple[Any, Any]:
+def _conditioning(folder: Path, unet: Any, variant: str | None, conditioning: str, prompt: str) -> tuple[Any, Any]:
     """What the UNet's cross-attention sees (1, tokens, width) and SDXL's pooled text (1, width); None where the UNet has no use for it."""
     import torch
     from diffusers.models.attention_processor import Attention
 
     if not any(isinstance(module, Attention) and module.is_cross_attention for module in unet.modules()):
+        if prompt:
+            raise UsageError(
+                f"prompt is '{prompt}', but the UNet in '{folder}' attends to no text. Leave 'prompt' out, or choose another model."
+            )
         return None, None
     config = unet.config
     with_pooled = config.addition_embed_type == "text_time"
@@ -241,15 +245,15 @@ def _conditioning(folder: Path, unet: Any, variant: str | None, conditioning: st
             f"'{folder}' has no {lacking}, and its UNet attends to text: put the folders '{lacking}' and "
             f"'{lacking.replace('text_encoder', 'tokenizer')}' of the same model there, or set conditioning: zeros where it was trained without text."
         )
-    encoded = [_empty_prompt(folder, name, variant) for name in names]
+    encoded = [_encoded(prompt, folder, name, variant) for name in names]
     if not with_pooled:
         return encoded[0].last_hidden_state, None
     # SDXL reads the layer before the last of each encoder, side by side, and the last encoder's projection.
     return torch.cat([output.hidden_states[-2] for output in encoded], -1), encoded[-1].text_embeds
 
 
-def _empty_prompt(folder: Path, name: str, variant: str | None) -> Any:
-    """A text encoder's outputs for the empty prompt, padded to the tokenizer's length as the pipelines pad it."""
+def _encoded(prompt: str, folder: Path, name: str, variant: str | None) -> Any:
+    """A text encoder's outputs for the prompt, padded or cut to the tokenizer's length as the pipelines do."""
     import torch
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -268,6 +272,6 @@ def _empty_prompt(folder: Path, name: str, variant: str | None) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadData(f"'{words}' is not a readable CLIP tokenizer ({error}). Copy or download that folder again.") from None
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    tokens = tokenizer("", padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
     with torch.inference_mode():
         return encoder(tokens, output_hidden_states=True)
