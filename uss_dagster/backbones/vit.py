@@ -36,6 +36,7 @@ from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.store import fetch, identity, loaded_identity
+from uss_dagster.weights.store import missing_weights as missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,6 +148,19 @@ def catalogue_weights(params: Params) -> Weights | None:
     return CATALOGUE[source.catalogue] if source.catalogue and params.checkpoint is None else None
 
 
+def missing_weights(params: Params) -> str:
+    """What has to be fetched first; '' for nothing."""
+    from uss_dagster.weights.files import fetch_from_hub
+
+    local = missing(params.checkpoint, catalogue_weights(params))
+    if local is not None:
+        return local
+    try:
+        return fetch_from_hub(*_hub_place(_source(params.model), params))
+    except UsageError:
+        return f"convert the weights of {params.model} to a .safetensors file and name it with 'checkpoint'"
+
+
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
     """See ``loaded_identity``."""
     return loaded_identity(params.checkpoint, catalogue_weights(params), identity_of)
@@ -188,6 +202,11 @@ def _weights(source: _Source, params: Params) -> Path | None:
         return local_file(params.checkpoint)
     if source.catalogue:
         return fetch(CATALOGUE[source.catalogue])
+    return hub_file(*_hub_place(source, params), f"'{params.model}'")
+
+
+def _hub_place(source: _Source, params: Params) -> tuple[str, str, str | None]:
+    """Repository, file and revision of the weights on the hub."""
     config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
     if config is None or not config.hf_hub_id:
         raise UsageError(
@@ -201,7 +220,7 @@ def _weights(source: _Source, params: Params) -> Path | None:
             f"The hub has only a pickle of '{source.timm}' ({filename}), which is never opened. Set 'checkpoint' to a .safetensors."
         )
     repository, _, pinned = config.hf_hub_id.partition("@")
-    return hub_file(repository, filename, params.revision or pinned or None, f"'{params.model}'")
+    return repository, filename, params.revision or pinned or None
 
 
 def _build(source: _Source, seed: int) -> Any:

@@ -68,6 +68,12 @@ class Plugin(BaseModel):
         weights: Weights | None = self.module.catalogue_weights(self.build())
         return weights
 
+    @property
+    def missing_weights(self) -> str:
+        """What has to be fetched before a backbone can load its weights on this machine; '' for nothing."""
+        missing = getattr(self.module, "missing_weights", None)
+        return str(missing(self.build())) if missing else ""
+
     def build(self, **changed: object) -> Any:
         """The plug-in's own parameter object."""
         return registry.build_params(self.spec.params, {**self.params, **changed}, f"{self.family} '{self.name}'")

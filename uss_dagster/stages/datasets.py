@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.datasets.formats.class_trees import spec_of, truth_of
 from uss_dagster.datasets.preparation.checks import validate
+from uss_dagster.datasets.preparation.cropping import centre_crop
 from uss_dagster.datasets.preparation.prepare import prepare
 from uss_dagster.planning.cells import DatasetCell, Facts, Output, Plugin
 from uss_dagster.planning.layout import Layout
@@ -28,6 +30,8 @@ class Datasets(DatasetCell):
         Kind of ground truth: 'classes', 'annotators', 'instances' or 'none'.
     content
         Hash of the folders outside the project that the adapter reads; '' where it reads none.
+    crop
+        Side of the squares that images are cut and scaled to; None leaves them as they are.
     """
 
     group: ClassVar[str] = "data"
@@ -41,6 +45,7 @@ class Datasets(DatasetCell):
     licence: str
     citation: str
     content: str = ""
+    crop: int | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -59,6 +64,7 @@ class Datasets(DatasetCell):
                 licence=module.SPEC.licence,
                 citation=module.SPEC.citation,
                 content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",
+                crop=section.crop,
             )
 
     def inputs(self, layout: Layout) -> list[Path]:
@@ -70,11 +76,14 @@ class Datasets(DatasetCell):
     def modules(self) -> list[str]:
         return [self.adapter.module_name]
 
+    def to_plain(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_plain().items() if (name, value) != ("crop", None)}
+
     def run(self, layout: Layout) -> Facts:
         module, params = self.adapter.module, self.adapter.build()
         spec = spec_of(module, params)
         staging = Staging(layout.private, self.name, self.to_plain())
-        counts = prepare(module, params, staging.folder, self.name)
+        counts = prepare(module, params, staging.folder, self.name, change=partial(centre_crop, side=self.crop) if self.crop else None)
         if spec.classes is not None:
             (staging.folder / "truth" / "classes.json").write_text(spec.classes.to_json(), encoding="utf-8")
         manifest = {
@@ -86,6 +95,7 @@ class Datasets(DatasetCell):
             "citation": module.SPEC.citation,
             "homepage": module.SPEC.homepage,
             "params": self.adapter.params,
+            **({"crop": self.crop} if self.crop else {}),
             "counts": counts,
         }
         staging.publish(self.artefact(layout), validate(self.dataset, staging.folder, spec), manifest)

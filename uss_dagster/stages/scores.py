@@ -79,7 +79,7 @@ class Scores(EntryCell):
                     entry=segments.entry,
                     metrics=metrics,
                     needs_labels=any(specs[name].needs_labels for name in metrics) and not method.spec.labels,
-                    grids=profile.settings.grids,
+                    grids=profile.datasets[segments.dataset].grids or profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,
                     title=segments.title,
