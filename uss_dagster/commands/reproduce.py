@@ -80,12 +80,12 @@ def listing(root: Path, names: Sequence[str]) -> Iterator[str]:
         counts = Counter(cell.stage for cell in cells if cell.partition)
         lacks = missing_of(cells)
         scores = [cell for cell in cells if cell.stage == "scores"]
-        here = len(scores) - sum(cell.name in with_readers(lacks, cells) for cell in scores)
+        computable = len(scores) - sum(cell.name in with_readers(lacks, cells) for cell in scores)
         yield f"{name:<24} {profile.title}"
         if profile.table:
             yield f"    {profile.table.paper}, {profile.table.number}"
         yield f"    cells: {', '.join(f'{count} {stage}' for stage, count in counts.items())}"
-        yield f"    can be computed here: {here} of {len(scores)} scores"
+        yield f"    can be computed here: {computable} of {len(scores)} scores"
         yield from _missing_lines(lacks)
         for word, text in (("note", profile.table.note), ("left out", profile.table.missing)) if profile.table else ():
             if text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from uss_dagster import registry
 from uss_dagster.artifacts.staging import Staging
@@ -37,6 +37,7 @@ class Datasets(DatasetCell):
     group: ClassVar[str] = "data"
     key_fields: ClassVar[tuple[str, ...]] = ("dataset",)
     device: ClassVar[str] = "net"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("crop",)
 
     adapter: Plugin
     shard_images: int
@@ -75,9 +76,6 @@ class Datasets(DatasetCell):
 
     def modules(self) -> list[str]:
         return [self.adapter.module_name]
-
-    def to_plain(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_plain().items() if (name, value) != ("crop", None)}
 
     def run(self, layout: Layout) -> Facts:
         module, params = self.adapter.module, self.adapter.build()
