@@ -16,6 +16,7 @@ from uss_dagster.metrics import semantic
 from uss_dagster.metrics.base import Truth, accumulator, poisson_weights
 from uss_dagster.metrics.semantic import hungarian, majority_by_iou, many_to_one, one_to_one_by_iou
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.scoring.scorer import Scorer
 
 THREE = np.array([[50, 2, 0], [5, 30, 1], [0, 3, 20]])
 FIVE = np.concatenate([THREE, [[10, 0, 0], [0, 8, 1]]])
@@ -343,3 +344,21 @@ def test_a_class_beyond_the_tree_is_refused() -> None:
     truth = Truth("classes", Regions.from_label_map(np.array([[0, 5]]), use_labels=True), FLAT)
     with pytest.raises(BadData, match="class 5, but the class tree ends at 3"):
         semantic.measure(truth, prediction_of(np.zeros((1, 2), int)))
+
+
+def test_own_segments_are_scored_by_their_own_labels():
+    generator = np.random.default_rng(0)
+    total, alone = Scorer(["own_semantic", "semantic"], replicates=3), Scorer(["semantic"], replicates=3)
+    for number in range(4):
+        truth = truth_of(generator.choice(LEAVES, (6, 8)))
+        cut, own = (prediction_of(generator.integers(0, 4, (6, 8))) for _ in range(2))
+        total.add(f"image{number}", truth, cut, own)
+        alone.add(f"image{number}", truth, own)
+    expected = {row["metric"]: row["value"] for row in alone.dataset_rows()}
+    values = {row["metric"]: row["value"] for row in total.dataset_rows()}
+    own_values = {name.removeprefix("own_"): value for name, value in values.items() if name.startswith("own_")}
+    assert set(own_values) == {
+        f"{name}_{value}" for name in ("hungarian", "many_to_one", "comus_majority") for value in ("miou", "accuracy")
+    }
+    assert own_values == {name: expected[name] for name in own_values}
+    assert values["hungarian_miou"] != values["own_hungarian_miou"]

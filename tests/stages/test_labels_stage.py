@@ -65,3 +65,23 @@ def test_settings_of_grids_and_labels_are_checked(built: Project):
         refused = built.uss("plan", code=64)
         assert message in refused.stderr
         built.edit("profiles/small.yaml", f"samples: 2, {setting}", "samples: 2")
+
+
+@pytest.mark.slow
+def test_own_segments_get_labels_and_scores_of_their_own(built: Project):
+    """Of a method with an automatic threshold: its segments, not the shared cut, are labelled, and scored under names of their own."""
+    built.edit("profiles/small.yaml", "metrics: [covering]", "metrics: [own_semantic, semantic]")
+    built.edit("profiles/small.yaml", "samples: 2}", "samples: 2, label_regions: 3}")
+    built.append("profiles/small.yaml", "  walk: {method: diffuse_walk_cut, backbone: patches}\n")
+    built.repro("scores/walk/scenes", "scores/kmeans/scenes")
+    root = built.root
+    own, cut = (pd.read_parquet(root / f"data/labels/walk/scenes/{name}.parquet") for name in ("own", "labels"))
+    regions = pd.concat(map(pd.read_parquet, sorted((root / "data/segments/walk/scenes").glob("*.parquet"))))
+    leaves = regions[~regions.set_index(["image_id", "region"]).index.isin(regions.set_index(["image_id", "parent"]).index)]
+    assert set(zip(own["image_id"], own["region"], strict=True)) == set(zip(leaves["image_id"], leaves["region"], strict=True))
+    assert len(own) > len(cut)
+    values = json.loads((root / "reports/metrics/walk/scenes.json").read_text())
+    assert {"own_hungarian_miou", "hungarian_miou"} <= set(values)
+    assert values["own_hungarian_miou"] != values["hungarian_miou"]
+    assert not (root / "data/labels/kmeans/scenes/own.parquet").exists()
+    assert not any(name.startswith("own_") for name in json.loads((root / "reports/metrics/kmeans/scenes.json").read_text()))

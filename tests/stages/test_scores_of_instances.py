@@ -35,6 +35,16 @@ def test_an_image_without_objects_adds_wrong_proposals_only(tables):
     assert values["ap"] == pytest.approx(1 / 3), "the two proposals of 'a' rank before the right one of 'b' and a wrong one"
 
 
+def test_numbers_that_depend_on_the_order_of_regions_are_left_out(tables):
+    scorer = Scorer(["proposals"], replicates=3)
+    total, _ = scores._score_shard(tables / "shard-00000.parquet", scorer, tables / "truth", "instances", None)
+    names = {row["metric"] for row in scores._meaningful(total.dataset_rows(), total)}
+    assert "ar1000" in names
+    assert {row["metric"] for row in total.dataset_rows()} - names >= {"ap", "ap50", "ar1"}, "all scores are equal"
+    assert {row["metric"] for row in scores._meaningful(total.replicate_rows(), total)} == names
+    assert any("are left out" in note for note in total.notes())
+
+
 def test_with_classes_it_is_a_missing_ground_truth(tables):
     (tables / "truth" / "classes.json").write_text(
         json.dumps(

@@ -185,10 +185,14 @@ def iterate_hierarchies(paths: Sequence[Path]) -> Iterator[Hierarchy]:
             yield Hierarchy(**numbers, source=tuple(rows["source"].to_pylist()))
 
 
-def read_labels(folder: Path, only: set[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+SHARED_CUT, OWN_SEGMENTS = "labels", "own"
+"""Tables of an artefact of labels: of one cut of all images, and of the method's own segments."""
+
+
+def read_labels(folder: Path, only: set[str], cut: str = SHARED_CUT) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Image id → (region indices, their labels), for images of ``only``; those without a labelled region have empty arrays."""
     none = np.zeros(0, np.int32)
-    table = read_images(folder / "labels.parquet", LABELS, only)
+    table = read_images(folder / f"{cut}.parquet", LABELS, only)
     labels = {image_id: (rows["region"].to_numpy(), rows["label"].to_numpy()) for image_id, rows in rows_by_image(table)}
     return {image_id: labels.get(image_id, (none, none)) for image_id in sorted(only)}
 

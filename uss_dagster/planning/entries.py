@@ -42,6 +42,24 @@ def method_of(profile: Profile, entry: str) -> Plugin:
     return Plugin(family="method", name=name, params=params)
 
 
+def runs_of(profile: Profile, entry: str) -> dict[str, Plugin]:
+    """The runs of an entry by name, each with its seed: one of the entry's own name, and one more for each further seed."""
+    method, seeds = method_of(profile, entry), profile.entries[entry].seeds
+    at = profile.at("entries", entry, "seeds")
+    if seeds == 1:
+        return {entry: method}
+    if "seed" not in method.params:
+        raise UsageError(f"{at}: method '{method.name}' draws nothing at random, so it has no seeds. Remove 'seeds' from entry '{entry}'.")
+    first = method.params["seed"]
+    runs = {entry: method}
+    for seed in range(first + 1, first + seeds):
+        name = f"{entry}_seed_{seed}"
+        if name in profile.entries:
+            raise UsageError(f"{at}: entry '{entry}' has a run '{name}', which is another entry's name. Rename that entry.")
+        runs[name] = method.model_copy(update={"params": {**method.params, "seed": seed}})
+    return runs
+
+
 def facets_read(profile: Profile, entry: str) -> tuple[str, ...]:
     """The facets that the method of an entry reads of its backbone; refused where the backbone cannot give them."""
     backbone, method = profile.entries[entry].backbone, method_of(profile, entry)

@@ -135,6 +135,8 @@ class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
     ``published`` names the row of a paper's table that it repeats, see ``report/published.yaml``.
+
+    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean.
     """
 
     method: str | None = None
@@ -143,6 +145,7 @@ class EntrySection(_Section):
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
     published: str | None = None
+    seeds: int = Field(1, ge=1, le=100)
 
 
 class CuratedSection(_Section):

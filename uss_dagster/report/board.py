@@ -61,7 +61,7 @@ def board_path(dataset: str) -> str:
 def board_script(
     dataset: str, rows: Sequence[Row], evidence: Evidence, images: Sequence[Drawn], published: Sequence[PublishedRow] = ()
 ) -> str:
-    """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, ranks it may have, tied]."""
+    """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, ranks it may have, tied, what its seeds give]."""
     groups = []
     for number, (ranking, group) in enumerate(by_ranking(rows).items()):
         first = group[0]
@@ -84,6 +84,7 @@ def board_script(
                         row.rank,
                         row.rank_range,
                         int(row.tied_with_best),
+                        row.spread.strip(" ()"),
                     ]
                     for row in group
                 ],

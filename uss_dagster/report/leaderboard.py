@@ -69,6 +69,10 @@ class Row:
         The number and its 95 % interval; NaN where undefined, the interval also for one image.
     n : int
         Number of images.
+    runs : int
+        Number of runs with different seeds that the value is the mean of.
+    run_std : float
+        Standard deviation of the value over them (divisor runs − 1), NaN for one.
     rank : int or None
         1 for the best; None where the value is undefined.
     rank_low, rank_high : int or None
@@ -89,6 +93,8 @@ class Row:
     low: float
     high: float
     n: int
+    runs: int
+    run_std: float
     rank: int | None
     rank_low: int | None
     rank_high: int | None
@@ -127,7 +133,12 @@ class Row:
         """'value ± half the interval', 'n/a' where undefined."""
         if math.isnan(self.value):
             return "n/a"
-        return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" ± {self.half_width:.3f}")
+        return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" ± {self.half_width:.3f}") + self.spread
+
+    @property
+    def spread(self) -> str:
+        """' (5 seeds, SD 0.012)'; '' for one run."""
+        return "" if self.runs == 1 else f" ({self.runs} seeds, SD {self.run_std:.3f})"
 
 
 RANKS = ("rank", "rank_low", "rank_high")
@@ -323,14 +334,15 @@ def _rank_group(group: pd.DataFrame, replicates: pd.DataFrame | None, higher_is_
 def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, Mapping[Ranking, pd.DataFrame]]:
     """Whole-dataset scores of all cells, and for each ranking its replicates as a table replicate × entry."""
     keys = [*GROUP, "entry"]
-    scores = [pd.DataFrame({**{k: pd.Series(dtype="str") for k in keys}, "value": pd.Series(dtype=float), "n": pd.Series(dtype="int64")})]
+    numbers = {"value": "float64", "n": "int64", "runs": "int64", "run_std": "float64"}
+    scores = [pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in {**dict.fromkeys(keys, "str"), **numbers}.items()})]
     replicates = []
     for folder in sorted(Path(d) for d in scores_dirs):
         for name in ("scores.parquet", "replicates.parquet"):
             if not (folder / name).is_file():
                 raise BadData(f"{folder} holds no {name}, so it is not the scores folder of a cell. Run its scores stage again.")
         table = pd.read_parquet(folder / "scores.parquet")
-        scores.append(table.loc[table["image_id"].isna(), [*keys, "value", "n"]])
+        scores.append(_with_runs(table.loc[table["image_id"].isna(), [*keys, "value", "n"]], folder))
         replicates.append(pd.read_parquet(folder / "replicates.parquet", columns=[*keys, "replicate", "value"]))
     frame = pd.concat([s for s in scores if len(s)] or scores, ignore_index=True)
     double = frame[frame.duplicated(keys)]
@@ -339,6 +351,15 @@ def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, Mapping
             f"Two whole-dataset scores for {' / '.join(double.iloc[0][keys])}; a cell has one value per metric, protocol, scope and grid."
         )
     return frame, pivoted(replicates, "replicate")
+
+
+def _with_runs(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Dataset scores of a cell with the number of runs and their standard deviation."""
+    if not (folder / "runs.parquet").is_file():
+        return scores.assign(runs=1, run_std=np.nan)
+    keys = [*GROUP, "entry"]
+    values = pd.read_parquet(folder / "runs.parquet").groupby(keys)["value"]
+    return scores.merge(values.agg(runs="size", run_std="std").reset_index(), on=keys, how="left")
 
 
 def pivoted(tables: list[pd.DataFrame], index: str) -> dict[Ranking, pd.DataFrame]:

@@ -118,22 +118,29 @@ class Scorer:
             for name in self.metrics
         }
 
-    def add(self, image_id: str, truth: Truth, prediction: Regions) -> list[ScoreRow]:
-        """Measure one image; returns its own rows."""
+    def add(self, image_id: str, truth: Truth, prediction: Regions, own_segments: Regions | None = None) -> list[ScoreRow]:
+        """Measure one image; returns its own rows.
+
+        own_segments: the prediction with labels on the method's own segments, where these are not the regions that carry labels in
+        ``prediction``.
+        """
         if truth.regions.shape != prediction.shape:
             raise BadData(f"Image '{image_id}': ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width).")
         rows: list[ScoreRow] = []
         for grid in self.grids:
             resized_truth = replace(truth, regions=on_grid(truth.regions, grid))
             resized = on_grid(prediction, grid)
+            resized_own = resized if own_segments is None else on_grid(own_segments, grid)
             for name in self.metrics:
-                metrics = registry.load("metric", name).SPEC.metrics
+                spec = registry.load("metric", name).SPEC
                 with naming(image_id):
-                    values = self.parts[grid, name].update(image_id, resized_truth, resized) or {}
+                    values = (
+                        self.parts[grid, name].update(image_id, resized_truth, resized_own if spec.needs_segmentation else resized) or {}
+                    )
                 rows += [
                     {"image_id": image_id, **self._convention(name, metric, grid), "value": value, "n": 1}
                     for metric, value in values.items()
-                    if metrics[metric].per_image and math.isfinite(value)
+                    if spec.metrics[metric].per_image and math.isfinite(value)
                 ]
         self.images += 1
         return rows

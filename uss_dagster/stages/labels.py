@@ -1,13 +1,14 @@
 """``labels``: regions found image by image → one label each that means the same over the whole dataset.
 
 Every tree is cut at one level that all images share. The regions of that cut are described (by their backbone's tokens where tokens of
-different images can be compared, else by colour and texture) and clustered.
+different images can be compared, else by colour and texture) and clustered. Where a score asks for the method's own segmentation, its
+segments are labelled the same way in a second table.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -21,7 +22,7 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import LABELS
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
-from uss_dagster.artifacts.tables import image_ids, iterate_regions, write_table
+from uss_dagster.artifacts.tables import OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
@@ -46,6 +47,8 @@ class Labels(EntryCell):
         Number of labels; 0 for the dataset's number of leaf classes.
     regions_per_image
         Number of regions an image, about, that get a label.
+    own
+        The method's own segments get labels too.
     title
         Title of the entry.
     """
@@ -55,6 +58,7 @@ class Labels(EntryCell):
     backbone: str | None
     classes: int
     regions_per_image: float
+    own: bool
     title: str
 
     @classmethod
@@ -63,17 +67,18 @@ class Labels(EntryCell):
         for scores in planner.cells_of(Scores):
             if not scores.needs_labels:
                 continue
-            (segments,) = (c for c in planner.cells_of(Segments) if c.key == scores.key)
-            backbone = segments.backbone
-            comparable = backbone is not None and encoder_of(planner.profile, backbone).spec.comparable
-            yield cls(
-                dataset=segments.dataset,
-                entry=segments.entry,
-                backbone=backbone if comparable else None,
-                classes=settings.label_classes,
-                regions_per_image=settings.label_regions,
-                title=segments.title,
-            )
+            for segments in (c for c in planner.cells_of(Segments) if c.entry in scores.runs and c.dataset == scores.dataset):
+                backbone = segments.backbone
+                comparable = backbone is not None and encoder_of(planner.profile, backbone).spec.comparable
+                yield cls(
+                    dataset=segments.dataset,
+                    entry=segments.entry,
+                    backbone=backbone if comparable else None,
+                    classes=settings.label_classes,
+                    regions_per_image=settings.label_regions,
+                    own=scores.needs_own_labels,
+                    title=segments.title,
+                )
 
     @property
     def description(self) -> str:
@@ -93,18 +98,24 @@ class Labels(EntryCell):
         staging = Staging(layout.private, self.name, [self.to_plain(), inputs, k])
         shards = sorted(segments.glob("shard-*.parquet"))
         level = choose_level((regions for _, regions in iterate_regions(shards)), self.regions_per_image)
-        work = functools.partial(_describe, images=images.folder, features=features, level=level, target=staging)
+        levels = {SHARED_CUT: level, **({OWN_SEGMENTS: None} if self.own else {})}
+        work = functools.partial(_describe, images=images.folder, features=features, levels=levels, target=staging)
         described: list[Path] = []
         with Progress(self.name, len(images)) as progress:
             for path, count in map_shards(work, shards):
                 described.append(path)
                 progress.advance(count)
-        model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path)), k)
-        table = _label_table((i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path))
+        report = Report(f"labels {self.entry}__{self.dataset}")
+        counts = {"images": len(images)}
+        for cut in levels:
+            model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path, cut)), k)
+            table = _label_table((i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path, cut))
+            write_table(staging.folder / f"{cut}.parquet", table, LABELS)
+            check(report, table, segments, k)
+            if cut == SHARED_CUT:
+                counts |= {"regions": table.num_rows, "labels": len(model.centres)}
         for path in described:
             path.unlink()
-        write_table(staging.folder / "labels.parquet", table, LABELS)
-        counts = {"images": len(images), "regions": table.num_rows, "labels": len(model.centres)}
         manifest = {
             "entry": self.entry,
             "dataset": self.dataset,
@@ -113,7 +124,7 @@ class Labels(EntryCell):
             "level": level,
             "counts": counts,
         }
-        staging.publish(self.artefact(layout), validate(f"labels {self.entry}__{self.dataset}", table, segments, k), manifest)
+        staging.publish(self.artefact(layout), report, manifest)
         return dict(counts)
 
 
@@ -134,21 +145,22 @@ def _leaf_classes(path: Path) -> int:
     return int(np.count_nonzero(kind == FOREGROUND) + (kind == BACKGROUND).any())
 
 
-def _describe(path: Path, images: Path, features: Path | None, level: float | None, target: Staging) -> tuple[Path, int]:
-    """Vectors of the regions of one shard, in a file beside it until all are clustered."""
+def _describe(path: Path, images: Path, features: Path | None, levels: Mapping[str, float | None], target: Staging) -> tuple[Path, int]:
+    """Vectors of the regions of one shard in each cut, in a file beside it until all are clustered."""
     name = f"{path.stem}.npz"
     ids = image_ids(path)
     if not target.has(name):
         pixels, facets = Images(images), FeatureShards(features) if features else None
         arrays: dict[str, np.ndarray] = {}
         for number, (image_id, regions) in enumerate(iterate_regions([path])):
-            chosen = flat_regions(regions, level)
-            flat = flat_map(regions, chosen)
-            if facets:
-                vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
-            else:
-                vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
-            arrays[f"regions{number}"], arrays[f"vectors{number}"] = chosen, vectors.astype(np.float32)
+            for cut, level in levels.items():
+                chosen = flat_regions(regions, level)
+                flat = flat_map(regions, chosen)
+                if facets:
+                    vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
+                else:
+                    vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
+                arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"] = chosen, vectors.astype(np.float32)
         arrays["ids"] = np.array(ids)
         target.write(name, lambda partial: _save(partial, arrays))
     return target.folder / name, len(ids)
@@ -159,18 +171,16 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _vectors(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(image id, region indices, their vectors) of one shard."""
+def _vectors(path: Path, cut: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(image id, region indices, their vectors) of one shard in a cut."""
     with np.load(path, allow_pickle=False) as arrays:
         for number, image_id in enumerate(arrays["ids"].tolist()):
-            yield image_id, arrays[f"regions{number}"], arrays[f"vectors{number}"]
+            yield image_id, arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"]
 
 
-def validate(title: str, table: pa.Table, segments: Path, k: int) -> Report:
-    """The checks of a table of labels 0..k-1 for the regions in ``segments``."""
-    report = Report(title)
+def check(report: Report, table: pa.Table, segments: Path, k: int) -> None:
+    """Add the checks of a table of labels 0..k-1 for the regions in ``segments``."""
     check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
     differing = same_images(image_ids(*segments.glob("shard-*.parquet")), table["image_id"].to_pylist())
     check_contract(report, "every image has labelled regions, and no other", differing)
     check_expectations(report, table.to_pandas(), [between("label", 0, k - 1), between("region", 0)])
-    return report

@@ -54,7 +54,9 @@ class Leaderboard(Cell):
                 planner.profile.check_choice("published row", section.published, published_keys(), "entries", name, "published")
         yield cls(
             scores=[(cell.entry, cell.dataset) for cell in scores],
-            entries={cell.entry: _entry_facts(planner, cell) for cell in planner.cells_of(Segments)},
+            entries={
+                cell.entry: _entry_facts(planner, cell) for cell in planner.cells_of(Segments) if cell.entry in planner.profile.entries
+            },
             datasets={
                 cell.dataset: _dataset_facts(cell) for cell in sorted(planner.cells_of(Datasets), key=lambda c: c.dataset not in scored)
             },

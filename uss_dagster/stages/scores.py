@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pyarrow as pa
 
@@ -18,21 +20,58 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
-from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, SCORES
+from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, RUNS, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
-from uss_dagster.artifacts.tables import image_ids, iterate_hierarchies, iterate_regions, read_images, read_labels, read_table, write_table
+from uss_dagster.artifacts.tables import (
+    OWN_SEGMENTS,
+    image_ids,
+    iterate_hierarchies,
+    iterate_regions,
+    read_images,
+    read_labels,
+    read_table,
+    write_table,
+)
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.metrics.base import Truth
 from uss_dagster.planning.cells import EntryCell, Facts, Output
+from uss_dagster.planning.entries import runs_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, Scorer, ScoreRow, convention_of, prepared
+from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, ReplicateRow, Scorer, ScoreRow, convention_of, prepared
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
+
+RUNS_FILE = "runs.parquet"
+"""Dataset scores of each run, of an entry with several seeds."""
+R = TypeVar("R", ScoreRow, ReplicateRow)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """The scores of one run of an entry.
+
+    Parameters
+    ----------
+    name
+        Of the run.
+    total
+        The scorer that has seen all images.
+    image_rows, dataset_rows
+        Scores of single images and of the dataset.
+    replicate_rows
+        Bootstrap replicates of the dataset scores.
+    """
+
+    name: str
+    total: Scorer
+    image_rows: list[ScoreRow]
+    dataset_rows: list[ScoreRow]
+    replicate_rows: list[ReplicateRow]
 
 
 class Scores(EntryCell):
@@ -40,10 +79,14 @@ class Scores(EntryCell):
 
     Parameters
     ----------
+    runs
+        Names of the entry's runs, one a seed; the first is the entry itself. Scores are the means over them.
     metrics
         Metric families.
     needs_labels
         The scores read the labels of the stage ``labels``.
+    needs_own_labels
+        Of these, the labels of the method's own segments too.
     grids
         Where pixels are compared, see the setting ``grids``.
     bootstrap
@@ -57,8 +100,10 @@ class Scores(EntryCell):
     group: ClassVar[str] = "scores"
     eager: ClassVar[bool] = True
 
+    runs: list[str]
     metrics: list[str]
     needs_labels: bool
+    needs_own_labels: bool
     grids: list[str]
     bootstrap: int
     samples: int
@@ -70,15 +115,20 @@ class Scores(EntryCell):
         specs = {name: load_plugin(profile, "metric", name, "metrics").SPEC for name in dict.fromkeys(profile.metrics)}
         kinds = {cell.dataset: cell.truth for cell in planner.cells_of(Datasets)}
         for segments in planner.cells_of(Segments):
+            if segments.entry not in profile.entries:
+                continue  # one more run of an entry
             method = segments.method
             own = method.spec.has_segmentation(method.build())
             metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
+            labelled = [specs[name] for name in metrics if specs[name].needs_labels and not method.spec.labels]
             if metrics:
                 yield cls(
                     dataset=segments.dataset,
                     entry=segments.entry,
+                    runs=list(runs_of(profile, segments.entry)),
                     metrics=metrics,
-                    needs_labels=any(specs[name].needs_labels for name in metrics) and not method.spec.labels,
+                    needs_labels=bool(labelled),
+                    needs_own_labels=any(spec.needs_segmentation for spec in labelled),
                     grids=profile.datasets[segments.dataset].grids or profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,
@@ -90,8 +140,8 @@ class Scores(EntryCell):
         return f"{self.title} against the ground truth, image by image and over the dataset"
 
     def inputs(self, layout: Layout) -> list[Path]:
-        labels = [layout.labels(self.entry, self.dataset)] if self.needs_labels else []
-        return [layout.segments(self.entry, self.dataset), layout.dataset(self.dataset), *labels]
+        labels = [layout.labels(run, self.dataset) for run in self.runs] if self.needs_labels else []
+        return [*(layout.segments(run, self.dataset) for run in self.runs), layout.dataset(self.dataset), *labels]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(self.artefact(layout)), Output(layout.metrics_file(self.entry, self.dataset), metric=True)]
@@ -101,27 +151,21 @@ class Scores(EntryCell):
 
     def run(self, layout: Layout) -> Facts:
         dataset, segments = layout.dataset(self.dataset), layout.segments(self.entry, self.dataset)
-        labels = layout.labels(self.entry, self.dataset) if self.needs_labels else None
-        kind = read_manifest(dataset)["truth"]
-        inputs = [content_id(folder) for folder in (dataset, segments, labels) if folder]
-        staging = Staging(layout.private, self.name, [self.to_plain(), *inputs])
+        staging = Staging(layout.private, self.name, [self.to_plain(), *(content_id(path) for path in self.inputs(layout))])
         shards = sorted(segments.glob("shard-*.parquet"))
-        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
-        work = functools.partial(_score_shard, empty=total, truth=layout.truth(self.dataset), kind=kind, labels=labels)
-        image_rows: list[ScoreRow] = []
-        with Progress(self.name, read_manifest(segments)["counts"]["images"]) as progress:
-            for part, own_rows in map_shards(work, shards):
-                total.merge(part)
-                image_rows += own_rows
-                progress.advance(part.images)
-        rows = self._write_tables(staging.folder, total, image_rows)
+        with Progress(self.name, len(self.runs) * read_manifest(segments)["counts"]["images"]) as progress:
+            scored_runs = [self._score(layout, run, progress) for run in self.runs]
+        total, image_rows = scored_runs[0].total, mean_rows([run.image_rows for run in scored_runs])
+        rows = self._write_tables(staging.folder, scored_runs, image_rows)
         scored = {row["image_id"] for row in rows if row["image_id"] is not None}
         if not scored:  # numbers of the whole dataset only
             scored = set(image_ids(*shards))
         gallery = gallery_of(self.metrics, self.grids[0], image_rows)
         _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
-        skipped = total.skipped()
+        skipped, notes = total.skipped(), list(total.notes())
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
         counts = {
             "scored": max((part.n for part in total.parts.values()), default=0),
             "skipped": max((len(ids) for ids in skipped.values()), default=0),
@@ -130,9 +174,11 @@ class Scores(EntryCell):
             "entry": self.entry,
             "dataset": self.dataset,
             "segments": content_id(segments),
+            **({"runs": {run: content_id(layout.segments(run, self.dataset)) for run in self.runs}} if len(self.runs) > 1 else {}),
             "truth": content_id(dataset),
             "counts": counts,
             "skipped": skipped,
+            **({"notes": notes} if notes else {}),
             "gallery": gallery,
         }
         title = f"scores {self.entry}__{self.dataset}"
@@ -142,16 +188,58 @@ class Scores(EntryCell):
         write_whole(layout.metrics_file(self.entry, self.dataset), json.dumps(values, indent=1) + "\n")
         return {"images": len(scored), **values}
 
-    def _write_tables(self, folder: Path, total: Scorer, image_rows: list[ScoreRow]) -> list[EntryScoreRow]:
-        """Write scores and replicates; returns the rows of scores."""
-        entry, dataset = self.entry, self.dataset
-        rows: list[EntryScoreRow] = [{"entry": entry, "dataset": dataset, **row} for row in (*image_rows, *total.dataset_rows())]
+    def _score(self, layout: Layout, run: str, progress: Progress) -> ScoredRun:
+        """Score the segments of one run."""
+        labels = layout.labels(run, self.dataset) if self.needs_labels else None
+        shards = sorted(layout.segments(run, self.dataset).glob("shard-*.parquet"))
+        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
+        truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
+        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
+        image_rows: list[ScoreRow] = []
+        for part, own_rows in map_shards(work, shards):
+            total.merge(part)
+            image_rows += own_rows
+            progress.advance(part.images)
+        return ScoredRun(
+            run, total, _meaningful(image_rows, total), _meaningful(total.dataset_rows(), total), _meaningful(total.replicate_rows(), total)
+        )
+
+    def _write_tables(self, folder: Path, runs: Sequence[ScoredRun], image_rows: Sequence[ScoreRow]) -> list[EntryScoreRow]:
+        """Write scores, replicates, and the scores of single runs where there are several; returns the rows of scores."""
+        of_cell = {"entry": self.entry, "dataset": self.dataset}
+        dataset_rows = mean_rows([run.dataset_rows for run in runs])
+        rows = [cast("EntryScoreRow", {**of_cell, **row}) for row in (*image_rows, *dataset_rows)]
         rows.sort(key=lambda row: (*convention_of(row), row["image_id"] is not None, row["image_id"] or ""))
-        replicates: list[EntryReplicateRow] = [{"entry": entry, "dataset": dataset, **row} for row in total.replicate_rows()]
+        replicates = [cast("EntryReplicateRow", {**of_cell, **replicate}) for replicate in mean_rows([run.replicate_rows for run in runs])]
         replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
         write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
+        if len(runs) > 1:
+            of_runs = [{**of_cell, **score, "run": run.name} for run in runs for score in run.dataset_rows]
+            write_table(folder / RUNS_FILE, pa.Table.from_pylist(of_runs, schema=RUNS), RUNS)
         return rows
+
+
+def _meaningful(rows: Iterable[R], total: Scorer) -> list[R]:
+    """The rows without those of arbitrary numbers, such as the AP of regions that all have the same score."""
+    arbitrary = total.arbitrary()
+    return [row for row in rows if row["metric"] not in arbitrary]
+
+
+def mean_rows(rows_of_runs: Sequence[Sequence[R]]) -> list[R]:
+    """The rows of several runs as one: values of the same number are averaged over the runs that have it."""
+    if len(rows_of_runs) == 1:
+        return list(rows_of_runs[0])
+    values: dict[tuple[object, ...], list[float]] = {}
+    first: dict[tuple[object, ...], R] = {}
+    rows: Sequence[R]
+    row: R
+    for rows in rows_of_runs:
+        for row in rows:
+            key = (*convention_of(row), row.get("image_id"), row.get("replicate"))
+            values.setdefault(key, []).append(row["value"])
+            first.setdefault(key, row)
+    return [cast("R", {**row, "value": math.fsum(values[key]) / len(values[key])}) for key, row in first.items()]
 
 
 def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
@@ -185,23 +273,27 @@ def _name(row: ScoreRow) -> str:
     return str(row["metric"]) if row["grid"] == FULL else f"{row['metric']}@{row['grid']}"
 
 
-def _score_shard(path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None) -> tuple[Scorer, list[ScoreRow]]:
-    """Scores of one shard of segments; they are merged in shard order, whoever computed them."""
+def _score_shard(
+    path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool = False
+) -> tuple[Scorer, list[ScoreRow]]:
+    """Scores of one shard of segments; they are merged in shard order, whoever computed them. own: read labels of own segments too."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
     classes_file = truth / "classes.json"
     classes = ClassTree.from_json(classes_file.read_text(encoding="utf-8")) if classes_file.exists() else None
     rows: list[ScoreRow] = []
     ids = set(image_ids(path))
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
-    given = read_labels(labels, ids) if labels else {}
+    of_cut = read_labels(labels, ids) if labels else {}
+    of_own = read_labels(labels, ids, OWN_SEGMENTS) if labels and own else {}
     for image_id, prediction in iterate_regions([path]):
         if image_id not in truths and kind == "instances":  # an image without an object is none without ground truth
             truths[image_id] = Regions.from_masks([], shape=prediction.shape)
         if image_id not in truths:
             raise BadData(f"Image '{image_id}' has no ground truth in {truth.parent.name}; its segments cannot be scored.")
+        own_segments = prediction.labelled(*of_own[image_id]) if of_own else None
         if labels:
-            prediction = prediction.labelled(*given[image_id])
-        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction)
+            prediction = prediction.labelled(*of_cut[image_id])
+        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction, own_segments)
     return scorer, rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,15 +33,15 @@ from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_o
 from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
-from uss_dagster.planning.cells import EntryCell, Facts, Plugin, check_weights
-from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_of, model_of, student_of
+from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
+from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, model_of, runs_of, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
 
 
 class Segments(EntryCell):
-    """The regions that an entry finds in the images of a dataset.
+    """The regions that an entry finds in the images of a dataset, with one seed where it has several.
 
     Parameters
     ----------
@@ -78,27 +79,29 @@ class Segments(EntryCell):
     def plan(cls, planner: Planner) -> Iterator[Self]:
         profile = planner.profile
         for entry, section in profile.entries.items():
-            method = method_of(profile, entry)
+            runs = runs_of(profile, entry)
+            method = runs[entry]
             facets_read(profile, entry)  # refuses a backbone that does not fit
             spec = method.spec
             model = model_of(profile, entry, method)
             is_planned = student_of(profile, model) is not None
             title = section.title or spec.title
             encoder = encoder_of(profile, str(section.backbone)) if spec.encodes else None
-            for dataset in datasets_of(profile, entry):
+            for dataset, (run, plugin) in itertools.product(datasets_of(profile, entry), runs.items()):
+                name = cell_name(cls.stage, run, dataset)
                 yield cls(
                     dataset=dataset,
-                    entry=entry,
-                    method=method,
+                    entry=run,
+                    method=plugin,
                     backbone=section.backbone,
                     encoder=encoder,
-                    weights=planner.weights_of(f"{cls.stage}/{entry}/{dataset}", encoder),
+                    weights=planner.weights_of(name, encoder),
                     model=model,
                     model_is_planned=is_planned,
                     shard_images=profile.settings.shard_images,
-                    title=title,
+                    title=title if run == entry else f"{title}, seed {plugin.params['seed']}",
                     summary=f"{title}: {spec.summary or spec.paper}",
-                    content=planner.content_of(f"{cls.stage}/{entry}/{dataset}", [Path(model)]) if model and not is_planned else "",
+                    content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
                 )
 
     @property

@@ -53,7 +53,7 @@ class Site(Cell):
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
         (board,) = planner.cells_of(Leaderboard)
-        segmented = [(cell.entry, cell.dataset) for cell in planner.cells_of(Segments)]
+        segmented = [(cell.entry, cell.dataset) for cell in planner.cells_of(Segments) if cell.entry in board.entries]
         yield cls(
             scores=board.scores,
             unscored=[pair for pair in segmented if pair not in board.scores],

@@ -40,7 +40,7 @@
   // -- what is shown -----------------------------------------------------------------------------------------
   const board = () => (USS.boards || {})[state.dataset];
   const group = () => board().groups[state.group]; // undefined for a dataset without scores
-  const rowsOf = (ranking) => ranking.rows.map(([entry, value, low, high, images, rank, ranks, tied]) => ({ entry, value, low, high, images, rank, ranks, tied }));
+  const rowsOf = (ranking) => ranking.rows.map(([entry, value, low, high, images, rank, ranks, tied, seeds]) => ({ entry, value, low, high, images, rank, ranks, tied, seeds }));
   const unranked = () => USS.facts.entries.filter(({ id }) => board().pictures.some((picture) => picture.entries[id])).map(({ id }) => ({ entry: id, value: null }));
   const shown = () => (group() ? sorted(rowsOf(group()).filter(fits)) : unranked().filter(fits));
   const fits = (row) => {
@@ -119,6 +119,7 @@
     const device = ((costs[row.entry] || {})[state.dataset] || {}).device;
     const number = make("span", { class: "number" }, known(row.value) ? make("b", {}, score(row.value)) : "n/a");
     if (known(row.low)) number.append(make("small", {}, `[${score(row.low)}, ${score(row.high)}]`));
+    if (row.seeds) number.append(make("small", { title: "mean over seeds, and its standard deviation" }, row.seeds));
     if (several) number.append(make("small", {}, `n=${row.images}`));
     const inline = [seconds !== null ? `${amount(seconds)} s` : "", memory !== null ? `${memory.toFixed(0)} MB` : ""].filter(Boolean).join(", ");
     const title = device ? `on ${device}` : null;
