@@ -141,4 +141,4 @@ def test_the_page_knows_them_apart(cells: list[Path]) -> None:
     board = json.loads(text[text.index("] = ") + 4 :].rstrip(";\n"))
     assert [row["title"] for row in board["published"]] == ["Paper <b>A</b>", "Paper B"]
     assert "<b>" not in text
-    assert all(len(row) == 8 and row[0] in ENTRIES for group in board["groups"] for row in group["rows"]), "only measured rows are ranked"
+    assert all(len(row) == 9 and row[0] in ENTRIES for group in board["groups"] for row in group["rows"]), "only measured rows are ranked"
