@@ -6,7 +6,7 @@ from projects import Project
 from uss_dagster.errors import UsageError
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import HEADER, Plan, make_plan, read_plan, write_plan
-from uss_dagster.planning.profiles import read_profile
+from uss_dagster.planning.profiles import profile_names, read_profile
 from uss_dagster.stages.features import Features
 from uss_dagster.stages.leaderboard import Leaderboard
 from uss_dagster.stages.scores import Scores
@@ -255,8 +255,8 @@ def test_the_committed_plan_is_up_to_date_and_every_profile_can_be_planned():
     from projects import SOURCE
 
     assert write_plan(SOURCE, check=True) == []
-    for path in sorted((SOURCE / "profiles").glob("*.yaml")):
-        assert make_plan(read_profile(SOURCE, path.stem)).of(Segments)
+    for name in profile_names(SOURCE):
+        assert make_plan(read_profile(SOURCE, name)).of(Segments)
 
 
 def test_outside_a_project(tmp_path):

@@ -14,7 +14,7 @@ from uss_dagster.datasets.base import LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.class_trees import classes_of, load_classes, read_classes, spec_of
 from uss_dagster.errors import UsageError
 from uss_dagster.planning.plan import Planner
-from uss_dagster.planning.profiles import PluginSection, Profile, Settings
+from uss_dagster.planning.profiles import DatasetSection, Profile, Settings
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND, IGNORE, INNER
 from uss_dagster.stages.datasets import Datasets
 
@@ -187,6 +187,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "instances"), ({"truth": "classes"}, "classes")])
 def test_the_plan_knows_the_truth_that_parameters_ask_for(given, expected):
-    section = PluginSection.model_validate({"kind": "coco", **given})
+    section = DatasetSection.model_validate({"kind": "coco", **given})
     (cell,) = Planner(Profile("x", Settings(), {"mine": section}, {}, {}, [], {}, {})).cells_of(Datasets)
     assert cell.truth == expected

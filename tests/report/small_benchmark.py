@@ -31,6 +31,7 @@ ENTRIES = {
         licence="MIT",
         summary="Cuts & merges.",
         versions={"cats": f"code-{name}"},
+        published="table/b" if name == "alpha" else "",
         parameters=[Parameter("levels", 3, 5, kind="whole number"), Parameter("<mode>", "a", "a", ["a", "b"], "text")],
     )
     for name, title, backbone, supervised in [
@@ -67,7 +68,7 @@ METRICS = {
 COSTS = [Cost("alpha", "cats", 2.5, 900.0, "cpu </script>", 40), Cost("beta", "cats", 0.25, float("nan"), "cpu", 40)]
 PUBLISHED = [
     PublishedRow("Paper <b>A</b>", "all images", "A & B, 2020", True, {"overlap": 0.987}),
-    PublishedRow("Paper B", "some", "C, 2021", False, {"error": 1.25, "unplanned": 3.0}),
+    PublishedRow("Paper B", "some", "C, 2021", False, {"error": 1.25, "unplanned": 3.0}, key="table/b", images=1449),
 ]
 WITH_PUBLISHED = {**DATASETS, "cats": dataclasses.replace(DATASETS["cats"], published=PUBLISHED)}
 

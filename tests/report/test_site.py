@@ -232,6 +232,14 @@ def test_protocols_are_never_ranked_together(tab: Page, folder: Path) -> None:
     assert tab.ask(NAMES) == ["alpha"]
 
 
+def test_published_values_stand_beside_ours(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    rows = tab.ask("[...document.querySelectorAll('#repeated tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))")
+    assert [row[:3] for row in rows] == [["cats: Alpha", "Error", "1.250"]]
+    assert rows[0][-2:] == ["40", "40 of 1,449 images; reimplemented"]
+    assert (folder / "exports/published.csv").read_text().splitlines()[1].startswith("cats,error,bits,image,full,table/b,Paper B,")
+
+
 def test_published_figures_stand_apart(tab: Page, folder: Path) -> None:
     opened(tab, folder)
     assert tab.ask("document.querySelector('#published h3').textContent") == "Published figures, not measured here"

@@ -23,6 +23,7 @@ from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.files import hub_file, local_file, read_tensors
 from uss_dagster.weights.store import fetch, identity, loaded_identity
+from uss_dagster.weights.store import missing_weights as missing
 
 FACETS = ("tokens", "cls")
 
@@ -80,6 +81,11 @@ SPEC = BackboneSpec(
 def catalogue_weights(params: Params) -> Weights | None:
     """The weights of the catalogue that are loaded; None where others are, or none."""
     return CATALOGUE.get(params.model) if params.checkpoint is None else None
+
+
+def missing_weights(params: Params) -> str:
+    """What has to be fetched first; '' for nothing."""
+    return missing(params.checkpoint, catalogue_weights(params)) or ""
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:

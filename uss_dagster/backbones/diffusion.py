@@ -41,6 +41,7 @@ from uss_dagster.bounds import at_least, check_bounds, wrong_value
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
+from uss_dagster.weights.store import missing_weights as missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,17 +177,29 @@ def _settled(params: Params) -> Params:
     return replace(params, extraction=extraction, timestep=timestep if params.timestep is None else params.timestep)
 
 
+def missing_weights(params: Params) -> str:
+    """What has to be fetched first; '' for nothing."""
+    from uss_dagster.weights.files import fetch_from_hub
+
+    if params.checkpoint is not None or params.model == "embedded":
+        return missing(params.checkpoint, None) or ""
+    return fetch_from_hub(_repository(params), "model_index.json", params.revision)
+
+
 def _folder(params: Params) -> Path:
     if params.checkpoint is not None:
         return local_folder(params.checkpoint)
     if params.model == "embedded":
         return _embedded_folder(EMBEDDED)
+    return hub_folder(_repository(params), params.model, params.revision, params.variant, params.conditioning == "empty")
+
+
+def _repository(params: Params) -> str:
     if params.model not in MODELS and not params.model.startswith("hub:"):
         raise UsageError(
             f"backbone 'diffusion' has no model '{params.model}'.{did_you_mean(params.model, ('embedded', *MODELS))} Others: 'hub:<owner>/<name>'."
         )
-    repository = MODELS.get(params.model) or params.model.removeprefix("hub:")
-    return hub_folder(repository, params.model, params.revision, params.variant, params.conditioning == "empty")
+    return MODELS.get(params.model) or params.model.removeprefix("hub:")
 
 
 def _embedded_folder(folder: Path) -> Path:

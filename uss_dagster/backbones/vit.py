@@ -37,6 +37,7 @@ from uss_dagster.files import parse_yaml
 from uss_dagster.runtime import torch_device
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.store import fetch, identity, loaded_identity
+from uss_dagster.weights.store import missing_weights as missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +149,19 @@ def catalogue_weights(params: Params) -> Weights | None:
     return CATALOGUE[source.catalogue] if source.catalogue and params.checkpoint is None else None
 
 
+def missing_weights(params: Params) -> str:
+    """What has to be fetched first; '' for nothing."""
+    from uss_dagster.weights.files import fetch_from_hub
+
+    local = missing(params.checkpoint, catalogue_weights(params))
+    if local is not None:
+        return local
+    try:
+        return fetch_from_hub(*_hub_place(_source(params.model), params))
+    except UsageError:
+        return f"convert the weights of {params.model} to a .safetensors file and name it with 'checkpoint'"
+
+
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
     """See ``loaded_identity``."""
     return loaded_identity(params.checkpoint, catalogue_weights(params), identity_of)
@@ -189,8 +203,13 @@ def _weights(source: _Source, params: Params) -> Path | None:
         return local_file(params.checkpoint)
     if source.catalogue:
         return fetch(CATALOGUE[source.catalogue])
+    return hub_file(*_hub_place(source, params), f"'{params.model}'")
+
+
+def _hub_place(source: _Source, params: Params) -> tuple[str, str, str | None]:
+    """Repository, file and revision of the weights on the hub."""
     config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
-    return hub_file(*hub_place(config, source.timm, params.model, params.revision), f"'{params.model}'")
+    return hub_place(config, source.timm, params.model, params.revision)
 
 
 def _build(source: _Source, seed: int) -> Any:

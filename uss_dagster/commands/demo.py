@@ -1,8 +1,7 @@
 """``uss demo``: the profile ``demo`` from nothing to its leaderboard.
 
 Its plan is the same on every machine: hashes of weights come from the catalogue. Where weights are missing and cannot be fetched, the
-cells that need them are not run. DVC cannot build a page whose inputs are missing, so the page without them is built beside DVC, and
-neither the plan nor a dvc.lock changes.
+cells that need them are not run (see ``partial_runs``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from uss_dagster.commands.repro import run_dvc
+from uss_dagster.commands.partial_runs import run_without, stale_among
 
 if TYPE_CHECKING:
     from uss_dagster.planning.cells import Cell
@@ -30,7 +29,6 @@ def demo() -> None:
     from uss_dagster.planning.layout import Layout
     from uss_dagster.planning.plan import read_plan, with_readers, write_plan
     from uss_dagster.planning.profiles import find_root
-    from uss_dagster.run import compute
 
     layout = Layout(find_root())
     check_tools(layout.root)
@@ -38,11 +36,8 @@ def demo() -> None:
     cells = read_plan(layout.root).cells
     missing_weights = _missing_weights(layout, cells)
     absent = with_readers(missing_weights, cells)
-    code = run_dvc(layout.root, [cell.address for cell in cells if cell.name not in absent] if absent else [])
+    code = run_without(layout, cells, absent)
     if code == 0:
-        for cell in (cell.without(absent) for cell in cells if cell.name in absent):
-            if cell is not None:
-                compute(cell, layout)
         table = (layout.leaderboard / "leaderboard.md").read_text(encoding="utf-8")
         typer.echo(f"\n{table.strip()}\n")
         if absent:
@@ -58,7 +53,6 @@ def demo() -> None:
 
 def _missing_weights(layout: Layout, cells: Sequence[Cell]) -> dict[str, str]:
     """Name of a cell that is out of date and cannot be computed → name of the weights that it lacks. What can be fetched is fetched."""
-    from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.errors import Unavailable
     from uss_dagster.weights.store import fetch
 
@@ -69,7 +63,4 @@ def _missing_weights(layout: Layout, cells: Sequence[Cell]) -> dict[str, str]:
             fetch(weights)
         except Unavailable:
             unavailable.add(weights.name)
-    if not unavailable:
-        return {}
-    stale = DvcRunner(layout.root).status()
-    return {cell.name: weights.name for cell, weights in needed if weights.name in unavailable and cell.address in stale}
+    return stale_among(layout, cells, {cell.name: weights.name for cell, weights in needed if weights.name in unavailable})

@@ -50,9 +50,14 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, load_classes("cityscapes_19").tree)
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return f"cityscapes_{params.classes}"
+
+
 def classes(params: Params) -> Classes:
-    """The class tree that these parameters ask for."""
-    return load_classes(f"cityscapes_{params.classes}")
+    """Its class tree."""
+    return load_classes(class_set(params))
 
 
 def examples(params: Params) -> Iterator[Example]:

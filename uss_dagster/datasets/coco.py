@@ -44,9 +44,14 @@ MIRRORS = SPEC.mirrors
 """Folders of the mirror that may hold COCO 2017; what is built on COCO's images looks here too."""
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return "coco" if params.truth == "instances" else "coco_semantic"
+
+
 def classes(params: Params) -> Classes:
-    """The class tree that these parameters ask for."""
-    return CLASSES if params.truth == "instances" else load_classes("coco_semantic")
+    """Its class tree."""
+    return load_classes(class_set(params))
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -56,10 +56,15 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, load_classes("coco_stuff_27").tree, archives=coco.IMAGE_ARCHIVES)
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return f"coco_stuff_{params.labels}"
+
+
 def classes(params: Params) -> Classes:
-    """The class tree that these parameters ask for."""
+    """Its class tree."""
     if params.labels.isdecimal():
-        return load_classes(f"coco_stuff_{params.labels}")
+        return load_classes(class_set(params))
     every = load_classes("coco_stuff_182")
     tree = every.tree
     ground = tree.ancestors[tree.names.index("stuff" if params.labels == "things" else "things")]

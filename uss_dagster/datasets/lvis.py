@@ -38,6 +38,11 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, archives=coco.IMAGE_ARCHIVES)
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return f"lvis_{params.version}"
+
+
 def classes(params: Params) -> Classes:
     """The classes of the annotation file, side by side."""
     file = _file(params)

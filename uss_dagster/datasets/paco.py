@@ -35,6 +35,11 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, archives=coco.IMAGE_ARCHIVES)
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return SPEC.name if params.regions == "all" else f"{SPEC.name}_{params.regions}"
+
+
 def classes(params: Params) -> Classes:
     """The classes of the annotation file: objects, and below them their parts."""
     file = _file(params)

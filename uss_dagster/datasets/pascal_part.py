@@ -52,9 +52,14 @@ class Object:
     parts: tuple[tuple[str, np.ndarray], ...]
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return f"pascal_part_{params.parts}"
+
+
 def classes(params: Params) -> Classes:
-    """The class tree that these parameters ask for."""
-    return load_classes(f"pascal_part_{params.parts}")
+    """Its class tree."""
+    return load_classes(class_set(params))
 
 
 def examples(params: Params) -> Iterator[Example]:

@@ -47,9 +47,14 @@ class Params(LimitedParams):
 SPEC = dataset_spec(__file__, Params, load_classes("voc2012").tree)
 
 
+def class_set(params: Params) -> str:
+    """The class set that these parameters ask for."""
+    return "voc2012" if params.tree == "flat" else "voc2012_groups"
+
+
 def classes(params: Params) -> Classes:
-    """The class tree that these parameters ask for."""
-    return load_classes("voc2012" if params.tree == "flat" else "voc2012_groups")
+    """Its class tree."""
+    return load_classes(class_set(params))
 
 
 def examples(params: Params) -> Iterator[Example]:

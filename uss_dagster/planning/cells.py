@@ -68,6 +68,12 @@ class Plugin(BaseModel):
         weights: Weights | None = self.module.catalogue_weights(self.build())
         return weights
 
+    @property
+    def missing_weights(self) -> str:
+        """What has to be fetched before a backbone can load its weights on this machine; '' for nothing."""
+        missing = getattr(self.module, "missing_weights", None)
+        return str(missing(self.build())) if missing else ""
+
     def build(self, **changed: object) -> Any:
         """The plug-in's own parameter object."""
         return registry.build_params(self.spec.params, {**self.params, **changed}, f"{self.family} '{self.name}'")
@@ -109,6 +115,8 @@ class Cell(BaseModel):
     """What it needs one of at a time: 'net' or 'gpu'; see also ``pool``."""
     key_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that tell the cell from others of its stage; of a cell with a dataset of many, the dataset comes last."""
+    left_out_when_none: ClassVar[tuple[str, ...]] = ()
+    """Fields that its parameter file does not have where they are None, so that a new field leaves cells without it as they are."""
     preview_by: ClassVar[str | None] = None
     """'module:function' that draws its result for people: (cell, layout) -> PNG bytes. Named as text, so that drawing does not count in
     the stage's fingerprint."""
@@ -219,6 +227,7 @@ class Cell(BaseModel):
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""
         values = self.model_dump(mode="json")
         code = values.pop("code")
+        values = {name: value for name, value in values.items() if value is not None or name not in self.left_out_when_none}
         return {"stage": self.stage, **values, "code": code}
 
 

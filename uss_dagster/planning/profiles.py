@@ -58,10 +58,35 @@ class Settings(_Section):
     @field_validator("grids")
     @classmethod
     def _known_grids(cls, grids: list[str]) -> list[str]:
-        for grid in grids:
-            if grid != "full" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
-                raise ValueError(f"an evaluation grid is 'full' or height x width in cells, such as '60x60', not '{grid}'")
-        return grids
+        return _checked_grids(grids)
+
+
+def _checked_grids(grids: list[str]) -> list[str]:
+    for grid in grids:
+        if grid != "full" and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
+            raise ValueError(f"an evaluation grid is 'full' or height x width in cells, such as '60x60', not '{grid}'")
+    return grids
+
+
+class TableSection(_Section):
+    """What a profile reproduces: a table of a paper.
+
+    Parameters
+    ----------
+    paper : str
+        Of which paper.
+    number : str
+        Which table, as the paper numbers it.
+    note : str, default ''
+        What a reader must know of the published figures.
+    missing : str, default ''
+        Rows of the published table that are not planned, and why.
+    """
+
+    paper: str = Field(min_length=1)
+    number: str = Field(min_length=1)
+    note: str = ""
+    missing: str = ""
 
 
 class PluginSection(_Section):
@@ -83,6 +108,26 @@ def _split_params(section: type[BaseModel], values: Params) -> Params:
     return {**{k: v for k, v in values.items() if k in own}, "params": params}
 
 
+class DatasetSection(PluginSection):
+    """A dataset, and what differs on it from what holds for every dataset.
+
+    Parameters
+    ----------
+    grids : list of str, optional
+        As ``Settings.grids``, for this dataset.
+    crop : int, optional
+        Side of the squares that images are cut to in the centre and scaled to, with their ground truth, before anything is computed.
+    """
+
+    grids: list[str] | None = Field(None, min_length=1)
+    crop: int | None = Field(None, ge=16)
+
+    @field_validator("grids")
+    @classmethod
+    def _known_grids(cls, grids: list[str] | None) -> list[str] | None:
+        return grids and _checked_grids(grids)
+
+
 class BackboneSection(PluginSection):
     """A backbone, and the type of number in which its features are stored."""
 
@@ -92,11 +137,12 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
-    With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the
-    dataset that the method is fitted to, such as another split; by default that which is segmented. ``encoder`` names the backbone that encodes
-    pieces of images, such as the crops of objects, where that is not ``backbone``. With ``kind`` in place of ``method``, parameters stand beside
-    it, as those of a dataset do. ``explain``: what the method knows of each image (thresholds, eigenvalues, why a region was not divided) is
-    stored beside its regions, and shown on the entry's page.
+    ``published`` names the row of a paper's table that it repeats, see ``report/published.yaml``. With ``seeds`` above 1 the method runs with
+    so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the dataset that the method is fitted to, such
+    as another split; by default that which is segmented. ``encoder`` names the backbone that encodes pieces of images, such as the crops of
+    objects, where that is not ``backbone``. With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do.
+    ``explain``: what the method knows of each image (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and
+    shown on the entry's page.
     """
 
     method: str | None = None
@@ -105,6 +151,7 @@ class EntrySection(_Section):
     params: Params = {}
     datasets: list[str] | None = Field(None, min_length=1)
     title: str | None = None
+    published: str | None = None
     seeds: int = Field(1, ge=1, le=100)
     fit_on: str | None = None
     encoder: str | None = None
@@ -149,7 +196,7 @@ class StudentSection(_Section):
 
 
 _SECTIONS: Mapping[str, tuple[type[_Section], str]] = {
-    "datasets": (PluginSection, "dataset"),
+    "datasets": (DatasetSection, "dataset"),
     "backbones": (BackboneSection, "backbone"),
     "entries": (EntrySection, "entry"),
     "curated": (CuratedSection, "curated"),
@@ -161,18 +208,20 @@ _SECTIONS: Mapping[str, tuple[type[_Section], str]] = {
 class Profile:
     """A merged profile: the file named in params.yaml with params.yaml's own sections laid over it.
 
-    ``lines`` maps the keys of every value to the 'file:line' where it stands.
+    ``lines`` maps the keys of every value to the 'file:line' where it stands. ``table`` is that of a paper which the profile reproduces.
     """
 
     name: str
     settings: Settings
-    datasets: dict[str, PluginSection]
+    datasets: dict[str, DatasetSection]
     backbones: dict[str, BackboneSection]
     entries: dict[str, EntrySection]
     metrics: list[str]
     curated: dict[str, CuratedSection]
     students: dict[str, StudentSection]
     lines: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    title: str = ""
+    table: TableSection | None = None
 
     def at(self, *keys: str) -> str:
         """'file:line' of a key, or of the nearest one above it."""
@@ -192,11 +241,24 @@ def find_root(start: Path | None = None) -> Path:
     return root
 
 
-def read_profile(root: Path, name: str | None = None) -> Profile:
-    """Read params.yaml and the profile it (or ``name``) names, and lay the one over the other."""
+def profile_names(root: Path) -> list[str]:
+    """Names of all profiles, with their folders; a file whose name begins with an underscore is there to be included."""
+    folder = root / PROFILES
+    return [name for name in _profile_files(folder) if not Path(name).name.startswith("_")]
+
+
+def _profile_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Profile:
+    """Read params.yaml and the profile it (or ``name``) names with what that includes, and lay the one over the other.
+
+    alone: lay params.yaml over nothing.
+    """
     layout = Layout(root)
     own = YamlFile(layout.params)
-    known = sorted(path.stem for path in (root / PROFILES).glob("*.yaml"))
+    known = profile_names(root)
     profile = name or own.data.get("profile")
     if profile is None:
         raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(known)}.")
@@ -204,8 +266,9 @@ def read_profile(root: Path, name: str | None = None) -> Profile:
         at = "--profile" if name else own.at("profile")
         raise UsageError(f"{at}: Unknown profile '{profile}'.{did_you_mean(str(profile), known)}")
     merger = _Merger()
-    merger.add(YamlFile(layout.profile(profile), f"{PROFILES}/{profile}.yaml"), extra={"title"})
-    merger.add(own, extra={"profile", "orchestration"})  # 'orchestration' is read by what Dagster loads: no cell depends on it
+    merger.add_profile(layout, str(profile))
+    if not alone:
+        merger.add(own, extra={"profile", "orchestration"})  # 'orchestration' is read by what Dagster loads: no cell depends on it
     return merger.profile(str(profile))
 
 
@@ -230,6 +293,24 @@ class _Merger:
         self.settings: Params = {}
         self.metrics: list[str] = ["covering"]
         self.lines: dict[tuple[str, ...], str] = {}
+        self.about: Params = {}
+        """'title' and 'table' of the profile itself, not of what it includes."""
+
+    def add_profile(self, layout: Layout, name: str, above: tuple[str, ...] = ()) -> None:
+        """Add the files that a profile includes, then its own. above: the profiles that include it."""
+        file = YamlFile(layout.profile(name), f"{PROFILES}/{name}.yaml")
+        at, included = file.at("include"), file.data.get("include") or []
+        for other in included if isinstance(included, list) else [included]:
+            if not isinstance(other, str):
+                raise UsageError(f"{at}: 'include' is the name of a profile or a list of names, got {other!r}.")
+            if other in (*above, name):
+                raise UsageError(f"{at}: '{other}' includes itself ({' → '.join((*above, name, other))}).")
+            with errors_at(at):
+                check_choice("profile", other, _profile_files(layout.root / PROFILES))
+            self.add_profile(layout, other, (*above, name))
+        self.add(file, extra={"title", "include", "table"})
+        self.about = {key: file.data[key] for key in ("title", "table") if key in file.data}
+        self._note(file, self.about.get("table"), "table")
 
     def add(self, file: YamlFile, extra: set[str]) -> None:
         known = {*_SECTIONS, "settings", "metrics", *extra}
@@ -256,7 +337,9 @@ class _Merger:
             for section, (cls, noun) in _SECTIONS.items()
         }
         settings = self._validate(Settings, self.settings, "settings", "settings")
-        return Profile(name=name, settings=settings, metrics=self.metrics, lines=self.lines, **checked)  # type: ignore[arg-type]
+        table = self._validate(TableSection, self.about["table"], "table", "table") if "table" in self.about else None
+        about = {"title": str(self.about.get("title", "")), "table": table}
+        return Profile(name=name, settings=settings, metrics=self.metrics, lines=self.lines, **about, **checked)  # type: ignore[arg-type]
 
     def _add_item(self, file: YamlFile, section: str, item: str, values: object) -> None:
         items = self.sections[section]
@@ -289,7 +372,7 @@ class _Merger:
             first = error.errors()[0]
             path = tuple(str(part) for part in first["loc"] if isinstance(part, str) and "[" not in part)
             at = _line(self.lines, (*keys, *path))
-            owner = noun if noun == "settings" else f"{noun} '{keys[-1]}'"
+            owner = noun if noun in ("settings", "table") else f"{noun} '{keys[-1]}'"
             setting = path[0] if path else ""
             if first["type"] == "extra_forbidden":
                 raise UsageError(f"{at}: {owner} has no setting '{setting}'.{did_you_mean(setting, cls.model_fields)}") from None

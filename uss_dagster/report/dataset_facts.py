@@ -44,7 +44,7 @@ def read_dataset_facts(folder: Path, planned: Mapping[str, str], metrics: Mappin
         splits={row["split"]: row["height_count"] for row in splits if row["split"]},
         checks=[Check(check["check"], check["success"], check["message"]) for check in checks],
         classes=read_classes(folder / "truth", pixels),
-        published=published_rows(planned["kind"], metrics),
+        published=published_rows(planned.get("class_set", planned["kind"]), metrics),
     )
 
 

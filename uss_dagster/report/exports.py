@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from uss_dagster.files import write_whole
-from uss_dagster.report import mean_ranks
+from uss_dagster.report import mean_ranks, published_and_ours
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
 from uss_dagster.report.html import packed, slug
 from uss_dagster.report.leaderboard import Row, rows_of, to_csv
@@ -31,18 +31,26 @@ class ExportedFiles(NamedTuple):
 
 
 def write_exports(
-    target: Path, frame: pd.DataFrame, entries: Entries, datasets: Datasets, metrics: Metrics, ranks: pd.DataFrame | None = None
+    target: Path,
+    frame: pd.DataFrame,
+    entries: Entries,
+    datasets: Datasets,
+    metrics: Metrics,
+    ranks: pd.DataFrame | None = None,
+    repeated: pd.DataFrame | None = None,
 ) -> list[ExportedFiles]:
     """Write all files into ``exports/`` of the site; returns what the page of exports lists. Arguments as of ``site.build``."""
     rows = rows_of(frame)
     files: dict[str, str | bytes] = {
         "leaderboard.csv": to_csv(frame),
         "leaderboard.json": as_json(rows, datasets),
-        "leaderboard.md": to_markdown(rows, datasets, ranks),
+        "leaderboard.md": to_markdown(rows, datasets, ranks, repeated),
         "references.bib": bibliography(rows, entries, datasets, metrics),
     }
     if ranks is not None and len(ranks):
         files["mean_ranks.csv"] = mean_ranks.to_csv(ranks)
+    if repeated is not None and len(repeated):
+        files["published.csv"] = published_and_ours.to_csv(repeated)
     exported = [ExportedFiles("All datasets", sorted(files))]
     for dataset in dict.fromkeys(frame["dataset"]):
         of_dataset = [row for row in rows if row.dataset == dataset]

@@ -58,6 +58,8 @@ class EntryFacts:
         Dataset to the content hash of the entry's segments on it.
     parameters : sequence of Parameter
         All parameters of the method.
+    published : str
+        The row of a paper's table that it repeats; see ``published.PublishedRow.key``.
     """
 
     title: str = ""
@@ -74,6 +76,7 @@ class EntryFacts:
     summary: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     parameters: Sequence[Parameter] = ()
+    published: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class DatasetFacts:
         What people call it; empty: its name.
     kind : str
         Name of the adapter.
+    class_set : str
+        Name of its classes, where it is not that of the adapter.
     truth : str
         What its ground truth is: 'classes', 'annotators', 'instances' or 'none'.
     licence, citation, homepage : str
@@ -140,6 +145,7 @@ class DatasetFacts:
 
     title: str = ""
     kind: str = ""
+    class_set: str = ""
     truth: str = ""
     licence: str = ""
     citation: str = ""

@@ -239,7 +239,13 @@ def entry_order(rows: Iterable[Row]) -> list[str]:
 # -- files --------------------------------------------------------------------------------------------
 
 
-def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None = None, ranks: pd.DataFrame | None = None) -> None:
+def write(
+    frame: pd.DataFrame,
+    target_dir: Path | str,
+    datasets: Datasets | None = None,
+    ranks: pd.DataFrame | None = None,
+    repeated: pd.DataFrame | None = None,
+) -> None:
     """Write ``leaderboard.parquet``, ``.csv`` and ``.md``; the same frames give the same bytes.
 
     Parameters
@@ -252,11 +258,13 @@ def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None
         Facts of the datasets; their published figures stand in the Markdown, in a table of their own.
     ranks : pandas.DataFrame, optional
         The result of ``mean_ranks.build``, for the Markdown and for files of its own.
+    repeated : pandas.DataFrame, optional
+        The result of ``published_and_ours.build``, likewise.
     """
     import pyarrow as pa
 
     from uss_dagster.artifacts.tables import write_table
-    from uss_dagster.report import mean_ranks
+    from uss_dagster.report import mean_ranks, published_and_ours
     from uss_dagster.report.text_tables import to_markdown
 
     target = Path(target_dir)
@@ -264,9 +272,11 @@ def write(frame: pd.DataFrame, target_dir: Path | str, datasets: Datasets | None
     schema = _schema()
     write_table(target / "leaderboard.parquet", pa.Table.from_pandas(frame[COLUMNS], schema=schema, preserve_index=False), schema)
     (target / "leaderboard.csv").write_text(to_csv(frame), encoding="utf-8", newline="\n")
-    (target / "leaderboard.md").write_text(to_markdown(rows_of(frame), datasets or {}, ranks), encoding="utf-8", newline="\n")
+    (target / "leaderboard.md").write_text(to_markdown(rows_of(frame), datasets or {}, ranks, repeated), encoding="utf-8", newline="\n")
     if ranks is not None:
         mean_ranks.write(ranks, target)
+    if repeated is not None:
+        published_and_ours.write(repeated, target)
 
 
 def to_csv(frame: pd.DataFrame) -> str:

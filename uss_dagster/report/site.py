@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from uss_dagster.files import write_whole
-from uss_dagster.report import board, explorer
+from uss_dagster.report import board, explorer, published_and_ours
 from uss_dagster.report.dataset_pages import render_dataset_page
 from uss_dagster.report.evidence import EvidenceReader, no_evidence
 from uss_dagster.report.exports import write_exports
@@ -147,7 +147,8 @@ class _SiteWriter:
             write_whole(self.target / f"assets/{name}", asset(name))
         entries = {name: facts for name, facts in self.entries.items() if name in self.images}
         write_whole(self.target / "data/facts.js", board.facts_script(entries, self.datasets))
-        exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics, self.ranks)
+        repeated = published_and_ours.build(self.frame, self.entries, self.datasets)
+        exported = write_exports(self.target, self.frame, self.entries, self.datasets, self.metrics, self.ranks, repeated)
         write_whole(self.target / "exports.html", render_page("exports.html.j2", "Exports", "exports.html", exported=exported))
         write_whole(self.target / "history.html", render_page("history.html.j2", "History", "history.html"))
         first_board = [board.board_path(name) for name in self.datasets][:1]
@@ -158,6 +159,7 @@ class _SiteWriter:
             "unscored": [(title_of(self.datasets, name), name, self.drawn[name]) for name in self.datasets if name not in scored],
             "explorer_link": explorer.link,
             "ranks": None if self.ranks is None else MeanRankTable.of(self.ranks),
+            "repeated": published_and_ours.repeated_rows(repeated),
         }
         index = self.target / "index.html"
         write_whole(index, render_page("index.html.j2", TITLE, "index.html", first_board=first_board, **values))

@@ -14,6 +14,7 @@ from uss_dagster.report.facts import Datasets, Entries, title_of
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, without_details
 from uss_dagster.report.mean_ranks import MeanRankTable
 from uss_dagster.report.published import PublishedRow
+from uss_dagster.report.published_and_ours import repeated_rows
 from uss_dagster.report.references import keys_of
 from uss_dagster.templates import render
 
@@ -60,7 +61,7 @@ class Table:
         return cls(dataset, [of_entry[entry] for entry in entry_order(rows)], columns, published, titles)
 
 
-def to_markdown(rows: Sequence[Row], datasets: Datasets, ranks: pd.DataFrame | None = None) -> str:
+def to_markdown(rows: Sequence[Row], datasets: Datasets, ranks: pd.DataFrame | None = None, repeated: pd.DataFrame | None = None) -> str:
     """One table a dataset.
 
     Parameters
@@ -71,13 +72,16 @@ def to_markdown(rows: Sequence[Row], datasets: Datasets, ranks: pd.DataFrame | N
         Facts of the datasets. Their published figures follow in a table of their own, which ranks nothing.
     ranks : pandas.DataFrame, optional
         The result of ``mean_ranks.build``, for a table over all datasets.
+    repeated : pandas.DataFrame, optional
+        The result of ``published_and_ours.build``, for a table of published values beside ours.
     """
     tables = [
         Table.of(dataset, [row for row in rows if row.dataset == dataset], datasets[dataset].published if dataset in datasets else ())
         for dataset in dict.fromkeys(row.dataset for row in rows)
     ]
     over_datasets = None if ranks is None else MeanRankTable.of(ranks)
-    return render("uss_dagster.report", "leaderboard.md.j2", tables=tables, ranks=over_datasets, plain=_markdown)
+    beside = repeated_rows(repeated) if repeated is not None else []
+    return render("uss_dagster.report", "leaderboard.md.j2", tables=tables, ranks=over_datasets, repeated=beside, plain=_markdown)
 
 
 def _markdown(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -10,6 +11,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.datasets.formats.class_trees import spec_of, truth_of
 from uss_dagster.datasets.preparation.checks import validate
+from uss_dagster.datasets.preparation.cropping import centre_crop
 from uss_dagster.datasets.preparation.prepare import prepare
 from uss_dagster.planning.cells import DatasetCell, Facts, Output, Plugin
 from uss_dagster.planning.layout import Layout
@@ -28,11 +30,14 @@ class Datasets(DatasetCell):
         Kind of ground truth: 'classes', 'annotators', 'instances' or 'none'.
     content
         Hash of the folders outside the project that the adapter reads; '' where it reads none.
+    crop
+        Side of the squares that images are cut and scaled to; None leaves them as they are.
     """
 
     group: ClassVar[str] = "data"
     key_fields: ClassVar[tuple[str, ...]] = ("dataset",)
     device: ClassVar[str] = "net"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("crop",)
 
     adapter: Plugin
     shard_images: int
@@ -41,6 +46,7 @@ class Datasets(DatasetCell):
     licence: str
     citation: str
     content: str = ""
+    crop: int | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -59,6 +65,7 @@ class Datasets(DatasetCell):
                 licence=module.SPEC.licence,
                 citation=module.SPEC.citation,
                 content=planner.content_of(f"{cls.stage}/{name}", module.inputs(built)) if hasattr(module, "inputs") else "",
+                crop=section.crop,
             )
 
     def inputs(self, layout: Layout) -> list[Path]:
@@ -74,7 +81,7 @@ class Datasets(DatasetCell):
         module, params = self.adapter.module, self.adapter.build()
         spec = spec_of(module, params)
         staging = Staging(layout.private, self.name, self.to_plain())
-        counts = prepare(module, params, staging.folder, self.name)
+        counts = prepare(module, params, staging.folder, self.name, change=partial(centre_crop, side=self.crop) if self.crop else None)
         if spec.classes is not None:
             (staging.folder / "truth" / "classes.json").write_text(spec.classes.to_json(), encoding="utf-8")
         manifest = {
@@ -86,6 +93,7 @@ class Datasets(DatasetCell):
             "citation": module.SPEC.citation,
             "homepage": module.SPEC.homepage,
             "params": self.adapter.params,
+            **({"crop": self.crop} if self.crop else {}),
             "counts": counts,
         }
         staging.publish(self.artefact(layout), validate(self.dataset, staging.folder, spec), manifest)

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Self
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
+from uss_dagster.datasets.formats.class_trees import class_set_of
 from uss_dagster.planning.cells import Cell, Facts, Plugin, cell_name
 from uss_dagster.planning.entries import encoder_of, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import Params
 from uss_dagster.report.facts import DatasetFacts, EntryFacts, MetricFacts
-from uss_dagster.report.published import published_rows
+from uss_dagster.report.published import published_keys, published_rows
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
@@ -48,6 +49,9 @@ class Leaderboard(Cell):
         scored = {cell.dataset for cell in scores}  # these come first
         used = [name for name in dict.fromkeys(planner.profile.metrics) if any(name in cell.metrics for cell in scores)]
         families = [registry.load("metric", name).SPEC for name in used]
+        for name, section in planner.profile.entries.items():
+            if section.published is not None:
+                planner.profile.check_choice("published row", section.published, published_keys(), "entries", name, "published")
         yield cls(
             scores=[(cell.entry, cell.dataset) for cell in scores],
             entries={
@@ -73,7 +77,7 @@ class Leaderboard(Cell):
         return self.model_copy(update={"scores": [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]})
 
     def run(self, layout: Layout) -> Facts:
-        from uss_dagster.report import leaderboard, mean_ranks  # import pandas, which `uss plan` does without
+        from uss_dagster.report import leaderboard, mean_ranks, published_and_ours  # import pandas, which `uss plan` does without
 
         folders = {f"{entry}/{dataset}": layout.scores(entry, dataset) for entry, dataset in self.scores}
         versions = {name: content_id(folder) for name, folder in folders.items()}
@@ -88,12 +92,15 @@ class Leaderboard(Cell):
             scored += manifest["counts"]["scored"]
         entries = {name: EntryFacts(**facts, versions=segments[name]) for name, facts in self.entries.items()}
         datasets = {
-            name: DatasetFacts(**facts, version=truths.get(name, ""), published=published_rows(facts["kind"], self.metrics))
+            name: DatasetFacts(
+                **facts, version=truths.get(name, ""), published=published_rows(facts.get("class_set", facts["kind"]), self.metrics)
+            )
             for name, facts in self.datasets.items()
         }
         metrics = {name: MetricFacts(**facts) for name, facts in self.metrics.items()}
         frame = leaderboard.build(list(folders.values()), entries, datasets, metrics)
-        leaderboard.write(frame, staging.folder, datasets, mean_ranks.build(frame, folders.values()))
+        repeated = published_and_ours.build(frame, entries, datasets)
+        leaderboard.write(frame, staging.folder, datasets, mean_ranks.build(frame, folders.values()), repeated)
         report = Report(self.name)
         ranked = {f"{entry}/{dataset}" for entry, dataset in zip(frame["entry"], frame["dataset"], strict=True)}
         missing = sorted(folders.keys() - ranked)
@@ -122,6 +129,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
         "paper": spec.paper,
         "licence": spec.licence,
         "summary": spec.summary,
+        **({"published": published} if (published := planner.profile.entries[cell.entry].published) else {}),
     }
 
 
@@ -132,4 +140,6 @@ def _changed(plugin: Plugin) -> Params:
 
 
 def _dataset_facts(cell: Datasets) -> dict[str, Any]:
-    return {"kind": cell.adapter.name, **{name: getattr(cell, name) for name in ("title", "truth", "licence", "citation")}}
+    kind, class_set = cell.adapter.name, class_set_of(cell.adapter.module, cell.adapter.build())
+    facts = {name: getattr(cell, name) for name in ("title", "truth", "licence", "citation")}
+    return {"kind": kind, **({"class_set": class_set} if class_set != kind else {}), **facts}

@@ -132,7 +132,7 @@ class Scores(EntryCell):
                     metrics=metrics,
                     needs_labels=bool(labelled),
                     needs_own_labels=any(spec.needs_segmentation for spec in labelled),
-                    grids=profile.settings.grids,
+                    grids=profile.datasets[segments.dataset].grids or profile.settings.grids,
                     bootstrap=profile.settings.bootstrap,
                     samples=profile.settings.samples,
                     title=segments.title,

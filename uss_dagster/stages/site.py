@@ -17,6 +17,7 @@ from uss_dagster.report.dataset_facts import read_dataset_facts
 from uss_dagster.report.facts import EntryFacts, MetricFacts
 from uss_dagster.report.parameters import parameters_of
 from uss_dagster.report.site_pictures import read_pictures, read_unscored_pictures
+from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.leaderboard import Leaderboard
 from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
@@ -78,7 +79,8 @@ class Site(Cell):
     def without(self, absent: Container[str]) -> Self:
         scores = [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]
         unscored = [pair for pair in self.unscored if cell_name(Segments.stage, *pair) not in absent]
-        return self.model_copy(update={"scores": scores, "unscored": unscored})
+        datasets = [name for name in self.datasets if cell_name(Datasets.stage, name) not in absent]
+        return self.model_copy(update={"scores": scores, "unscored": unscored, "datasets": datasets})
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.report import leaderboard, mean_ranks, site  # these import pandas, which `uss plan` does without
@@ -93,7 +95,8 @@ class Site(Cell):
         for entry, dataset in self.unscored:
             segments[entry][dataset] = content_id(layout.segments(entry, dataset))[:16]
         staging = Staging(layout.private, self.name, [self.to_plain(), content_id(layout.leaderboard), versions, segments])
-        datasets = {name: read_dataset_facts(layout.dataset(name), facts, board.metrics) for name, facts in board.datasets.items()}
+        planned = {name: facts for name, facts in board.datasets.items() if name in self.datasets}
+        datasets = {name: read_dataset_facts(layout.dataset(name), facts, board.metrics) for name, facts in planned.items()}
         entries = {
             name: EntryFacts(**facts, versions=segments[name], parameters=parameters_of(facts["method"], facts["params"]))
             for name, facts in board.entries.items()

@@ -86,6 +86,15 @@ def hub_file(repository: str, filename: str, revision: str | None, owner: str) -
     return path
 
 
+def fetch_from_hub(repository: str, filename: str, revision: str | None) -> str:
+    """The command that puts a file of the hub into the local cache; '' where it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, filename, revision=revision), str):
+        return ""
+    return f"hf download {repository}{'' if revision is None else f' --revision {revision}'}"
+
+
 def _reachable(endpoint: str) -> bool:
     """Whether the hub answers at all. Asked first because the hub's client retries for half a minute."""
     import ssl

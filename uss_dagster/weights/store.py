@@ -35,6 +35,14 @@ def present(weights: Weights) -> Path | None:
     return path if path.is_file() else None
 
 
+def missing_weights(checkpoint: str | None, weights: Weights | None) -> str | None:
+    """What has to be done before these weights can be loaded; '' for nothing, None for those of the hub. Arguments as of ``loaded_identity``."""
+    if checkpoint is not None:
+        here = checkpoint == "random" or Path(checkpoint).expanduser().exists()
+        return "" if here else f"put the weights at {checkpoint}"
+    return weights and ("" if present(weights) else f"uss weights get {weights.name}")
+
+
 def fetch(weights: Weights) -> Path:
     """The ``.safetensors`` file of these weights, fetched and converted where it is not here yet.
 

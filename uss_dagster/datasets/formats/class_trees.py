@@ -11,8 +11,8 @@ after it the official label ids that mean it, none where no label does::
 
 An adapter with one set of labels has ``<name>.yaml``; one with several has ``<name>_<set>.yaml`` for each, and a function
 ``classes(params) -> Classes`` that says which of them it yields (``SPEC.classes`` is then that of the default parameters). In the same
-way ``truth(params) -> str`` says which kind of ground truth it yields, where parameters decide that. ``<name>_about.yaml`` is no class tree:
-it holds the facts of a dataset, see ``base.dataset_spec``.
+way ``truth(params) -> str`` says which kind of ground truth it yields, and ``class_set(params) -> str`` the name of the classes, where
+parameters decide that. ``<name>_about.yaml`` is no class tree: it holds the facts of a dataset, see ``base.dataset_spec``.
 """
 
 from __future__ import annotations
@@ -110,6 +110,14 @@ def classes_of(module: Any, params: Any) -> ClassTree | None:
         return module.SPEC.classes
     classes = module.classes(params)
     return classes.tree if classes else None
+
+
+def class_set_of(module: Any, params: Any) -> str:
+    """The name of the classes that an adapter (its module) yields with these parameters: what its ``class_set`` says, else its own name.
+
+    Figures of papers on one class set say nothing of another. No file of the dataset is read.
+    """
+    return str(module.class_set(params)) if hasattr(module, "class_set") else str(module.SPEC.name)
 
 
 def truth_of(module: Any, params: Any) -> str:

@@ -18,7 +18,7 @@ from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
-from uss_dagster.datasets.base import Adapter, DatasetSpec
+from uss_dagster.datasets.base import Adapter, DatasetSpec, Example
 from uss_dagster.errors import BadData
 from uss_dagster.files import remove
 from uss_dagster.hashing import sha256_of
@@ -27,7 +27,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool = True) -> dict[str, int]:
+def prepare(
+    adapter: Adapter, params: Any, folder: Path, title: str, keep: bool = True, change: Callable[[Example], Example] | None = None
+) -> dict[str, int]:
     """Write ``images/`` and ``truth/`` of a dataset.
 
     Parameters
@@ -42,6 +44,8 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
         Of the progress bar.
     keep : bool
         Write the images, not only their index. Default: True.
+    change : callable, optional
+        What is done to each example first. Default: None, nothing.
 
     Returns
     -------
@@ -60,7 +64,8 @@ def prepare(adapter: Adapter, params: Any, folder: Path, title: str, keep: bool 
     truth = RowsWriter(folder / "truth" / "regions.parquet")
     try:
         with Progress(title, _expected(adapter.SPEC, params)) as progress:
-            measured = in_threads(lambda one: (measure(one.image, one.image_id), sha256_of(one.image)), adapter.examples(params))
+            examples = map(change, adapter.examples(params)) if change else adapter.examples(params)
+            measured = in_threads(lambda one: (measure(one.image, one.image_id), sha256_of(one.image)), examples)
             for example, ((height, width), sha256) in measured:
                 if example.truth.shape != (height, width):
                     raise BadData(
