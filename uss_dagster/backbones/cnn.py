@@ -85,7 +85,13 @@ def catalogue_weights(params: Params) -> Weights | None:
 
 def missing_weights(params: Params) -> str:
     """What has to be fetched first; '' for nothing."""
-    return missing(params.checkpoint, catalogue_weights(params)) or ""
+    from uss_dagster.weights.files import fetch_from_hub
+
+    local = missing(params.checkpoint, catalogue_weights(params))
+    if local is not None:
+        return local
+    name = params.model.removeprefix("timm:")
+    return fetch_from_hub(*hub_place(_config(name), name, params.model, params.revision))
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
