@@ -25,19 +25,19 @@ STUFF_AND_STREETS = ["cityscapes_27", "coco_stuff_27"]
 GRIDS = {  # table → datasets, and pairs of entry and dataset
     "dwc-cityscapes": (["cityscapes_27"], 3),
     "dwc-coco-stuff-27": (["coco_stuff_27"], 3),
-    "dwc-features": (STUFF_AND_STREETS, 14),
+    "dwc-features": (STUFF_AND_STREETS, 26),
     "dwc-path-length": (STUFF_AND_STREETS, 16),
     "dwc-threshold": (STUFF_AND_STREETS, 20),
     "has-ablation": (["voc2012"], 7),
-    "has-backbones": (["voc2012"], 12),
-    "has-clustering": (["voc2012"], 12),
+    "has-backbones": (["voc2012"], 13),
+    "has-clustering": (["voc2012"], 22),
     "has-table1": (HAS1, 26),
     "has-table2": (HAS2, 14),
     "has-table3": (["mscoco", "voc2012"], 8),
     "has-table4": (["coco_stuff", "voc2012"], 10),
-    "lightcluster-backbones": (["voc2012"], 7),
+    "lightcluster-backbones": (["voc2012"], 8),
     "lightcluster-coco": (["coco"], 2),
-    "lightcluster-facets": (["voc2012"], 7),
+    "lightcluster-facets": (["voc2012"], 11),
     "lightcluster-levels": (["voc2012"], 10),
     "lightcluster-voc": (["voc2012"], 2),
     "unsam-table1": ([*SEVEN, "sa1b_train"], 22),
@@ -122,13 +122,15 @@ def test_the_tables_of_diffuse_walk_cut_cut_squares_and_vary_one_thing() -> None
     assert {params["k"] for params in of["path-length"]} == {1, 2, 4, 8}
     assert {params["tau"] for params in of["threshold"]} == {"gap", "mean", "modularity", 0.3, 0.5, 0.7, 0.9}
     assert {c.method.params["graph"] for c in planned("dwc-features").of(Segments)} == {"cos", "dot", "sym", "rw"}
+    assert {c.method.params["features"] for c in planned("dwc-features").of(Segments)} == {"attention", "keys", "queries", "values", "tokens"}
 
 
 def test_the_tables_of_lightcluster_vary_levels_backbones_and_facets() -> None:
     segments = {table: planned(f"lightcluster-{table}").of(Segments) for table in ("levels", "backbones", "facets", "coco", "voc")}
     assert {c.method.params["agreement"]["mask_from"] for c in segments["levels"]} == {"consistency", "dataset", "category", "image"}
     assert {c.method.params["clusters"]["k_dataset"] for c in segments["levels"]} == {2, 3, 4}
-    assert {c.method.params["patches"]["facet"] for c in segments["facets"]} == {"keys", "tokens"}
+    assert {c.method.params["patches"]["facet"] for c in segments["facets"]} == {"keys", "tokens", "queries", "values"}
+    assert {c.encoder.params["model"] for c in segments["backbones"] if c.entry == "lightcluster_masks_dino"} == {"dinov2_vitb14_reg"}
     assert {"dino_vits8", "dinov2_vitb14"} <= {c.backbone for c in segments["backbones"]}
     for table, classes, categories in (("voc", 20, 4), ("coco", 80, 12)):
         for cell in segments[table]:

@@ -135,6 +135,9 @@ def _network(params: Params) -> Any:
 
 def _config(name: str) -> Any:
     """What timm knows of weights of this name."""
+    from uss_dagster.torchvision_import import ensure_torchvision
+
+    ensure_torchvision()
     import timm
 
     try:
