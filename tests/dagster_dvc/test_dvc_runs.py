@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from uss_dagster.dagster_dvc import DvcProject, DvcResource, StageNode, dvc_assets, dvc_sync_checks
+from uss_dagster.dagster_dvc import DvcProject, DvcResource, StageNode, dvc_assets, dvc_sync_checks, group_stages
 from uss_dagster.errors import TryAgain
 
 QUICK = dg.RetryPolicy(max_retries=3, delay=0.05)
@@ -278,23 +278,46 @@ def test_a_run_waits_for_another_process_that_builds_the_same(fed: Path, instanc
     assert "repro --single-item segments@lc__toy" in waiting
 
 
+def test_a_prerequisite_has_no_asset_and_is_built_with_what_reads_it(root: Path, instance: dg.DagsterInstance) -> None:
+    file = root / "dvc.yaml"
+    first = """
+  first:
+    cmd: echo first >> runs.log && mkdir -p data/first && echo 1 > data/first/stamp
+    deps: [in/voc.txt]
+    outs: [data/first]
+    meta: {dagster: {prerequisite: true}}
+"""
+    text = file.read_text().replace('deps: ["${item.file}"]', 'deps: ["${item.file}", data/first]')
+    file.write_text(text + first.lstrip("\n"))
+    project = DvcProject(root)
+    assert project.prerequisites("datasets@toy") == ("first",)
+    assert dg.AssetKey("first") not in group_stages(project)
+    assert run(root, instance, "datasets").success
+    assert runs(root) == ["first", "toy"]
+    assert {"first", "datasets@toy"} <= set(locked(root))
+    assert run(root, instance, "datasets").success
+    assert runs(root) == ["first", "toy"]
+
+
 @pytest.mark.slow
 def test_eight_at_once_all_end_up_in_the_lock(fed: Path) -> None:
     grid = yaml.safe_load((fed / "grid.yaml").read_text())
     grid["segments"] = {f"e{n}__toy": {"entry": f"e{n}", "dataset": "toy", "code": "c", "pool": ""} for n in range(8)}
     (fed / "grid.yaml").write_text(yaml.safe_dump(grid))
-    successes: list[bool] = []
+    failures: list[str] = []
 
     def one(n: int) -> None:
         with dg.DagsterInstance.ephemeral() as instance:
-            successes.append(run(fed, instance, f"segments/e{n}", behave="slow-1s").success)
+            result = run(fed, instance, f"segments/e{n}", behave="slow-1s")
+            if not result.success:
+                failures.append(failure(result)[0])
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert successes == [True] * 8
+    assert failures == []
     assert {f"segments@e{n}__toy" for n in range(8)} <= set(locked(fed))
     assert sorted(runs(fed)) == [f"e{n}__toy" for n in range(8)]
 

@@ -20,7 +20,7 @@ def test_checks_of_real_runs(built: Project, monkeypatch):
     git(built, "add", "-A")
     git(built, "commit", "-qm", "as it was")
     commit = git(built, "log", "-1", "--format=%h").strip()
-    built.append("params.yaml", "entries:\n  felzenszwalb: {params: {scales: 2}}\n")
+    built.append("params.yaml", "entries:\n  felzenszwalb: {params: {scales: 1, smallest: 20.0, largest: 20.0}}\n")
     built.uss("repro")
     job = build_defs(built.root).resolve_implicit_global_asset_job_def()
 
@@ -48,10 +48,10 @@ def test_checks_of_real_runs(built: Project, monkeypatch):
             result, checks = run(instance, "features/patches", "segments/felzenszwalb", "scores/felzenszwalb", partition="scenes")
             assert SPOT.name not in checks, "nobody asked for it"
             (event,) = result.asset_materializations_for_node("scores__felzenszwalb")
-            assert event.metadata["nm_covering"].value == pytest.approx(0.246, abs=0.001)
+            assert event.metadata["nm_covering"].value == pytest.approx(0.1422, abs=0.0005)
             history.append(str(event.metadata["scores"].value))
-        assert "| nm_covering | 0.2460 | – | ▅ |" in history[0]
-        assert "| nm_covering | 0.2460 | +0.0000 | ▅▅ |" in history[1]
+        assert "| nm_covering | 0.1422 | – | ▅ |" in history[0]
+        assert "| nm_covering | 0.1422 | +0.0000 | ▅▅ |" in history[1]
         (event,) = result.asset_materializations_for_node("features__patches")
         assert str(event.metadata["principal_components"].value).startswith("![feature maps](data:image/jpeg;base64,")
 

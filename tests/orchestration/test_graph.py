@@ -6,8 +6,7 @@ import pytest
 from uss_dagster.orchestration.build import build_defs
 
 GRAPH = {
-    "plan": (None, []),
-    "datasets": (["scenes"], ["plan"]),
+    "datasets": (["scenes"], []),
     "features/patches": (["scenes"], ["datasets"]),
     "segments/felzenszwalb": (["scenes"], ["datasets"]),
     "segments/kmeans": (["scenes"], ["datasets", "features/patches"]),
@@ -36,7 +35,6 @@ def test_assets_partitions_and_dependencies(graph):
 
 def test_every_asset_says_what_it_is(graph):
     groups = {
-        "plan": "data",
         "datasets": "data",
         "features": "features",
         "segments": "segments",

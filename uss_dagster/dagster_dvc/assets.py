@@ -131,7 +131,9 @@ def _asset(group: StageGroup, spec: dg.AssetSpec, options: _Options) -> dg.Asset
         try:
             if options.before is not None:
                 options.before(stage)
-            invocation = getattr(context.resources, options.resource_key).repro(context, stage.address)
+            invocation = getattr(context.resources, options.resource_key).repro(
+                context, stage.address, project.prerequisites(stage.address)
+            )
         except UssError as error:
             _raise(error_failure(error), context.retry_number, policy)
         if not invocation.succeeded:

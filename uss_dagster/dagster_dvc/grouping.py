@@ -35,6 +35,8 @@ def group_stages(project: DvcProject, translator: DvcTranslator | None = None) -
     translator = translator or DvcTranslator()
     stages: dict[dg.AssetKey, dict[str | None, StageNode]] = {}
     for stage in project.stages.values():
+        if stage.prerequisite:
+            continue
         key, partition = translator.asset_key(stage), translator.partition(stage)
         of_key = stages.setdefault(key, {})
         if partition in of_key:
@@ -85,6 +87,8 @@ def asset_deps(group: StageGroup, groups: StageGroups, asset_of: AssetOfStage, p
     reads: dict[dg.AssetKey, dict[str | None, set[str | None]]] = {}
     for partition, stage in group.stages.items():
         for address in project.upstream[stage.address]:
+            if project.stages[address].prerequisite:
+                continue
             source, source_partition = asset_of[address]
             if source.key == group.key:
                 raise UsageError(

@@ -46,6 +46,8 @@ def changed_versions(instance: dg.DagsterInstance, project: DvcProject, translat
     events: list[AssetEvent] = []
     reported: set[str] = set()
     for address in upstream_first(list(project.stages), project.upstream):
+        if project.stages[address].prerequisite:
+            continue
         outs = project.locked_outs(address)
         version = data_version(outs)
         group, partition = asset_of[address]

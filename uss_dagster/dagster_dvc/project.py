@@ -22,7 +22,10 @@ import yaml
 from uss_dagster.dagster_dvc import stage_cache
 from uss_dagster.errors import UsageError, did_you_mean
 
-META_KEYS = ("asset", "partition", "group", "code_version", "description", "kinds", "owners", "tags", "pool", "report", "facts", "preview")
+META_KEYS = (
+    *("asset", "partition", "group", "code_version", "description", "kinds", "owners", "tags", "pool", "report", "facts", "preview"),
+    "prerequisite",
+)
 _LOCK_WAIT_S = 30.0
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C loader is ten times faster; a lock of 2000 stages has 40 000 lines."""
@@ -64,6 +67,11 @@ class StageNode:
         if isinstance(tags, Mapping):
             return {str(name): str(value) for name, value in tags.items()}
         return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in self.items("tags"))}
+
+    @property
+    def prerequisite(self) -> bool:
+        """Whether it has no asset: it is brought up to date with each stage that reads it."""
+        return bool(self.meta.get("prerequisite"))
 
     def items(self, name: str) -> list[str]:
         """A list as given, or a comma-separated text: whole lists cannot be interpolated in a DVC template."""
@@ -135,6 +143,10 @@ class DvcProject:
                     found.add(owner[out])
             edges[stage.address] = tuple(sorted(found - {stage.address}))
         return edges
+
+    def prerequisites(self, address: str) -> tuple[str, ...]:
+        """The stages without an asset that a stage reads."""
+        return tuple(source for source in self.upstream.get(address, ()) if self.stages[source].prerequisite)
 
     def outs_version(self, address: str) -> dict[str, str]:
         """Output path to content hash as dvc.lock records it; empty for a stage that was never built."""

@@ -66,7 +66,7 @@ class Refresh:
         """Address to why, for every stage that is out of step or reads, directly or not, what such a stage writes; in DVC's order."""
         self.prepare()
         project = DvcProject(self.project.root)  # as the files are now, not as they were when the definitions were loaded
-        changed = self.dvc.status(list(project.stages.values()))
+        changed = self.dvc.status([stage for stage in project.stages.values() if not stage.prerequisite])
         readers: dict[str, list[str]] = {}
         for address, sources in project.upstream.items():
             for source in sources:

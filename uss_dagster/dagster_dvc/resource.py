@@ -31,9 +31,9 @@ class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def runner(self) -> DvcRunner:
         return DvcRunner(Path(self.project_dir), self.env, self.lock_timeout_s, self.progress_every_s, self.grace_s)
 
-    def repro(self, context: dg.AssetExecutionContext, address: str) -> Invocation:
+    def repro(self, context: dg.AssetExecutionContext, address: str, prerequisites: Sequence[str] = ()) -> Invocation:
         """See ``DvcRunner.repro_stage``."""
-        return self.runner.repro_stage(address, context.log)
+        return self.runner.repro_stage(address, context.log, prerequisites)
 
     def status(self, stages: Sequence[StageNode]) -> dict[str, list[str]]:
         """See ``DvcRunner.status``."""

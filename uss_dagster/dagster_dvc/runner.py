@@ -147,8 +147,8 @@ class DvcRunner:
             return code if code > 0 else 128 - code
         return int(text)
 
-    def repro_stage(self, address: str, log: Log) -> Invocation:
-        """Bring one stage up to date, its upstream untouched; returns also when the stage fails.
+    def repro_stage(self, address: str, log: Log, prerequisites: Sequence[str] = ()) -> Invocation:
+        """Bring one stage up to date after its ``prerequisites``, its other upstream untouched; returns also when the stage fails.
 
         An interruption ends the stage with all its processes and is raised again. Outputs that an unfinished run removed are restored.
         """
@@ -161,7 +161,7 @@ class DvcRunner:
             while True:
                 output = StageOutput(log, address, self.progress_every_s)
                 with only_machine(self.root):
-                    code = self.run("--wait-for-lock", "repro", "--single-item", address, read=output.read)
+                    code = self.run("--wait-for-lock", "repro", "--single-item", *prerequisites, address, read=output.read)
                 left = self.lock_timeout_s - (time.monotonic() - started)
                 if code == 0 or not output.locked or left <= 0:
                     break

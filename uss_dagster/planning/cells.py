@@ -107,6 +107,8 @@ class Cell(BaseModel):
     """Group of its asset in Dagster."""
     kinds: ClassVar[str] = "parquet"
     """Kind of its asset in Dagster, comma-separated."""
+    prerequisite: ClassVar[bool] = False
+    """Dagster has no asset of it: it is brought up to date with each stage that reads it."""
     eager: ClassVar[bool] = False
     """Cheap: Dagster may build it by itself when its inputs change."""
     device: ClassVar[str] = ""

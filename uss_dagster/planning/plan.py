@@ -206,6 +206,7 @@ def _asset(cell: Cell, layout: Layout) -> dict[str, Any]:
         "facts": layout.relative(layout.run_facts(cell.name)),
         "preview": layout.relative(layout.preview(cell.name)) if cell.preview_by else None,
         "pool": cell.pool or None,
+        "prerequisite": cell.prerequisite or None,
         "tags": tags,
     }
     return {name: value for name, value in asset.items() if value is not None}

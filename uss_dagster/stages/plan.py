@@ -30,6 +30,7 @@ class PlanCheck(Cell):
 
     group: ClassVar[str] = "data"
     kinds: ClassVar[str] = "yaml"
+    prerequisite: ClassVar[bool] = True
 
     reads: list[str]
 
