@@ -208,7 +208,10 @@ def _result(layout: Layout, profile: Profile, table: str) -> Iterator[str]:
     (board,) = read_plan(layout.root).of(Leaderboard)
     frame = leaderboard.read(layout.leaderboard)
     named = {table, *(section.published.partition("/")[0] for section in profile.entries.values() if section.published)}
-    class_sets = {name: facts.get("class_set", facts["kind"]) for name, facts in board.datasets.items()}
+    repeating = {dataset for entry, dataset in board.scores if board.entries[entry].get("published")}  # others are for training
+    class_sets = {
+        name: facts.get("class_set", facts["kind"]) for name, facts in board.datasets.items() if name in repeating or not repeating
+    }
     yield ""
     yield profile.title + (f" ({profile.table.paper}, {profile.table.number})" if profile.table else "")
     yield from table_lines(frame, published_and_ours.read(layout.leaderboard), named, class_sets)

@@ -40,9 +40,9 @@ def table_lines(frame: pd.DataFrame, repeated: pd.DataFrame, tables: Collection[
     tables : collection of str
         Names of the published tables that it is about.
     class_sets : mapping of str to str
-        Class set of each dataset of the profile.
+        Class set of each dataset that is shown.
     """
-    rows, beside = rows_of(frame), repeated_rows(repeated)
+    rows, beside = rows_of(frame[frame["dataset"].isin(list(class_sets))]), repeated_rows(repeated)
     titles = {row.metric: row.metric_title for row in rows}
     works = [(dataset, work) for dataset, classes in class_sets.items() for work in published_rows(classes, titles) if work.table in tables]
     metrics = {metric for _, work in works for metric in work.values}

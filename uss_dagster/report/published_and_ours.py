@@ -98,7 +98,11 @@ def _rows(frame: pd.DataFrame, entries: Entries, datasets: Datasets) -> Iterator
             if facts.published and work.key == facts.published and row.metric in work.values:
                 figure = work.values[row.metric]
                 yield Repeated(
-                    *(getattr(row, name) for name in Ranking._fields),
+                    dataset=row.dataset,
+                    metric=row.metric,
+                    protocol=row.protocol,
+                    scope=row.scope,
+                    grid=row.grid,
                     key=work.key,
                     published_title=work.title,
                     source=work.source,
@@ -119,14 +123,14 @@ def why_they_may_differ(row: Row, entry: EntryFacts, work: PublishedRow) -> str:
     """What is known to differ between our row and the published one, in words."""
     encoder = registry.flat_params(registry.load("backbone", entry.encoder).SPEC.params()) if entry.encoder else {}
     encoder |= entry.encoder_params
-    weights = str(encoder.get("model", "")) or ("no pretrained weights" if entry.method != "student" else "a student of this project")
+    weights = str(encoder.get("model", "")) or ("none" if entry.method != "student" else "a student of this project")
     size = encoder.get("image_size")
     ours = (
         "×".join(map(str, size))
         if isinstance(size, tuple | list)
         else f"{encoder.get('image_side', '')} side {size}"
         if size
-        else "as it is"
+        else "at its own size"
     )
     differences = [
         f"{row.n:,} of {work.images:,} images" if work.images and row.n != work.images else "",

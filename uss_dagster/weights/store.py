@@ -40,7 +40,9 @@ def missing_weights(checkpoint: str | None, weights: Weights | None) -> str | No
     if checkpoint is not None:
         here = checkpoint == "random" or Path(checkpoint).expanduser().exists()
         return "" if here else f"put the weights at {checkpoint}"
-    return weights and ("" if present(weights) else f"uss weights get {weights.name}")
+    if weights is None:
+        return None
+    return "" if present(weights) else f"uss weights get {weights.name}"
 
 
 def fetch(weights: Weights) -> Path:
