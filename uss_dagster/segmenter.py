@@ -20,6 +20,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.tables import no_mask
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
@@ -116,7 +117,8 @@ class Segmenter:
         Raises
         ------
         BadData
-            The regions have another size than the sample, or there are none and ``allow_empty`` is false.
+            The regions have another size than the sample, or there are none and ``allow_empty`` is false. Where a method that only reads
+            results has none, ``no_mask`` stands for them.
         """
         regions: Regions = self.module.segment(sample, self.params, self.state)
         size = sample.image.shape[:2]
@@ -125,6 +127,8 @@ class Segmenter:
                 f"Method '{self.method}' gave regions of {regions.shape} for image '{sample.image_id}' of {size} (height, width)."
             )
         regions = regions.pruned()
+        if not len(regions) and not allow_empty and self.spec.imported:
+            return no_mask(size)
         if not len(regions) and not allow_empty:
             raise BadData(f"Method '{self.method}' gave no region for image '{sample.image_id}'; at least the whole image is expected.")
         return regions

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +22,40 @@ from uss_dagster.artifacts.tables import check_schema, readable, regions_from_ta
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.regions import Regions
 
+Format = Literal["coco", "labels", "parquet"]
 FORMATS = "a regions.parquet (or a folder of shard-*.parquet), a COCO .json, or a folder of label .png pictures"
 COPY = "Copy or make it again."
 MOST_BYTES = 256 * 1024**2
 """Of row groups of one table in memory."""
 
 
-def open_masks(path: Path, void: frozenset[int] | None = None) -> Masks:
-    """The reader of a file or folder, chosen by what is there. void: see ``LabelPictures``.
+def format_of(path: Path, stated: Format | None = None) -> Format:
+    """The format of the masks in a file or folder, by what is there. stated: the only one that will do.
+
+    Raises
+    ------
+    UsageError
+        There is nothing that could be masks, or not of that format.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist. Pass {FORMATS}.")
+    endings: dict[str, Format] = {".parquet": "parquet", ".json": "coco"}
+    if path.is_dir():
+        present: list[Format] = ["parquet"] if _tables_in(path) else []
+        present += ["labels"] if files_below(path, ".png") else []
+        nothing = f"Folder {path} holds no masks"
+    else:
+        present = [endings[path.suffix.lower()]] if path.suffix.lower() in endings else []
+        nothing = f"{path} is not a file of masks by its ending"
+    if not present:
+        raise UsageError(f"{nothing}. Pass {FORMATS}.")
+    if stated is not None and stated not in present:
+        raise UsageError(f"{path} holds masks in the format '{present[0]}', not '{stated}'. Correct one of them.")
+    return stated or present[0]
+
+
+def open_masks(path: Path, void: frozenset[int] | None = None, stated: Format | None = None) -> Masks:
+    """The reader of a file or folder, chosen by what is there. void: see ``LabelPictures``. stated: see ``format_of``.
 
     Raises
     ------
@@ -37,22 +64,18 @@ def open_masks(path: Path, void: frozenset[int] | None = None) -> Masks:
     BadData
         The file is damaged.
     """
-    if path.is_dir():
-        tables = [path / "regions.parquet"] if (path / "regions.parquet").is_file() else sorted(path.glob("shard-*.parquet"))
-        tables = tables or sorted(path.glob("*.parquet"))
-        if tables:
-            return RegionTables(path, tables)
-        pictures = files_below(path, ".png")
-        if pictures:
-            return LabelPictures(path, pictures, void)
-        raise UsageError(f"Folder {path} holds no masks. Pass {FORMATS}.")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist. Pass {FORMATS}.")
-    if path.suffix.lower() == ".parquet":
-        return RegionTables(path, [path])
-    if path.suffix.lower() == ".json":
+    form = format_of(path, stated)
+    if form == "coco":
         return CocoMasks(path)
-    raise UsageError(f"{path} is not a file of masks by its ending. Pass {FORMATS}.")
+    if form == "parquet":
+        return RegionTables(path, _tables_in(path) if path.is_dir() else [path])
+    return LabelPictures(path, files_below(path, ".png"), void)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """The tables of regions in a folder."""
+    one = folder / "regions.parquet"
+    return [one] if one.is_file() else sorted(folder.glob("shard-*.parquet")) or sorted(folder.glob("*.parquet"))
 
 
 class RegionTables(Masks):

@@ -101,6 +101,20 @@ def regions_to_table(image_id: str, regions: Regions) -> pa.Table:
     return pa.table(columns, schema=REGIONS)
 
 
+NO_MASK = "no mask"
+"""Source of the region that stands for an image in which an entry has no mask: every image of a table has a row."""
+
+
+def no_mask(shape: tuple[int, int]) -> Regions:
+    """What stands for an image of ``shape`` (height, width) without a mask: the whole image."""
+    return Regions.from_tree(np.zeros(shape, np.int32), [0], source=NO_MASK)
+
+
+def has_no_mask(regions: Regions | Hierarchy) -> bool:
+    """Whether the regions only stand for an image without a mask."""
+    return regions.source == (NO_MASK,)
+
+
 def regions_from_table(rows: pa.Table) -> Regions:
     """The regions of one image, from its rows in order."""
     if not rows.num_rows:

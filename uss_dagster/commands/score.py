@@ -22,7 +22,9 @@ GtOption = Annotated[
 ]
 MetricsOption = Annotated[
     str,
-    typer.Option("--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: all that fit]", show_default=False),
+    typer.Option(
+        "--metrics", metavar="A,B,…", help="Metric families; `uss list` shows all. [default: those that fit most masks]", show_default=False
+    ),
 ]
 ClassesOption = Annotated[Path | None, typer.Option("--classes", metavar="FILE", help="Class tree of the ground truth (classes.json).")]
 TruthOption = Annotated[

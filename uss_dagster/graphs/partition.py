@@ -18,6 +18,7 @@ from uss_dagster.errors import check_choice
 from uss_dagster.graphs.checks import check_weights
 from uss_dagster.graphs.eigen import LAPLACIANS, Eigen, floored, smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
+from uss_dagster.notes import note
 
 HEURISTICS = ("maxgap", "fiedler")
 SCALINGS = ("unit", "minmax", "standard", "none")
@@ -118,11 +119,19 @@ def recursive_partition(
     np.fill_diagonal(weights, 0)
     rules = _Rules(max_kways, min_points, mncut_th, max_perturb, heuristic, laplacian, scaling, eig_stab_th, seed, solver, perturb_two)
 
+    spectra: list[np.ndarray] = []
+
     def divide(inner: np.ndarray, items: np.ndarray) -> Division:
-        groups, reason = _split(inner, rules)
+        spectra.append(np.zeros(0))
+        groups, reason = _split(inner, rules, spectra)
         return reason if groups is None else (groups, normalised_cuts(inner, groups))
 
-    return grown(weights, levels, divide)
+    tree = grown(weights, levels, divide)
+    tried = iter(spectra)
+    values = [np.zeros(0) if reason == "levels" else next(tried) for reason in tree.stop]
+    # the first gap says only whether the graph is connected
+    note(eigenvalues=[v.tolist() for v in values], eigengap=[float(np.diff(v)[1:].max()) if len(v) > 2 else None for v in values])
+    return tree
 
 
 Division = tuple[np.ndarray, np.ndarray] | str
@@ -160,7 +169,16 @@ def grown(weights: np.ndarray, levels: int, divide: Callable[[np.ndarray, np.nda
         stop.append("")
         groups, cuts = division
         waiting += [(node, items[groups == group], cuts[group], left - 1) for group in range(len(cuts) - 1, -1, -1)]
+    note(nodes={"parent": list(parent), "ncut": [float(cut) for cut in ncut], "stop": list(stop), "items": _items(labels, parent)})
     return Partition(labels, np.array(parent, np.int32), np.array(ncut, np.float64), tuple(stop))
+
+
+def _items(labels: np.ndarray, parent: list[int]) -> list[int]:
+    """How many items each node of a tree in preorder holds. labels: leaf of each item."""
+    count = np.bincount(labels, minlength=len(parent))
+    for node in range(len(parent) - 1, 0, -1):
+        count[parent[node]] += count[node]
+    return list(count.tolist())
 
 
 def normalised_cuts(affinity: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -237,8 +255,8 @@ def threshold_split(affinity: np.ndarray, vector: np.ndarray) -> np.ndarray | No
     return above[:, int(np.argmin(score))].astype(np.int64)
 
 
-def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
-    """The groups of one node's items, int (m,), or None and why it is a leaf."""
+def _split(weights: np.ndarray, rules: _Rules, spectra: list[np.ndarray]) -> tuple[np.ndarray | None, str]:
+    """The groups of one node's items, int (m,), or None and why it is a leaf. spectra: the last one is set to the node's eigenvalues."""
     m = len(weights)
     if m <= max(rules.min_points, 1):
         return None, "size"
@@ -255,6 +273,7 @@ def _split(weights: np.ndarray, rules: _Rules) -> tuple[np.ndarray | None, str]:
     pairs = _pairs(weights, max(q, 3) if rules.perturb_two else q, rules)
     if pairs is None:
         return None, "no eigenvectors"
+    spectra[-1] = pairs.values
     # gaps[i - 1] is between eigenvalues i and i + 1; the first of them says only whether the graph is connected
     gaps = np.diff(pairs.values)
     if len(gaps) > 1 and gaps[1:].max() < ROUNDING * pairs.values.max():

@@ -6,7 +6,8 @@ A method is one module with ``SPEC``, ``segment`` and, where it looks at the who
     def fit(samples: Samples, params: Params) -> State: …          # optional
     def segment(sample: Sample, params: Params, state: State | None) -> Regions: …
 
-A state must pickle.
+A state must pickle. A method that reads files of a person has ``planned(params, dataset, root) -> params`` too, the parameters of the
+cell of one dataset, which refuses files that are not there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from uss_dagster.registry import flat_params
 A = ParamSpec("A")
 R = TypeVar("R")
 P = TypeVar("P")
+Stated = bool | tuple[str, object]
+"""A fact of a method that holds, holds not, or holds where the parameter of this name has this value."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class MethodSpec:
         Name of the parameter, dotted in a section, that names the facet to read in place of the first of ``needs``; '' for none.
     overlap : bool
         Regions without a common line of descent may share pixels.
-    supervised : bool
-        It sees ground truth.
+    supervised : bool or (str, object)
+        It sees ground truth; or it does where a parameter has a value.
     imported : bool
         It only reads results that were computed elsewhere, for images that are known there.
-    labels : bool
-        Labels of its regions mean the same over the whole dataset.
+    reads : str
+        Name of the parameter that may name a file or folder of masks made elsewhere, from the project folder or absolute; '' for none.
+    labels : bool or (str, object)
+        Labels of its regions mean the same over the whole dataset; or they do where a parameter has a value.
     segmentation : bool or (str, object)
         Its finest regions are one segmentation of the image, of as many segments as it chose; or they are where a parameter has a value.
     encodes : tuple of str
@@ -79,10 +84,11 @@ class MethodSpec:
     optional: tuple[str, ...] = ()
     facet_parameter: str = ""
     overlap: bool = False
-    supervised: bool = False
+    supervised: Stated = False
     imported: bool = False
-    labels: bool = False
-    segmentation: bool | tuple[str, object] = False
+    reads: str = ""
+    labels: Stated = False
+    segmentation: Stated = False
     encodes: tuple[str, ...] = ()
     model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
@@ -93,11 +99,11 @@ class MethodSpec:
         """Whether it can be given a backbone."""
         return bool(self.needs or self.optional or self.encodes)
 
-    def has_segmentation(self, params: object) -> bool:
-        """Whether its finest regions are one segmentation of the image with these parameters."""
-        if isinstance(self.segmentation, bool):
-            return self.segmentation
-        name, value = self.segmentation
+    def holds(self, stated: Stated, params: object) -> bool:
+        """Whether one of its facts that may depend on a parameter, such as ``segmentation``, holds with these parameters."""
+        if isinstance(stated, bool):
+            return stated
+        name, value = stated
         return bool(flat_params(params)[name] == value)
 
     def facets_read(self, params: object, encoded_apart: bool = False) -> tuple[str, ...]:
@@ -116,6 +122,11 @@ class MethodSpec:
 
 class Samples(Protocol):
     """All images of a dataset. They may be iterated over more than once, one image in memory at a time."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The images, whether or not they can be read."""
+        ...
 
     def __len__(self) -> int: ...
 

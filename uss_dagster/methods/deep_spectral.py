@@ -24,6 +24,7 @@ from uss_dagster.graphs.region_graph import region_means
 from uss_dagster.graphs.vectors import unit
 from uss_dagster.methods._spectral import Graph, Items, items_of, kind, leaf_map, lone_root
 from uss_dagster.methods.base import MethodSpec, one_thread
+from uss_dagster.notes import note
 from uss_dagster.pixels import resize_image
 from uss_dagster.refine.leaves import RefineMethod
 from uss_dagster.regions import Regions
@@ -90,6 +91,7 @@ def segment(sample: Sample, params: Params, state: object = None) -> Regions:
     affinity = edge_weights(items.local, params.temperature) if items.local else _with_colour(sample, items, params)
     pairs = smallest_eigenpairs(affinity, min(params.eigenvectors, len(affinity)), laplacian="randomwalk")
     k = params.segments or segments_of(pairs.values)
+    note(segments=k, eigenvalues=pairs.values)
     clusters = kmeans(pairs.vectors[:, 1 : max(k, 2)], k, seed=params.seed, restarts=params.restarts)
     tree = ward_tree(np.bincount(clusters.labels, items.area), clusters.centres)
     pixels = leaf_map(sample, items, tree.leaf[clusters.labels], params.refine)

@@ -26,6 +26,7 @@ from uss_dagster.graphs.vectors import unit
 from uss_dagster.graphs.walk import blocks_of, coarsen, feature_walk, stationary, transition, vote, walk, walk_graph
 from uss_dagster.methods._maps import winners
 from uss_dagster.methods.base import MethodSpec, feature_grid, one_thread
+from uss_dagster.notes import note
 from uss_dagster.pixels import nearest
 from uss_dagster.refine.leaves import Refine, RefineMethod, refine_leaves
 from uss_dagster.regions import Regions
@@ -167,6 +168,8 @@ def walk_cut(sample: Sample, params: Params) -> WalkCut:
     tree = cut_tree(weights, min_size=least, max_depth=params.max_depth, most=params.most)
     clock.lap("cut")
     tau = params.tau if isinstance(params.tau, float) else choose_threshold(tree, params.tau)
+    note(rule=params.rule, threshold=float(tau), steps=params.k, eigenvector=tree.vector.reshape(grid))
+    note(nodes={"parent": tree.parent, "ncut": tree.cost, "items": tree.stop - tree.start, "reach": tree.reach})
     segments = tree.pruned(tau)
     clock.lap("threshold")
     result = tree if params.tree == "full" else segments

@@ -90,6 +90,8 @@ class MetricSpec:
         Protocol → its name where every predicted region takes part as it is given. Default: empty, predictions are taken in one way.
     needs_segmentation : bool
         It is of the method's own segmentation, see ``MethodSpec.segmentation``. Default: False.
+    on_request : bool
+        ``uss score`` computes it only where it is named: it is slow, or fits few methods. Default: False.
     """
 
     name: str
@@ -101,6 +103,7 @@ class MetricSpec:
     needs_scores: bool = False
     as_given: dict[str, str] = field(default_factory=dict)
     needs_segmentation: bool = False
+    on_request: bool = False
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ class ReadableSamples:
     named: list[tuple[str, Path]]
     segmenter: Segmenter
 
+    @property
+    def ids(self) -> list[str]:
+        return [image_id for image_id, _ in self.named]
+
     def __len__(self) -> int:
         return len(self.named)
 

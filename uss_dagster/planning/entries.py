@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from uss_dagster import registry
-from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.errors import ParameterError, UsageError, did_you_mean
 from uss_dagster.planning.cells import Plugin
 from uss_dagster.planning.profiles import Params, Profile, complete_params, load_plugin
 
@@ -39,10 +40,26 @@ def _backbone(profile: Profile, backbone: str) -> tuple[Any, Params]:
 def method_of(profile: Profile, entry: str) -> Plugin:
     """The method of an entry, with all its parameters."""
     section = profile.entries[entry]
-    name = section.method or entry
-    spec = load_plugin(profile, "method", name, "entries", entry, "method").SPEC
-    params = complete_params(profile, spec.params, section.params, f"method '{name}'", "entries", entry, "params")
+    name = section.kind or section.method or entry
+    spec = load_plugin(profile, "method", name, "entries", entry, "kind" if section.kind else "method").SPEC
+    params = complete_params(profile, spec.params, section.params, f"method '{name}'", *_params_at(profile, entry))
     return Plugin(family="method", name=name, params=params)
+
+
+def method_on(profile: Profile, entry: str, method: Plugin, dataset: str, root: Path) -> Plugin:
+    """The method of an entry as it runs on a dataset: a method that reads files of a person may differ from one to the next."""
+    if not hasattr(method.module, "planned"):
+        return method
+    try:
+        params = method.module.planned(method.build(), dataset, root)
+    except ParameterError as error:
+        raise ParameterError(f"{profile.at(*_params_at(profile, entry), *error.path)}: entry '{entry}': {error}", error.path) from None
+    return method.model_copy(update={"params": registry.params_to_dict(params)})
+
+
+def _params_at(profile: Profile, entry: str) -> tuple[str, ...]:
+    """The keys below which the parameters of an entry are."""
+    return ("entries", entry) if profile.entries[entry].kind else ("entries", entry, "params")
 
 
 def runs_of(profile: Profile, entry: str) -> dict[str, Plugin]:
@@ -119,7 +136,7 @@ def fit_dataset(profile: Profile, entry: str) -> str:
     at = ("entries", entry, "fit_on")
     profile.check_choice("dataset", name, profile.datasets, *at)
     method = method_of(profile, entry)
-    if not hasattr(method.module, "fit"):
+    if not hasattr(method.module, "fit") or method.spec.imported:
         raise UsageError(f"{profile.at(*at)}: method '{method.name}' learns nothing from a dataset. Remove 'fit_on' from entry '{entry}'.")
     return name
 

@@ -121,5 +121,5 @@ class Layout:
         return self.private / "shards" / name
 
     def relative(self, path: Path) -> str:
-        """A path below the project folder, with forward slashes, as DVC names it."""
-        return path.relative_to(self.root).as_posix()
+        """A path as DVC names it: from the project folder, or absolute where it lies outside; with forward slashes."""
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()

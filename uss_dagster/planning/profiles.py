@@ -73,11 +73,14 @@ class PluginSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _split(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        own = cls.model_fields.keys() - {"params"}
-        params = {str(k): v for k, v in values.items() if k not in own}
-        return {**{k: v for k, v in values.items() if k in own}, "params": params}
+        return _split_params(cls, values) if isinstance(values, dict) else values
+
+
+def _split_params(section: type[BaseModel], values: Params) -> Params:
+    """The values of a section whose own settings and the parameters of its plug-in stand side by side, apart."""
+    own = section.model_fields.keys() - {"params"}
+    params = {str(k): v for k, v in values.items() if k not in own}
+    return {**{k: v for k, v in values.items() if k in own}, "params": params}
 
 
 class BackboneSection(PluginSection):
@@ -92,9 +95,12 @@ class EntrySection(_Section):
     With ``seeds`` above 1 the method runs with so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the
     dataset that the method is fitted to, such as another split; by default that which is segmented. ``encoder`` names the backbone that encodes
     pieces of images, such as the crops of objects, where that is not ``backbone``.
+    With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do. ``explain``: what the method knows of each image
+    (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and shown on the entry's page.
     """
 
     method: str | None = None
+    kind: str | None = None
     backbone: str | None = None
     params: Params = {}
     datasets: list[str] | None = Field(None, min_length=1)
@@ -102,6 +108,16 @@ class EntrySection(_Section):
     seeds: int = Field(1, ge=1, le=100)
     fit_on: str | None = None
     encoder: str | None = None
+    explain: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: object) -> object:
+        if not isinstance(values, dict) or "kind" not in values:
+            return values
+        if "method" in values:
+            raise ValueError("an entry has 'kind' or 'method', not both")
+        return _split_params(cls, values)
 
 
 class CuratedSection(_Section):

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from uss_dagster.files import read_json
+from uss_dagster.notes import NOTES, Fact
 from uss_dagster.report.leaderboard import GROUP, Ranking, pivoted, read_cells
 
 
@@ -45,12 +47,15 @@ class Evidence:
         Entry to the images that some metric family could not score.
     galleries : mapping
         Entry to its gallery.
+    notes : mapping
+        Entry to the facts that its method handed out, by image; entries without any are left out.
     """
 
     replicates: Mapping[Ranking, pd.DataFrame] = field(default_factory=dict)
     images: Mapping[Ranking, pd.DataFrame] = field(default_factory=dict)
     skipped: Mapping[str, list[str]] = field(default_factory=dict)
     galleries: Mapping[str, Gallery] = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, Mapping[str, Fact]]] = field(default_factory=dict)
 
 
 EvidenceReader = Callable[[str], Evidence]
@@ -77,6 +82,7 @@ def read_evidence(folders: Sequence[Path]) -> Evidence:
     images = pivoted([table[table["image_id"].notna()] for table in tables], "image_id")
     skipped: dict[str, list[str]] = {}
     galleries: dict[str, Gallery] = {}
+    notes = {}
     for folder in sorted(folders):
         if not (folder / "manifest.json").exists():
             continue
@@ -86,4 +92,6 @@ def read_evidence(folders: Sequence[Path]) -> Evidence:
         if gallery := manifest.get("gallery"):
             ranking = Ranking(manifest["dataset"], *(str(gallery[column]) for column in GROUP[1:]))
             galleries[entry] = Gallery(ranking, [GalleryImage(*image) for image in gallery["images"]])
-    return Evidence(replicates, images, skipped, galleries)
+        if (folder / NOTES).exists():
+            notes[entry] = read_json(folder / NOTES)
+    return Evidence(replicates, images, skipped, galleries, notes)

@@ -5,12 +5,14 @@ What a run cost comes from ``costs.js`` when the page is opened.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from uss_dagster.notes import Fact
 from uss_dagster.registry import flat_params, nested_params
 from uss_dagster.report.evidence import Evidence
 from uss_dagster.report.explorer import link
@@ -22,16 +24,21 @@ from uss_dagster.report.site_pictures import BANDS, N_REGIONS, Drawn, colour_gui
 
 FAILURES = 10
 """Images in a list of failures."""
+SHORT, LONG = 200, 20_000
+"""Characters of a fact that comes first, and that is shown at all."""
 LISTED = 50
 """Ids of images without a score that are named."""
 
 
 class ExampleImage(NamedTuple):
-    """An image of an entry's gallery. place: 'best', 'median' or 'worst'; '' where there are no scores, and the value is NaN."""
+    """An image of an entry's gallery. place: 'best', 'median' or 'worst'; '' where there are no scores, and the value is NaN. notes: what the
+    method knows of it, a line a fact.
+    """
 
     place: str
     value: float
     image: Drawn
+    notes: Sequence[str] = ()
 
 
 class Version(NamedTuple):
@@ -90,7 +97,12 @@ def images_of(entry: str, dataset: str, evidence: Evidence, drawn: Sequence[Draw
     examples, failures, count, metric = [], [], 0, ""
     if gallery is not None:
         metric = title_of(metrics, gallery.ranking.metric)
-        examples = [ExampleImage(g.place, float(g.value), images[g.image_id]) for g in gallery.images if g.image_id in images]
+        notes = evidence.notes.get(entry, {})
+        examples = [
+            ExampleImage(g.place, float(g.value), images[g.image_id], fact_lines(notes.get(g.image_id, {})))
+            for g in gallery.images
+            if g.image_id in images
+        ]
         table = evidence.images.get(gallery.ranking)
         if table is not None and entry in table:
             scores = table[entry].dropna().sort_index()
@@ -165,6 +177,13 @@ def render_method_page(
         ],
         variant_example=_variant_example(entry, facts),
     )
+
+
+def fact_lines(facts: Mapping[str, Fact]) -> list[str]:
+    """What a method handed out, short facts first; of long ones, only how long they are."""
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    ordered = sorted(texts, key=lambda name: (len(texts[name]) > SHORT, name))
+    return [f"{name}: {texts[name] if len(texts[name]) <= LONG else f'{len(texts[name]):,} characters of JSON'}" for name in ordered]
 
 
 def value_text(value: object) -> str:

@@ -160,14 +160,14 @@ def check_request(grids: Sequence[str], replicates: int, out: Path | None) -> No
 
 
 def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks) -> list[str]:
-    """Metric families to compute: those named, each refused with its reason where it does not fit; without names all that fit."""
+    """Metric families to compute: those named, each refused with its reason where it does not fit; without names all that fit but those on request."""
     families = []
     for name in names or registry.names("metric"):
         if name not in registry.names("metric"):
             raise UsageError(_unknown_family(name))
         spec = registry.load("metric", name).SPEC
-        if spec.needs_segmentation and not names:
-            continue  # nothing says whether these masks are one
+        if (spec.needs_segmentation or spec.on_request) and not names:
+            continue  # nothing says whether these masks are a segmentation
         reason = ""
         if truth.kind not in spec.truths:
             reason = f"is computed on ground truth of kind {' or '.join(spec.truths)}; {truth.masks.path} is of kind {truth.kind}."

@@ -108,6 +108,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
     encoder = encoder_of(planner.profile, cell.backbone) if cell.backbone else None
     labels = encoder.weights.labels if encoder and encoder.weights else ""
+    supervised = spec.holds(spec.supervised, cell.method.build())
     return {
         "title": f"{cell.title} [weights have seen {labels}]" if labels else cell.title,  # so that every row and page shows it
         "method": cell.method.name,
@@ -115,7 +116,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
         "encoder": encoder and encoder.name,
         "params": registry.nested_params(_changed(cell.method)),
         "encoder_params": {name: value for name, value in _changed(encoder).items() if name != "facets"} if encoder else {},
-        "supervised": spec.supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
+        "supervised": supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
         "weights_labels": labels,
         "reimplementation": spec.reimplementation,
         "paper": spec.paper,

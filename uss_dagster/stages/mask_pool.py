@@ -88,7 +88,7 @@ class MaskPool(DatasetCell):
             params = complete_params(profile, MaskPoolParams, values, f"curated '{name}'", "curated", name, "mask_pool")
             pooled = {entry: segments[entry] for entry in entries}
             if params["views"]:
-                _refuse_other_views(planner, name, pooled)
+                _refuse_what_cannot_run_again(planner, name, pooled)
             again = pooled if params["views"] else {}
             yield cls(
                 dataset=dataset,
@@ -162,15 +162,19 @@ class MaskPool(DatasetCell):
         return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
 
 
-def _refuse_other_views(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
-    """Refuse entries that are not run again on other views of the images."""
+def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
     for entry, cell in segments.items():
-        has_encoder = entry in planner.profile.entries and planner.profile.entries[entry].encoder
-        what = "runs a trained model" if cell.model else "is fitted to another dataset" if cell.fit_on else ""
-        if what or has_encoder:
+        section = planner.profile.entries.get(entry)
+        reasons = {
+            "runs a trained model, which is": bool(cell.model),
+            "reads masks made elsewhere, which are": bool(cell.files),
+            "is fitted to another dataset, which is": bool(cell.fit_on),
+            "has an encoder of its own, which is": section is not None and section.encoder is not None,
+        }
+        if does := next((reason for reason, holds in reasons.items() if holds), None):
             raise UsageError(
-                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' "
-                f"{what or 'has an encoder of its own'}, which is not run again on other views. Leave out 'views'."
+                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' {does} "
+                "not run again on other views. Leave out 'views'."
             )
 
 

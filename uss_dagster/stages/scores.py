@@ -25,6 +25,7 @@ from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.artifacts.tables import (
     OWN_SEGMENTS,
+    has_no_mask,
     image_ids,
     iterate_hierarchies,
     iterate_regions,
@@ -34,8 +35,9 @@ from uss_dagster.artifacts.tables import (
     write_table,
 )
 from uss_dagster.errors import BadData
-from uss_dagster.files import write_whole
+from uss_dagster.files import read_json, write_whole
 from uss_dagster.metrics.base import Truth
+from uss_dagster.notes import NOTES, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Output
 from uss_dagster.planning.entries import runs_of
 from uss_dagster.planning.layout import Layout
@@ -118,9 +120,10 @@ class Scores(EntryCell):
             if segments.entry not in profile.entries:
                 continue  # one more run of an entry
             method = segments.method
-            own = method.spec.has_segmentation(method.build())
+            params = method.build()
+            own, grouped = method.spec.holds(method.spec.segmentation, params), method.spec.holds(method.spec.labels, params)
             metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
-            labelled = [specs[name] for name in metrics if specs[name].needs_labels and not method.spec.labels]
+            labelled = [specs[name] for name in metrics if specs[name].needs_labels and not grouped]
             if metrics:
                 yield cls(
                     dataset=segments.dataset,
@@ -163,6 +166,7 @@ class Scores(EntryCell):
         gallery = gallery_of(self.metrics, self.grids[0], image_rows)
         _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
+        _copy_notes(staging.folder, segments, {image_id for _, image_id, _ in gallery.get("images", [])})
         skipped, notes = total.skipped(), list(total.notes())
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
@@ -192,7 +196,8 @@ class Scores(EntryCell):
         """Score the segments of one run."""
         labels = layout.labels(run, self.dataset) if self.needs_labels else None
         shards = sorted(layout.segments(run, self.dataset).glob("shard-*.parquet"))
-        total = Scorer(self.metrics, self.grids, self.bootstrap, prepared(self.metrics, lambda: iterate_hierarchies(shards)))
+        states = prepared(self.metrics, lambda: (h for h in iterate_hierarchies(shards) if not has_no_mask(h)))
+        total = Scorer(self.metrics, self.grids, self.bootstrap, states)
         truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
         work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
         image_rows: list[ScoreRow] = []
@@ -247,6 +252,14 @@ def _write_regions(path: Path, shards: Sequence[Path], ids: set[str]) -> None:
     write_table(path, pa.concat_tables(read_images(p, REGIONS, ids) for p in shards), REGIONS)
 
 
+def _copy_notes(folder: Path, segments: Path, ids: set[str]) -> None:
+    """What the method knows of some images, for the entry's page; nothing where it was not asked."""
+    files = sorted(segments.glob("notes-*.json"))
+    if files:
+        notes = {image_id: facts for path in files for image_id, facts in read_json(path).items() if image_id in ids}
+        write_whole(folder / NOTES, to_json(notes))
+
+
 def gallery_of(families: Sequence[str], grid: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """The convention of the first metric with scores of single images, and by it the best, the median and the worst image.
 
@@ -293,6 +306,8 @@ def _score_shard(
         own_segments = prediction.labelled(*of_own[image_id]) if of_own else None
         if labels:
             prediction = prediction.labelled(*of_cut[image_id])
+        if has_no_mask(prediction):
+            prediction = own_segments = Regions.from_masks([], shape=prediction.shape)
         rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction, own_segments)
     return scorer, rows
 

@@ -7,10 +7,12 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import (
@@ -30,16 +32,19 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_of, read_manifest
-from uss_dagster.artifacts.tables import read_table, region_tables, regions_to_table, write_table
+from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
+from uss_dagster.notes import collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
+from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.entries import (
     datasets_of,
     encoder_of,
     facets_encoded,
     facets_read,
     fit_dataset,
+    method_on,
     model_of,
     runs_of,
     student_of,
@@ -70,6 +75,8 @@ class Segments(EntryCell):
         Hash of a model folder that is not of the profile; '' for none.
     fit_on
         Dataset that the method is fitted to; '' for the one that is segmented.
+    explain
+        What the method knows of each image is written beside its regions, in ``notes-*.json``.
     """
 
     group: ClassVar[str] = "segments"
@@ -86,6 +93,7 @@ class Segments(EntryCell):
     summary: str
     content: str = ""
     fit_on: str = ""
+    explain: bool = False
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -106,7 +114,7 @@ class Segments(EntryCell):
                 yield cls(
                     dataset=dataset,
                     entry=run,
-                    method=plugin,
+                    method=method_on(profile, entry, plugin, dataset, planner.root or Path()),
                     backbone=section.backbone,
                     encoder=encoder,
                     weights=planner.weights_of(name, encoder),
@@ -117,6 +125,7 @@ class Segments(EntryCell):
                     summary=f"{title}: {spec.summary or spec.paper}",
                     content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
                     fit_on=fit_dataset(profile, entry),
+                    explain=section.explain,
                 )
 
     @property
@@ -129,11 +138,24 @@ class Segments(EntryCell):
         return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
 
     def inputs(self, layout: Layout) -> list[Path]:
-        datasets = [self.dataset, *([self.fit_on] if self.fit_on else [])]
-        images = [layout.images(dataset) for dataset in datasets]
-        features = [layout.features(self.backbone, dataset) for dataset in datasets] if self.backbone else []
+        images = [layout.images(dataset) for dataset in self.datasets]
+        features = [layout.features(self.backbone, dataset) for dataset in self.datasets] if self.backbone else []
         model = [layout.root / self.model] if self.model_is_planned else []
-        return [*images, *features, *model]
+        return [*images, *features, *model, *self._files(layout)]
+
+    def _files(self, layout: Layout) -> list[Path]:
+        return [layout.root / name for name in self.files]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The dataset that it segments, and the one that it is fitted to where that is another."""
+        return [self.dataset, *([self.fit_on] if self.fit_on else [])]
+
+    @property
+    def files(self) -> list[str]:
+        """The file or folder of results that the method reads, from the project folder or absolute."""
+        name = self.method.params.get(self.method.spec.reads)
+        return [str(name)] if name else []
 
     def loaded_backbones(self) -> list[Plugin]:
         return [self.encoder] if self.encoder else []
@@ -141,36 +163,38 @@ class Segments(EntryCell):
     def modules(self) -> list[str]:
         encoder = [self.encoder.module_name] if self.encoder else []
         student = ["uss_dagster.methods.student"] if self.model else []
-        return [self.method.module_name, *encoder, *student]
+        masks = ["uss_dagster.methods.masks"] if self.files and self.method.name != "masks" else []
+        return [self.method.module_name, *encoder, *student, *masks]
 
     def run(self, layout: Layout) -> Facts:
         images, features = self._read(layout, self.dataset)
-        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
         check_weights(self.encoder, self.weights, self.file)
         segmenter = self.segmenter(layout)
         plain = self.to_plain()
-        inputs = [images.identity, content_id(features) if features else None]
-        if self.fit_on:
-            inputs += [fit_images.identity, content_id(fit_features) if fit_features else None]
-        if self.model:
-            model = layout.root / self.model
-            inputs.append(content_id(model) if (model / MANIFEST).exists() else None)
-        staging = Staging(layout.private, self.name, [plain, inputs])
+        if files := self._files(layout):
+            plain["files"] = content_of(layout.root, files)
+        staging = Staging(layout.private, self.name, [plain, self._versions(layout)])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         started = time.perf_counter()
+        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
         segmenter = segmenter.fit(Samples(fit_images.ids, fit_images.folder, fit_features, segmenter.encoder))
         seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
         key_of = _shard_keys(plain, images, features, segmenter)
         jobs = [
-            ShardJob((f"shard-{number:05d}.parquet",), key_of(ids), (f"shard-{number:05d}.parquet", ids), len(ids))
+            ShardJob(files, key_of(ids), (files, ids), len(ids))
             for number, ids in enumerate(images.shards(self.shard_images))
+            for files in (self._shard_files(number),)
         ]
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
         totals = runner.run(jobs, work, workers=1 if self.pool else None)
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
-        if warning := few_regions_warning(self.method.name, regions_of_images):
+        missing = _images_without_mask(staging.folder) if segmenter.spec.imported else 0
+        warning = few_regions_warning(self.method.name, regions_of_images)
+        if segmenter.spec.imported:
+            warning = _missing_warning(missing, len(images), files)
+        if warning:
             print(f"warning: {warning}", file=sys.stderr)
         manifest = {
             "entry": self.entry,
@@ -192,6 +216,7 @@ class Segments(EntryCell):
             "regions": regions,
             "images_with_one_region": one_region,
             "seconds_per_image": per_image,
+            **({"images_without_mask": missing} if segmenter.spec.imported else {}),
             **({"warning": warning} if warning else {}),
         }
 
@@ -199,10 +224,27 @@ class Segments(EntryCell):
         """The images of a dataset, and their features where it reads any."""
         return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
 
+    def _versions(self, layout: Layout) -> list[str | None]:
+        """Which versions of images, features and a trained model it reads."""
+        versions: list[str | None] = []
+        for dataset in self.datasets:
+            images, features = self._read(layout, dataset)
+            versions += [images.identity, content_id(features) if features else None]
+        if self.model:
+            model = layout.root / self.model
+            versions.append(content_id(model) if (model / MANIFEST).exists() else None)
+        return versions
+
+    def _shard_files(self, number: int) -> tuple[str, ...]:
+        """The files of a shard, its table last."""
+        return (*([f"notes-{number:05d}.json"] if self.explain else []), f"shard-{number:05d}.parquet")
+
     def segmenter(self, layout: Layout) -> Segmenter:
-        """The method ready to run; a trained model is named by its full path."""
+        """The method ready to run; a trained model, and results that it reads, are named by their full path."""
         encoder = Encoder.of(self.encoder.name, self.encoder.params) if self.encoder else None
         params = {**self.method.params, "model": str(layout.root / self.model)} if self.model else self.method.params
+        if files := self._files(layout):
+            params = {**params, self.method.spec.reads: str(files[0])}
         return Segmenter.of(self.method.name, params, encoder)
 
 
@@ -220,15 +262,18 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
     return lambda ids: shard_key(plain, images.contents(ids), state, [files[shard]["sha256"] for shard in shards.shards_of(ids)])
 
 
-def _compute(item: tuple[str, list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
-    """One shard; returns the seconds of the method alone."""
-    name, ids = item
-    tables, seconds = [], 0.0
+def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
+    """One shard, and what the method knows of its images where there is a file for that; returns the seconds of the method alone."""
+    (*notes, name), ids = item
+    tables, facts, seconds = [], {}, 0.0
     for sample in Samples(ids, folder, features, segmenter.encoder):
         started = time.perf_counter()
-        regions = segmenter.segment(sample)
+        with collecting() if notes else nullcontext({}) as facts[sample.image_id]:
+            regions = segmenter.segment(sample)
         seconds += time.perf_counter() - started
         tables.append(regions_to_table(sample.image_id, regions))
+    for path in notes:
+        staging.write(path, lambda partial: partial.write_text(to_json(facts), encoding="utf-8"))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
 
@@ -241,6 +286,20 @@ def _region_counts(folder: Path) -> list[int]:
         for table in tables
         for count in table.group_by("image_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
     ]
+
+
+def _images_without_mask(folder: Path) -> int:
+    """Number of images in a folder of shards in which a method that only reads results has none."""
+    tables = (read_table(path, REGIONS, columns=["source"]) for path in sorted(folder.glob("shard-*.parquet")))
+    return sum(int(pc.sum(pc.equal(table["source"], NO_MASK)).as_py() or 0) for table in tables)
+
+
+def _missing_warning(missing: int, images: int, files: list[Path]) -> str:
+    """A sentence where most images have no mask; '' otherwise."""
+    if 2 * missing <= images:
+        return ""
+    where = f" in {files[0]}" if files else ""
+    return f"{missing} of {images} images have no mask{where}; each counts as predicting nothing."
 
 
 # -- checks -------------------------------------------------------------------------------------------------
