@@ -284,8 +284,8 @@ def _split(weights: np.ndarray, rules: _Rules, spectra: list[np.ndarray]) -> tup
         return None, "unstable eigenvectors"
     vectors = pairs.vectors[:, :k]
     groups = _grouped(weights, vectors, k, rules)
-    tested = groups is not None and (k > 2 or rules.perturb_two)
-    if tested and not perturbation_bound(weights, groups, gaps[count - 1], rules.laplacian) <= rules.max_perturb:
+    tested = k > 2 or rules.perturb_two
+    if groups is not None and tested and not perturbation_bound(weights, groups, gaps[count - 1], rules.laplacian) <= rules.max_perturb:
         return None, "perturbation"
     while groups is None or normalised_cuts(weights, groups).mean() >= rules.mncut_th:
         if k == 2:
