@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
-Fact = str | int | float | bool | None | list["Fact"] | Mapping[str, "Fact"] | np.ndarray
+Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"] | np.ndarray
 """What JSON can hold, and arrays."""
 NOTES = "notes.json"
 """In a folder of scores: the facts of its gallery's images."""

@@ -150,7 +150,7 @@ def groups(classes: ClassTree | None, node: np.ndarray) -> dict[str, np.ndarray]
 
 def reduce(total: Contribution) -> dict[str, float]:
     """PQ, SQ and RQ of each group; SQ where there is a match, the others where there is a segment."""
-    values = {}
+    values: dict[str, float] = {}
     for name, (tp, iou, fp, fn) in total.items():
         suffix = "" if name == "all" else f"_{name}"
         weight = tp + fp / 2 + fn / 2

@@ -85,7 +85,7 @@ def reduce(total: Contribution) -> dict[str, float]:
     fn = segments - tp
     weight = tp + fp / 2 + fn / 2
     numbers = {"pq": iou / np.maximum(weight, 0.5), "sq": iou / np.maximum(tp, 1), "rq": tp / np.maximum(weight, 0.5)}
-    values = {}
+    values: dict[str, float] = {}
     for name in ("all", *GROUPS):
         of = (weight > 0) & ((total[name] > 0) if name in GROUPS else True)
         suffix = "" if name == "all" else f"_{name}"
