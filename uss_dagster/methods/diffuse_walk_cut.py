@@ -199,9 +199,9 @@ def _walk_of(sample: Sample, params: Params) -> tuple[np.ndarray, tuple[int, int
     if params.features == "attention":
         return _attention_walk(sample, params.grid)
     features = feature_grid(sample, params.features)
-    grid = features.shape[:2]
-    target = _coarse_grid(*grid, params.grid**2)
-    means = region_means(blocks_of(grid, target).reshape(grid), target[0] * target[1], features)
+    h, w = features.shape[:2]
+    target = _coarse_grid(h, w, params.grid**2)
+    means = region_means(blocks_of((h, w), target).reshape(h, w), target[0] * target[1], features)
     return feature_walk(means, params.alpha), target, False
 
 
