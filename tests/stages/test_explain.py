@@ -103,9 +103,9 @@ def test_walk_cut_hands_out_its_threshold_and_its_tree():
     [
         ("hierarchy_agnostic", {}, {"nodes", "eigenvalues", "eigengap"}),
         ("ncut_recursive", {}, {"nodes"}),
-        ("unsam", {}, {"route"}),
+        pytest.param("unsam", {}, {"route"}, marks=pytest.mark.slow),
         pytest.param("unsam", {"graph": "dense", "merge": {"thetas": [0.6, 0.4]}}, {"route", "thetas"}, marks=pytest.mark.slow),
-        ("deep_spectral", {}, {"segments", "eigenvalues"}),
+        pytest.param("deep_spectral", {}, {"segments", "eigenvalues"}, marks=pytest.mark.slow),
     ],
 )
 def test_methods_hand_out(method: str, params: dict, names: set[str]):
