@@ -90,3 +90,18 @@ def test_such_entries_are_not_run_on_other_views(tmp_path: Path, option: str, me
     curated = "curated:\n  masks: {dataset: scenes, entry: apart, mask_pool: {views: [flip]}}\n"
     with pytest.raises(UsageError, match=f"{message}, which is not run again on other views"):
         plan_of(tmp_path, text + curated)
+
+
+def test_masks_that_divide_are_an_input(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "found").mkdir()
+    Image.new("L", (8, 8), 1).save(tmp_path / "found" / "scene00000.png")
+    entry = "  cut: {method: unsam, backbone: patches, datasets: [scenes], params: {divide: masks, masks: found}}\n"
+    cell = {cell.entry: cell for cell in plan_of(tmp_path, BASE + entry).of(Segments)}["cut"]
+    assert [path.as_posix() for path in cell.inputs(Layout(Path()))][-1] == "found"
+    assert cell.modules()[-1] == "uss_dagster.methods.masks"
+    layout = Layout(tmp_path)
+    assert cell.segmenter(layout).params.masks == str(tmp_path / "found")
+    with pytest.raises(UsageError, match=r"small.yaml:\d+: entry 'cut': there are no masks for dataset 'scenes': lost does not exist"):
+        plan_of(tmp_path, BASE + entry.replace("masks: found", "masks: lost"))

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from uss_dagster import registry
 from uss_dagster.backbones import patches
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import BadData, ParameterError, UsageError
 from uss_dagster.graphs.local_graph import FEATURE_POWER
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import merge_record
@@ -245,6 +246,53 @@ def test_masks_may_tell_where_they_come_from() -> None:
                 assert -1 <= float(merged[0].removeprefix("merged at ")) <= 1
             if whole in wholes:
                 assert not (told.mask(i) & ~told.mask(wholes[whole])).any()
+
+
+@pytest.mark.parametrize("graph", ["dense", "local"])
+def test_divide_masks_may_come_from_a_file(tmp_path: Path, graph: Any) -> None:
+    """Label pictures of the bar, and of nothing: divide masks are these, at the size of the image; clusters of patches lie within them."""
+    image, kind = picture()
+    for name, labels in (("drawn", np.where(kind == 3, 1, 255)), ("empty", np.full(kind.shape, 255))):
+        Image.fromarray(labels.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    samples = Listed([deep_sample(image), replace(deep_sample(image), image_id="empty"), replace(deep_sample(image), image_id="other")])
+    params = unsam.Params(graph=graph, divide="masks", masks=str(tmp_path), merge=Merge(thetas=(0.95, 0.8)), pool=Pool(iou=1.0))
+    state = unsam.fit(samples, params)
+    assert state is not None
+    assert state.masks == {"drawn": "drawn", "empty": "empty"}
+    regions = unsam.segment(samples[0], params, state)
+    check_pool(regions, kind.shape)
+    wholes = [i for i, source in enumerate(regions.source) if source == "divide"]
+    assert len(wholes) == 1
+    overlap = regions.mask(wholes[0])[kind == 3].mean(), regions.mask(wholes[0])[kind != 3].mean()
+    assert overlap == (1, 0) if graph == "dense" else (overlap[0] > 0.9 and overlap[1] < 0.02)
+    if graph == "dense":
+        assert all(not (regions.mask(i) & (kind != 3)).any() for i in range(1, len(regions)))
+    for sample in samples[1:]:
+        assert "divide" not in unsam.segment(sample, params, state).source
+    with pytest.raises(UsageError, match="needs the state"):
+        unsam.segment(samples[0], params)
+
+
+class Listed(list[Sample]):
+    """Samples in memory."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [sample.image_id for sample in self]
+
+
+def test_masks_that_divide_are_planned_by_dataset(tmp_path: Path) -> None:
+    (tmp_path / "cutler").mkdir()
+    (tmp_path / "cutler" / "voc.json").write_text("{}")
+    params = unsam.Params(divide="masks", masks="cutler/{dataset}.json")
+    assert unsam.planned(params, "voc", tmp_path).masks == "cutler/voc.json"
+    assert unsam.planned(unsam.Params(), "voc", tmp_path) == unsam.Params()
+    with pytest.raises(ParameterError, match=r"cutler/coco.json does not exist. .*correct 'masks'") as refused:
+        unsam.planned(params, "coco", tmp_path)
+    assert refused.value.path == ("masks",)
+    for wrong in ({"divide": "masks"}, {"masks": "a.json"}):
+        with pytest.raises(ParameterError, match="masks go with divide=masks, and only with it"):
+            unsam.Params(**wrong)  # type: ignore[arg-type]
 
 
 def test_thresholds_leave_the_numbers_asked_for() -> None:

@@ -231,10 +231,14 @@ class Params:
     ----------
     preset : {'train', 'clean'}
         Many masks for a student to learn from, or few that are likely right: values of ``pool`` and ``refine.kind``. Default 'train'.
-    divide : {'cuts', 'student'}
-        The divide stage: cuts, or the masks of a trained student. On leaves a mask takes the leaves of which it has half. Default 'cuts'.
+    divide : {'cuts', 'student', 'masks'}
+        The divide stage: cuts, the masks of a trained student, or masks made elsewhere, as by a detector. On leaves a mask takes the leaves of
+        which it has half. Default 'cuts'.
     model : str
         The student's folder, or in a profile its name. Goes with ``divide`` 'student', and only with it. Default empty.
+    masks : str
+        The file or folder of masks made elsewhere, as ``path`` of the method ``masks``. Goes with ``divide`` 'masks', and only with it. Default
+        empty.
     graph : {'auto', 'dense', 'local'}
         On patches ('dense') or on leaves ('local'); 'auto' is on leaves, and on patches where ``merge.thetas`` are given for a network.
         Default 'auto'.
@@ -260,8 +264,9 @@ class Params:
     """
 
     preset: Literal["clean", "train"] = "train"
-    divide: Literal["cuts", "student"] = "cuts"
+    divide: Literal["cuts", "student", "masks"] = "cuts"
     model: str = ""
+    masks: str = ""
     graph: Graph = "auto"
     facet: Facet = "keys"
     cuts: Cuts = Cuts()
@@ -277,6 +282,10 @@ class Params:
         if bool(self.model) != (self.divide == "student"):
             raise wrong_value(
                 "divide", f"'{self.divide}' and model '{self.model}'", "both or neither: a model goes with divide=student, and only with it"
+            )
+        if bool(self.masks) != (self.divide == "masks"):
+            raise wrong_value(
+                "divide", f"'{self.divide}' and masks '{self.masks}'", "both or neither: masks go with divide=masks, and only with it"
             )
         check_bounds(self, long_side=at_least(16))
 

@@ -59,7 +59,7 @@ class MethodSpec:
     imported : bool
         It only reads results that were computed elsewhere, for images that are known there.
     reads : str
-        Name of the parameter that names the file or folder of those results, from the project folder or absolute; '' for none.
+        Name of the parameter that may name a file or folder of masks made elsewhere, from the project folder or absolute; '' for none.
     labels : bool or (str, object)
         Labels of its regions mean the same over the whole dataset; or they do where a parameter has a value.
     segmentation : bool or (str, object)

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from uss_dagster import registry
 from uss_dagster.datasets.base import Sample
-from uss_dagster.errors import UsageError
+from uss_dagster.errors import ParameterError, UsageError
 from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
 from uss_dagster.methods import _unsam_leaves as on_leaves
@@ -46,6 +48,7 @@ SPEC = MethodSpec(
     encodes=("keys",),
     overlap=True,
     model="taken",
+    reads="masks",
     paper="Wang et al., NeurIPS 2024",
     summary="Divide and conquer: cuts find objects, merging finds their parts; all scales in one pool of nested masks.",
 )
@@ -53,17 +56,36 @@ SPEC = MethodSpec(
 
 @dataclass(frozen=True)
 class Calibration:
-    """thetas: falling cosines; None where they are given or none are needed. digest: of the student's weights, empty without one."""
+    """thetas: falling cosines; None where they are given or none are needed. digest: of the student's weights, empty without one. masks: id of an
+    image → its id in the masks made elsewhere, where they divide.
+    """
 
     thetas: tuple[float, ...] | None
     digest: str = ""
+    masks: dict[str, str] | None = None
+
+
+def planned(params: Params, dataset: str, root: Path) -> Params:
+    """The parameters for one dataset: the file or folder of its masks made elsewhere, where they divide."""
+    if params.divide != "masks":
+        return params
+    try:
+        return replace(params, masks=registry.load("method", "masks").planned(_elsewhere(params), dataset, root).path)
+    except ParameterError as error:
+        raise ParameterError(str(error).replace("'path'", "'masks'"), ("masks",)) from None
+
+
+def _elsewhere(params: Params) -> Any:
+    """Parameters of the method ``masks`` for those that divide."""
+    return registry.load("method", "masks").Params(path=params.masks)
 
 
 def fit(samples: Samples, params: Params) -> Calibration | None:
     """What holds for all images; None where that is nothing."""
     digest = registry.load("method", "student").load(params.model).digest if params.divide == "student" else ""
     thetas = fitted_thetas(samples, params)
-    return Calibration(thetas, digest) if thetas or digest else None
+    masks = registry.load("method", "masks").fit(samples, _elsewhere(params)) if params.divide == "masks" else None
+    return Calibration(thetas, digest, masks) if thetas or digest or masks is not None else None
 
 
 def fitted_thetas(samples: Samples, params: Params) -> tuple[float, ...] | None:
@@ -111,7 +133,7 @@ def segment(sample: Sample, params: Params, state: Calibration | None = None) ->
     if _is_dense(sample, params):
         pool = _patch_pool(sample, image, full if params.full_size else image, params, state)
     else:
-        pool = _leaf_pool(sample, image, params)
+        pool = _leaf_pool(sample, image, params, state)
     if params.refine_kind != "none":
         pool = refined(pool, image, params.refine.iou, params.refine.max_area, kind=params.refine_kind)
     family = nested(pool)
@@ -123,13 +145,13 @@ def _is_dense(sample: Sample, params: Params) -> bool:
     return params.graph == "dense" or (params.graph == "auto" and params.merge.thetas is not None and sample.features.comparable)
 
 
-def _leaf_pool(sample: Sample, image: np.ndarray, params: Params) -> Regions:
+def _leaf_pool(sample: Sample, image: np.ndarray, params: Params, state: Calibration | None) -> Regions:
     rule, limits = params.leaves, params.limits
     weight = rule.token_weight if sample.features.comparable else 0.0
     note(route="leaves")
     leaves = on_leaves.leaves_of(image, sample.features[params.facet], rule.most, params.seed, weight)
-    if params.divide == "student":
-        divided = on_leaves.on_most(leaves, student_masks(image, params))
+    if params.divide != "cuts":
+        divided = on_leaves.on_most(leaves, whole_masks(sample, image, params, state))
     else:
         divided = on_leaves.divide(leaves, rule.depth, rule.temperature, limits.confidence)
     parts = [divided, on_leaves.conquer(leaves, rule.trees)]
@@ -153,8 +175,8 @@ def _patch_pool(sample: Sample, image: np.ndarray, full: np.ndarray, params: Par
     def encode(images: list[np.ndarray]) -> list[np.ndarray]:
         return [features[params.facet] for features in encode_all(images)]
 
-    if params.divide == "student":
-        wholes = on_patches.as_pieces(student_masks(image, params), params.cuts.iou, level=len(thetas))
+    if params.divide != "cuts":
+        wholes = on_patches.as_pieces(whole_masks(sample, image, params, state), params.cuts.iou, level=len(thetas))
     else:
         grid = sample.features[params.facet]
         wholes = on_patches.divide(image, grid, encode, params.cuts, limits.confidence, len(thetas), full)
@@ -170,6 +192,22 @@ def _patch_pool(sample: Sample, image: np.ndarray, full: np.ndarray, params: Par
     distinct = mask_nms([piece.code(shape) for piece in pieces], priority, limits.iou, params.pool.window)
     best = sorted(distinct.tolist(), key=lambda i: -pieces[i].score)[: limits.most]
     return on_patches.regions_of([pieces[i] for i in best], shape)
+
+
+def whole_masks(sample: Sample, image: np.ndarray, params: Params, state: Calibration | None) -> Regions:
+    """Divide masks that no cut makes, over the image, uint8 (H, W, 3), of a sample: those of the student, or made elsewhere."""
+    return student_masks(image, params) if params.divide == "student" else masks_made_elsewhere(sample, image, params, state)
+
+
+def masks_made_elsewhere(sample: Sample, image: np.ndarray, params: Params, state: Calibration | None) -> Regions:
+    """Those with more than ``pool.confidence`` at the size of the image, uint8 (H, W, 3), without the whole image; none for an image without."""
+    if state is None or state.masks is None:
+        raise UsageError("unsam: divide=masks needs the state that fit(all samples, params) returns.")
+    masks: Regions = registry.load("method", "masks").segment(sample, _elsewhere(params), state.masks)
+    size = image.shape[:2]
+    masks = masks if masks.shape == size or not len(masks) else masks.resized(*size)
+    area = masks.area
+    return masks.select(np.flatnonzero((area > 0) & (area < masks.atoms.size) & (masks.score > params.limits.confidence)))
 
 
 def student_masks(image: np.ndarray, params: Params) -> Regions:

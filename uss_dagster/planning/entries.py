@@ -136,7 +136,7 @@ def fit_dataset(profile: Profile, entry: str) -> str:
     at = ("entries", entry, "fit_on")
     profile.check_choice("dataset", name, profile.datasets, *at)
     method = method_of(profile, entry)
-    if not hasattr(method.module, "fit"):
+    if not hasattr(method.module, "fit") or method.spec.imported:
         raise UsageError(f"{profile.at(*at)}: method '{method.name}' learns nothing from a dataset. Remove 'fit_on' from entry '{entry}'.")
     return name
 

@@ -163,26 +163,19 @@ class MaskPool(DatasetCell):
 
 
 def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
-    """Refuse entries that are not run again on other views of the images."""
     for entry, cell in segments.items():
-        reason = _not_run_again(planner, entry, cell)
-        if reason:
+        section = planner.profile.entries.get(entry)
+        reasons = {
+            "runs a trained model, which is": bool(cell.model),
+            "reads masks made elsewhere, which are": bool(cell.files),
+            "is fitted to another dataset, which is": bool(cell.fit_on),
+            "has an encoder of its own, which is": section is not None and section.encoder is not None,
+        }
+        if does := next((reason for reason, holds in reasons.items() if holds), None):
             raise UsageError(
-                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' {reason} "
+                f"{planner.profile.at('curated', name, 'mask_pool', 'views')}: curated '{name}' measures stability, but entry '{entry}' {does} "
                 "not run again on other views. Leave out 'views'."
             )
-
-
-def _not_run_again(planner: Planner, entry: str, cell: Segments) -> str:
-    """Why an entry is not run again on other views of an image, up to 'which is'; '' where it is."""
-    if cell.model:
-        return "runs a trained model, which is"
-    if cell.method.spec.reads:
-        return "reads masks made elsewhere, which are"
-    if cell.fit_on:
-        return "is fitted to another dataset, which is"
-    section = planner.profile.entries.get(entry)
-    return "has an encoder of its own, which is" if section and section.encoder else ""
 
 
 def _compute(

@@ -73,10 +73,10 @@ class Segments(EntryCell):
         The model is a student of the profile.
     content
         Hash of a model folder that is not of the profile; '' for none.
-    explain
-        What the method knows of each image is written beside its regions, in ``notes-*.json``.
     fit_on
         Dataset that the method is fitted to; '' for the one that is segmented.
+    explain
+        What the method knows of each image is written beside its regions, in ``notes-*.json``.
     """
 
     group: ClassVar[str] = "segments"
@@ -92,8 +92,8 @@ class Segments(EntryCell):
     title: str
     summary: str
     content: str = ""
-    explain: bool = False
     fit_on: str = ""
+    explain: bool = False
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -124,8 +124,8 @@ class Segments(EntryCell):
                     title=title if run == entry else f"{title}, seed {plugin.params['seed']}",
                     summary=f"{title}: {spec.summary or spec.paper}",
                     content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
-                    explain=section.explain,
                     fit_on=fit_dataset(profile, entry),
+                    explain=section.explain,
                 )
 
     @property
@@ -138,15 +138,24 @@ class Segments(EntryCell):
         return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
 
     def inputs(self, layout: Layout) -> list[Path]:
-        datasets = [self.dataset, *([self.fit_on] if self.fit_on else [])]
-        images = [layout.images(dataset) for dataset in datasets]
-        features = [layout.features(self.backbone, dataset) for dataset in datasets] if self.backbone else []
+        images = [layout.images(dataset) for dataset in self.datasets]
+        features = [layout.features(self.backbone, dataset) for dataset in self.datasets] if self.backbone else []
         model = [layout.root / self.model] if self.model_is_planned else []
         return [*images, *features, *model, *self._files(layout)]
 
     def _files(self, layout: Layout) -> list[Path]:
-        """The file or folder of results that the method reads."""
-        return [layout.root / str(self.method.params[self.method.spec.reads])] if self.method.spec.reads else []
+        return [layout.root / name for name in self.files]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The dataset that it segments, and the one that it is fitted to where that is another."""
+        return [self.dataset, *([self.fit_on] if self.fit_on else [])]
+
+    @property
+    def files(self) -> list[str]:
+        """The file or folder of results that the method reads, from the project folder or absolute."""
+        name = self.method.params.get(self.method.spec.reads)
+        return [str(name)] if name else []
 
     def loaded_backbones(self) -> list[Plugin]:
         return [self.encoder] if self.encoder else []
@@ -154,25 +163,20 @@ class Segments(EntryCell):
     def modules(self) -> list[str]:
         encoder = [self.encoder.module_name] if self.encoder else []
         student = ["uss_dagster.methods.student"] if self.model else []
-        return [self.method.module_name, *encoder, *student]
+        masks = ["uss_dagster.methods.masks"] if self.files and self.method.name != "masks" else []
+        return [self.method.module_name, *encoder, *student, *masks]
 
     def run(self, layout: Layout) -> Facts:
         images, features = self._read(layout, self.dataset)
-        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
         check_weights(self.encoder, self.weights, self.file)
         segmenter = self.segmenter(layout)
         plain = self.to_plain()
-        inputs = [images.identity, content_id(features) if features else None]
-        if self.fit_on:
-            inputs += [fit_images.identity, content_id(fit_features) if fit_features else None]
-        if self.model:
-            model = layout.root / self.model
-            inputs.append(content_id(model) if (model / MANIFEST).exists() else None)
         if files := self._files(layout):
-            inputs.append(content_of(layout.root, files))
-        staging = Staging(layout.private, self.name, [plain, inputs])
+            plain["files"] = content_of(layout.root, files)
+        staging = Staging(layout.private, self.name, [plain, self._versions(layout)])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         started = time.perf_counter()
+        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
         segmenter = segmenter.fit(Samples(fit_images.ids, fit_images.folder, fit_features, segmenter.encoder))
         seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
         key_of = _shard_keys(plain, images, features, segmenter)
@@ -189,7 +193,7 @@ class Segments(EntryCell):
         missing = _images_without_mask(staging.folder) if segmenter.spec.imported else 0
         warning = few_regions_warning(self.method.name, regions_of_images)
         if segmenter.spec.imported:
-            warning = _missing_warning(missing, len(images), self._files(layout))
+            warning = _missing_warning(missing, len(images), files)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         manifest = {
@@ -216,13 +220,24 @@ class Segments(EntryCell):
             **({"warning": warning} if warning else {}),
         }
 
-    def _shard_files(self, number: int) -> tuple[str, ...]:
-        """The files of a shard, its table last."""
-        return (*([f"notes-{number:05d}.json"] if self.explain else []), f"shard-{number:05d}.parquet")
-
     def _read(self, layout: Layout, dataset: str) -> tuple[Images, Path | None]:
         """The images of a dataset, and their features where it reads any."""
         return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
+
+    def _versions(self, layout: Layout) -> list[str | None]:
+        """Which versions of images, features and a trained model it reads."""
+        versions: list[str | None] = []
+        for dataset in self.datasets:
+            images, features = self._read(layout, dataset)
+            versions += [images.identity, content_id(features) if features else None]
+        if self.model:
+            model = layout.root / self.model
+            versions.append(content_id(model) if (model / MANIFEST).exists() else None)
+        return versions
+
+    def _shard_files(self, number: int) -> tuple[str, ...]:
+        """The files of a shard, its table last."""
+        return (*([f"notes-{number:05d}.json"] if self.explain else []), f"shard-{number:05d}.parquet")
 
     def segmenter(self, layout: Layout) -> Segmenter:
         """The method ready to run; a trained model, and results that it reads, are named by their full path."""
