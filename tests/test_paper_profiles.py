@@ -122,7 +122,13 @@ def test_the_tables_of_diffuse_walk_cut_cut_squares_and_vary_one_thing() -> None
     assert {params["k"] for params in of["path-length"]} == {1, 2, 4, 8}
     assert {params["tau"] for params in of["threshold"]} == {"gap", "mean", "modularity", 0.3, 0.5, 0.7, 0.9}
     assert {c.method.params["graph"] for c in planned("dwc-features").of(Segments)} == {"cos", "dot", "sym", "rw"}
-    assert {c.method.params["features"] for c in planned("dwc-features").of(Segments)} == {"attention", "keys", "queries", "values", "tokens"}
+    assert {c.method.params["features"] for c in planned("dwc-features").of(Segments)} == {
+        "attention",
+        "keys",
+        "queries",
+        "values",
+        "tokens",
+    }
 
 
 def test_the_tables_of_lightcluster_vary_levels_backbones_and_facets() -> None:
