@@ -6,8 +6,7 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -35,7 +34,8 @@ from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_o
 from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
-from uss_dagster.notes import collecting, to_json
+from uss_dagster.files import write_whole
+from uss_dagster.notes import Fact, collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.entries import datasets_of, encoder_of, facets_read, method_on, model_of, runs_of, student_of
@@ -226,15 +226,16 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
 def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
     """One shard, and what the method knows of its images where there is a file for that; returns the seconds of the method alone."""
     (*notes, name), ids = item
-    tables, facts, seconds = [], {}, 0.0
+    tables, seconds = [], 0.0
+    facts: dict[str, Mapping[str, Fact]] = {}
     for sample in Samples(ids, folder, features, segmenter.encoder):
         started = time.perf_counter()
-        with collecting() if notes else nullcontext({}) as facts[sample.image_id]:
+        with collecting(bool(notes)) as facts[sample.image_id]:
             regions = segmenter.segment(sample)
         seconds += time.perf_counter() - started
         tables.append(regions_to_table(sample.image_id, regions))
     for path in notes:
-        staging.write(path, lambda partial: partial.write_text(to_json(facts), encoding="utf-8"))
+        staging.write(path, lambda partial: write_whole(partial, to_json(facts)))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
 
