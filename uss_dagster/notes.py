@@ -30,10 +30,10 @@ def note(**facts: Fact) -> None:
 
 
 @contextmanager
-def collecting() -> Iterator[dict[str, Fact]]:
-    """Open the channel; gives the facts that are handed out inside."""
+def collecting(wanted: bool = True) -> Iterator[dict[str, Fact]]:
+    """Open the channel; gives the facts that are handed out inside. wanted: if false the channel is closed inside."""
     into: dict[str, Fact] = {}
-    token = _collected.set(into)
+    token = _collected.set(into if wanted else None)
     try:
         yield into
     finally:
