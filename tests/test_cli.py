@@ -176,6 +176,18 @@ def test_module_can_be_run(here: Project):
     assert here.run(sys.executable, "-m", "uss_dagster.cli", "--version").stdout.startswith("uss_dagster ")
 
 
+def test_list_shows_the_parameters_of_a_plug_in(here: Project):
+    lines = here.uss("list", "kmeans").stdout.splitlines()
+    assert lines[0] == "method kmeans: k-means"
+    assert [line.split() for line in lines if line.startswith(("parameter", "k ", "components"))] == [
+        ["parameter", "default", "values"],
+        ["k", "16", "whole", "number"],
+        ["components", "true", "false,", "true"],
+    ]
+    assert "nm_covering" in here.uss("list", "covering").stdout
+    assert "Nothing is called 'kmean'. Did you mean 'kmeans'?" in here.uss("list", "kmean", code=64).stderr
+
+
 def test_a_closed_pipe_is_no_error(here: Project):
     done = subprocess.run(f"{BIN}/uss list | head -1", shell=True, cwd=here.root, capture_output=True, text=True)
     assert done.stdout == "methods:\n"

@@ -19,6 +19,7 @@ from uss_dagster.report.explorer import link
 from uss_dagster.report.facts import Datasets, Entries, EntryFacts, Metrics, title_of
 from uss_dagster.report.html import dataset_page, entry_page, link_parts, render_page, slug
 from uss_dagster.report.leaderboard import Ranking, Row, without_details
+from uss_dagster.report.parameters import value_text
 from uss_dagster.report.references import keys_of
 from uss_dagster.report.site_pictures import BANDS, N_REGIONS, Drawn, colour_guide
 
@@ -184,15 +185,6 @@ def fact_lines(facts: Mapping[str, Fact]) -> list[str]:
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
     ordered = sorted(texts, key=lambda name: (len(texts[name]) > SHORT, name))
     return [f"{name}: {texts[name] if len(texts[name]) <= LONG else f'{len(texts[name]):,} characters of JSON'}" for name in ordered]
-
-
-def value_text(value: object) -> str:
-    """A value as a profile writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {value_text(part)}" for name, part in value.items()) + "}"
-    return f"[{', '.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def _segment_command(facts: EntryFacts) -> str:

@@ -20,7 +20,11 @@ def parameters_of(method: str, params: Mapping[str, object]) -> list[Parameter]:
     params : mapping
         Values that differ from the defaults; those of a section are a mapping of their own.
     """
-    cls = registry.load("method", method).SPEC.params
+    return parameters_of_class(registry.load("method", method).SPEC.params, params)
+
+
+def parameters_of_class(cls: type, params: Mapping[str, object]) -> list[Parameter]:
+    """Every parameter of a parameter dataclass; params: as of ``parameters_of``."""
     default = registry.flat_params(cls())
     values = default | registry.flat_params(params)
     return [Parameter(name, values[name], default[name], _choices(hint), _kind(hint)) for name, hint in registry.flat_types(cls).items()]
@@ -43,3 +47,12 @@ def _kind(hint: object) -> str:
         return f"list of {_kind(typing.get_args(hint)[0])}"
     names = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
     return names[hint] if isinstance(hint, type) and hint in names else getattr(hint, "__name__", str(hint))
+
+
+def value_text(value: object) -> str:
+    """A value as a profile writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {value_text(part)}" for name, part in value.items()) + "}"
+    return f"[{', '.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
