@@ -17,7 +17,7 @@ def entry(params):
 
 def test_every_parameter_of_a_section_has_a_row():
     rows = {row.name: (row.value, row.default) for row in parameters_of("unsam", CHANGED)}
-    assert len(rows) == 36
+    assert len(rows) == 41
     assert rows["pool.most"] == (400, None)
     assert rows["leaves.trees"] == (3, 6)
     assert rows["cuts.tau"] == (0.15, 0.15)

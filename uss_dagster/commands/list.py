@@ -13,7 +13,7 @@ from uss_dagster.commands.options import echo_lines
 def list(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A plug-in, to see its parameters.", show_default=False)] = None,
 ) -> None:
-    """Show all methods, backbones, datasets and metrics, or the parameters of one."""
+    """Show what is here, or the parameters of one plug-in."""
     from uss_dagster import registry
 
     if name is not None:

@@ -35,7 +35,7 @@ def reproduce(
     limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N images of each dataset.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, metavar="N", help="Processes; one a core by default.")] = None,
 ) -> None:
-    """Compute a table of a paper, and print it beside the published figures.
+    """Compute a table of a paper beside its published figures.
 
     What needs data or weights that are not here is left out, with what to fetch; the exit code is then 69. The same command continues an
     interrupted run. The user's own plan is not touched.
