@@ -79,6 +79,7 @@ def test_a_dataset_is_one_file_and_one_class_tree(project: Project, tmp_path):
 ENTRIES = ("felzenszwalb", "kmeans", "slic_merge")
 
 
+@pytest.mark.slow
 def test_a_stage_is_one_file(built: Project):
     source = block("python", "class Sizes(")
     (built.root / "uss_dagster/stages/sizes.py").write_text(source, encoding="utf-8")

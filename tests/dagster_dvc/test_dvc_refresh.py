@@ -186,6 +186,7 @@ def test_an_older_state_is_reported_too_and_a_rebuilt_reader_with_it(whole, inst
     assert versions(whole, instance) != after
 
 
+@pytest.mark.slow
 def test_nothing_built_outside_turns_stale(whole, instance):
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
     from dagster._core.loader import LoadingContextForTest

@@ -17,6 +17,7 @@ def labelled(built: Project) -> Project:
     return built
 
 
+@pytest.mark.slow
 def test_an_entry_without_labels_of_its_own_is_given_some_and_scored_by_them(labelled: Project):
     labelled.edit("profiles/small.yaml", "samples: 2}", "samples: 2, grids: [full, 30x40], label_regions: 6}")
     assert labelled.repro("scores/kmeans/scenes") == ["labels/kmeans/scenes", "scores/kmeans/scenes"]

@@ -50,12 +50,14 @@ def test_a_statement_in_one_method_reaches_only_its_cells(built: Project):
     assert built.repro() == SLIC
 
 
+@pytest.mark.slow
 def test_identical_bytes_stop_the_cascade(built: Project):
     built.append("uss_dagster/methods/slic_merge.py", "\n_UNUSED = 1\n")
     assert built.uss("plan", "--check", code=64).stderr.startswith("error: The plan is out of date (1 differences). Run `uss plan`")
     assert built.repro(cold=True) == ["segments/slic_merge/scenes"]
 
 
+@pytest.mark.slow
 def test_a_shared_module_reaches_exactly_the_methods_that_import_it(built: Project):
     built.append("uss_dagster/graphs/superpixels.py", "\n_UNUSED = 1\n")
     stages = built.repro()
