@@ -161,7 +161,7 @@
     if (tied) {
       const others = ranked.filter((row) => tied.has(row.entry)).length - best.length;
       if (others > 0) said += ` ${others} other${others > 1 ? "s" : ""} cannot be told apart from it on these images.`;
-      else if (ranked.every((row) => known(row.low))) said += " Its lead over every other entry is clear at 95 %, all pairs judged together.";
+      else if (ranked.length > best.length && ranked.every((row) => known(row.low))) said += ` ${best.length > 1 ? "Their" : "Its"} lead over every other entry is clear at 95 %, all pairs judged together.`;
     }
     const without = ranked.filter((row) => !entryOf.get(row.entry).supervised);
     if (best.every((row) => entryOf.get(row.entry).supervised) && without.length) said += ` Best without labels: ${names([without[0]])}.`;
