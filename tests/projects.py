@@ -126,6 +126,11 @@ def tree_hash(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def of_results(locks: dict[str, bytes]) -> dict[str, bytes]:
+    """Locks without that of the plan, which changes with every edit of the code, also where nothing is computed."""
+    return {path: text for path, text in locks.items() if path != "pipelines/dvc.lock"}
+
+
 def executed(output: str) -> list[str]:
     """Names of the cells that DVC ran, in order; the check of the plan, which runs after every edit, is left out."""
     names = [cell_name(address) for address in re.findall(r"Running stage '([^']+)'", output)]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from disks import fill, mounted
 from PIL import Image
-from projects import BIN, Project, executed, make_project, tree_hash
+from projects import BIN, Project, executed, make_project, of_results, tree_hash
 
 BSDS = """\
 datasets:
@@ -481,7 +481,7 @@ def test_an_interrupted_stage_publishes_nothing_and_leaves_nobody(built: Project
 @pytest.mark.slow
 def test_an_interrupted_repro_leaves_nobody(built: Project):
     slow_down(built, 60)
-    lock = built.locks()
+    lock = of_results(built.locks())
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "2"}
     run = subprocess.Popen(
         [str(BIN / "uss"), "repro", "segments/kmeans/scenes"],
@@ -497,7 +497,7 @@ def test_an_interrupted_repro_leaves_nobody(built: Project):
     assert run.returncode not in (0, None)
     assert "Traceback" not in errors
     wait_for(lambda: not in_folder(built.root), "processes were left running", 5)
-    assert built.locks() == lock
+    assert of_results(built.locks()) == lock
     assert built.repro("segments/kmeans/scenes") == ["segments/kmeans/scenes"]
 
 

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from projects import Project, copy_project, executed
+from projects import Project, copy_project, executed, of_results
 
 EDITS = 12
 DAGSTER_EVERY = 6
 """Dagster takes longest, so it computes the sum of several edits at once."""
 MATERIALISE = ("asset", "materialize", "-m", "uss_dagster.definitions", "--partition", "scenes", "--select", "*")
-PLAN_LOCK = "pipelines/dvc.lock"
-"""Changes with every edit of the code, also where nothing is computed."""
 METHODS = ("kmeans", "felzenszwalb", "slic_merge")
 ANOTHER_RESULT = """
 
@@ -100,10 +98,6 @@ def write(project: Project, files: Files) -> None:
 def sentence(output: str) -> str:
     """The refusal in an output, without what a program puts before it."""
     return re.findall(r"(?:error: |UsageError: )(.+)", output)[-1].strip()
-
-
-def of_results(locks: dict[str, bytes]) -> dict[str, bytes]:
-    return {path: text for path, text in locks.items() if path != PLAN_LOCK}
 
 
 @pytest.mark.slow

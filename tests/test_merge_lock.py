@@ -141,7 +141,7 @@ def test_two_branches_that_each_add_an_entry(project):
     project.uss("plan", "--check")
     project.run("dvc", "checkout", code=None)
     status = json.loads(project.run("dvc", "status", "--json").stdout)
-    assert {cell_name(address) for address in status} <= {"leaderboard", "site"}
+    assert {cell_name(address) for address in status} <= {"plan", "leaderboard", "site"}
     assert "leaderboard" in status
     project.uss("repro")
     assert json.loads(project.run("dvc", "status", "--json").stdout) == {}
