@@ -74,7 +74,11 @@ ABLATION = [
     Entry("leaves, CRF", "hierarchy_agnostic", {"refine": "crf"}),
     Entry("leaves, k groups by the gap", "hierarchy_agnostic", {"heuristic": "maxgap"}),
     Entry("leaves, minmax affinity", "hierarchy_agnostic", {"adjacency": "minmax"}),
+    Entry("leaves, bound at divisions in two", "hierarchy_agnostic", {"perturb_two": True}),
     Entry("local graph", "hierarchy_agnostic", {"graph": "local"}),
+    Entry("local graph, bound at divisions in two", "hierarchy_agnostic", {"graph": "local", "perturb_two": True}),
+    Entry("paper, parts merged bottom up", "hierarchy_agnostic", {**PAPER, "merging": "bottomup"}),
+    *(Entry(f"patches, {linkage} linkage", "agglomerative", {"linkage": linkage}) for linkage in ("ward", "average", "complete", "single")),
     *(Entry(f"paper, step 1 {how}", "hierarchy_agnostic", {**PAPER, "overclustering": how})
       for how in ("none", "kmeans", "felzenszwalb", "slic", "quickshift", "watershed")),
     *(Entry(f"paper, seed {seed}", "hierarchy_agnostic", {**PAPER, "seed": seed}) for seed in (0, 1, 2, 3)),
@@ -182,11 +186,12 @@ def main() -> None:
     parser.add_argument("--half", choices=[*HALVES, "all"], default="held-out")
     parser.add_argument("--images", type=int, help="only the first so many of a half")
     parser.add_argument("--ablation", action="store_true", help="one choice changed at a time, in place of the methods")
+    parser.add_argument("--only", default="", help="only the entries with this text in their title")
     parser.add_argument("--features", type=Path, help="folder in which features are stored between runs")
     arguments = parser.parse_args()
     adapter = registry.load("dataset", "voc2012")
     examples = sorted(adapter.examples(SPEC.params(split="val")), key=lambda example: example.image_id)
-    entries = ABLATION if arguments.ablation else MAIN
+    entries = [entry for entry in (ABLATION if arguments.ablation else MAIN) if arguments.only in entry.title]
     whole: dict[str, Accumulator] = {}
     time_of: dict[str, float] = {}
     for half in HALVES if arguments.half == "all" else [arguments.half]:
@@ -205,7 +210,7 @@ def main() -> None:
     if arguments.half == "all":
         print(f"{whole[entries[0].title].n} photographs (all)")
         table_of(whole, time_of)
-    if not arguments.ablation:
+    if not arguments.ablation and not arguments.only:
         for rival in ("the same, figure not first", "slic_merge", "hierarchy_agnostic"):
             differences(whole, "contour_merge, objects", rival)
         differences(whole, "hierarchy_agnostic", "hierarchy_agnostic, paper")

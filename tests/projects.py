@@ -18,6 +18,10 @@ import warm
 import yaml
 
 import uss_dagster
+from uss_dagster.planning.cells import Cell
+from uss_dagster.planning.layout import Layout
+from uss_dagster.planning.plan import Plan, make_plan
+from uss_dagster.planning.profiles import read_profile
 
 SOURCE = Path(uss_dagster.__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -124,6 +128,16 @@ class Project:
 def tree_hash(folder: Path) -> dict[str, str]:
     """Digest of every file in a folder, by its path there."""
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def run_cells(root: Path, *stages: type[Cell]) -> Plan:
+    """Plan a project and compute, in this process, the cells of these stages that have no artefact yet."""
+    plan, layout = make_plan(read_profile(root), root), Layout(root)
+    for stage in stages:
+        for cell in plan.of(stage):
+            if not cell.artefact(layout).exists():
+                cell.run(layout)
+    return plan
 
 
 def of_results(locks: dict[str, bytes]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from projects import Project, executed, make_project, tree_hash
 
 from uss_dagster.commands.reproduce import listing, profile_of
 from uss_dagster.errors import UsageError
-from uss_dagster.weights.files import fetch_from_hub
+from uss_dagster.weights.files import download_command
 
 TABLE = """\
 title: A small table
@@ -77,7 +77,7 @@ def test_the_list_names_cells_and_exactly_what_to_fetch(tmp_path: Path, mirror: 
     assert "".join(f"{line}\n" for line in listing(tmp_path, ["small"])) == LISTED
     with pytest.raises(UsageError, match=r"Unknown table 'smal'\. Did you mean 'small'\?"):
         profile_of(tmp_path, "smal")
-    assert fetch_from_hub("nobody/nothing", "model.safetensors", "0ff") == "hf download nobody/nothing --revision 0ff"
+    assert download_command("nobody/nothing", "model.safetensors", "0ff") == "hf download nobody/nothing --revision 0ff"
 
 
 def unchanged(project: Project) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""What a method knows of an image beside its regions: thresholds, eigenvalues, stop reasons. One channel, closed unless somebody collects.
+"""What a method knows of an image beside its regions: thresholds, eigenvalues, stop reasons.
 
-A method, or what it calls, hands facts out with ``note``; the stage ``segments`` collects them where an entry says ``explain: true``. Nothing depends on
-them: with the channel closed, results are the same bytes.
+A method, or what it calls, records facts with ``note``; the stage ``segments`` collects them where an entry says ``explain: true``, and elsewhere they
+are dropped. Regions do not depend on them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _collected: ContextVar[dict[str, Fact] | None] = ContextVar("collected", default
 
 
 def note(**facts: Fact) -> None:
-    """Hand out facts of the image at hand; a later one of the same name replaces the earlier. Does nothing where nobody collects."""
-    if (into := _collected.get()) is not None:
-        into.update(facts)
+    """Record facts of the present image; a later one replaces an earlier one of the same name. Does nothing outside ``collecting``."""
+    if (collected := _collected.get()) is not None:
+        collected.update(facts)
 
 
 @contextmanager
 def collecting(wanted: bool = True) -> Iterator[dict[str, Fact]]:
-    """Open the channel; gives the facts that are handed out inside. wanted: if false the channel is closed inside."""
-    into: dict[str, Fact] = {}
-    token = _collected.set(into if wanted else None)
+    """Collect the facts that are recorded inside the block. wanted: if false, they are dropped."""
+    facts: dict[str, Fact] = {}
+    token = _collected.set(facts if wanted else None)
     try:
-        yield into
+        yield facts
     finally:
         _collected.reset(token)
 

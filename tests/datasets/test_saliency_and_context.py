@@ -113,10 +113,10 @@ def test_a_mask_of_another_size_or_none_is_named(mirror: Path):
     save(folder / "ground_truth_mask" / "1.png", mask(0)[:, 1:])
     ecssd = registry.load("dataset", "ecssd")
     with pytest.raises(BadData, match=r"1\.png is 10×13, its image 10×14"):
-        list(ecssd.examples(ecssd.Params()))
+        list(ecssd.examples(ecssd.SPEC.params()))
     (folder / "ground_truth_mask" / "1.png").unlink()
     with pytest.raises(BadData, match=r"1\.png is missing"):
-        list(ecssd.examples(ecssd.Params()))
+        list(ecssd.examples(ecssd.SPEC.params()))
     with pytest.raises(Unavailable, match="Fetch DUTS-TE"):
         list(duts.examples(duts.Params()))
 

@@ -285,10 +285,10 @@ def test_masks_that_divide_are_planned_by_dataset(tmp_path: Path) -> None:
     (tmp_path / "cutler").mkdir()
     (tmp_path / "cutler" / "voc.json").write_text("{}")
     params = unsam.Params(divide="masks", masks="cutler/{dataset}.json")
-    assert unsam.planned(params, "voc", tmp_path).masks == "cutler/voc.json"
-    assert unsam.planned(unsam.Params(), "voc", tmp_path) == unsam.Params()
+    assert unsam.for_dataset(params, "voc", tmp_path).masks == "cutler/voc.json"
+    assert unsam.for_dataset(unsam.Params(), "voc", tmp_path) == unsam.Params()
     with pytest.raises(ParameterError, match=r"cutler/coco.json does not exist. .*correct 'masks'") as refused:
-        unsam.planned(params, "coco", tmp_path)
+        unsam.for_dataset(params, "coco", tmp_path)
     assert refused.value.path == ("masks",)
     for wrong in ({"divide": "masks"}, {"masks": "a.json"}):
         with pytest.raises(ParameterError, match="masks go with divide=masks, and only with it"):

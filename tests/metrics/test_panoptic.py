@@ -75,13 +75,13 @@ def test_a_worked_example():
 def test_masks_are_laid_by_score_then_depth():
     whole, left, part = np.ones((1, 6), bool), np.array([[1, 1, 1, 0, 0, 0]], bool), np.array([[0, 0, 1, 1, 1, 1]], bool)
     masks = Regions.from_masks([left, part, whole], score=[0.5, 0.9, 0.1])
-    region, holds = panoptic.laid(masks, ~masks.is_root)
+    region, holds = panoptic.without_overlap(masks, ~masks.is_root)
     assert region.tolist() == [1, 0], "two thirds of the left one are free"
     np.testing.assert_array_equal(holds[:, masks.atoms[0]], [[0, 0, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]])
     tree = Regions.from_tree(np.array([[2, 2, 3, 3, 1, 1]]), [-1, 0, 1, 1])
-    assert panoptic.laid(tree, ~tree.is_root)[0].tolist() == [2, 3], "leaves; two thirds of their parent are taken"
+    assert panoptic.without_overlap(tree, ~tree.is_root)[0].tolist() == [2, 3], "leaves; two thirds of their parent are taken"
     half = Regions.from_masks([left, np.array([[0, 1, 1, 1, 1, 0]], bool)], score=[2.0, 1.0])
-    assert panoptic.laid(half, ~half.is_root)[0].tolist() == [0, 1], "half of it is free"
+    assert panoptic.without_overlap(half, ~half.is_root)[0].tolist() == [0, 1], "half of it is free"
 
 
 def counted(gt: np.ndarray, pred: np.ndarray) -> list[float]:
@@ -108,7 +108,7 @@ def test_a_count_over_pairs_of_segments(seed: int):
     gt, (parent, kind), _, _ = case
     kinds = np.asarray(kind)[gt]
     expected_gt = np.where(np.isin(kinds, (-1, 2)), -1, np.where(kinds == 1, len(parent), gt))
-    region, holds = panoptic.laid(prediction, ~prediction.is_root)
+    region, holds = panoptic.without_overlap(prediction, ~prediction.is_root)
     pred = np.full(gt.shape, -1)
     for number, atoms in zip(region, holds, strict=True):
         assert (pred[atoms[prediction.atoms]] == -1).all()

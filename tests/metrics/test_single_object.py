@@ -59,13 +59,13 @@ def test_without_scores_the_object_is_what_holds_least_of_the_border():
     labels = np.full((6, 8), 1)
     labels[2:5, 2:5] = 0
     flat = Regions.from_tree(1 + labels, [-1, 0, 0])
-    assert saliency.the_object(flat) == 1
+    assert saliency.object_region(flat) == 1
     truth = truth_of(np.where(labels == 0, OBJECT, BACKGROUND).tolist())
     assert saliency.reduce(saliency.measure(truth, flat)) == {"max_f": 1.0, "saliency_iou": 1.0, "saliency_accuracy": 1.0}
     scored = Regions.from_tree(1 + labels, [-1, 0, 0], score=[1, 0.2, 0.7])
-    assert saliency.the_object(scored) == 2, "a score says more"
+    assert saliency.object_region(scored) == 2, "a score says more"
     root = Regions.from_tree(np.zeros((6, 8), int), [-1])
-    assert saliency.the_object(root) == -1
+    assert saliency.object_region(root) == -1
     assert saliency.reduce(saliency.measure(truth, root)) == {"max_f": 0.0, "saliency_iou": 0.0, "saliency_accuracy": 39 / 48}
 
 

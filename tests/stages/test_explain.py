@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import run_cells
 
 from uss_dagster.artifacts.image_files import decode
 from uss_dagster.backbones.base import Encoder
@@ -16,8 +17,6 @@ from uss_dagster.graphs.partition import recursive_partition
 from uss_dagster.methods import diffuse_walk_cut
 from uss_dagster.notes import collecting, note, to_json
 from uss_dagster.planning.layout import Layout
-from uss_dagster.planning.plan import make_plan
-from uss_dagster.planning.profiles import read_profile
 from uss_dagster.report.evidence import read_evidence
 from uss_dagster.report.method_pages import fact_lines
 from uss_dagster.segmenter import Segmenter
@@ -125,10 +124,8 @@ def test_regions_are_the_same_bytes_and_facts_lie_beside_them(tmp_path: Path, mo
     (tmp_path / "profiles" / "small.yaml").write_text(PROFILE)
     (tmp_path / "params.yaml").write_text("profile: small\n")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    plan, layout = make_plan(read_profile(tmp_path), tmp_path), Layout(tmp_path)
-    for stage in (Datasets, Features, Segments, Scores):
-        for cell in plan.of(stage):
-            cell.run(layout)
+    run_cells(tmp_path, Datasets, Features, Segments, Scores)
+    layout = Layout(tmp_path)
     plain, explained = (layout.segments(entry, "scenes") for entry in ("plain", "explained"))
     assert {p.name for p in explained.iterdir()} - {p.name for p in plain.iterdir()} == {"notes-00000.json"}
     table = "shard-00000.parquet"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import Project
+from projects import Project, run_cells
 
 from uss_dagster import cli
 from uss_dagster.artifacts.tables import RowsWriter, iterate_regions, regions_to_table
@@ -52,12 +52,8 @@ entries:
 def compute(root: Path, entries: str = "", profile: str = PROFILE) -> dict[str, dict[str, float]]:
     """The entries added to the profile, and the scores of every entry that has none yet."""
     (root / "profiles" / "small.yaml").write_text(profile + entries)
-    plan, layout = make_plan(read_profile(root), root), Layout(root)
-    for stage in (Datasets, Features, Segments, Labels, Scores):
-        for cell in plan.of(stage):
-            if not cell.artefact(layout).exists():
-                cell.run(layout)
-    return {cell.entry: json.loads(layout.metrics_file(cell.entry, "scenes").read_text()) for cell in plan.of(Scores)}
+    plan = run_cells(root, Datasets, Features, Segments, Labels, Scores)
+    return {cell.entry: json.loads(Layout(root).metrics_file(cell.entry, "scenes").read_text()) for cell in plan.of(Scores)}
 
 
 def regions_of(root: Path, entry: str) -> dict[str, Regions]:

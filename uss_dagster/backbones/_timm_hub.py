@@ -7,7 +7,7 @@ from typing import Any
 from uss_dagster.errors import UsageError
 
 
-def hub_place(config: Any, name: str, model: str, revision: str | None) -> tuple[str, str, str | None]:
+def hub_location(config: Any, name: str, model: str, revision: str | None) -> tuple[str, str, str | None]:
     """Repository, file and revision of weights on the hub.
 
     Parameters

@@ -15,7 +15,7 @@ import numpy as np
 
 from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
-from uss_dagster.backbones._timm_hub import hub_place
+from uss_dagster.backbones._timm_hub import hub_location
 from uss_dagster.backbones.base import BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
@@ -85,13 +85,13 @@ def catalogue_weights(params: Params) -> Weights | None:
 
 def missing_weights(params: Params) -> str:
     """What has to be fetched first; '' for nothing."""
-    from uss_dagster.weights.files import fetch_from_hub
+    from uss_dagster.weights.files import download_command
 
     local = missing(params.checkpoint, catalogue_weights(params))
     if local is not None:
         return local
     name = params.model.removeprefix("timm:")
-    return fetch_from_hub(*hub_place(_config(name), name, params.model, params.revision))
+    return download_command(*hub_location(_config(name), name, params.model, params.revision))
 
 
 def weights_identity(params: Params, identity_of: Callable[[Path], str] = identity) -> str | None:
@@ -153,7 +153,7 @@ def _weights(params: Params, name: str, config: Any) -> Path:
         return local_file(params.checkpoint)
     if params.model in CATALOGUE:
         return fetch(CATALOGUE[params.model])
-    return hub_file(*hub_place(config, name, params.model, params.revision), f"'{params.model}'")
+    return hub_file(*hub_location(config, name, params.model, params.revision), f"'{params.model}'")
 
 
 class Extractor(BatchedExtractor):

@@ -179,11 +179,11 @@ def _settled(params: Params) -> Params:
 
 def missing_weights(params: Params) -> str:
     """What has to be fetched first; '' for nothing."""
-    from uss_dagster.weights.files import fetch_from_hub
+    from uss_dagster.weights.files import download_command
 
     if params.checkpoint is not None or params.model == "embedded":
         return missing(params.checkpoint, None) or ""
-    return fetch_from_hub(_repository(params), "model_index.json", params.revision)
+    return download_command(_repository(params), "model_index.json", params.revision)
 
 
 def _folder(params: Params) -> Path:

@@ -29,7 +29,7 @@ import numpy as np
 from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
-from uss_dagster.backbones._timm_hub import hub_place
+from uss_dagster.backbones._timm_hub import hub_location
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
@@ -151,13 +151,13 @@ def catalogue_weights(params: Params) -> Weights | None:
 
 def missing_weights(params: Params) -> str:
     """What has to be fetched first; '' for nothing."""
-    from uss_dagster.weights.files import fetch_from_hub
+    from uss_dagster.weights.files import download_command
 
     local = missing(params.checkpoint, catalogue_weights(params))
     if local is not None:
         return local
     try:
-        return fetch_from_hub(*_hub_place(_source(params.model), params))
+        return download_command(*_hub_location(_source(params.model), params))
     except UsageError:
         return f"convert the weights of {params.model} to a .safetensors file and name it with 'checkpoint'"
 
@@ -203,13 +203,13 @@ def _weights(source: _Source, params: Params) -> Path | None:
         return local_file(params.checkpoint)
     if source.catalogue:
         return fetch(CATALOGUE[source.catalogue])
-    return hub_file(*_hub_place(source, params), f"'{params.model}'")
+    return hub_file(*_hub_location(source, params), f"'{params.model}'")
 
 
-def _hub_place(source: _Source, params: Params) -> tuple[str, str, str | None]:
+def _hub_location(source: _Source, params: Params) -> tuple[str, str, str | None]:
     """Repository, file and revision of the weights on the hub."""
     config = _timm(source.timm).get_pretrained_cfg(source.timm) if source.hub else None
-    return hub_place(config, source.timm, params.model, params.revision)
+    return hub_location(config, source.timm, params.model, params.revision)
 
 
 def _build(source: _Source, seed: int) -> Any:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from uss_dagster.datasets.base import Example, LimitedParams, dataset_spec
 from uss_dagster.datasets.formats.figures import FIGURES, examples_of_figures
 from uss_dagster.datasets.formats.files import find
 from uss_dagster.datasets.formats.pairs import pairs_beside
 
-
-@dataclass(frozen=True)
-class Params(LimitedParams):
-    """Which images.
-
-    Parameters
-    ----------
-    limit : int, optional
-        Only the first so many images by id. Default: None, all of them.
-    """
+SPEC = dataset_spec(__file__, LimitedParams, FIGURES.tree)
 
 
-SPEC = dataset_spec(__file__, Params, FIGURES.tree)
-
-
-def examples(params: Params) -> Iterator[Example]:
+def examples(params: LimitedParams) -> Iterator[Example]:
     """All images by ascending id, as released; truth is their object and background."""
     pictures, masks = find(SPEC, ["images"]), find(SPEC, ["ground_truth_mask"])
     return examples_of_figures(pairs_beside(pictures, ".jpg", masks, ".png", SPEC)[: params.limit], "all", SPEC)

@@ -60,7 +60,6 @@ SPEC = MethodSpec(
     needs=("tokens",),
     facet_parameter="facet",
     paper="Ward, JASA 1963; Müllner, arXiv 1109.2378",
-    licence="MIT",
     reimplementation=False,
     summary="Tokens of one image merged two by two, by Ward's criterion or average, complete or single linkage.",
 )

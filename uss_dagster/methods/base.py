@@ -6,7 +6,7 @@ A method is one module with ``SPEC``, ``segment`` and, where it looks at the who
     def fit(samples: Samples, params: Params) -> State: …          # optional
     def segment(sample: Sample, params: Params, state: State | None) -> Regions: …
 
-A state must pickle. A method that reads files of a person has ``planned(params, dataset, root) -> params`` too, the parameters of the
+A state must pickle. A method that reads files of a person has ``for_dataset(params, dataset, root) -> params`` too, the parameters of the
 cell of one dataset, which refuses files that are not there.
 """
 
@@ -26,8 +26,8 @@ from uss_dagster.registry import flat_params
 A = ParamSpec("A")
 R = TypeVar("R")
 P = TypeVar("P")
-Stated = bool | tuple[str, object]
-"""A fact of a method that holds, holds not, or holds where the parameter of this name has this value."""
+Condition = bool | tuple[str, object]
+"""Always, never, or where the parameter of this name has this value."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class MethodSpec:
     optional: tuple[str, ...] = ()
     facet_parameter: str = ""
     overlap: bool = False
-    supervised: Stated = False
+    supervised: Condition = False
     imported: bool = False
     reads: str = ""
-    labels: Stated = False
-    segmentation: Stated = False
+    labels: Condition = False
+    segmentation: Condition = False
     encodes: tuple[str, ...] = ()
     model: Literal["", "needed", "taken"] = ""
     reimplementation: bool = True
@@ -99,11 +99,11 @@ class MethodSpec:
         """Whether it can be given a backbone."""
         return bool(self.needs or self.optional or self.encodes)
 
-    def holds(self, stated: Stated, params: object) -> bool:
-        """Whether one of its facts that may depend on a parameter, such as ``segmentation``, holds with these parameters."""
-        if isinstance(stated, bool):
-            return stated
-        name, value = stated
+    def holds(self, condition: Condition, params: object) -> bool:
+        """Whether a condition, such as ``segmentation``, holds with these parameters."""
+        if isinstance(condition, bool):
+            return condition
+        name, value = condition
         return bool(flat_params(params)[name] == value)
 
     def facets_read(self, params: object, encoded_apart: bool = False) -> tuple[str, ...]:

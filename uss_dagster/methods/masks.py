@@ -64,7 +64,7 @@ SPEC = MethodSpec(
 )
 
 
-def planned(params: Params, dataset: str, root: Path) -> Params:
+def for_dataset(params: Params, dataset: str, root: Path) -> Params:
     """The parameters for one dataset: its file or folder, and the format that is there.
 
     Raises

@@ -65,12 +65,12 @@ class Calibration:
     masks: dict[str, str] | None = None
 
 
-def planned(params: Params, dataset: str, root: Path) -> Params:
+def for_dataset(params: Params, dataset: str, root: Path) -> Params:
     """The parameters for one dataset: the file or folder of its masks made elsewhere, where they divide."""
     if params.divide != "masks":
         return params
     try:
-        return replace(params, masks=registry.load("method", "masks").planned(_elsewhere(params), dataset, root).path)
+        return replace(params, masks=registry.load("method", "masks").for_dataset(_elsewhere(params), dataset, root).path)
     except ParameterError as error:
         raise ParameterError(str(error).replace("'path'", "'masks'"), ("masks",)) from None
 

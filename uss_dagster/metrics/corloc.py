@@ -1,6 +1,6 @@
 """CorLoc: in how many images the one box of a method is that of an object.
 
-The box is that of the region that the method means, see ``saliency.the_object``; it is right if its IoU with the box of any ground-truth object is above
+The box is that of the region taken for the object, see ``saliency.object_region``; it is right if its IoU with the box of any ground-truth object is above
 1/2. Objects are, of ground truth of kind 'instances', all but crowds; of kind 'classes', the regions that ``proposals`` looks for, so all pixels of a
 class together where the dataset knows no objects. An image without an object has no score, and one without a region is wrong.
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, metric_spec, nan_ratio
 from uss_dagster.metrics.proposals import ground_truth
-from uss_dagster.metrics.saliency import the_object
+from uss_dagster.metrics.saliency import object_region
 from uss_dagster.regions import Regions
 
 SPEC = metric_spec(__file__)
@@ -25,7 +25,7 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     boxes = truth.regions.boxes[targets[~crowd]]
     if not len(boxes):
         return None
-    region = the_object(prediction)
+    region = object_region(prediction)
     right = region >= 0 and bool((2 * overlap(boxes, prediction.boxes[region]) > union(boxes, prediction.boxes[region])).any())
     return {"right": np.array(float(right)), "images": np.array(1.0)}
 

@@ -73,7 +73,7 @@ def true_segments(truth: Truth) -> TrueSegments:
     return TrueSegments(region == numbers[:, None], node[first], crowd)
 
 
-def laid(prediction: Regions, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def without_overlap(prediction: Regions, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A segmentation of masks that may overlap.
 
     Parameters
@@ -128,7 +128,7 @@ def match(both: np.ndarray, real: np.ndarray, size: np.ndarray, void: np.ndarray
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     """The sums of ``match`` of all segments, of things and of stuff; None where there is neither a ground-truth segment nor a wrong one."""
     segments = true_segments(truth)
-    _, holds = laid(prediction, ~prediction.is_root)
+    _, holds = without_overlap(prediction, ~prediction.is_root)
     joint = joint_histogram(truth.regions, prediction) @ holds.T.astype(np.int64)  # pixels of each true atom in each predicted segment
     both, size = segments.holds @ joint, joint.sum(axis=0)
     real = segments.holds @ truth.regions.atom_area

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, metric_spec
-from uss_dagster.metrics.panoptic import GROUPS, THINGS, groups, laid, match, true_segments
+from uss_dagster.metrics.panoptic import GROUPS, THINGS, groups, match, true_segments, without_overlap
 from uss_dagster.metrics.semantic import class_columns, class_pixels, hungarian
 from uss_dagster.regions import Regions
 from uss_dagster.regions.regions import joint_histogram
@@ -40,7 +40,7 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     """
     tree = truth.tree()
     segments = true_segments(truth)
-    region, holds = laid(prediction, (prediction.label >= 0) & ~prediction.is_root)
+    region, holds = without_overlap(prediction, (prediction.label >= 0) & ~prediction.is_root)
     joint = joint_histogram(truth.regions, prediction) @ holds.T.astype(np.int64)
     both, size, real = segments.holds @ joint, joint.sum(axis=0), segments.holds @ truth.regions.atom_area
     void = size - both.sum(axis=0)

@@ -1,7 +1,7 @@
 """Saliency: how well a method tells what stands out from what is around it.
 
 The saliency of a pixel is the greatest score, cut to 0..1, of the regions that hold it; roots take no part. Where all regions have one score, as those
-of a method that ranks none, the object alone has it: the region with the smallest share of the image's border, see ``the_object``. Ground truth is all
+of a method that ranks none, the object alone has it: the region with the smallest share of the image's border, see ``object_region``. Ground truth is all
 foreground: classes that are no background, or all objects. Pixels of ignored classes, of no class, and of crowds are left out. An image without
 foreground has no score.
 
@@ -28,8 +28,8 @@ THRESHOLDS = np.arange(1, 256) / 255
 BETA2 = 0.3
 
 
-def the_object(prediction: Regions) -> int:
-    """The region that a method means: that of greatest score, of equals that which holds least of the image's border, then the first; -1 for none.
+def object_region(prediction: Regions) -> int:
+    """The region taken for the object: of greatest score, of equals that which holds least of the image's border, then the first; -1 for none.
 
     A background holds most of the border. Roots take no part.
     """
@@ -46,7 +46,7 @@ def saliency(prediction: Regions) -> np.ndarray:
     """Float64 (A,) of the atoms of a prediction."""
     members = np.flatnonzero(~prediction.is_root)
     if len(np.unique(prediction.score[members])) <= 1:
-        members = members[members == the_object(prediction)]
+        members = members[members == object_region(prediction)]
     score = np.clip(prediction.score[members].astype(np.float64), 0, 1)
     return np.max(prediction.members[members] * score[:, None], axis=0, initial=0.0)
 

@@ -48,10 +48,10 @@ def method_of(profile: Profile, entry: str) -> Plugin:
 
 def method_on(profile: Profile, entry: str, method: Plugin, dataset: str, root: Path) -> Plugin:
     """The method of an entry as it runs on a dataset: a method that reads files of a person may differ from one to the next."""
-    if not hasattr(method.module, "planned"):
+    if not hasattr(method.module, "for_dataset"):
         return method
     try:
-        params = method.module.planned(method.build(), dataset, root)
+        params = method.module.for_dataset(method.build(), dataset, root)
     except ParameterError as error:
         raise ParameterError(f"{profile.at(*_params_at(profile, entry), *error.path)}: entry '{entry}': {error}", error.path) from None
     return method.model_copy(update={"params": registry.params_to_dict(params)})

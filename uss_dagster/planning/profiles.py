@@ -137,12 +137,27 @@ class BackboneSection(PluginSection):
 class EntrySection(_Section):
     """A row of the leaderboard: a method (by default the entry's own name), a backbone, and parameters that differ from the defaults.
 
-    ``published`` names the row of a paper's table that it repeats, see ``report/published.yaml``. With ``seeds`` above 1 the method runs with
-    so many seeds, its own and the numbers after it, and the row is their mean. ``fit_on`` names the dataset that the method is fitted to, such
-    as another split; by default that which is segmented. ``encoder`` names the backbone that encodes pieces of images, such as the crops of
-    objects, where that is not ``backbone``. With ``kind`` in place of ``method``, parameters stand beside it, as those of a dataset do.
-    ``explain``: what the method knows of each image (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and
-    shown on the entry's page.
+    Parameters
+    ----------
+    method : str, optional
+        Name of the method. Default: the entry's own name.
+    kind : str, optional
+        The same, with the parameters beside it and not below ``params``.
+    backbone, params
+        Of the method.
+    datasets : list of str, optional
+        Those that it runs on. Default: all.
+    published : str, optional
+        'table/row' of ``report/published.yaml``: the published row that it repeats.
+    seeds : int, default 1
+        Runs with so many seeds, the method's own and the numbers after it; the row is their mean.
+    fit_on : str, optional
+        The dataset that the method is fitted to, such as another split. Default: the one that is segmented.
+    encoder : str, optional
+        The backbone that encodes pieces of images, such as the crops of objects. Default: ``backbone``.
+    explain : bool, default False
+        What the method knows of each image (thresholds, eigenvalues, why a region was not divided) is stored beside its regions, and shown
+        on the entry's page.
     """
 
     method: str | None = None
@@ -254,7 +269,7 @@ def _profile_files(folder: Path) -> list[str]:
 def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Profile:
     """Read params.yaml and the profile it (or ``name``) names with what that includes, and lay the one over the other.
 
-    alone: lay params.yaml over nothing.
+    alone: leave params.yaml out.
     """
     layout = Layout(root)
     own = YamlFile(layout.params)

@@ -7,7 +7,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -35,6 +34,7 @@ from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_o
 from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
+from uss_dagster.files import write_whole
 from uss_dagster.notes import Fact, collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
 from uss_dagster.planning.contents import content_of
@@ -269,19 +269,14 @@ def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmente
     facts: dict[str, dict[str, Fact]] = {}
     for sample in Samples(ids, folder, features, segmenter.encoder):
         started = time.perf_counter()
-        channel: AbstractContextManager[dict[str, Fact]] = collecting() if notes else nullcontext({})
-        with channel as facts[sample.image_id]:
+        with collecting(bool(notes)) as facts[sample.image_id]:
             regions = segmenter.segment(sample)
         seconds += time.perf_counter() - started
         tables.append(regions_to_table(sample.image_id, regions))
     for path in notes:
-        staging.write(path, functools.partial(_write_text, text=to_json(facts)))
+        staging.write(path, lambda partial: write_whole(partial, to_json(facts)))
     staging.write(name, lambda path: write_table(path, pa.concat_tables(tables), REGIONS))
     return seconds
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _region_counts(folder: Path) -> list[int]:

@@ -86,7 +86,7 @@ def hub_file(repository: str, filename: str, revision: str | None, owner: str) -
     return path
 
 
-def fetch_from_hub(repository: str, filename: str, revision: str | None) -> str:
+def download_command(repository: str, filename: str, revision: str | None) -> str:
     """The command that puts a file of the hub into the local cache; '' where it is there."""
     from huggingface_hub import try_to_load_from_cache
 
