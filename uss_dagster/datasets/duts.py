@@ -39,6 +39,6 @@ def examples(params: Params) -> Iterator[Example]:
 
 
 def _corrected(pair: Pair) -> Pair:
-    """Three masks of DUTS-TR are there as .png and as .jpg: the authors ask to use the .jpg. (Two of DUTS-TE are there as .jpg in vain.)"""
+    """Three masks of DUTS-TR exist as .png and as .jpg; the authors ask to use the .jpg."""
     other = pair.labels.with_suffix(".jpg")
     return replace(pair, labels=other) if other.exists() else pair
