@@ -191,7 +191,7 @@ def annotator_matches(truth: Truth, prediction: Regions) -> tuple[np.ndarray, np
     """(region, annotator, match, IoU) of each annotators' region, (G,) each; whole images and empty regions are left out."""
     regions = truth.regions
     counted = np.flatnonzero(~regions.is_root & (regions.area > 0))
-    match, best = best_match(_region_iou(regions, prediction)[counted], ~prediction.is_root)
+    match, best = best_match(region_iou(regions, prediction)[counted], ~prediction.is_root)
     _, annotator = np.unique(np.asarray(regions.source)[counted], return_inverse=True)
     return counted, annotator, match, best
 
@@ -207,7 +207,7 @@ def _annotator_mean(truth: Truth, prediction: Regions) -> float:
     return annotator_mean(annotator, best)
 
 
-def _region_iou(first: Regions, second: Regions) -> np.ndarray:
+def region_iou(first: Regions, second: Regions) -> np.ndarray:
     """IoU of every pair of regions, float64 (K1, K2); 0 where both are empty."""
     counts = joint_histogram(first, second).astype(np.float64)
     mine, theirs = first.members.astype(np.float64), second.members.T.astype(np.float64)
