@@ -65,6 +65,9 @@ class Layout:
     def scores(self, entry: str, dataset: str) -> Path:
         return self.data(f"scores/{entry}/{dataset}")
 
+    def estimates(self, dataset: str) -> Path:
+        return self.data(f"estimates/{dataset}")
+
     def mask_pool(self, name: str) -> Path:
         return self.data(f"mask_pool/{name}")
 

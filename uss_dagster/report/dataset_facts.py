@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from uss_dagster.artifacts.schemas import IMAGES, REGIONS
+from uss_dagster.artifacts.schemas import ESTIMATED_RANKING, IMAGES, REGIONS
 from uss_dagster.artifacts.staging import content_id, read_manifest
 from uss_dagster.artifacts.tables import read_table, row_groups
 from uss_dagster.regions import ClassTree
@@ -18,7 +18,9 @@ from uss_dagster.report.facts import Check, ClassFacts, DatasetFacts
 from uss_dagster.report.published import published_rows
 
 
-def read_dataset_facts(folder: Path, planned: Mapping[str, str], metrics: Mapping[str, object]) -> DatasetFacts:
+def read_dataset_facts(
+    folder: Path, planned: Mapping[str, str], metrics: Mapping[str, object], estimates: Path | None = None
+) -> DatasetFacts:
     """Facts about one dataset.
 
     Parameters
@@ -29,6 +31,8 @@ def read_dataset_facts(folder: Path, planned: Mapping[str, str], metrics: Mappin
         What the plan says of it: title, kind, truth, licence, citation.
     metrics : mapping
         Metrics on the leaderboard, by name; only their published figures count.
+    estimates : Path, optional
+        The artefact of its estimated ranking.
     """
     manifest = read_manifest(folder)
     index = read_table(folder / "images" / "images.parquet", IMAGES, columns=["split", "height", "width"])
@@ -45,6 +49,7 @@ def read_dataset_facts(folder: Path, planned: Mapping[str, str], metrics: Mappin
         checks=[Check(check["check"], check["success"], check["message"]) for check in checks],
         classes=read_classes(folder / "truth", pixels),
         published=published_rows(planned.get("class_set", planned["kind"]), metrics),
+        estimates=read_table(estimates / "ranking.parquet", ESTIMATED_RANKING).to_pylist() if estimates else (),
     )
 
 

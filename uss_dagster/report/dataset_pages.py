@@ -5,6 +5,7 @@ Belongs here: everything about one dataset that its artefact tells. Does not bel
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from urllib.parse import quote
 
 from uss_dagster.report.explorer import link
 from uss_dagster.report.facts import ClassFacts, Datasets, Entries, title_of
-from uss_dagster.report.html import dataset_page, link_parts, render_page
+from uss_dagster.report.html import dataset_page, entry_page, link_parts, render_page
 from uss_dagster.report.leaderboard import Row, entry_order
+from uss_dagster.report.recommendation import GOALS
 from uss_dagster.report.references import keys_of
 from uss_dagster.report.site_pictures import BANDS, N_REGIONS, Drawn, colour_guide
 
@@ -58,6 +60,9 @@ def render_dataset_page(name: str, datasets: Datasets, entries: Entries, rows: S
         homepage=link_parts(facts.homepage),
         rankings=f"index.html#d={quote(name, safe='')}",
         scored=bool(rows),
+        estimates=[(GOALS[goal], list(group)) for goal, group in itertools.groupby(facts.estimates, key=lambda row: row["goal"])],
+        entry_title=lambda entry: title_of(entries, entry),
+        entry_page=entry_page,
         command=f"uss repro {shlex.quote(f'datasets/{name}')}",
         samples=samples,
         sample_rows=_sample_rows(entries, rows, samples),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from uss_dagster.metrics.base import Metric
 from uss_dagster.report.published import PublishedRow
@@ -113,6 +114,21 @@ class ClassFacts:
     images: int
 
 
+class EstimatedRow(TypedDict):
+    """An entry in a ranking by scores that are estimated without labels, see ``scoring.label_free.RankedEntry``."""
+
+    goal: str
+    rank: int
+    entry: str
+    score: float
+    experience: float
+    behind: float
+    behind_low: float | None
+    behind_high: float | None
+    apart: bool
+    best_chance: float
+
+
 @dataclass(frozen=True)
 class DatasetFacts:
     """A dataset of the leaderboard.
@@ -141,6 +157,8 @@ class DatasetFacts:
         Its class tree, a parent before its children.
     published : sequence of PublishedRow
         Figures that papers report on it.
+    estimates : sequence of EstimatedRow
+        Its entries ranked by scores that are estimated without labels.
     """
 
     title: str = ""
@@ -157,6 +175,7 @@ class DatasetFacts:
     checks: Sequence[Check] = ()
     classes: Sequence[ClassFacts] = ()
     published: Sequence[PublishedRow] = ()
+    estimates: Sequence[EstimatedRow] = ()
 
 
 @dataclass(frozen=True)

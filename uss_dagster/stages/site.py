@@ -18,6 +18,7 @@ from uss_dagster.report.facts import EntryFacts, MetricFacts
 from uss_dagster.report.parameters import parameters_of
 from uss_dagster.report.site_pictures import read_pictures, read_unscored_pictures
 from uss_dagster.stages.datasets import Datasets
+from uss_dagster.stages.estimates import Estimates
 from uss_dagster.stages.leaderboard import Leaderboard
 from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
@@ -39,6 +40,8 @@ class Site(Cell):
         Images shown for each dataset without scores.
     datasets
         Names of all datasets.
+    estimated
+        Those whose entries are ranked by scores that are estimated without labels.
     """
 
     group: ClassVar[str] = "report"
@@ -49,6 +52,7 @@ class Site(Cell):
     unscored: list[tuple[str, str]]
     samples: int
     datasets: list[str]
+    estimated: list[str]
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -59,6 +63,7 @@ class Site(Cell):
             unscored=[pair for pair in segmented if pair not in board.scores],
             samples=planner.profile.settings.unscored_samples,
             datasets=sorted(board.datasets),
+            estimated=[cell.dataset for cell in planner.cells_of(Estimates)],
         )
 
     @property
@@ -71,7 +76,9 @@ class Site(Cell):
     def inputs(self, layout: Layout) -> list[Path]:
         scores = [layout.scores(entry, dataset) for entry, dataset in self.scores]
         segments = [layout.segments(entry, dataset) for entry, dataset in self.unscored]
-        return [layout.leaderboard, *scores, *segments, *(layout.dataset(name) for name in self.datasets), layout.root / LEADERBOARD_CELL]
+        estimates = [layout.estimates(name) for name in self.estimated]
+        datasets = [layout.dataset(name) for name in self.datasets]
+        return [layout.leaderboard, *scores, *segments, *datasets, *estimates, layout.root / LEADERBOARD_CELL]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(layout.site, push=False)]
@@ -80,7 +87,8 @@ class Site(Cell):
         scores = [pair for pair in self.scores if cell_name(Scores.stage, *pair) not in absent]
         unscored = [pair for pair in self.unscored if cell_name(Segments.stage, *pair) not in absent]
         datasets = [name for name in self.datasets if cell_name(Datasets.stage, name) not in absent]
-        return self.model_copy(update={"scores": scores, "unscored": unscored, "datasets": datasets})
+        estimated = [name for name in self.estimated if cell_name(Estimates.stage, name) not in absent]
+        return self.model_copy(update={"scores": scores, "unscored": unscored, "datasets": datasets, "estimated": estimated})
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.report import leaderboard, mean_ranks, site  # these import pandas, which `uss plan` does without
@@ -94,9 +102,13 @@ class Site(Cell):
         segments: dict[str, dict[str, str]] = {name: {} for name in board.entries}
         for entry, dataset in self.unscored:
             segments[entry][dataset] = content_id(layout.segments(entry, dataset))[:16]
-        staging = Staging(layout.private, self.name, [self.to_plain(), content_id(layout.leaderboard), versions, segments])
+        estimates = {name: layout.estimates(name) for name in self.estimated}
+        read = [content_id(layout.leaderboard), versions, segments, [content_id(folder) for folder in estimates.values()]]
+        staging = Staging(layout.private, self.name, [self.to_plain(), *read])
         planned = {name: facts for name, facts in board.datasets.items() if name in self.datasets}
-        datasets = {name: read_dataset_facts(layout.dataset(name), facts, board.metrics) for name, facts in planned.items()}
+        datasets = {
+            name: read_dataset_facts(layout.dataset(name), facts, board.metrics, estimates.get(name)) for name, facts in planned.items()
+        }
         entries = {
             name: EntryFacts(**facts, versions=segments[name], parameters=parameters_of(facts["method"], facts["params"]))
             for name, facts in board.entries.items()
