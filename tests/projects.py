@@ -122,7 +122,7 @@ class Project:
             return self.run(str(BIN / words[0]), *words[1:], code=code, **env)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             folder, environment = str(_warm_server().folder), {**self.env, **env}
-            number = warm.call(folder, list(words), str(self.root), environment, out.fileno(), err.fileno(), timeout=300)
+            number = warm.call(folder, list(words), str(self.root), environment, out.fileno(), err.fileno(), timeout=900)
             out.seek(0)
             err.seek(0)
             return _checked(subprocess.CompletedProcess(words, number, out.read(), err.read()), code)
