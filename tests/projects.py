@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
+import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import warm
 import yaml
 
 import uss_dagster
+from uss_dagster import cli
 from uss_dagster.planning.cells import Cell
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Plan, make_plan
@@ -72,6 +78,34 @@ class Project:
     def uss(self, *words: str, code: int | None = 0, cold: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
         return self._program("uss", *words, code=code, cold=cold, **env)
 
+    def uss_here(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """The same in this process, which has the libraries and plug-ins: for projects whose copy of the package is not edited.
+
+        Warnings go to standard error, those that Python shows by default.
+        """
+        out, err, number = io.StringIO(), io.StringIO(), 0
+        handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+        with (
+            contextlib.chdir(self.root),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ, {**self.env, **env}, clear=True),
+            mock.patch.object(sys, "argv", ["uss", *words]),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.resetwarnings()
+            for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", hidden)
+            try:
+                cli.main()
+            except SystemExit as ended:
+                number = int(ended.code or 0)
+            finally:
+                for name, handler in handlers.items():
+                    signal.signal(name, handler)
+        said = err.getvalue() + "".join(f"{warning.category.__name__}: {warning.message}\n" for warning in caught)
+        return _checked(subprocess.CompletedProcess(["uss", *words], number, out.getvalue(), said), code)
+
     def dvc(self, *words: str, code: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
         return self._program("dvc", *words, code=code, **env)
 
@@ -88,7 +122,7 @@ class Project:
             return self.run(str(BIN / words[0]), *words[1:], code=code, **env)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             folder, environment = str(_warm_server().folder), {**self.env, **env}
-            number = warm.call(folder, list(words), str(self.root), environment, out.fileno(), err.fileno(), timeout=300)
+            number = warm.call(folder, list(words), str(self.root), environment, out.fileno(), err.fileno(), timeout=900)
             out.seek(0)
             err.seek(0)
             return _checked(subprocess.CompletedProcess(words, number, out.read(), err.read()), code)

@@ -65,7 +65,7 @@ def published(project: Project) -> list[dict[str, str]]:
     ],
 )
 def test_unknown_names(project: Project, words, said):
-    assert said in refused(project.uss(*words, code=64))
+    assert said in refused(project.uss_here(*words, code=64))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_unknown_names(project: Project, words, said):
 )
 def test_a_cell_that_was_edited_by_hand(project: Project, old, new, message):
     project.edit(SEGMENTS_CELL, old, new)
-    sentence = refused(project.uss("stage", SEGMENTS_CELL, code=64))
+    sentence = refused(project.uss_here("stage", SEGMENTS_CELL, code=64))
     assert sentence.startswith(SEGMENTS_CELL)
     assert message in sentence
-    project.uss("plan")
-    assert project.uss("plan", "--check").returncode == 0
+    project.uss_here("plan")
+    project.uss_here("plan", "--check")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_broken_params(project: Project, text, said):
     before = tree_hash(project.root / "pipelines"), (project.root / "dvc.yaml").read_bytes()
     project.append("params.yaml", text)
     for command in ("plan", "repro"):
-        assert said in refused(project.uss(command, code=64))
+        assert said in refused(project.uss_here(command, code=64))
     assert (tree_hash(project.root / "pipelines"), (project.root / "dvc.yaml").read_bytes()) == before
 
 
@@ -117,7 +117,7 @@ def test_params_that_are_not_text(project: Project):
 
 @pytest.mark.parametrize("workers", ["nonsense", "0", "-1", "1.5"])
 def test_a_nonsense_number_of_workers(built: Project, workers):
-    said = refused(built.uss("stage", KMEANS_CELL, code=64, USS_WORKERS=workers))
+    said = refused(built.uss_here("stage", KMEANS_CELL, code=64, USS_WORKERS=workers))
     assert said == f"USS_WORKERS is '{workers}', expected a whole number of at least 1."
 
 
@@ -199,7 +199,7 @@ SOURCES = {
 def test_a_damaged_source(photos: Project, tmp_path, what):
     damage, said = SOURCES[what]
     damage(tmp_path / "mirror/bsds500/data")
-    done = photos.uss("stage", PHOTOS_CELL, code=65)
+    done = photos.uss_here("stage", PHOTOS_CELL, code=65)
     assert said in refused(done)
     assert not (photos.root / "data/datasets/bsds500").exists()
     event = json.loads(done.stdout.splitlines()[-1])
@@ -254,7 +254,7 @@ def test_a_damaged_artefact_is_named_with_what_to_do(built: Project, what):
     target = built.root / "data" / stage / "slic_merge" / "scenes"
     before = tree_hash(target)
     damage(built.root / path)
-    sentence = refused(built.uss("stage", f"pipelines/scenes/slic_merge/{stage}.yaml", code=code))
+    sentence = refused(built.uss_here("stage", f"pipelines/scenes/slic_merge/{stage}.yaml", code=code))
     assert said in sentence
     assert Path(path).name in sentence or Path(path).parent.name in sentence
     assert any(remedy in sentence for remedy in ("dvc checkout", "stage again", "uss verify --repair"))

@@ -138,19 +138,19 @@ def test_doctor_outside(here: Project):
 
 
 def test_plan_check(project: Project):
-    assert project.uss("plan", "--check").stdout == "The plan is up to date.\n"
+    assert project.uss_here("plan", "--check").stdout == "The plan is up to date.\n"
     before = tree_hash(project.root / "pipelines")
     project.edit("profiles/small.yaml", "superpixels: 60", "superpixels: 61")
     refused = project.uss("plan", "--check", code=64)
     assert refused.stdout == "  leaderboard: entries\n  segments/slic_merge/scenes: method\n"
     assert refused.stderr == "error: The plan is out of date (2 differences). Run `uss plan` and commit the result.\n"
     assert tree_hash(project.root / "pipelines") == before
-    assert project.uss("plan").stdout.endswith("The plan changed in 2 places.\n")
-    assert project.uss("plan", "--check").stdout == "The plan is up to date.\n"
+    assert project.uss_here("plan").stdout.endswith("The plan changed in 2 places.\n")
+    assert project.uss_here("plan", "--check").stdout == "The plan is up to date.\n"
     file = project.root / "pipelines/scenes/slic_merge/segments.yaml"
     file.write_text(file.read_text() + "broken: [\n")
-    project.uss("plan", "--check", code=64)
-    project.uss("plan")
+    project.uss_here("plan", "--check", code=64)
+    project.uss_here("plan")
     assert "superpixels: 61" in file.read_text()
     assert "broken" not in file.read_text()
 

@@ -84,6 +84,18 @@ def test_dvc_refuses_a_plan_that_an_edit_made_old(built: Project, edit):
 
 
 @pytest.mark.slow
+def test_going_back_to_what_was_computed_before_is_an_edit_too(built: Project):
+    """Although DVC has run the check of the plan with these very files; the planned files are others now."""
+    before = (built.root / "params.yaml").read_text(encoding="utf-8")
+    built.append(*EDITS["a parameter"])
+    built.repro("segments/slic_merge/scenes")
+    (built.root / "params.yaml").write_text(before, encoding="utf-8")
+    done = built.dvc("repro", "--all-pipelines", code=255)
+    assert "error: The plan is out of date" in done.stderr
+    assert executed(done.stdout) == []
+
+
+@pytest.mark.slow
 def test_an_experiment_on_params_is_refused_and_a_comment_computes_nothing(committed: Project):
     done = committed.dvc("exp", "run", "-S", "+entries.slic_merge.params.superpixels=250", code=255)
     assert "error: The plan is out of date" in done.stderr

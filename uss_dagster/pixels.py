@@ -73,6 +73,40 @@ def to_lab(image: np.ndarray) -> np.ndarray:
     return rgb2lab(image.astype(np.float32) / 255).astype(np.float32)
 
 
+PART = 2**20
+"""Pixels counted at once: NumPy counts and looks up in copies of 8 bytes a pixel."""
+
+
+def count_of_each(numbers: np.ndarray, size: int, lowest: int = 0) -> np.ndarray:
+    """How often each of ``size`` whole numbers from ``lowest`` on stands in an array that holds no others, int64 (size,)."""
+    flat = numbers.ravel()
+    counts = np.zeros(size, np.int64)
+    for begin in range(0, flat.size, PART):
+        counts += np.bincount(flat[begin : begin + PART].astype(np.int64) - lowest, minlength=size)
+    return counts
+
+
+def distinct_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of an array, ascending, and how often each stands there; whole numbers that lie close together are not sorted for it."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return np.unique(values, return_counts=True)
+    lowest, range_ = int(values.min()), int(values.max()) - int(values.min()) + 1
+    if range_ > PART:
+        return np.unique(values, return_counts=True)
+    counts = count_of_each(values, range_, lowest)
+    present = np.flatnonzero(counts)
+    return (present + lowest).astype(values.dtype), counts[present]
+
+
+def places_among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    """Index of each value of an array among different ascending values, which hold all of them; int32, in the shape of ``values``."""
+    flat = values.ravel()
+    places = np.empty(flat.size, np.int32)
+    for begin in range(0, flat.size, PART):
+        places[begin : begin + PART] = np.searchsorted(ascending, flat[begin : begin + PART])
+    return places.reshape(values.shape)
+
+
 def numbered_by_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number distinct values 0.. by where they first stand in the flat array.
 

@@ -116,8 +116,8 @@ def test_one_byte_of_a_weight_file_marks_exactly_the_cells_that_load_it(tmp_path
     (project.root / "weights").mkdir()
     for name in ("one", "two"):
         save_file({"a": np.ones(8, np.float32)}, project.root / "weights" / f"{name}.safetensors")
-    project.uss("plan")
-    assert "up to date" in project.uss("plan", "--check").stdout
+    project.uss_here("plan")
+    assert "up to date" in project.uss_here("plan", "--check").stdout
     path = project.root / "weights" / "one.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -127,9 +127,9 @@ def test_one_byte_of_a_weight_file_marks_exactly_the_cells_that_load_it(tmp_path
     assert changed == ["features/one/scenes: weights"]
     stage = project.uss("stage", "pipelines/scenes/features-one.yaml", code=64)
     assert "are not those that pipelines/scenes/features-one.yaml was planned with" in stage.stderr
-    project.uss("plan")
+    project.uss_here("plan")
     shutil.rmtree(project.root / "weights")
-    assert "up to date" in project.uss("plan", "--check").stdout, "on a machine without the weights, what was noted stays"
+    assert "up to date" in project.uss_here("plan", "--check").stdout, "on a machine without the weights, what was noted stays"
 
 
 RECORDED = {

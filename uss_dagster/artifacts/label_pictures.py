@@ -11,6 +11,7 @@ import numpy as np
 from uss_dagster.artifacts.image_files import PNG, open_picture
 from uss_dagster.artifacts.mask_base import Masks, Shape
 from uss_dagster.errors import BadData
+from uss_dagster.pixels import distinct_values
 from uss_dagster.regions import Regions
 from uss_dagster.text import few
 
@@ -68,9 +69,9 @@ class LabelPictures(Masks):
         super().__init__(path, self.files, labelled=None)
 
     def values(self, image_id: str) -> tuple[np.ndarray, int]:
-        """(int32 (H, W), as stored; the greatest value that its bits can hold, 255 or 65535)."""
+        """(int (H, W), as stored; the greatest value that its bits can hold, 255 or 65535)."""
         values, most = read_label_picture(self.files[image_id])
-        present = np.flatnonzero(np.bincount(values.ravel()))
+        present, _ = distinct_values(values)
         if len(present) > MOST_LABELS:
             raise BadData(
                 f"{self.files[image_id]} holds {len(present):,} different values, more than {MOST_LABELS:,}; is it a label picture?"
@@ -90,8 +91,7 @@ class LabelPictures(Masks):
 
     def regions(self, image_id: str, shape: Shape | None = None) -> Regions:
         values, most = self.values(image_id)
-        void = [most] if self.void is None else list(self.void)
-        return Regions.from_label_map(np.where(np.isin(values, void), -1, values), ignore=-1, use_labels=True)
+        return Regions.from_label_map(values, ignore=[most] if self.void is None else self.void, use_labels=True)
 
     def shape(self, image_id: str) -> Shape:
         with open_picture(self.files[image_id].read_bytes(), str(self.files[image_id])) as picture:
@@ -138,11 +138,11 @@ def interpolated(values: np.ndarray) -> bool:
     for _ in range(2):  # along columns, then rows
         low = np.minimum(np.minimum(low[2:], low[1:-1]), low[:-2]).T
         high = np.maximum(np.maximum(high[2:], high[1:-1]), high[:-2]).T
-    return 2 * len(np.unique(low[low == high])) < len(np.unique(values))
+    return 2 * len(distinct_values(low[low == high])[0]) < len(distinct_values(values)[0])
 
 
 def read_label_picture(path: Path) -> tuple[np.ndarray, int]:
-    """(int32 (H, W), 255 or 65535 by its bits) of a label PNG: numbers of a grey picture, indices of one with a palette (never its colours)."""
+    """(int (H, W), 255 or 65535 by its bits) of a label PNG: numbers of a grey picture, indices of one with a palette (never its colours)."""
     data = path.read_bytes()
     if not data.startswith(PNG):
         raise BadData(f"{path} is not a PNG picture. Remove it, or write it again.")
@@ -150,7 +150,8 @@ def read_label_picture(path: Path) -> tuple[np.ndarray, int]:
         mode, values = picture.mode, np.asarray(picture)
     if mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
         raise BadData(f"{path} is a colour picture ({mode}); a label picture has one number a pixel: 8- or 16-bit grey, or a palette.")
-    depth, numbers = data[24], values.astype(np.int32)  # the PNG header's bits a sample
+    depth = data[24]  # the PNG header's bits a sample
+    numbers = values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="), copy=False)
     if mode == "L" and depth < 8:
         numbers = numbers // (BYTE // (2**depth - 1))  # Pillow spreads grey of few bits over 0..255
     return numbers, WORD if depth == 16 else BYTE

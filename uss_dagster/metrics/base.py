@@ -62,8 +62,7 @@ class Truth:
 
     def leaf_classes(self) -> np.ndarray:
         """Int32 (H, W): the class of the deepest ground-truth region at each pixel, -1 where there is none."""
-        deepest = self.regions.deepest()
-        return np.where(deepest >= 0, self.regions.label[deepest], -1).astype(np.int32)
+        return deepest_value(self.regions, self.regions.label).astype(np.int32)[self.regions.atoms]
 
 
 @dataclass(frozen=True)

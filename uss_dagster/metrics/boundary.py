@@ -18,6 +18,8 @@ higher order potentials for enforcing label consistency", IJCV 82(3), 2009 (trim
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
 
 from uss_dagster.metrics.base import Contribution, Truth, deepest_value, metric_spec, nan_ratio
@@ -31,6 +33,7 @@ from uss_dagster.metrics.covering import (
     valid_classes,
 )
 from uss_dagster.metrics.matching import at_nodes, background_place, summary, sums_of
+from uss_dagster.pixels import count_of_each
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.regions.classes import BACKGROUND
 
@@ -60,12 +63,11 @@ def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     classes = class_map(table.classes, truth.regions)
     place = np.where(nodes >= 0, nodes, background_place(table.classes))
     width = band_width(*classes.shape)
-    masks = {region: prediction.mask(region) & (classes >= 0) for region in np.unique(match[match >= 0]).tolist()}
-    edges = {region: inner_band(mask, width) for region, mask in masks.items()}
-    counts = {"boundary": band_counts(classes, inner_bands(classes, width), place, match, edges)}
+    edges = inner_edges(prediction, match, width, classes)
+    everyone = np.zeros(len(nodes), np.int64)
+    counts = {"boundary": edge_counts([np.where(inner_bands(classes, width), classes, -1)], everyone, place, match, edges)}
     for r in TRIMAPS:
-        band = trimap(classes, r)
-        counts[f"trimap{r}"] = band_counts(classes, band, place, match, {region: mask & band for region, mask in masks.items()})
+        counts[f"trimap{r}"] = band_counts(np.where(trimap(classes, r), classes, -1), place, match, prediction)
     contribution: Contribution = {}
     for kind, sums in counts.items():
         for name, values in zip(("tp", "fp", "fn"), sums, strict=True):
@@ -124,30 +126,91 @@ def extreme(values: np.ndarray, radius: int, pick: np.ufunc, outside: int) -> np
 
 
 def class_map(classes: ClassTree, regions: Regions) -> np.ndarray:
-    """Int32 (H, W): the class of each valid pixel of ground-truth regions, all background as its first node; -1 elsewhere."""
-    name = np.arange(len(classes), dtype=np.int32)
+    """Int (H, W): the class of each valid pixel of ground-truth regions, all background as its first node; -1 elsewhere."""
+    name = np.arange(len(classes))
     name[np.asarray(classes.kind) == BACKGROUND] = background_place(classes)
     name[~valid_classes(classes)] = -1
     deepest = deepest_value(regions, regions.label)
     counted = (deepest >= 0) & (deepest < len(classes))
-    return np.where(counted, name[np.where(counted, deepest, 0)], np.int32(-1))[regions.atoms]
+    return _of_atoms(np.where(counted, name[np.where(counted, deepest, 0)], -1), regions)
+
+
+def _of_atoms(values: np.ndarray, regions: Regions) -> np.ndarray:
+    """The value of each pixel's atom, (H, W), in 2 bytes where that is enough: bands need several such maps at once."""
+    return values.astype(np.int16 if values.max(initial=0) < np.iinfo(np.int16).max else np.int32)[regions.atoms]
 
 
 def band_counts(
-    labels: np.ndarray, band: np.ndarray, regions: np.ndarray, match: np.ndarray, masks: dict[int, np.ndarray]
+    labels: np.ndarray, regions: np.ndarray, match: np.ndarray, prediction: Regions
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tp, fp, fn), int64 (G,) each, of ground-truth regions in a band; a region without a pixel there has none of them.
 
-    labels: int (H, W), the region of each pixel, negative for none. band: bool (H, W). regions: (G,), values of ``labels``. match: (G,),
-    the predicted region of each, or -1. masks: the mask, bool (H, W), that stands for each predicted region in ``match``.
+    Parameters
+    ----------
+    labels : ndarray
+        Int (H, W), the region of each pixel of the band, negative elsewhere.
+    regions : ndarray
+        (G,), values of ``labels``.
+    match : ndarray
+        (G,), the predicted region of each, or -1.
+    prediction : Regions
     """
-    size = int(labels.max(initial=-1)) + 1
-    mine = np.bincount(labels[band], minlength=size)[regions]
-    shared, theirs = np.zeros_like(mine), np.zeros_like(mine)
-    for region, mask in masks.items():
-        served = (match == region) & (mine > 0)
-        shared[served] = np.bincount(labels[band & mask], minlength=size)[regions[served]]
-        theirs[served] = np.count_nonzero(mask)
+    from uss_dagster.regions.counting import pair_counts
+
+    size = int(max(labels.max(initial=-1), regions.max(initial=-1))) + 1
+    shared = pair_counts(labels.astype(np.int32).ravel(), prediction.atoms.ravel(), size, prediction.members.shape[1])[:-1, :-1]
+    mine = shared.sum(axis=1)[regions]
+    served = (match >= 0) & (mine > 0)
+    members = prediction.members[match[served]]
+    both, theirs = np.zeros_like(mine), np.zeros_like(mine)
+    both[served] = (shared[regions[served]] * members).sum(axis=1)
+    theirs[served] = members @ shared.sum(axis=0)
+    return both, theirs - both, mine - both
+
+
+Edge = tuple[int, tuple[slice, slice], np.ndarray]
+"""A predicted region, the window of its box, and its inner band there, bool."""
+
+
+def inner_edges(prediction: Regions, match: np.ndarray, width: int, labels: np.ndarray | None = None) -> Iterator[Edge]:
+    """The inner bands of the regions in ``match``, one at a time: that of one may be as large as the image. labels: negative for pixels outside."""
+    for region in np.unique(match[match >= 0]).tolist():
+        x, y, columns, rows = prediction.boxes[region].tolist()
+        window = np.s_[y : y + rows, x : x + columns]
+        mask = prediction.window(region, window)
+        yield region, window, inner_band(mask if labels is None else mask & (labels[window] >= 0), width)
+
+
+def edge_counts(
+    bands: Sequence[np.ndarray], owner: np.ndarray, regions: np.ndarray, match: np.ndarray, edges: Iterable[Edge]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tp, fp, fn) as ``band_counts``, of the inner bands of both sides.
+
+    Parameters
+    ----------
+    bands : sequence of ndarray
+        For each segmentation, int (H, W), the region of each pixel of the inner bands, negative elsewhere.
+    owner : ndarray
+        (G,), the segmentation of each ground-truth region.
+    regions : ndarray
+        (G,), values of ``bands``.
+    match : ndarray
+        (G,), the predicted region of each, or -1.
+    edges : iterable
+        The inner bands of the regions in ``match``.
+    """
+    size = max((int(band.max(initial=-1)) for band in bands), default=-1) + 1
+    size = max(size, int(regions.max(initial=-1)) + 1)
+    mine, shared, theirs = np.zeros((3, len(regions)), np.int64)
+    for number, band in enumerate(bands):
+        own = owner == number
+        mine[own] = count_of_each(band, size + 1, -1)[1:][regions[own]]
+    for region, window, edge in edges:
+        for number, band in enumerate(bands):
+            served = (match == region) & (owner == number) & (mine > 0)
+            if served.any():
+                shared[served] = count_of_each(band[window][edge], size + 1, -1)[1:][regions[served]]
+                theirs[served] = np.count_nonzero(edge)
     return shared, theirs - shared, mine - shared
 
 
@@ -155,15 +218,10 @@ def _annotator_mean(truth: Truth, prediction: Regions) -> float:
     """Mean over annotators of the mean boundary IoU of their segments with the predicted regions of greatest IoU."""
     regions, annotator, match, _ = annotator_matches(truth, prediction)
     width = band_width(*prediction.shape)
-    edges = {match_id: inner_band(prediction.mask(match_id), width) for match_id in np.unique(match[match >= 0]).tolist()}
-    values = np.zeros(len(regions))
-    for person in np.unique(annotator).tolist():
-        own = annotator == person
-        labels = np.full(truth.regions.members.shape[1], -1, np.int32)
-        for region in regions[own].tolist():
-            labels[truth.regions.members[region]] = region
-        segments = labels[truth.regions.atoms]
-        used = {match_id: edges[match_id] for match_id in set(match[own].tolist()) & set(edges)}
-        tp, fp, fn = band_counts(segments, inner_bands(segments, width), regions[own], match[own], used)
-        values[own] = tp / (tp + fp + fn)
-    return annotator_mean(annotator, values)
+    bands = []
+    for person in range(int(annotator.max(initial=-1)) + 1):
+        own = regions[annotator == person]
+        segments = _of_atoms(np.append(own, -1)[truth.regions.last_holder(own)], truth.regions)
+        bands.append(np.where(inner_bands(segments, width), segments, -1))
+    tp, fp, fn = edge_counts(bands, annotator, regions, match, inner_edges(prediction, match, width))
+    return annotator_mean(annotator, tp / (tp + fp + fn))

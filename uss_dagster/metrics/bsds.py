@@ -26,6 +26,7 @@ import numpy as np
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.metrics.base import Contribution, Truth, metric_spec, nan_ratio
 from uss_dagster.regions import Regions
+from uss_dagster.regions.regions import joint_histogram
 
 if TYPE_CHECKING:  # for annotations alone
     from uss_dagster.artifacts.tables import Hierarchy
@@ -134,11 +135,10 @@ def bsds_region(family: Regions, annotators: Regions, scales: Scales) -> RegionS
             f"The segmentation is {family.shape} and its ground truth {annotators.shape} (height, width); one image has one size."
         )
     drawn = _Annotators.of(annotators)
-    many, theirs = drawn.column.shape
-    pairs = np.bincount((family.atoms.astype(np.int64) * theirs + annotators.atoms).ravel())
-    met = np.flatnonzero(pairs)
-    mine, other = np.divmod(met, theirs)
-    table = np.tile(mine, many), drawn.column[:, other].ravel(), np.tile(pairs[met], many)
+    many = len(drawn.column)
+    pairs = joint_histogram(family, annotators)
+    mine, other = np.nonzero(pairs)
+    table = np.tile(mine, many), drawn.column[:, other].ravel(), np.tile(pairs[mine, other], many)
     at = region_at(family, scales)
     cnt, ri, voi, reverse_cnt, reverse_sum, best = kernel.scores(
         at, len(family), *table, drawn.area, drawn.owner, drawn.real, many, family.atoms.size

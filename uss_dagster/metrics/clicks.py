@@ -34,7 +34,8 @@ Click = tuple[int, int]
 
 def measure(truth: Truth, prediction: Regions) -> Contribution | None:
     """Sums of clicks over the objects of an image, one a level, and the number of objects; None without one."""
-    targets, valid, crowd = ground_truth(truth)
+    targets, counted, crowd = ground_truth(truth)
+    valid = None if counted is None else counted[truth.regions.atoms]
     counts = [
         clicks_needed(truth.regions.mask(target), lambda positive, negative: answer(prediction, positive, negative), valid)
         for target in targets[~crowd & (truth.regions.area[targets] > 0)].tolist()

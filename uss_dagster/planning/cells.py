@@ -81,11 +81,24 @@ class Plugin(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    """A file or folder that a stage writes. push: whether it may go to a shared store. metric: DVC shows it as numbers."""
+    """A file or folder that a stage writes.
+
+    Parameters
+    ----------
+    path
+        Where it lies.
+    push
+        Whether it may go to a shared store.
+    metric
+        DVC shows it as numbers.
+    persist
+        DVC leaves it in place while the stage runs, and never takes it from an earlier run with the same dependencies.
+    """
 
     path: Path
     push: bool = True
     metric: bool = False
+    persist: bool = False
 
 
 def cell_name(stage: str, *key: str) -> str:

@@ -180,7 +180,8 @@ def _stage(cell: Cell, layout: Layout, up: str) -> dict[str, Any]:
     metrics: list[str | dict[str, dict[str, bool]]] = []
     for output in cell.outputs(layout):
         path = layout.relative(output.path)
-        (metrics if output.metric else outs).append(path if output.push else {path: {"push": False}})
+        options = {**({} if output.push else {"push": False}), **({"persist": True} if output.persist else {})}
+        (metrics if output.metric else outs).append({path: options} if options else path)
     stage: dict[str, Any] = {"desc": cell.description, "cmd": f"sh {PROGRAM} stage {cell.file}"}
     if cell.pipeline:
         stage["wdir"] = up

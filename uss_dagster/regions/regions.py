@@ -7,7 +7,7 @@ the joint histogram of their atoms, so no product of pixels and regions is ever 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal, TypedDict, Unpack
@@ -15,7 +15,7 @@ from typing import Literal, TypedDict, Unpack
 import numpy as np
 
 from uss_dagster.errors import BadData
-from uss_dagster.pixels import nearest_cells, numbered_by_first
+from uss_dagster.pixels import count_of_each, distinct_values, nearest_cells, numbered_by_first, places_among
 from uss_dagster.regions import rle
 from uss_dagster.regions.atoms import atoms_of_codes, atoms_of_masks
 from uss_dagster.regions.coco import CocoAnnotation, CocoFacts, annotation
@@ -165,22 +165,24 @@ class Regions:
         return cls(*atoms_of_codes(codes, shape), parent, **columns)
 
     @classmethod
-    def from_label_map(cls, labels: np.ndarray, *, ignore: int | None = None, use_labels: bool = False, source: str = "") -> Regions:
+    def from_label_map(
+        cls, labels: np.ndarray, *, ignore: int | Collection[int] = (), use_labels: bool = False, source: str = ""
+    ) -> Regions:
         """One region for each distinct value, in ascending order, without a root.
 
         Parameters
         ----------
         labels : ndarray of int, shape (H, W)
-        ignore : int, optional
-            Value of the pixels that belong to no region.
+        ignore : int or collection of int, default ()
+            Value, or values, of the pixels that belong to no region.
         use_labels : bool, default False
             Keep the values as labels of the regions.
         source : str, default ""
         """
-        values, inverse = np.unique(labels, return_inverse=True)
-        keep = np.ones(len(values), bool) if ignore is None else values != ignore
+        values, _ = distinct_values(labels)
+        keep = ~np.isin(values, [ignore] if isinstance(ignore, int) else list(ignore))
         members = np.eye(len(values), dtype=bool)[keep]
-        return cls(inverse.reshape(labels.shape), members, label=values[keep] if use_labels else None, source=source)
+        return cls(places_among(labels, values), members, label=values[keep] if use_labels else None, source=source)
 
     # -- properties and pixels --------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ class Regions:
     @cached_property
     def atom_area(self) -> np.ndarray:
         """Pixels in each atom, int64 (A,)."""
-        return np.bincount(self.atoms.ravel(), minlength=self.members.shape[1])
+        return count_of_each(self.atoms, self.members.shape[1])
 
     @cached_property
     def area(self) -> np.ndarray:

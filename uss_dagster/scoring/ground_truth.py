@@ -20,6 +20,7 @@ from uss_dagster.datasets.bsds500 import read_annotators, regions_of_annotators
 from uss_dagster.datasets.formats.class_trees import classes_in_groups
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 from uss_dagster.metrics.base import Truth
+from uss_dagster.pixels import distinct_values, places_among
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.text import few
 
@@ -140,18 +141,17 @@ class GroundTruth:
         return frozenset({most} if self.kind == "instances" else ())
 
     def _of_picture(self, values: np.ndarray, most: int) -> Regions:
-        present, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        present, counts = distinct_values(values)
         void = np.isin(present, list(self._void(most)))
         self.pixels += values.size
         self.void_pixels += int(counts[void].sum())
         if self.kind != "classes":
             none = void | ((present == (self.background or 0)) & (self.kind == "instances"))
-            node = np.where(none, -1, present)
             source = "annotator00" if self.kind == "annotators" else ""
-            return Regions.from_label_map(node[place].reshape(values.shape), ignore=-1, source=source)
-        node = np.full(len(present), -1)
-        node[~void] = self._nodes(present[~void], counts[~void])
-        return Regions.from_label_map(node[place].reshape(values.shape), ignore=-1, use_labels=True)
+            return Regions.from_label_map(values, ignore=present[none].tolist(), source=source)
+        node = np.full(len(present), -1, np.int32)
+        node[~void] = self._nodes(present[~void].astype(np.int64), counts[~void])
+        return Regions.from_label_map(node[places_among(values, present)], ignore=-1, use_labels=True)
 
     def _nodes(self, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Class-tree node of each label, -1 (so, ignored) for those that are none. Label -1 is no label."""
@@ -313,7 +313,7 @@ def _use_every_value(truth: GroundTruth, masks: LabelPictures) -> None:
     """A foreground class for every value that any picture holds, but the background's; all pictures are read for it."""
     values: set[int] = set()
     for image_id in masks.ids:
-        values |= set(np.unique(masks.values(image_id)[0]).tolist()) - (truth.void or set())
+        values |= set(distinct_values(masks.values(image_id)[0])[0].tolist()) - (truth.void or set())
         if len(values) > MOST_CLASSES:
             raise BadData(
                 f"{masks.path} holds more than {MOST_CLASSES} different values, so they are segments of single images rather than classes. "

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.errors import UsageError
-from uss_dagster.planning.cells import Cell, Facts
+from uss_dagster.planning.cells import Cell, Facts, Output
 from uss_dagster.planning.layout import PARAMS, PIPELINES, PROFILES, Layout
 from uss_dagster.planning.plan import Planner, write_plan
 
@@ -53,6 +53,10 @@ class PlanCheck(Cell):
 
     def artefact(self, layout: Layout) -> Path:
         return layout.plan_stamp
+
+    def outputs(self, layout: Layout) -> list[Output]:
+        """The stamp. An earlier run says nothing, since the planned files that it looked at are no dependencies."""
+        return [Output(self.artefact(layout), persist=True)]
 
     def run(self, layout: Layout) -> Facts:
         differences = write_plan(layout.root, check=True)
