@@ -33,7 +33,7 @@ READ_SECONDS = 30.0
 """In which the body of a request must have arrived."""
 FILES = {
     "/": ("annotate.html", "text/html"),
-    "/annotate.js": ("annotate.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("annotate", "annotate-masks")},
     "/annotate.css": ("annotate.css", "text/css"),
 }
 HEADERS = {
@@ -76,6 +76,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen(128)  # from now on requests wait for the server to begin
     except OSError as error:
         listener.close()
         raise UsageError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.") from None

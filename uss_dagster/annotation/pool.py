@@ -1,7 +1,7 @@
 """The regions offered at each pixel: those of all entries, without near-duplicates, from the smallest to the largest.
 
-A click takes the smallest good region at its pixel. A region is good if the other entries have one like it: what several methods find is more
-often what a person sees. Where there is one entry, it is good if it stays as it is over many steps of merging.
+A click begins at a good region of its pixel, of similar ones at the smaller. A region is good if the other entries have one like it: what
+several methods find is more often what a person sees. Where there is one entry, it is good if it stays as it is over many steps of merging.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from functools import cached_property
 
 import numpy as np
 
-from uss_dagster.curation.overlaps import best_iou
-from uss_dagster.graphs.mask_nms import mask_nms
-from uss_dagster.regions import Regions, rle
-from uss_dagster.regions.coded import CodedRegions
+from uss_dagster.regions import Regions
 
 MOST_ENTRIES = 6
 """So many leading entries give candidates."""
-SMALLEST = 2e-4
+SMALLEST = 5e-4
 """Share of the image below which a region is no candidate; the brush does what is smaller."""
 ALIKE = 0.9
 """IoU above which two candidates are near-duplicates."""
+PREFER_SMALL, LARGE = 0.1, 0.5
+"""A click begins at the region with the greatest quality, times its share of the image to the power -.1, among those below half the image."""
+STEP = 1.35
+"""Factor of area by which a region is made larger or smaller at once; single candidates are fine steps."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,37 @@ class Pool:
 
     @cached_property
     def start(self) -> np.ndarray:
-        """The candidate at which a click on each atom begins, its place in ``chain``, int64 (A,); 0 where there is none."""
-        return np.array([self._first_good(self.chain(atom)) for atom in range(self.regions.members.shape[1])], np.int64)
-
-    def chain(self, atom: int) -> np.ndarray:
-        """The candidates at the pixels of an atom, from the smallest to the largest."""
-        return np.flatnonzero(self.regions.members[:, atom])
+        """At which candidate of its chain a click on each atom begins, int64 (A,); 0 where there is none."""
+        members, share = self.regions.members, self.regions.area / max(1, self.regions.atoms.size)
+        if not len(members):
+            return np.zeros(members.shape[1], np.int64)
+        worth = self.quality * share**-PREFER_SMALL * np.where(share < LARGE, 1.0, 1e-6)
+        chosen = np.argmax(np.where(members, worth[:, None], -1.0), axis=0)
+        place = np.cumsum(members, axis=0)[chosen, np.arange(len(chosen))] - 1
+        return np.asarray(place.clip(0))
 
     def at(self, x: int, y: int) -> tuple[np.ndarray, int]:
-        """The candidates at a pixel, and at which of them a click begins."""
+        """The candidates at a pixel, from the smallest to the largest, and at which of them a click begins."""
         atom = int(self.regions.atoms[y, x])
-        return self.chain(atom), int(self.start[atom])
+        return np.flatnonzero(self.regions.members[:, atom]), int(self.start[atom])
 
-    def _first_good(self, chain: np.ndarray) -> int:
-        """The place of the smallest candidate of a chain that is nearly as good as the best."""
-        if not len(chain):
-            return 0
-        quality = self.quality[chain]
-        return int(np.argmax(quality >= NEARLY * quality.max()))
+    def steps(self, chain: np.ndarray, start: int, end: int) -> int:
+        """How many steps lead from one place of a chain to another: to an area that is larger or smaller by ``STEP``, or by one candidate."""
+        area, sign = self.regions.area[chain], 1 if end > start else -1
+        count, place = 0, start
+        while place != end:
+            far = coarse(area, place, sign)
+            if (end - far) * sign < 0:
+                return count + min(abs(end - place), 1 + abs(far - end))
+            count, place = count + 1, far
+        return count
 
 
-NEARLY = 0.9
+def coarse(area: np.ndarray, place: int, sign: int) -> int:
+    """The place after a step to larger (1) or smaller (-1) regions; area: of a chain, ascending."""
+    if sign > 0:
+        return min(max(int(np.searchsorted(area, STEP * area[place])), place + 1), len(area) - 1)
+    return max(min(int(np.searchsorted(area, area[place] / STEP, side="right")) - 1, place - 1), 0)
 
 
 def pool_of(families: Sequence[Regions], size: tuple[int, int]) -> Pool:
@@ -75,33 +86,66 @@ def pool_of(families: Sequence[Regions], size: tuple[int, int]) -> Pool:
     size : tuple of int
         (height, width) at which candidates are offered.
     """
-    shape = families[0].shape
-    smallest = SMALLEST * shape[0] * shape[1]
-    chosen = [family.select(~family.is_root & (family.area >= smallest)) for family in families[:MOST_ENTRIES]]
-    codes = [family.rles() for family in chosen]
-    quality = np.concatenate(_agreement(codes, shape) if len(codes) > 1 else [_persistence(chosen[0])])
-    everything = [code for family in codes for code in family]
-    if not everything:
-        return Pool(Regions.from_masks([], shape=size), np.zeros(0))
-    order = mask_nms(everything, quality, ALIKE)
-    area = rle.areas([everything[i] for i in order], *shape)
-    order = order[np.argsort(area, kind="stable")]
-    regions = CodedRegions([everything[i] for i in order], shape)
-    resized = Regions(regions.atoms, regions.members).resized(*size).compact()
-    present = resized.area > 0
-    return Pool(resized.select(present), quality[order][present])
+    from scipy.sparse import csr_array
+
+    smallest = SMALLEST * size[0] * size[1]
+    chosen = []
+    for family in families[:MOST_ENTRIES]:
+        resized = family if family.shape == size else family.resized(*size)
+        chosen.append(resized.select(~resized.is_root & (resized.area >= smallest)))
+    atoms, members = _together(chosen, size)
+    area = members @ np.bincount(atoms.ravel(), minlength=members.shape[1])
+    held = csr_array(members.astype(np.float64))
+    shared = (held.multiply(np.bincount(atoms.ravel(), minlength=members.shape[1])[None]) @ held.T).tocoo()
+    mine, other = shared.coords
+    iou = shared.data / (area[mine] + area[other] - shared.data)
+    entry = np.repeat(np.arange(len(chosen)), [len(family) for family in chosen])
+    quality = _agreement(mine, entry[other], iou, entry) if len(chosen) > 1 else np.concatenate([_persistence(f) for f in chosen] or [[]])
+    keep = _without_near_duplicates(quality, mine[iou > ALIKE], other[iou > ALIKE])
+    keep = keep[np.lexsort((keep, area[keep]))]
+    return Pool(Regions(atoms, members[keep]).compact(), quality[keep])
 
 
-def _agreement(codes: Sequence[Sequence[bytes]], shape: tuple[int, int]) -> list[np.ndarray]:
-    """For the regions of each entry, the mean over the other entries of the greatest IoU with one of theirs."""
-    return [np.mean([best_iou(mine, theirs, shape) for j, theirs in enumerate(codes) if j != i], axis=0) for i, mine in enumerate(codes)]
+def _together(families: Sequence[Regions], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The atoms of several families at once, int (H, W), and which of them each region holds, bool (K, A)."""
+    atom = np.zeros(size[0] * size[1], np.int64)
+    for family in families:
+        _, atom = np.unique(atom * family.members.shape[1] + family.atoms.ravel(), return_inverse=True)
+    _, first = np.unique(atom, return_index=True)
+    parts = [family.members[:, family.atoms.ravel()[first]] for family in families]
+    return atom.reshape(size), np.concatenate([*parts, np.zeros((0, len(first)), bool)])
+
+
+def _agreement(mine: np.ndarray, theirs: np.ndarray, iou: np.ndarray, entry: np.ndarray) -> np.ndarray:
+    """For each region, the mean over the other entries of the greatest IoU with one of theirs, float64 (K,).
+
+    mine, theirs, iou: region, the other region's entry, and IoU of each pair that shares pixels. entry: int (K,), of each region.
+    """
+    best = np.zeros((len(entry), int(entry.max(initial=0)) + 1))
+    np.maximum.at(best, (mine, theirs), iou)
+    best[np.arange(len(entry)), entry] = 0
+    return np.asarray(best.sum(axis=1) / max(1, best.shape[1] - 1))
 
 
 def _persistence(family: Regions) -> np.ndarray:
-    """Share of the levels, by rank, over which each region stays as it is, times how compact its size is; 1 where levels are unknown."""
+    """Share of the levels, by rank, over which each region stays as it is; 1 where levels are unknown."""
     level = family.level.astype(np.float64)
-    if not len(family) or np.isnan(level).any():
+    if np.isnan(level).any():
         return np.ones(len(family))
-    ranks = np.searchsorted(np.unique(level), level)
-    above = np.where(family.parent >= 0, ranks[family.parent], ranks.max(initial=0) + 1)
-    return (above - ranks) / (ranks.max(initial=0) + 1)
+    steps = np.searchsorted(np.unique(level), level)
+    top = steps.max(initial=0) + 1
+    above = np.where(family.parent >= 0, steps[family.parent], top) if len(family) else steps
+    return np.asarray((above - steps) / top)
+
+
+def _without_near_duplicates(quality: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The regions of which none is nearly another one, the better of two; first, second: pairs that are alike."""
+    order = np.argsort(first, kind="stable")
+    start = np.searchsorted(first[order], np.arange(len(quality) + 1))
+    dropped = np.zeros(len(quality), bool)
+    keep = []
+    for region in np.argsort(-quality, kind="stable").tolist():
+        if not dropped[region]:
+            keep.append(region)
+            dropped[second[order[start[region] : start[region + 1]]]] = True
+    return np.array(keep, np.int64)

@@ -96,6 +96,9 @@ class Candidates {
     this.quality = new Float32Array(buffer, 4 * at, count);
     this.members = Array.from({ length: count }, () => []);
     for (let atom = 0; atom < atoms; atom++) for (const region of this.chain(atom)) this.members[region].push(atom);
+    const pixels = new Int32Array(atoms);
+    for (const atom of this.atoms) pixels[atom]++;
+    this.area = this.members.map((members) => members.reduce((sum, atom) => sum + pixels[atom], 0));
     this.lookup = new Uint8Array(atoms);
     this.recent = new Map();
   }

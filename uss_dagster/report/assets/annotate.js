@@ -10,6 +10,7 @@ const MODES = ["new", "add", "subtract", "paint", "erase"];
 const HINTS = {
   new: "Click on a thing.", add: "Click on what to add.", subtract: "Click on what to take away.", paint: "Paint what belongs to it.", erase: "Erase what does not.",
 };
+const STEP = 1.35; // as in annotation/pool.py
 const MOST_BYTES = 96 * 2 ** 20;
 const state = { images: [], names: [], works: new Map(), work: null, mode: "new", hover: null, point: null, drag: null, zoom: 1, turn: 0 };
 
@@ -219,11 +220,19 @@ function placed(selection) {
   return { ...selection, mask: undefined, bits: combined(selection.base, region, selection.sign) };
 }
 
-function grown(step) {
+// A larger (1) or smaller (-1) region: one that differs visibly in area, or the very next one.
+function grown(step, fine = false) {
   const selection = state.work && state.work.selection;
   if (!selection || !selection.chain) return say("Click on a thing first; then its region can be made larger or smaller.");
-  const place = selection.place + step;
-  if (place < 0 || place >= selection.chain.length) return say(step > 0 ? "There is no larger region here." : "There is no smaller region here.");
+  const { chain, place } = selection, area = state.work.pool.area, end = step > 0 ? chain.length - 1 : 0;
+  if (place === end) return say(step > 0 ? "There is no larger region here." : "There is no smaller region here.");
+  let next = place + step;
+  while (!fine && next !== end && (step > 0 ? area[chain[next]] < STEP * area[chain[place]] : area[chain[next]] > area[chain[place]] / STEP)) next += step;
+  grownTo(next);
+}
+
+function grownTo(place) {
+  const selection = state.work.selection;
   remembered();
   state.work.selection = placed({ ...selection, place });
   changed();
@@ -346,7 +355,11 @@ function shown() {
   labelsDrawn();
   topDrawn();
   const { selection, instances, editing } = work;
-  at("which").textContent = selection && selection.chain ? `${selection.place + 1} of ${selection.chain.length}` : "";
+  const range = at("which");
+  range.disabled = !selection || !selection.chain;
+  range.max = range.disabled ? 0 : selection.chain.length - 1;
+  range.value = range.disabled ? 0 : selection.place;
+  range.setAttribute("aria-valuetext", range.disabled ? "no region" : `region ${selection.place + 1} of ${selection.chain.length}, from the smallest`);
   at("narrower").disabled = !selection || !selection.chain || selection.place === 0;
   at("wider").disabled = !selection || !selection.chain || selection.place === selection.chain.length - 1;
   at("accept").disabled = at("clear").disabled = at("fill").disabled = !selection;
@@ -583,11 +596,12 @@ canvas.addEventListener("dblclick", (event) => {
   if (there) edited(there);
 });
 canvas.addEventListener("wheel", (event) => {
-  if (!state.work || !state.work.selection || !state.work.selection.chain || event.ctrlKey || event.deltaY === 0) return;
+  if (!state.work || !state.work.selection || !state.work.selection.chain || event.ctrlKey || !(event.deltaY || event.deltaX)) return;
   event.preventDefault();
-  state.wheel = (Math.sign(state.wheel || 0) === Math.sign(event.deltaY) ? state.wheel : 0) + event.deltaY * (event.deltaMode ? 30 : 1);
+  const delta = (event.deltaY || event.deltaX) * (event.deltaMode ? 30 : 1); // Shift turns the wheel sideways in some browsers
+  state.wheel = (Math.sign(state.wheel || 0) === Math.sign(delta) ? state.wheel : 0) + delta;
   if (Math.abs(state.wheel) < 40) return; // touchpads send many small steps
-  grown(state.wheel < 0 ? 1 : -1);
+  grown(state.wheel < 0 ? 1 : -1, event.shiftKey);
   state.wheel = 0;
 }, { passive: false });
 for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, topDrawn);
@@ -624,7 +638,7 @@ function nextEdited() {
 
 const KEYS = {
   n: () => moded("new"), a: () => moded("add"), s: () => moded("subtract"), b: () => moded("paint"), e: () => moded("erase"),
-  "+": () => grown(1), "=": () => grown(1), "-": () => grown(-1), "−": () => grown(-1), "[": () => resized(-1), "]": () => resized(1),
+  "+": () => grown(1), "=": () => grown(1), "-": () => grown(-1), "−": () => grown(-1), ">": () => grown(1, true), "<": () => grown(-1, true), "[": () => resized(-1), "]": () => resized(1),
   Enter: accepted, Escape: cleared, f: filled, c: () => at("class").select(), i: nextEdited, d: finished, z: () => zoomed({ 1: 2, 2: 4, 4: 1 }[state.zoom]),
   ".": () => opened(state.work.number + 1), ",": () => opened(state.work.number - 1), PageDown: () => opened(state.work.number + 1), PageUp: () => opened(state.work.number - 1),
   Delete: () => removed(), Backspace: () => removed(),
@@ -674,6 +688,7 @@ const BUTTONS = {
 };
 for (const [id, act] of Object.entries(BUTTONS)) at(id).addEventListener("click", () => (state.work || id === "help") && act());
 at("radius").addEventListener("input", () => resized(0));
+at("which").addEventListener("input", () => grownTo(Number(at("which").value)));
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   accepted();
