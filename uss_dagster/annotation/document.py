@@ -19,7 +19,7 @@ from uss_dagster.artifacts.mask_base import checked_json
 from uss_dagster.errors import BadData, UsageError, UssError
 from uss_dagster.files import write_whole
 from uss_dagster.regions import rle
-from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, RunLengths, annotation, code_of
+from uss_dagster.regions.coco import CocoAnnotation, CocoCategory, CocoImage, RunLengths, code_of
 
 OWN_KEY, VERSION = "uss_annotate", 1
 DESCRIPTION = "Instances that a person made with `uss annotate`."
@@ -227,10 +227,16 @@ class Document:
     def _annotation(self, instance: Instance, image_id: str) -> CocoAnnotation:
         height, width = self.pictures[image_id].shape
         coded = rle.coco_codes([instance.code], (height, width))[0]
-        box = coco.toBbox(coded).astype(int).tolist()
-        number, label = int(self._images[image_id]["id"]), self._category(instance.name)
-        record = annotation(instance.id, number, label, int(coco.area(coded)), box, (height, width), instance.code, 1.0, None)
-        return CocoAnnotation({key: value for key, value in record.items() if key not in ("score", "parent")})  # type: ignore[typeddict-item]
+        segmentation: RunLengths = {"size": [height, width], "counts": instance.code.decode("ascii")}
+        return {
+            "id": instance.id,
+            "image_id": int(self._images[image_id]["id"]),
+            "category_id": self._category(instance.name),
+            "iscrowd": 0,
+            "area": int(coco.area(coded)),
+            "bbox": coco.toBbox(coded).astype(int).tolist(),
+            "segmentation": segmentation,
+        }
 
     def _draft_record(self, draft: Draft, image_id: str) -> DraftRecord:
         return {

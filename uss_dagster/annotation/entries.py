@@ -27,6 +27,8 @@ from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Segmenter
 
 ENTRIES, TABLE, RANKING = "entries", "regions.parquet", "ranking.parquet"
+LINE_EVERY = 10
+"""A line is reported after so many images."""
 RANKED = pa.schema([("rank", pa.int64()), ("entry", pa.string())])
 
 
@@ -117,16 +119,18 @@ def segment_entries(
     make_folder(folder)
     for entry, segmenter in segmenters.items():
         fitted = segmenter.fit(ReadableSamples(list(named), segmenter))
-        key = sha256_of_json([fitted.identity, fingerprint([__name__, *fitted.modules()])], 16)
+        key = sha256_of_json([fitted.identity, fingerprint(fitted.modules())], 16)
         work = functools.partial(_rows_of, segmenter=fitted, folder=folder / "images" / key)
         report(f"{entry}: segmenting {len(named)} images")
         with whole_file(folder / ENTRIES / entry / TABLE) as partial, pq.ParquetWriter(partial, REGIONS, store_schema=False) as table:
             failures = []
-            for rows in map_shards(work, named, workers=process_count(fitted, len(named))):
+            for number, rows in enumerate(map_shards(work, named, workers=process_count(fitted, len(named))), start=1):
                 if isinstance(rows, str):
                     failures.append(rows)
                 else:
                     table.write_table(rows.cast(REGIONS))
+                if number % LINE_EVERY == 0:
+                    report(f"{entry}: {number}/{len(named)}")
         for line in failures:
             report_failure(f"left out: {line}")
         if len(failures) == len(named):

@@ -100,7 +100,7 @@ def pool_of(families: Sequence[Regions], size: tuple[int, int]) -> Pool:
     mine, other = shared.coords
     iou = shared.data / (area[mine] + area[other] - shared.data)
     entry = np.repeat(np.arange(len(chosen)), [len(family) for family in chosen])
-    quality = _agreement(mine, entry[other], iou, entry) if len(chosen) > 1 else np.concatenate([_persistence(f) for f in chosen] or [[]])
+    quality = _agreement(mine, entry[other], iou, entry) if len(chosen) > 1 else np.concatenate([*map(_persistence, chosen), np.zeros(0)])
     keep = _without_near_duplicates(quality, mine[iou > ALIKE], other[iou > ALIKE])
     keep = keep[np.lexsort((keep, area[keep]))]
     return Pool(Regions(atoms, members[keep]).compact(), quality[keep])

@@ -40,6 +40,7 @@ const painting = () => state.mode === "paint" || state.mode === "erase";
 async function started() {
   const { images, names, file } = await fetched("images");
   Object.assign(state, { images, names, file });
+  at("saved").textContent = `Saves to ${file}`;
   named();
   listed();
   asked();
