@@ -105,12 +105,12 @@ class LabelledImage:
 def label_image(entries: Entries, image_id: str, masks: list[np.ndarray], valid: np.ndarray) -> LabelledImage:
     shape = valid.shape
     families = [entries.regions(entry, image_id, shape) for entry in entries.names]
-    started = time.perf_counter()
+    started = time.process_time()
     pool = pool_of(families, shape)
     _ = pool.start
-    pooled = time.perf_counter()
+    pooled = time.process_time()
     labels = [label(pool, mask, valid) for mask in masks]
-    clicked = time.perf_counter()
+    clicked = time.process_time()
     made = [one.mask for one in labels if one.mask.any()]
     scores = [[_score(family, truth) for family in families] for truth in (made, masks)]
     return LabelledImage(
@@ -144,7 +144,7 @@ def show_labelling(images: dict[str, LabelledImage]) -> None:
     per_image = [(sum(o.clicks for o in i.labels), sum(o.actions for o in i.labels), sum(i.corners)) for i in images.values()]
     print("an image: clicks {:.1f}, actions {:.1f}, corners {:.1f}".format(*np.mean(per_image, axis=0)))
     seconds = [(image.pool_seconds, image.click_seconds) for image in images.values()]
-    print("an image, computing: candidates {:.2f} s, all clicks {:.2f} s".format(*np.mean(seconds, axis=0)))
+    print("an image, seconds of processor: candidates {:.2f} s, all clicks {:.2f} s".format(*np.mean(seconds, axis=0)))
 
 
 def show_ranking(entries: Entries, images: dict[str, LabelledImage], repetitions: int) -> None:

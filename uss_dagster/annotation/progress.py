@@ -118,7 +118,8 @@ def rank(
     for entry in order.tolist():
         difference, width = float(values[entry] - values[leader]), float(half[entry, leader])
         state: State = "leads" if entry == leader else "behind" if -difference > width else "open"
-        standings.append(Standing(names[entry], float(values[entry]), difference, difference - width, difference + width, state))
+        low, high = np.clip([difference - width, difference + width], -values[leader], 1 - values[leader])  # values lie between 0 and 1
+        standings.append(Standing(names[entry], float(values[entry]), difference, float(low), float(high), state))
     risk = max((standing.high for standing in standings[1:]), default=0.0) if effective > 1 else np.nan
     stop, sentence = _advice(standings, risk, len(scores), waiting, margin)
     return Ranking(len(scores), tuple(standings), float(risk), stop, sentence)
@@ -142,7 +143,8 @@ def _advice(standings: Sequence[Standing], risk: float, images: int, waiting: in
         return False, f"All images are done. {could} on other images like these."
     more = max(images * ((rival.high - rival.difference) / (margin - rival.difference)) ** 2 for rival in rivals) - images
     if not more <= waiting:
-        return False, f"Go on: {could}. All {waiting} images that are left may not settle it."
+        left = "The one image that is left" if waiting == 1 else f"All {waiting} images that are left"
+        return False, f"Go on: {could}. {left} may not settle it."
     return False, f"Go on: {could}. About {max(1, round(more))} more {'image' if round(more) <= 1 else 'images'} may settle it."
 
 

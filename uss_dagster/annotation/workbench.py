@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -170,7 +170,7 @@ class Workbench:
         runs = rle.runs(code if shape == picture.shape else rle.encode(nearest(rle.decode(code, *picture.shape), *shape)[None])[0])
         return {"mask": self._named(code), "runs": runs.tolist()}
 
-    def _code(self, row: Mapping[str, Any], picture: Picture) -> bytes:
+    def _code(self, row: Mapping[str, object], picture: Picture) -> bytes:
         """The code of a mask, by its name, or from its run lengths."""
         name, runs, shape = row.get("mask"), row.get("runs"), shown_shape(picture.shape)
         if isinstance(name, str):
@@ -212,7 +212,7 @@ def _plain(ranking: Ranking) -> dict[str, object]:
     return {**plain[0], "standings": plain[1:]}
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise UsageError("A JSON object is expected.")
     return value

@@ -39,7 +39,7 @@ def annotate(
     margin: MarginOption = 0.01,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8766,
 ) -> None:
-    """Make ground truth by clicking regions, and see which method finds them best.
+    """Label a little by clicking regions, and rank methods.
 
     Serves a page on 127.0.0.1: a click takes a region that the methods found, which can be widened, narrowed, joined and painted over,
     and gets a name. Images on which the methods differ come first. After each finished image the page shows the ranking with its
