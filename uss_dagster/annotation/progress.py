@@ -201,13 +201,14 @@ class Progress:
         return self._scores[key]
 
     def _measure(self, image_id: str, codes: Sequence[bytes], shape: tuple[int, int]) -> np.ndarray | None:
+        if not codes:
+            return None
         regions = CodedRegions(codes, shape)
         regions.coco = CocoFacts(np.full(len(codes), np.nan), np.ones(len(codes), np.int64), False)  # as `uss score` reads the file
-        truth = Truth("annotators", regions) if codes else None
         values = []
-        for entry in self.entries.names if truth else ():
-            contribution = measure(truth, self.entries.regions(entry, image_id, shape))
+        for entry in self.entries.names:
+            contribution = measure(Truth("annotators", regions), self.entries.regions(entry, image_id, shape))
             if contribution is None:
                 return None
             values.append(float(contribution[METRIC]))
-        return np.array(values) if values else None
+        return np.array(values)

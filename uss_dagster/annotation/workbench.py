@@ -136,12 +136,13 @@ class Workbench:
             raise UsageError(f"A change has a revision, 'done', and at most {MOST_INSTANCES} instances.")
         instances = []
         for row in map(_mapping, rows):
-            if not isinstance(row.get("name"), str):
+            name = row.get("name")
+            if not isinstance(name, str):
                 raise UsageError("An instance has a name.")
             code = self._code(row, picture)
             if not rle.areas([code], *picture.shape)[0]:
                 raise UsageError("An instance has at least one pixel.")
-            instances.append((_id_of(row.get("id")), row["name"], code))
+            instances.append((_id_of(row.get("id")), name, code))
         draft = change.get("draft")
         masked = None if draft is None else Draft(self._code(_mapping(draft), picture), _id_of(_mapping(draft).get("instance")))
         sheet = self.document.change(picture.image_id, revision, instances, masked, done)
