@@ -8,7 +8,7 @@ at most 20 times, without the brush. Beside it: the fewest corners of polygons w
 of all entries are computed first and kept in the work folder.
 
 The ranking: images come in the order of ``annotation.order``, drawn anew in each repetition; after each, the labels from clicks rank the entries, until
-the page says stop or 15 images are labelled. Right is a leader that is the best entry on all images by the ground truth itself, or one that the
+the page says stop or 5, 10 or 15 images are labelled. Right is a leader that is the best entry on all images by the ground truth itself, or one that the
 intervals over all images do not tell apart from it.
 """
 
@@ -39,7 +39,7 @@ from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Segmenter
 
 METHODS = ("contour_merge", "slic_merge", "felzenszwalb", "kmeans", "ncut_recursive")
-LEAST_SHARE, MOST_IMAGES = 0.002, 15
+LEAST_SHARE, AFTER = 0.002, (5, 10, 15)
 
 
 def segmenters() -> dict[str, Segmenter]:
@@ -157,32 +157,29 @@ def show_ranking(entries: Entries, images: dict[str, LabelledImage], repetitions
     good = {standing.entry for standing in everything.standings if standing.state != "behind"}
     difference = {i: value for i, value in differences(entries).items() if i in images}
     for name, spread in (("the page's order", difference), ("a plain random order", dict.fromkeys(ids, 1.0))):
-        right, winners, counts, stops, wrong_stops = 0, [], [], 0, 0
-        for repetition in range(repetitions):
-            order = Order({f"{repetition}:{i}": value for i, value in spread.items()})
-            ranking, number = _until_stop(order, by_clicks, ids, entries.names)
-            leader = ranking.standings[0].entry
-            right += leader in good
-            winners.append(leader == everything.standings[0].entry)
-            counts.append(number)
-            stops += ranking.stop
-            wrong_stops += ranking.stop and leader not in good
-        print(
-            f"{name}: right in {right} of {repetitions} repetitions, the very winner in {sum(winners)}; images {np.mean(counts):.1f} "
-            f"({min(counts)} to {max(counts)}); stopped before {MOST_IMAGES}: {stops}, of these wrong {wrong_stops}"
-        )
+        orders = [Order({f"{repetition}:{i}": value for i, value in spread.items()}) for repetition in range(repetitions)]
+        for most in AFTER:
+            ends = [_until_stop(order, by_clicks, ids, entries.names, most) for order in orders]
+            leaders = [ranking.standings[0].entry for ranking in ends]
+            right = sum(leader in good for leader in leaders)
+            winner = sum(leader == everything.standings[0].entry for leader in leaders)
+            stops = [leader in good for leader, ranking in zip(leaders, ends, strict=True) if ranking.stop]
+            print(
+                f"{name}, at most {most} images: right in {right} of {repetitions} repetitions, the very winner in {winner}; "
+                f"stopped in {len(stops)}, of these right {sum(stops)}; images {np.mean([ranking.images for ranking in ends]):.1f}"
+            )
 
 
-def _until_stop(order: Order, scores: np.ndarray, ids: list[str], names: tuple[str, ...]) -> tuple[Ranking, int]:
+def _until_stop(order: Order, scores: np.ndarray, ids: list[str], names: tuple[str, ...], most: int) -> Ranking:
     place = {image_id: number for number, image_id in enumerate(ids)}
-    for count in range(1, MOST_IMAGES + 1):
+    for count in range(1, most + 1):
         asked = order.ids[:count]
         weights = order.weights(asked)
         rows = scores[[place[i.partition(":")[2]] for i in asked]]
         ranking = rank(rows, np.array([weights[i] for i in asked]), asked, names, len(ids) - count)
         if ranking.stop:
             break
-    return ranking, count
+    return ranking
 
 
 def _line(ranking: Ranking) -> str:
