@@ -23,6 +23,7 @@ LAYERS = [
     ("segmenter",),
     ("report",),
     ("own_images", "stages"),
+    ("annotation",),
     ("run", "stage_server"),
     ("commands",),
     ("cli", "orchestration"),

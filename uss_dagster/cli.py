@@ -23,14 +23,14 @@ from uss_dagster.runtime import quiet_environment
 from uss_dagster.text import printable
 
 COMMANDS = {
-    "Your own images": ("recommend", "segment", "curate", "score"),
+    "Your own images": ("recommend", "segment", "annotate", "curate", "score"),
     "A project": ("plan", "repro", "reproduce", "verify", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
     "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),
 }
 """Groups of the help, each with its commands in the order shown; the last one is hidden. A command stands in the module of its name."""
-GOES_ON = ("recommend", "segment", "curate", "repro", "reproduce", "demo", "train", "data", "weights", "stage")
+GOES_ON = ("recommend", "segment", "annotate", "curate", "repro", "reproduce", "demo", "train", "data", "weights", "stage")
 """Commands that a second call continues where the first was stopped."""
 
 
