@@ -12,13 +12,13 @@ the model, fitted on all datasets, into the package.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from scipy.stats import kendalltau
 
 from uss_dagster import registry
@@ -275,10 +275,10 @@ def main() -> None:
         table, slope, error = test(rows, {name: others.get(name) or images for name, images in rows.items()}, shown, features)
         print_table(features, table)
         print("slope", slope, "error", error)
-        models[features] = replace(fit(rows, shown, features), slope=slope, error=error, left_out=table).to_json()
+        models[features] = replace(fit(rows, shown, features), slope=slope, error=error, left_out=table).to_plain()
     if arguments.write:
         path = Path(rank_model.__file__).with_name(rank_model.FILE)
-        path.write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
+        path.write_text(yaml.safe_dump(models, sort_keys=False, width=150, default_flow_style=None), encoding="utf-8")
         print(path)
 
 

@@ -2,7 +2,7 @@
 
 The model is a logistic regression on the numbers of ``describe`` and their squares, fitted by scikit-learn on regions of labelled datasets:
 is the IoU with some annotated region at least ``ANNOTATED``? Its weights, what it was fitted on, and how it ranked entries on datasets left
-out of the fit are in ``rank_model.json``, written by ``benchmarks/label_free.py``.
+out of the fit are in ``rank_model.yaml``, written by ``benchmarks/label_free.py``.
 
 Entries of one method vote together: the weight of each is divided by how many there are, since they find much the same regions.
 
@@ -13,7 +13,6 @@ datasets. Each alone ranks about as well; together they rank better. Without exp
 from __future__ import annotations
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,13 +21,14 @@ from typing import TypedDict
 
 import numpy as np
 
+from uss_dagster.files import parse_yaml
 from uss_dagster.metrics.unlabelled.describe import describe
 from uss_dagster.metrics.unlabelled.picture import PictureGrid
 from uss_dagster.metrics.unlabelled.votes import MEASURES, Candidates
 from uss_dagster.regions import Regions
 
 ANNOTATED = 0.6
-FILE = "rank_model.json"
+FILE = "rank_model.yaml"
 FEATURES = ("deep", "patches")
 """Models there are: one on the tokens of ``DEEP``, one on those of the backbone ``patches``, which needs no weights."""
 DEEP = "dinov2_vits14_saliency"
@@ -131,7 +131,8 @@ class RankModel:
         seen = (scores - mean.mean()) * (self.spread[measure] / max(float(mean.std()), 1e-9))
         return np.asarray(seen + self.experience_of(measure, kinds))
 
-    def to_json(self) -> dict[str, object]:
+    def to_plain(self) -> dict[str, object]:
+        """Plain values, for the file."""
         return asdict(self)
 
 
@@ -143,8 +144,8 @@ def kind_of(method: str, features: str) -> str:
 @functools.cache
 def load_model(features: str) -> RankModel:
     """The fitted model of the package. features: one of ``FEATURES``."""
-    text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-    return RankModel(**json.loads(text)[features])
+    models = parse_yaml(resources.files(__package__).joinpath(FILE).read_bytes())
+    return RankModel(**models[features])
 
 
 def expected(covered: Mapping[str, np.ndarray], chance: np.ndarray, entry: np.ndarray, methods: Sequence[str]) -> dict[str, np.ndarray]:
