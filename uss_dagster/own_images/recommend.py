@@ -109,7 +109,7 @@ def recommend(paths: list[Path], request: Request, report: Callable[[str], None]
     if not deep:
         report_failure(f"left out: all entries on the pretrained encoder; `uss weights get {DEEP}` fetches its weights.")
     entries = read_entries(deep)
-    costs = _costs(images, entries, deep, request)
+    costs = _costs(images, entries, deep, request, report)
     fitting = _within_budget(entries, costs, request.budget, report)
     done = _run(images, _work(fitting, deep, request), request.out, report, report_failure)
     table = np.array([image.scores["expected"][request.goal] for image in done]).reshape(len(done), len(fitting))
@@ -188,18 +188,25 @@ def _sample(paths: list[Path], request: Request, report: Callable[[str], None], 
     return [Image(image_id, files.relative_name(path_of[image_id], folder), path_of[image_id]) for image_id in chosen]
 
 
-def _costs(images: Sequence[Image], entries: Sequence[RivalEntry], deep: bool, request: Request) -> dict[str, float]:
+def _costs(
+    images: Sequence[Image], entries: Sequence[RivalEntry], deep: bool, request: Request, report: Callable[[str], None]
+) -> dict[str, float]:
     """Seconds an image of each entry with its backbone, on this machine; measured once a folder of results, so that a run can go on."""
     path = request.out / PRIVATE / "costs.json"
     known = read_json(path)
     if set(known) == {entry.name for entry in entries}:
         return dict(known)
+    report(f"timing {len(entries)} entries on {min(TIMED, len(images))} of {len(images)} pictures")
     encoders, costs = make_encoders(deep), {entry.name: np.inf for entry in entries}
-    for image in images[:TIMED]:
+    timed = 0
+    for image in images:
+        if timed == TIMED:
+            break
         try:
             pixels = shrunk(read_picture(image.path), request.long_side)
         except BadData:
             continue  # reported when its turn comes
+        timed += 1
         features: dict[str, Features] = {}
         of_backbone = {"": 0.0}
         for name, encoder in encoders.items():
