@@ -35,6 +35,7 @@ from uss_dagster.metrics.unlabelled.rank_model import FEATURES, LeftOut, RankMod
 from uss_dagster.metrics.unlabelled.votes import FLAT, MEASURES, Candidates, measures
 from uss_dagster.own_images.entries import RivalEntry, encode, make_encoders, read_entries, segment
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.scoring.label_free import rank_entries
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def test(
 ) -> tuple[list[LeftOut], dict[str, float], dict[str, float]]:
     """(a row a dataset and measure, slope of each measure, its error): ``tested`` of a dataset ranked by a model fitted on ``rows`` of the others."""
     table: list[LeftOut] = []
-    gaps: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {measure: ([], []) for measure in MEASURES}
+    gaps: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {measure: [] for measure in MEASURES}
     for dataset, images in tested.items():
         model = fit({name: others for name, others in rows.items() if name != dataset}, entries, features)
         guesses = scores(model, images, entries, features)
@@ -225,14 +226,44 @@ def test(
                     best=entries[best].name,
                 )
             )
-            gaps[measure][0].append(mean - mean.mean())
-            gaps[measure][1].append(real - real.mean())
+            gaps[measure].append((_gaps(guess, resamples), _gaps(truth, resamples)))
     slope, error = {}, {}
-    for measure, (guessed, real) in gaps.items():
-        x, y = np.concatenate(guessed), np.concatenate(real)
+    for measure, pairs in gaps.items():
+        x, y = (np.concatenate([pair[which][0] for pair in pairs]) for which in (0, 1))
         slope[measure] = round(float(x @ y / (x @ x)), 4)
-        error[measure] = round(float(np.sqrt(np.mean((y - slope[measure] * x) ** 2))), 4)
+        of_images = np.mean([np.var(real[1:] - slope[measure] * guessed[1:], axis=0).mean() for guessed, real in pairs])
+        left = np.mean([np.mean((real[0] - slope[measure] * guessed[0]) ** 2) for guessed, real in pairs])
+        error[measure] = round(float(np.sqrt(max(left - of_images, 0))), 4)
     return table, slope, error
+
+
+def print_caution(
+    model: RankModel, rows: dict[str, list[Arrays]], tested: dict[str, list[Arrays]], entries: Sequence[RivalEntry], features: str
+) -> None:
+    """Expected regret beside the regret by labels, and how often the labelled differences from the first entry lie in their intervals."""
+    names, kinds, methods = ([getattr(entry, field) for entry in entries] for field in ("name", "kind", "method"))
+    for place, measure in enumerate(MEASURES):
+        regrets, inside = [], []
+        for dataset, images in tested.items():
+            others = fit({name: every for name, every in rows.items() if name != dataset}, entries, features)
+            left = replace(others, slope=model.slope, error=model.error, left_out=model.left_out)
+            table = [expected(measures(a["nested"], a["flat"]), left.chance(a[features]), a["entry"], methods)[measure] for a in images]
+            ids = [f"{dataset}{number}" for number in range(len(images))]
+            ranking = rank_entries(names, kinds, ids, np.array(table), left, measure)
+            labelled = dict(zip(names, np.mean([a["labelled"][:, place] for a in images], axis=0), strict=True))
+            first = labelled[ranking.entries[0].entry]
+            regrets.append((ranking.regret, max(labelled.values()) - first))
+            inside.append(all(row.behind_low <= first - labelled[row.entry] <= row.behind_high for row in ranking.entries[1:]))
+        guessed, real = np.mean(regrets, axis=0)
+        print(
+            f"{measure}: expected regret {guessed:.3f}, by labels {real:.3f}; all differences in their intervals: {sum(inside)} of {len(inside)}"
+        )
+
+
+def _gaps(values: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+    """Mean of each entry less that of all, over the images and over each resample of them, (1 + REPLICATES, E)."""
+    means = np.array([values.mean(axis=0), *(values[rows].mean(axis=0) for rows in resamples)])
+    return means - means.mean(axis=1, keepdims=True)
 
 
 def print_table(features: str, table: Sequence[LeftOut]) -> None:
@@ -272,10 +303,13 @@ def main() -> None:
         print("\nOn the images of the fit:")
         print_table(features, test(rows, rows, shown, features)[0])
         print("\nOn images that chose nothing (Pascal-Part: on those of the fit):")
-        table, slope, error = test(rows, {name: others.get(name) or images for name, images in rows.items()}, shown, features)
+        tested = {name: others.get(name) or images for name, images in rows.items()}
+        table, slope, error = test(rows, tested, shown, features)
         print_table(features, table)
         print("slope", slope, "error", error)
-        models[features] = replace(fit(rows, shown, features), slope=slope, error=error, left_out=table).to_plain()
+        model = replace(fit(rows, shown, features), slope=slope, error=error, left_out=table)
+        print_caution(model, rows, tested, shown, features)
+        models[features] = model.to_plain()
     if arguments.write:
         path = Path(rank_model.__file__).with_name(rank_model.FILE)
         path.write_text(yaml.safe_dump(models, sort_keys=False, width=150, default_flow_style=None), encoding="utf-8")

@@ -2,8 +2,9 @@
 
 An estimated difference errs in two ways. The images are a sample: bootstrap replicates show by how much another sample would differ. And the
 estimate is no label: on labelled datasets that were left out of the fit, the model was off by ``RankModel.error`` an entry. Both are in the
-intervals, in the groups of entries that cannot be told apart (Holm's procedure over all pairs, ``scoring.intervals``), and in the expected
-regret: how much better than the first entry the best one is on average, over draws of what the true scores may be.
+intervals of the differences from the first entry (Holm's procedure over all of these, ``scoring.intervals``), and in the expected regret: how
+much better than the first entry the best one is on average, over draws of what the true scores may be. On the datasets left out both are
+cautious: ``benchmarks/label_free.py``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class RankedEntry:
     behind : float
         How much better the first entry is expected to be in labelled scores.
     behind_low, behind_high : float
-        95 % interval of it, over all pairs together; NaN for the first entry and for one image.
+        95 % interval of it, all differences from the first entry together; NaN for the first entry and for one image.
     apart : bool
         The first entry is better beyond the interval.
     best_chance : float
@@ -91,10 +92,10 @@ def rank_entries(
     combined = slope * model.combined(measure, kinds, scores)
     mean, samples = combined.mean(axis=0), (weights @ combined) / weights.sum(axis=1, keepdims=True)
     pairs = Pairs.of(mean, samples, np.full(len(names), len(image_ids)))
-    (half,) = half_widths([_with_model_error(pairs, error, len(model.left_out))])
     experience = model.experience_of(measure, kinds)
     order = np.lexsort((np.array(names), -mean))
     first = int(order[0])
+    (half,) = half_widths([_with_model_error(pairs, error, len(model.left_out), first)])
     draws = samples + np.random.default_rng(0).normal(0, error, samples.shape)
     best = np.bincount(draws.argmax(axis=1), minlength=len(names)) / len(draws)
     rows = []
@@ -116,12 +117,16 @@ def rank_entries(
     return LabelFreeRanking(rows, float((draws.max(axis=1) - draws[:, first]).mean()))
 
 
-def _with_model_error(pairs: Pairs, error: float, residuals: int) -> Pairs:
-    """Pairs whose errors hold that of the model too, by Welch and Satterthwaite. residuals: how many it was estimated from."""
+def _with_model_error(pairs: Pairs, error: float, residuals: int, first: int) -> Pairs:
+    """Pairs with the first entry alone, whose errors hold that of the model too, by Welch and Satterthwaite.
+
+    residuals: how many it was estimated from.
+    """
     of_images = np.nan_to_num(pairs.error) ** 2
     of_model = 2 * error**2 * (1 - np.eye(len(pairs.error)))
     total = of_images + of_model
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = total**2 / (of_images**2 / np.maximum(pairs.images - 1, 1) + of_model**2 / max(residuals, 1))
     known = np.isfinite(pairs.error)
+    known[np.delete(np.arange(len(known)), first)[:, None], np.delete(np.arange(len(known)), first)] = False
     return replace(pairs, error=np.where(known, np.sqrt(total), np.nan), freedom=np.where(known & np.isfinite(freedom), freedom, 0))

@@ -68,7 +68,7 @@ class RankModel:
     slope : dict
         Measure → labelled score by ``combined`` estimate, of differences between entries.
     error : dict
-        Measure → standard deviation of what is left of an entry's difference from the mean of its dataset.
+        Measure → standard deviation of what is left of an entry's difference from the mean of its dataset, less what is due to few images.
     left_out : list of LeftOut
     """
 
