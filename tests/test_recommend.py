@@ -137,5 +137,7 @@ def test_the_entries_read_what_their_backbones_give():
     for entry in read_entries(deep=True):
         read = entry.segmenter.spec.facets_read(entry.segmenter.params) if entry.backbone else ()
         assert set(read) <= set(FACETS), entry.name
+    for entry in read_entries(deep=True):
+        assert ("[weights have seen labels of saliency]" in entry.full_title) == (entry.backbone == "deep")
     assert {entry.backbone for entry in read_entries(deep=False)} == {"", "patches"}
     assert set(GOALS) == set(MEASURES)

@@ -42,6 +42,16 @@ class RivalEntry:
         return self.segmenter.method
 
     @property
+    def labels(self) -> str:
+        """What labels its weights have seen, in words; '' for none."""
+        return weights_named(DEEP).labels if self.backbone == "deep" else ""
+
+    @property
+    def full_title(self) -> str:
+        """The title, which says what labels the weights have seen."""
+        return f"{self.title} [weights have seen {self.labels}]" if self.labels else self.title
+
+    @property
     def kind(self) -> str:
         return kind_of(self.method, self.backbone)
 

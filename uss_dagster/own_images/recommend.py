@@ -124,10 +124,11 @@ def recommend(paths: list[Path], request: Request, report: Callable[[str], None]
     ids = [image.image.image_id for image in shown]
     ranking = rank_entries(names, [entry.kind for entry in fitting], ids, table[usable], load_model(features), request.goal)
     _write_tables(request, ranking, names, done, costs, features)
-    titles = {entry.name: entry.title for entry in fitting}
+    titles = {entry.name: entry.full_title for entry in fitting}
     pictures = _pictures(request.out, [row.entry for row in ranking.entries[:SHOWN]], shown, table[usable])
     write_page(request.out, request.goal, features, ranking, titles, costs, pictures)
-    for line in summary_lines(ranking, request.goal, costs, len(shown)):
+    labels = {entry.name: entry.labels for entry in fitting if entry.labels}
+    for line in summary_lines(ranking, request.goal, costs, len(shown), labels):
         report(line)
     report(f"pictures side by side: {request.out / PAGE}; to be surer, label a few: `uss annotate {paths[0]} --from {request.out}`")
 
@@ -147,8 +148,8 @@ def _within_budget(
     return fitting
 
 
-def summary_lines(ranking: LabelFreeRanking, goal: str, costs: dict[str, float], images: int) -> list[str]:
-    """The ranking as text."""
+def summary_lines(ranking: LabelFreeRanking, goal: str, costs: dict[str, float], images: int, labels: dict[str, str]) -> list[str]:
+    """The ranking as text. labels: entry → labels that its weights have seen, where there are any."""
     width = max(len(row.entry) for row in ranking.entries)
     lines = [f"{'':3} {'entry':{width}}  pictures  experience  behind the first (95 %)   best  s/image"]
     for row in ranking.entries:
@@ -156,6 +157,7 @@ def summary_lines(ranking: LabelFreeRanking, goal: str, costs: dict[str, float],
         place, cost = f"{row.rank:2}{' ' if row.apart else '*'}", costs[row.entry]
         lines.append(
             f"{place} {row.entry:{width}}  {row.score:8.3f}  {row.experience:+10.3f}  {behind:24} {row.best_chance:4.0%}  {cost:7.2f}"
+            + (f"  weights have seen {labels[row.entry]}" if row.entry in labels else "")
         )
     leaders = ranking.leaders
     told = (
