@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -185,12 +185,21 @@ def _stage(cell: Cell, layout: Layout, up: str) -> dict[str, Any]:
     stage: dict[str, Any] = {"desc": cell.description, "cmd": f"sh {PROGRAM} stage {cell.file}"}
     if cell.pipeline:
         stage["wdir"] = up
-    stage["deps"] = sorted([cell.file, *(layout.relative(path) for path in cell.inputs(layout))])
+    stage["deps"] = sorted({cell.file, *(layout.relative(path) for path in cell.inputs(layout)), *_own_weights(cell)})
     stage["outs"] = outs
     if metrics:
         stage["metrics"] = metrics
     stage["meta"] = {"dagster": _asset(cell, layout)}
     return stage
+
+
+def _own_weights(cell: Cell) -> Iterator[str]:
+    """Weight files of the project that a cell loads, so that DVC itself sees another file; those elsewhere are compared by planning alone."""
+    for encoder in cell.loaded_backbones():
+        checkpoint = getattr(encoder.build(), "checkpoint", None) or ""
+        path = PurePosixPath(checkpoint)
+        if path.suffix and not path.is_absolute() and path.parts[0] not in ("~", ".."):
+            yield path.as_posix()
 
 
 def _asset(cell: Cell, layout: Layout) -> dict[str, Any]:
