@@ -445,7 +445,7 @@ def test_the_command_segments_and_its_file_is_scored_and_curated(tmp_path):
     pred = f".annotations.regions/entries/{leader['entry']}/regions.parquet"
     covering = run("score", "--pred", pred, "--gt", "annotations.json", "--truth", "annotators", "--metrics", "covering")
     assert f"{leader['value']:.4f}" in covering
-    assert "ar_1000" in run("score", "--pred", pred, "--gt", "annotations.json", "--metrics", "proposals")
+    assert "ar1000" in run("score", "--pred", pred, "--gt", "annotations.json", "--metrics", "proposals")
     run("curate", "photos", "--labels", "annotations.json", "--out", "set", "--set", "min_area=20")
     assert "human" in (tmp_path / "set" / "labels.json").read_text() or (tmp_path / "set" / "masks.parquet").exists()
     assert Image.open(next(photos.iterdir())).size == (WIDTH, HEIGHT)
