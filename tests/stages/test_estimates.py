@@ -85,3 +85,13 @@ def test_estimates_are_shown_and_never_ranked_with_scores(project: Project):
     project.edit("profiles/small.yaml", "{k: 4, restarts: 1}", "{k: 5, restarts: 1}")
     assert {"segments/kmeans/photographs", "estimates", "site"} <= set(project.repro())
     assert project.repro() == []
+
+
+@pytest.mark.slow
+def test_without_the_weights_the_demo_shows_the_estimates_of_the_others(tmp_path):
+    project = make_project(tmp_path / "project", PROFILE)
+    (project.root / "profiles/demo.yaml").write_text(PROFILE, encoding="utf-8")
+    project.env |= {"USS_WEIGHTS": str(tmp_path / "none"), "PIP_NO_INDEX": "1"}
+    assert "Left out: slic_merge_deep." in project.uss("demo").stdout
+    assert json.loads((project.root / "data/estimates/photographs/manifest.json").read_text())["features"] == "patches"
+    assert "Estimated without labels" in (project.root / "reports/site/datasets/photographs.html").read_text()

@@ -31,11 +31,15 @@ def run_without(layout: Layout, cells: Sequence[Cell], absent: Collection[str]) 
 
     ``absent`` holds the readers of its cells too, see ``plan.with_readers``.
     """
+    from uss_dagster.planning.plan import in_order
     from uss_dagster.run import compute
 
     code = run_dvc(layout.root, [cell.address for cell in cells if cell.name not in absent] if absent else [])
     if code == 0:
-        for cell in (cell.without(absent) for cell in cells if cell.name in absent):
-            if cell is not None:
-                compute(cell, layout)
+        left = set(absent)
+        for cell in in_order(cells):
+            reduced = cell.without(left) if cell.name in left else None
+            if reduced is not None:
+                compute(reduced, layout)
+                left.discard(cell.name)  # those that read it have it
     return code
