@@ -11,7 +11,7 @@ from source_code import PACKAGE, ROOT, Module, imported_names, modules
 
 LAYERS = [
     ("errors", "__init__"),
-    ("bounds", "files", "hashing", "notes", "pixels", "registry", "runtime", "templates", "text", "torchvision_import"),
+    ("bounds", "files", "hashing", "loopback", "notes", "pixels", "registry", "runtime", "templates", "text", "torchvision_import"),
     ("regions", "weights"),
     ("planning",),
     ("artifacts", "graphs", "refine"),

@@ -21,9 +21,10 @@ import pytest
 from devtools import browser, find_chromium
 from PIL import Image
 
+from uss_dagster.loopback import HOST
 from uss_dagster.regions import rle
 from uss_dagster.student import prompt_page
-from uss_dagster.student.prompt_page import HOST, Gallery, make_server
+from uss_dagster.student.prompt_page import Gallery, make_server
 
 BAD_NAME = '<img src=x onerror="window.hacked=1">.png'
 

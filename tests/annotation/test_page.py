@@ -22,8 +22,9 @@ from projects import SOURCE
 from uss_dagster.annotation import page as page_module
 from uss_dagster.annotation import workbench as workbench_module
 from uss_dagster.annotation.document import Document
-from uss_dagster.annotation.page import HOST, UsageError, listen
+from uss_dagster.annotation.page import UsageError, listen
 from uss_dagster.annotation.workbench import Workbench, packed
+from uss_dagster.loopback import HOST
 from uss_dagster.regions import rle
 
 BAD_NAME = '<img src=x onerror="window.hacked=1">'

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from annotation_cases import HEIGHT, WIDTH, code_of, fields, good_tree, make_bench, make_photos, make_run, poor_tree
 
@@ -148,15 +146,10 @@ def test_the_weighted_mean_is_that_of_all_images():
     assert abs(np.mean(weighted) - np.mean(truth)) < 0.008
 
 
-def test_differences_from_regions_and_from_a_table(tmp_path):
+def test_differences_from_regions(tmp_path):
     run = make_run(tmp_path / "run", ["a", "b"])
     computed = differences(Entries.open(run))
     assert all(0.3 < value < 0.9 for value in computed.values())
-    table = pa.table({"image_id": ["a", "a", "b", "b"], "entry": ["good", "poor"] * 2, "agreement": [0.9, 0.7, 0.1, 0.3]})
-    pq.write_table(table, run / "quality.parquet")
-    assert differences(Entries.open(run)) == pytest.approx({"a": 0.2, "b": 0.8})
-    pq.write_table(table.rename_columns(["image_id", "entry", "other"]), run / "quality.parquet")
-    assert differences(Entries.open(run)) == computed
     one = make_run(tmp_path / "one", ["b", "a"])
     (one / "entries" / "poor" / "regions.parquet").unlink()
     assert Order(differences(Entries.open(one))).ids == ["a", "b"]

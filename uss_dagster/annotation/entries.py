@@ -22,11 +22,11 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import make_folder, whole_file
 from uss_dagster.hashing import sha256_of, sha256_of_json
 from uss_dagster.own_images.files import ReadableSamples, process_count
+from uss_dagster.own_images.region_files import ENTRIES, RANKING, TABLE
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Segmenter
 
-ENTRIES, TABLE, RANKING = "entries", "regions.parquet", "ranking.parquet"
 LINE_EVERY = 10
 """A line is reported after so many images."""
 RANKED = pa.schema([("rank", pa.int64()), ("entry", pa.string())])

@@ -16,15 +16,13 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from uss_dagster.annotation.entries import ENTRIES, TABLE, Entries
+from uss_dagster.annotation.entries import Entries
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.tables import readable, row_groups, rows_by_image
+from uss_dagster.artifacts.tables import row_groups, rows_by_image
 from uss_dagster.curation.overlaps import best_iou
+from uss_dagster.own_images.region_files import ENTRIES, TABLE
 
-QUALITY = "quality.parquet"
-"""A table with columns image_id, entry and agreement, which `uss recommend` may have written."""
 LEADING = 4
 """How many entries are compared."""
 LARGEST = 24
@@ -38,28 +36,11 @@ def differences(entries: Entries) -> dict[str, float]:
     leading = entries.names[:LEADING]
     if len(leading) < 2:
         return dict.fromkeys(sorted(entries.ids), 0.0)
-    agreement = _stated(entries, leading) or _computed(entries, leading)
+    agreement = _agreement(entries, leading)
     return {image_id: 1 - agreement.get(image_id, 0.0) for image_id in sorted(entries.ids)}
 
 
-def _stated(entries: Entries, leading: Sequence[str]) -> dict[str, float]:
-    """The mean agreement of the leading entries by the table of quality; empty where there is none."""
-    path = entries.folder / QUALITY
-    if not path.exists():
-        return {}
-    with readable(path, "Run `uss recommend` again."):
-        names = set(pq.read_schema(path).names)
-        if not names >= {"image_id", "entry", "agreement"}:
-            return {}
-        table = pq.read_table(path, columns=["image_id", "entry", "agreement"])
-    values: dict[str, list[float]] = {}
-    for row in table.to_pylist():
-        if row["entry"] in leading and row["agreement"] is not None and math.isfinite(row["agreement"]):
-            values.setdefault(row["image_id"], []).append(row["agreement"])
-    return {image_id: float(np.mean(some)) for image_id, some in values.items()}
-
-
-def _computed(entries: Entries, leading: Sequence[str]) -> dict[str, float]:
+def _agreement(entries: Entries, leading: Sequence[str]) -> dict[str, float]:
     """The mean, over pairs of entries and over the larger regions of the one, of the greatest IoU with a region of the other."""
     codes: dict[str, dict[str, list[bytes]]] = {}
     shapes: dict[str, tuple[int, int]] = {}

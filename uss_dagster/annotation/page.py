@@ -1,7 +1,6 @@
 """The server of ``uss annotate``: the page ``report/assets/annotate.html``, and what its script asks for.
 
-The server listens on 127.0.0.1 only, and answers only requests that name it so. A page elsewhere whose name resolves to this address is refused by its
-Host header. Images have numbers, never paths.
+The server listens on 127.0.0.1 only, and answers only requests that name it so (``loopback``). Images have numbers, never paths.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uss_dagster.annotation.document import Conflict
 from uss_dagster.annotation.workbench import LONGEST, Workbench
 from uss_dagster.errors import UsageError, UssError, from_os_error
+from uss_dagster.loopback import HOST, headers, is_own, port_in_use, refusal
 
-HOST = "127.0.0.1"
 BODY_BYTES = 16 * 1024**2
 READ_SECONDS = 30.0
 """In which the body of a request must have arrived."""
@@ -36,17 +35,7 @@ FILES = {
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("annotate", "annotate-masks")},
     "/annotate.css": ("annotate.css", "text/css"),
 }
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
+HEADERS = headers("'self' data:")
 
 
 def serve(workbench: Workbench, port: int, tell: Callable[[str], None]) -> None:
@@ -79,7 +68,7 @@ def listen(port: int) -> socket.socket:
         listener.listen(128)  # from now on requests wait for the server to begin
     except OSError as error:
         listener.close()
-        raise UsageError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.") from None
+        raise UsageError(port_in_use(port, error)) from None
     return listener
 
 
@@ -120,8 +109,7 @@ class Guard:
     """Refuses requests that do not name this server, and adds the headers that every answer has."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
-        self.app, self.own = app, {f"{HOST}:{port}", f"localhost:{port}"}
-        self.refusal = JSONResponse({"error": f"This page answers only to http://{HOST}:{port}/."}, 403)
+        self.app, self.port, self.refusal = app, port, JSONResponse(refusal(port), 403)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -129,9 +117,8 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        known = headers.get("host") in self.own and (origin is None or origin.removeprefix("http://") in self.own)
+        sent = Headers(scope=scope)
+        known = is_own(sent.get("host"), sent.get("origin"), self.port)
         await (self.app if known else self.refusal)(scope, receive, send_with_headers)
 
 

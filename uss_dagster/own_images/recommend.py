@@ -31,15 +31,15 @@ from uss_dagster.hashing import sha256_of, sha256_of_json
 from uss_dagster.metrics.unlabelled.rank_model import DEEP, expected_scores, load_model
 from uss_dagster.own_images import files
 from uss_dagster.own_images.entries import RivalEntry, encode, has_deep_weights, make_encoders, read_entries, segment
-from uss_dagster.own_images.region_files import RegionFiles
+from uss_dagster.own_images.region_files import ENTRIES, RANKING, TABLE, RegionFiles
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.report.recommendation import PAGE, SamplePicture, write_page
 from uss_dagster.scoring.label_free import FEWEST, LabelFreeRanking, rank_entries
 from uss_dagster.segmenter import at_size
 
 PRIVATE = ".recommend"
-ENTRIES, SCORES = "entries", "scores.json"
-RANKING, QUALITY, SUMMARY = "ranking.parquet", "quality.parquet", "recommendation.json"
+SCORES = "scores.json"
+QUALITY, SUMMARY = "quality.parquet", "recommendation.json"
 SHOWN = 6
 """Leading entries, and pictures, side by side on the page."""
 TIMED = 2
@@ -335,7 +335,7 @@ def _pictures(out: Path, entries: Sequence[str], images: Sequence[ComparedImage]
     """The images whose expected scores differ most between entries, with the regions of the leading ones."""
     for place in np.argsort(-table.std(axis=1), kind="stable")[:SHOWN].tolist():
         image = images[place].image
-        files_of = {entry: out / ENTRIES / entry / "regions.parquet" for entry in entries}
+        files_of = {entry: out / ENTRIES / entry / TABLE for entry in entries}
         regions = {
             entry: next((r for _, r in iterate_regions([path], {image.image_id})), None) if path.exists() else None
             for entry, path in files_of.items()

@@ -2,8 +2,7 @@
 
 The page is ``report/assets/prompt.html`` with its script and style.
 
-The server listens on 127.0.0.1 only, and answers only requests that name it so. A page elsewhere whose name resolves to this address is refused by its
-Host header. Images have numbers, never paths. Uploads stay in memory.
+The server listens on 127.0.0.1 only, and answers only requests that name it so (``loopback``). Images have numbers, never paths. Uploads stay in memory.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from PIL import Image
 
 from uss_dagster.artifacts.image_files import decode, read_picture, shrunk
 from uss_dagster.errors import UsageError, UssError
+from uss_dagster.loopback import HOST, headers, is_own, port_in_use, refusal
 from uss_dagster.regions import rle
 from uss_dagster.student.model import EncodedImage, Student
 from uss_dagster.student.prompting import SPLIT, masks_at
 
-HOST = "127.0.0.1"
 LONGEST = 1024
 """Greatest number of pixels on the longer side of images, as shown and as segmented."""
 UPLOAD_BYTES, UPLOAD_PIXELS = 25 * 1024**2, 50_000_000
@@ -42,7 +41,7 @@ READ_SECONDS = 30.0
 UPLOADS, ENCODED = 16, 8
 """How many uploaded images, and how many encoded ones, are in memory at most."""
 FILES = {"/": ("prompt.html", "text/html"), "/prompt.js": ("prompt.js", "text/javascript"), "/prompt.css": ("prompt.css", "text/css")}
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+HEADERS = headers("'self' blob: data:")
 
 
 class ListedImage(TypedDict):
@@ -182,7 +181,7 @@ def make_server(gallery: Gallery, port: int) -> ThreadingHTTPServer:
     try:
         return _Server((HOST, port), handler)
     except OSError as error:
-        raise UsageError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port, or 0 for any.") from None
+        raise UsageError(port_in_use(port, error)) from None
 
 
 class _Server(ThreadingHTTPServer):
@@ -222,11 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method: Callable[[urllib.parse.SplitResult], None]) -> None:
         port = int(self.server.server_address[1])  # type: ignore[index, misc, call-overload, arg-type]
-        own = {f"{name}:{port}" for name in (HOST, "localhost")}
-        origin = self.headers.get("Origin")
-        if self.headers.get("Host") not in own or (origin is not None and origin.removeprefix("http://") not in own):
+        if not is_own(self.headers.get("Host"), self.headers.get("Origin"), port):
             self.close_connection = True
-            return self._send_json({"error": f"This page answers only to http://{HOST}:{port}/."}, HTTPStatus.FORBIDDEN)
+            return self._send_json(refusal(port), HTTPStatus.FORBIDDEN)
         try:
             return method(urllib.parse.urlsplit(self.path))
         except (KeyError, ValueError):
@@ -277,16 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send_response(status)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(len(data)),
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": POLICY,
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
-        }.items():
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **HEADERS}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
