@@ -84,18 +84,18 @@ class Images:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._index = folder / "images.parquet"
-        image_bounds(self._index)  # refuses an index that is not there
+        self.index = folder / "images.parquet"
+        image_bounds(self.index)  # refuses an index that is not there
 
     @property
     def table(self) -> pa.Table:
         """The whole index."""
-        return read_table(self._index, IMAGES)
+        return read_table(self.index, IMAGES)
 
     @cached_property
     def ids(self) -> list[str]:
         """All images, in order."""
-        ids: list[str] = read_table(self._index, IMAGES, columns=["image_id"])["image_id"].to_pylist()
+        ids: list[str] = read_table(self.index, IMAGES, columns=["image_id"])["image_id"].to_pylist()
         return ids
 
     def __len__(self) -> int:
@@ -108,38 +108,39 @@ class Images:
 
     def contents(self, ids: Sequence[str]) -> list[list[str]]:
         """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
-        return [[image_id, self._value(image_id, "sha256")] for image_id in ids]
+        return [[image_id, self._row(image_id, "sha256")[0]] for image_id in ids]
 
     def encoded(self, image_id: str) -> bytes:
         """The file as it came."""
-        row = {name: self._value(image_id, name) for name in ("shard", "offset", "size", "sha256")}
+        name, offset, size, sha256 = self._row(image_id, "shard", "offset", "size", "sha256")
         try:
-            with open(self.folder / row["shard"], "rb") as shard:
-                shard.seek(row["offset"])
-                data = shard.read(row["size"])
+            with open(self.folder / name, "rb") as shard:
+                shard.seek(offset)
+                data = shard.read(size)
         except FileNotFoundError:
-            raise BadData(f"{self.folder / row['shard']} is missing. Run `dvc checkout --force` or its stage again.") from None
-        if sha256_of(data) != row["sha256"]:
+            raise BadData(f"{self.folder / name} is missing. Run `dvc checkout --force` or its stage again.") from None
+        if sha256_of(data) != sha256:
             raise BadData(
-                f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."
+                f"Image '{image_id}' in {self.folder / name} is not what was written. Run `dvc checkout --force` or its stage again."
             )
         return data
 
     def shape(self, image_id: str) -> tuple[int, int]:
         """(height, width) after decoding."""
-        return self._value(image_id, "height"), self._value(image_id, "width")
+        height, width = self._row(image_id, "height", "width")
+        return height, width
 
     def member(self, image_id: str) -> str:
         """Name of its file in the shard."""
-        return str(self._value(image_id, "member"))
+        return str(self._row(image_id, "member")[0])
 
-    def _value(self, image_id: str, column: str) -> Any:
-        """What the index says of one image."""
-        for number, (first, last) in enumerate(image_bounds(self._index)):
+    def _row(self, image_id: str, *columns: str) -> list[Any]:
+        """What some columns of the index say of one image."""
+        for number, (first, last) in enumerate(image_bounds(self.index)):
             if first <= image_id <= last:
-                group = _group(self._index, number, file_state(self._index))
+                group = _group(self.index, number, file_state(self.index))
                 if image_id in group.place:
-                    return group.rows[column][group.place[image_id]].as_py()
+                    return [group.rows[column][group.place[image_id]].as_py() for column in columns]
         raise KeyError(image_id)
 
     def pixels(self, image_id: str) -> np.ndarray:
