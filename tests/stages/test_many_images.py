@@ -24,6 +24,7 @@ from uss_dagster.artifacts.image_files import encode_png
 from uss_dagster.artifacts.images import Images, ImageShards
 from uss_dagster.artifacts.schemas import IMAGES, REGIONS, REPLICATES, SCORES
 from uss_dagster.artifacts.tables import batches, iterate_regions, regions_to_table, write_batches, write_table
+from uss_dagster.errors import UsageError
 from uss_dagster.regions import ClassTree, Regions
 from uss_dagster.report.dataset_facts import read_classes
 from uss_dagster.report.evidence import MOST_IMAGES, single_scores
@@ -141,6 +142,14 @@ def test_images_are_found_in_few_reads_of_the_index(tmp_path: Path, monkeypatch:
     assert len(reads) == 2000 // 500
     with pytest.raises(KeyError):
         opened.shape("image")
+
+
+def test_more_shards_than_their_names_can_count_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_SHARDS", 10)
+    index = write_index(tmp_path / "images", 101)
+    with pytest.raises(UsageError, match=r"101 images in shards of 10 are more than 10 shards\. Set shard_images .* to 11 or more\."):
+        index.shards(10)
+    assert [len(ids) for ids in index.shards(11)] == [11] * 9 + [2]
 
 
 def test_another_file_of_the_same_name_is_read_anew(tmp_path: Path) -> None:

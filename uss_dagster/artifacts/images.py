@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.tables import FileState, file_state, image_bounds, read_group, read_table
-from uss_dagster.errors import BadData
+from uss_dagster.errors import BadData, UsageError
 from uss_dagster.hashing import sha256_of, sha256_of_file
 
 SHARD_BYTES = 512 * 1024**2
+MOST_SHARDS = 100_000
+"""Their files have numbers of five digits, in whose order they are read."""
 _BLOCK = 512
 _LONGEST_NAME = 100
 """Bytes of a file's name in a tar header."""
@@ -151,6 +153,11 @@ class Images:
 
     def shards(self, size: int) -> list[list[str]]:
         """The ids in order, cut into groups of ``size``: the unit of work, of resuming and of parallel runs."""
+        if len(self.ids) > size * MOST_SHARDS:
+            raise UsageError(
+                f"{len(self.ids):,} images in shards of {size} are more than {MOST_SHARDS:,} shards. Set shard_images (section settings) to "
+                f"{-(-len(self.ids) // MOST_SHARDS)} or more."
+            )
         return [self.ids[i : i + size] for i in range(0, len(self.ids), size)]
 
 
