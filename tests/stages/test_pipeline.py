@@ -191,8 +191,8 @@ CORRUPTIONS = {
     ),
     "NaN score": (
         "scores/slic_merge/scenes",
-        "        rows.sort(key=lambda row: (*convention_of(row)",
-        '        rows[0]["value"] = float("nan")\n        rows.sort(key=lambda row: (*convention_of(row)',
+        "            ids, values = image_scores.scores(key)\n",
+        '            ids, values = image_scores.scores(key)\n            values[0] = float("nan")\n',
         "is nan for image",
     ),
 }
