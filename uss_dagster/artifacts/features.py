@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import FEATURES
-from uss_dagster.artifacts.staging import read_manifest
+from uss_dagster.artifacts.staging import MANIFEST, read_manifest
 from uss_dagster.artifacts.tables import read_table
 from uss_dagster.errors import BadData
+
+INDEX = "index.parquet"
 
 
 class FeatureShards:
@@ -19,11 +22,11 @@ class FeatureShards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, INDEX)
         self.backbone: str = f"backbone '{manifest['backbone']}'"
         self.comparable = bool(manifest.get("comparable", False))
         self._where: dict[str, list[tuple[str, str]]] = {}
-        index = read_table(folder / "index.parquet", FEATURES)
+        index = read_table(folder / INDEX, FEATURES)
         for image_id, shard, facet in zip(*(index[c].to_pylist() for c in ("image_id", "shard", "facet")), strict=True):
             self._where.setdefault(image_id, []).append((shard, facet))
         self._open: tuple[str, Any] | None = None
@@ -37,6 +40,15 @@ class FeatureShards:
     def shards_of(self, ids: Iterable[str]) -> list[str]:
         """The files that hold the facets of these images, sorted."""
         return sorted({shard for image_id in ids for shard, _ in self._where.get(image_id, ())})
+
+    @property
+    def listings(self) -> list[Path]:
+        """The files that say what lies where."""
+        return [self.folder / MANIFEST, self.folder / INDEX]
+
+    def pieces(self, ids: Iterable[str]) -> list[Piece]:
+        """What is read for some images, beside the listings."""
+        return [Piece(self.folder / shard) for shard in self.shards_of(ids)]
 
     def _shard(self, name: str) -> Any:
         from safetensors import SafetensorError, safe_open

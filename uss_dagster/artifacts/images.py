@@ -12,12 +12,14 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.tables import read_table
 from uss_dagster.errors import BadData
 from uss_dagster.hashing import sha256_of, sha256_of_file
 
 SHARD_BYTES = 512 * 1024**2
+INDEX = "images.parquet"
 _BLOCK = 512
 _LONGEST_NAME = 100
 """Bytes of a file's name in a tar header."""
@@ -70,7 +72,7 @@ class Images:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.table = read_table(folder / "images.parquet", IMAGES)
+        self.table = read_table(self.index, IMAGES)
         self.ids: list[str] = self.table["image_id"].to_pylist()
         self._row = {image_id: row for row, image_id in enumerate(self.ids)}
 
@@ -80,7 +82,7 @@ class Images:
     @property
     def identity(self) -> str:
         """A hash that changes exactly when an image, its id or its order does (the index holds every file's own hash)."""
-        return sha256_of_file(self.folder / "images.parquet")
+        return sha256_of_file(self.index)
 
     def contents(self, ids: Sequence[str]) -> list[list[str]]:
         """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
@@ -101,6 +103,16 @@ class Images:
                 f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."
             )
         return data
+
+    @property
+    def index(self) -> Path:
+        """The file that says where each image lies."""
+        return self.folder / INDEX
+
+    def pieces(self, ids: Sequence[str]) -> list[Piece]:
+        """What is read for some images, beside the index."""
+        rows = self.table.select(["shard", "offset", "size"]).take([self._row[image_id] for image_id in ids]).to_pylist()
+        return [Piece(self.folder / row["shard"], row["offset"], row["size"]) for row in rows]
 
     def shape(self, image_id: str) -> tuple[int, int]:
         """(height, width) after decoding."""
