@@ -32,13 +32,14 @@ def repro(
 
 def run_dvc(root: Path, targets: list[str]) -> int:
     """Bring targets (all, when none are named) up to date; returns 0, or the exit code of what failed."""
+    from uss_dagster.artifacts.cluster import shared_cluster
     from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.stage_server import stage_server
 
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
-    with stage_server() as environment:
-        code = DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    with stage_server() as server, shared_cluster() as cluster:
+        code = DvcRunner(root, {**server, **cluster}).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
     if code == 128 + signal.SIGINT:
         print(STOPPED, file=sys.stderr)
     return code

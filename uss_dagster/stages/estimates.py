@@ -20,6 +20,7 @@ from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import ESTIMATED_RANKING, ESTIMATES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
@@ -107,9 +108,13 @@ class Estimates(DatasetCell):
             methods=list(self.methods.values()),
             kind=kind,
         )
+        facets = FeatureShards(features)
+        reads: Reads[list[str]] = Reads(
+            layout.root, [images.index, *facets.listings, *segments], lambda ids: [*images.pieces(ids), *facets.pieces(ids)]
+        )
         scores: dict[str, dict[str, np.ndarray]] = {}
         with Progress(self.name, len(images)) as progress:
-            for part in map_shards(work, images.shards(self.shard_images)):
+            for part in map_shards(work, images.shards(self.shard_images), reads=reads):
                 scores |= part
                 progress.advance(len(part))
         rows, ranking, facts = self._rank(names, {i: s for i, s in scores.items() if np.isfinite(s[MEASURES[0]]).all()}, kind)

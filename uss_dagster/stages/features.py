@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
@@ -103,7 +104,14 @@ class Features(DatasetCell):
             files = (f"{shard}.safetensors", f"parts/{shard}.parquet")
             jobs.append(ShardJob(files, shard_key(plain, number, images.contents(ids)), (shard, ids), len(ids)))
         work = functools.partial(_compute, encoder=self.encoder, folder=images.folder, store=self.store)
-        totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None)
+        reads: Reads[ShardJob[tuple[str, list[str]]]] = Reads(
+            layout.root,
+            [images.index],
+            lambda job: images.pieces(job.item[1]),
+            functools.partial(check_weights, self.encoder, self.weights, self.file),
+            bool(self.encoder.spec.device),
+        )
+        totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None, reads=reads)
         _join_index(staging, [job.files[1] for job in jobs])
         facets = self.encoder.params.get("facets", [])
         manifest = {

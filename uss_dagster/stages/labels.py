@@ -18,9 +18,10 @@ import pyarrow as pa
 from uss_dagster.artifacts.features import FeatureShards
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, same_images, sorted_unique
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reads import Piece, Reads
 from uss_dagster.artifacts.schemas import LABELS
-from uss_dagster.artifacts.shards import map_shards
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_store import ShardStore
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
@@ -99,12 +100,10 @@ class Labels(EntryCell):
         shards = sorted(segments.glob("shard-*.parquet"))
         level = choose_level((regions for _, regions in iterate_regions(shards)), self.regions_per_image)
         levels = {SHARED_CUT: level, **({OWN_SEGMENTS: None} if self.own else {})}
-        work = functools.partial(_describe, images=images.folder, features=features, levels=levels, target=staging)
-        described: list[Path] = []
-        with Progress(self.name, len(images)) as progress:
-            for path, count in map_shards(work, shards):
-                described.append(path)
-                progress.advance(count)
+        work = functools.partial(_describe, images=images.folder, features=features, levels=levels)
+        jobs = [ShardJob((f"{path.stem}.npz",), "", path, len(image_ids(path))) for path in shards]
+        ShardRunner(staging, ShardStore(layout.stored_shards(self.name))).run(jobs, work, reads=_reads(layout, images, features))
+        described = [staging.folder / job.files[0] for job in jobs]
         report = Report(f"labels {self.entry}__{self.dataset}")
         counts = {"images": len(images)}
         for cut in levels:
@@ -145,25 +144,32 @@ def _leaf_classes(path: Path) -> int:
     return int(np.count_nonzero(kind == FOREGROUND) + (kind == BACKGROUND).any())
 
 
-def _describe(path: Path, images: Path, features: Path | None, levels: Mapping[str, float | None], target: Staging) -> tuple[Path, int]:
+def _reads(layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[Path]]:
+    """What the shards read, for the workers of a cluster."""
+    facets = FeatureShards(features) if features else None
+
+    def of_job(job: ShardJob[Path]) -> list[Piece]:
+        ids = image_ids(job.item)
+        return [Piece(job.item), *(facets.pieces(ids) if facets else images.pieces(ids))]
+
+    return Reads(layout.root, [images.index, *(facets.listings if facets else [])], of_job)
+
+
+def _describe(path: Path, staging: Staging, images: Path, features: Path | None, levels: Mapping[str, float | None]) -> None:
     """Vectors of the regions of one shard in each cut, in a file beside it until all are clustered."""
-    name = f"{path.stem}.npz"
-    ids = image_ids(path)
-    if not target.has(name):
-        pixels, facets = Images(images), FeatureShards(features) if features else None
-        arrays: dict[str, np.ndarray] = {}
-        for number, (image_id, regions) in enumerate(iterate_regions([path])):
-            for cut, level in levels.items():
-                chosen = flat_regions(regions, level)
-                flat = flat_map(regions, chosen)
-                if facets:
-                    vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
-                else:
-                    vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
-                arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"] = chosen, vectors.astype(np.float32)
-        arrays["ids"] = np.array(ids)
-        target.write(name, lambda partial: _save(partial, arrays))
-    return target.folder / name, len(ids)
+    pixels, facets = Images(images), FeatureShards(features) if features else None
+    arrays: dict[str, np.ndarray] = {}
+    for number, (image_id, regions) in enumerate(iterate_regions([path])):
+        for cut, level in levels.items():
+            chosen = flat_regions(regions, level)
+            flat = flat_map(regions, chosen)
+            if facets:
+                vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
+            else:
+                vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
+            arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"] = chosen, vectors.astype(np.float32)
+    arrays["ids"] = np.array(image_ids(path))
+    staging.write(f"{path.stem}.npz", lambda partial: _save(partial, arrays))
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

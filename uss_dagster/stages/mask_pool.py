@@ -13,6 +13,7 @@ import pyarrow as pa
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, greater, not_null, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.reads import Piece, Reads
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
@@ -32,6 +33,9 @@ from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Samples, Segmenter
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
+
+ShardItem = tuple[tuple[str, str], list[str]]
+"""Files of a shard, and ids of its images."""
 
 
 class MaskPool(DatasetCell):
@@ -123,8 +127,7 @@ class MaskPool(DatasetCell):
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
 
     def run(self, layout: Layout) -> Facts:
-        for entry, encoder in self.encoders.items():
-            check_weights(encoder, self.weights.get(entry, ""), self.file)
+        self._check_weights()
         images = Images(layout.images(self.dataset))
         segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
         plain = self.to_plain()
@@ -141,13 +144,24 @@ class MaskPool(DatasetCell):
             jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), regions, states), (files, ids), len(ids)))
         params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        reads: Reads[ShardJob[ShardItem]] = Reads(
+            layout.root,
+            [images.index],
+            lambda job: [*images.pieces(job.item[1]), *(Piece(path / job.item[0][0]) for path in segments.values())],
+            self._check_weights,
+            bool(self.pool),
+        )
+        totals = runner.run(jobs, work, workers=1 if self.pool else None, reads=reads)
         masks = sum(table.num_rows for path in sorted(staging.folder.glob("shard-*.parquet")) for table in mask_tables(path, ["region"]))
         counts = {"images": len(images), "masks": masks}
         manifest = {"name": self.curated, "entries": self.entries, "dataset": self.dataset, "params": self.params, "counts": counts}
         staging.publish(self.artefact(layout), validate(f"pool {self.curated}", staging.folder, images), manifest)
         runner.evict_others(jobs)
         return {**vars(totals), "masks": masks}
+
+    def _check_weights(self) -> None:
+        for entry, encoder in self.encoders.items():
+            check_weights(encoder, self.weights.get(entry, ""), self.file)
 
     def _features(self, layout: Layout) -> list[Path]:
         """The features that methods are fitted to."""
@@ -179,7 +193,7 @@ def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[st
 
 
 def _compute(
-    item: tuple[tuple[str, str], list[str]],
+    item: ShardItem,
     staging: Staging,
     folder: Path,
     segments: dict[str, Path],

@@ -27,6 +27,7 @@ from uss_dagster.artifacts.gate import (
     valid_regions,
 )
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
@@ -52,6 +53,9 @@ from uss_dagster.planning.entries import (
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
+
+ShardItem = tuple[tuple[str, ...], list[str]]
+"""Files of a shard, and ids of its images."""
 
 
 class Segments(EntryCell):
@@ -186,7 +190,7 @@ class Segments(EntryCell):
             for files in (self._shard_files(number),)
         ]
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        totals = runner.run(jobs, work, workers=1 if self.pool else None, reads=self._reads(layout, images, features))
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
@@ -223,6 +227,18 @@ class Segments(EntryCell):
     def _read(self, layout: Layout, dataset: str) -> tuple[Images, Path | None]:
         """The images of a dataset, and their features where it reads any."""
         return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
+
+    def _reads(self, layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[ShardItem]]:
+        """What its shards read, for the workers of a cluster."""
+        facets = FeatureShards(features) if features else None
+        model = [layout.root / self.model] if self.model else []
+        return Reads(
+            layout.root,
+            [images.index, *(facets.listings if facets else []), *model, *self._files(layout)],
+            lambda job: [*images.pieces(job.item[1]), *(facets.pieces(job.item[1]) if facets else [])],
+            functools.partial(check_weights, self.encoder, self.weights, self.file),
+            bool(self.pool),
+        )
 
     def _versions(self, layout: Layout) -> list[str | None]:
         """Which versions of images, features and a trained model it reads."""
@@ -262,7 +278,7 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
     return lambda ids: shard_key(plain, images.contents(ids), state, [files[shard]["sha256"] for shard in shards.shards_of(ids)])
 
 
-def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
+def _compute(item: ShardItem, staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
     """One shard, and what the method knows of its images where there is a file for that; returns the seconds of the method alone."""
     (*notes, name), ids = item
     tables, seconds = [], 0.0
