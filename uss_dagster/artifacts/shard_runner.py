@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from uss_dagster.artifacts.cluster import Cluster, cluster_address
+from uss_dagster.artifacts.devices import device_names, map_devices
+from uss_dagster.artifacts.phases import PhasedWork, loader_count, overlapped
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.shard_store import ShardStore
@@ -65,6 +67,10 @@ class ShardTotals:
         return self.images + self.resumed + self.reused
 
 
+Done = Generator[tuple[ShardJob[T], ShardTotals], None, None]
+"""Shards as they are finished, and what was done for each."""
+
+
 class ShardRunner:
     """Runs the shards of one artefact into its work folder.
 
@@ -86,6 +92,7 @@ class ShardRunner:
         workers: int | None = None,
         advance: Callable[[ShardJob[T], ShardTotals], None] | None = None,
         reads: Reads[ShardJob[T]] | None = None,
+        on_device: bool = False,
     ) -> ShardTotals:
         """Finish all shards, in worker processes where there are several, or on a cluster; returns what was done.
 
@@ -98,14 +105,20 @@ class ShardRunner:
         workers
             Number of processes; None for one a core.
         advance
-            Called after each shard (in order, but on a cluster as they are finished); by default a progress line is printed.
+            Called after each shard (on a cluster or several devices: as they are finished); by default a progress line is printed.
         reads
             What shards read, for workers of a cluster (``USS_CLUSTER``); None: always on this machine.
+        on_device
+            One process for each GPU, see ``devices``; without one, one process on the CPU.
         """
         totals = ShardTotals()
         images = sum(job.images for job in jobs)
-        address = cluster_address() if reads else ""
-        shards = self._on_cluster(jobs, work, reads, address) if reads and address else self._here(jobs, work, workers)
+        if reads and (address := cluster_address()):
+            shards = self._elsewhere(jobs, functools.partial(self._on_cluster, work=work, reads=reads, address=address))
+        elif on_device:
+            shards = self._elsewhere(jobs, functools.partial(self._on_devices, work=work))
+        else:
+            shards = self._here(jobs, work, workers)
         with Progress(self.staging.name, images, silent=advance is not None) as progress, closing(shards) as results:
             for job, shard in results:
                 totals += shard
@@ -114,29 +127,36 @@ class ShardRunner:
                     advance(job, shard)
         return totals
 
-    def _here(
-        self, jobs: Sequence[ShardJob[T]], work: Work[T], workers: int | None
-    ) -> Generator[tuple[ShardJob[T], ShardTotals], None, None]:
+    def _here(self, jobs: Sequence[ShardJob[T]], work: Work[T], workers: int | None) -> Done[T]:
         one = functools.partial(_finish, work=work, staging=self.staging, store=self.store)
         with closing(map_shards(one, jobs, workers=workers)) as results:
             yield from zip(jobs, results, strict=True)
 
-    def _on_cluster(
-        self, jobs: Sequence[ShardJob[T]], work: Work[T], reads: Reads[ShardJob[T]], address: str
-    ) -> Generator[tuple[ShardJob[T], ShardTotals], None, None]:
-        """Only this process writes files: each shard comes as bytes, and is stored as soon as it is there."""
+    def _elsewhere(self, jobs: Sequence[ShardJob[T]], compute: Callable[[Sequence[ShardJob[T]]], Done[T]]) -> Done[T]:
+        """Shards that are there already, then what ``compute`` gives for the others."""
         missing = []
         for job in jobs:
             if (shard := _reuse(job, self.staging, self.store)) is not None:
                 yield job, shard
             else:
                 missing.append(job)
-        if not missing:
-            return
+        if missing:
+            yield from compute(missing)
+
+    def _on_devices(self, jobs: Sequence[ShardJob[T]], work: Work[T]) -> Done[T]:
+        names = device_names()
+        loaders = loader_count(names[0], len(names))
+        stream = functools.partial(_finish_in_order, work=work, staging=self.staging, store=self.store, loaders=loaders)
+        with closing(map_devices(stream, jobs, names)) as results:
+            for number, shard in results:
+                yield jobs[number], shard
+
+    def _on_cluster(self, jobs: Sequence[ShardJob[T]], work: Work[T], reads: Reads[ShardJob[T]], address: str) -> Done[T]:
+        """Only this process writes files: each shard comes as bytes, and is stored as soon as it is there."""
         one = functools.partial(_compute_elsewhere, work=work, name=self.staging.name)
-        with closing(Cluster(one, reads).run(missing, address)) as results:
+        with closing(Cluster(one, reads).run(jobs, address)) as results:
             for number, (seconds, files) in results:
-                job = missing[number]
+                job = jobs[number]
                 for name in job.files:
                     self.staging.write(name, functools.partial(write_whole, data=files[name]))
                 self.store.store(job.key, job.files, self.staging)
@@ -154,6 +174,25 @@ def _reuse(job: ShardJob[T], staging: Staging, store: ShardStore) -> ShardTotals
     if store.restore(job.key, job.files, staging):
         return ShardTotals(reused=job.images)
     return None
+
+
+def _finish_in_order(
+    jobs: Iterator[ShardJob[T]], work: Work[T], staging: Staging, store: ShardStore, loaders: int
+) -> Iterator[ShardTotals]:
+    """Compute shards one after the other on one device; the phases of several shards overlap where the work has phases."""
+    if not loaders or not isinstance(work, PhasedWork):
+        for job in jobs:
+            yield _finish(job, work, staging, store)
+        return
+
+    def write(job: ShardJob[T], computed: object) -> ShardTotals:
+        seconds = work.write(job.item, computed, staging)
+        store.store(job.key, job.files, staging)
+        return ShardTotals(images=job.images, seconds_computing=seconds)
+
+    yield from overlapped(
+        jobs, lambda job: work.parts(job.item), work.load, lambda job, loaded: work.compute(job.item, loaded), write, loaders
+    )
 
 
 def _finish(job: ShardJob[T], work: Work[T], staging: Staging, store: ShardStore) -> ShardTotals:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from uss_dagster.artifacts.cluster import Cluster, cluster_address
 from uss_dagster.artifacts.reads import Reads
 from uss_dagster.errors import UsageError
+from uss_dagster.runtime import worker_setup
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -59,7 +60,7 @@ def map_shards(
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")  # a fork of a process with running BLAS threads may hang
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker_setup, initargs=(os.getpid(),))
     try:
         yield from (future.result() for future in [pool.submit(function, job) for job in jobs])
     except BaseException:  # nobody wants the rest: after an error, an interrupt, or when the caller stops asking
@@ -81,23 +82,3 @@ def _in_order(results: Generator[tuple[int, R], None, None]) -> Generator[R, Non
                     return
                 early[pair[0]] = pair[1]
             yield early.pop(number)
-
-
-def _start_worker(parent: int) -> None:
-    """One thread a worker, and an end when the parent dies: a killed stage must leave nothing running."""
-    import signal
-    import threading
-    import time
-
-    from uss_dagster.runtime import quiet_environment, single_thread
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
-    quiet_environment()
-    single_thread()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -13,19 +14,23 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
-from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.images import INDEX, Images
+from uss_dagster.artifacts.phases import PhasedWork
 from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
 from uss_dagster.artifacts.tables import read_table, write_table
-from uss_dagster.backbones.base import loaded
+from uss_dagster.backbones.base import loaded as loaded_backbone
 from uss_dagster.errors import BadData, from_os_error
 from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
 from uss_dagster.planning.entries import datasets_read, encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
+
+ShardItem = tuple[str, list[str]]
+"""Name of a shard, and ids of its images."""
 
 
 class Features(DatasetCell):
@@ -103,15 +108,15 @@ class Features(DatasetCell):
             shard = f"shard-{number:05d}"
             files = (f"{shard}.safetensors", f"parts/{shard}.parquet")
             jobs.append(ShardJob(files, shard_key(plain, number, images.contents(ids)), (shard, ids), len(ids)))
-        work = functools.partial(_compute, encoder=self.encoder, folder=images.folder, store=self.store)
-        reads: Reads[ShardJob[tuple[str, list[str]]]] = Reads(
+        work = _Work(self.encoder, images.folder, self.store)
+        reads: Reads[ShardJob[ShardItem]] = Reads(
             layout.root,
             [images.index],
             lambda job: images.pieces(job.item[1]),
             functools.partial(check_weights, self.encoder, self.weights, self.file),
             bool(self.encoder.spec.device),
         )
-        totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None, reads=reads)
+        totals = runner.run(jobs, work, reads=reads, on_device=bool(self.encoder.spec.device))
         _join_index(staging, [job.files[1] for job in jobs])
         facets = self.encoder.params.get("facets", [])
         manifest = {
@@ -133,25 +138,54 @@ class Features(DatasetCell):
         return {**vars(totals), "seconds_per_image": per_image, "shards": len(jobs)}
 
 
-def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path, store: str) -> float:
-    """One shard; returns the seconds of the backbone alone."""
-    shard, ids = item
-    images = Images(folder)
-    extract = loaded(encoder.name, json.dumps(encoder.params, sort_keys=True))
-    pixels = [images.pixels(image_id) for image_id in ids]
-    started = time.perf_counter()
-    facets_of_images = extract(pixels)
-    seconds = time.perf_counter() - started
-    tensors: dict[str, np.ndarray] = {}
-    rows = []
-    for image_id, picture, facets in zip(ids, pixels, facets_of_images, strict=True):
-        for facet, value in sorted(facets.items()):
-            tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(store))
-            size = {"height": picture.shape[0], "width": picture.shape[1]}
-            rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
-    staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
-    staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
-    return seconds
+@dataclass(frozen=True)
+class _Computed:
+    """Images of a shard with their facets; seconds of the backbone alone."""
+
+    sizes: list[tuple[int, int]]
+    facets: list[dict[str, np.ndarray]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Work(PhasedWork[ShardItem, str, np.ndarray, _Computed]):
+    """Features of one shard."""
+
+    encoder: Plugin
+    folder: Path
+    store: str
+
+    def parts(self, item: ShardItem) -> list[str]:
+        return item[1]
+
+    def load(self, part: str) -> np.ndarray:
+        index = self.folder / INDEX
+        return _images(self.folder, index.stat().st_mtime_ns).pixels(part)
+
+    def compute(self, item: ShardItem, loaded: list[np.ndarray]) -> _Computed:
+        extract = loaded_backbone(self.encoder.name, json.dumps(self.encoder.params, sort_keys=True))
+        started = time.perf_counter()
+        facets = extract(loaded)
+        return _Computed([pixels.shape[:2] for pixels in loaded], facets, time.perf_counter() - started)
+
+    def write(self, item: ShardItem, computed: _Computed, staging: Staging) -> float:
+        shard, ids = item
+        tensors: dict[str, np.ndarray] = {}
+        rows = []
+        for image_id, (height, width), facets in zip(ids, computed.sizes, computed.facets, strict=True):
+            for facet, value in sorted(facets.items()):
+                tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(self.store))
+                place = {"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape)}
+                rows.append({**place, "height": height, "width": width})
+        staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
+        staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
+        return computed.seconds
+
+
+@functools.lru_cache(maxsize=1)
+def _images(folder: Path, _mtime: int) -> Images:
+    """The images of a dataset, opened once a process."""
+    return Images(folder)
 
 
 def _save(tensors: dict[str, np.ndarray], path: Path) -> None:

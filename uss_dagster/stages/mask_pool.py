@@ -151,7 +151,7 @@ class MaskPool(DatasetCell):
             self._check_weights,
             bool(self.pool),
         )
-        totals = runner.run(jobs, work, workers=1 if self.pool else None, reads=reads)
+        totals = runner.run(jobs, work, on_device=bool(self.pool), reads=reads)
         masks = sum(table.num_rows for path in sorted(staging.folder.glob("shard-*.parquet")) for table in mask_tables(path, ["region"]))
         counts = {"images": len(images), "masks": masks}
         manifest = {"name": self.curated, "entries": self.entries, "dataset": self.dataset, "params": self.params, "counts": counts}

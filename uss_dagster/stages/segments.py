@@ -190,7 +190,7 @@ class Segments(EntryCell):
             for files in (self._shard_files(number),)
         ]
         work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None, reads=self._reads(layout, images, features))
+        totals = runner.run(jobs, work, on_device=bool(self.pool), reads=self._reads(layout, images, features))
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
