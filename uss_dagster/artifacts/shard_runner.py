@@ -108,6 +108,10 @@ class ShardRunner:
                     advance(job, shard)
         return totals
 
+    def must_compute(self, job: ShardJob[T]) -> bool:
+        """Whether a shard is neither in the work folder nor in the store."""
+        return not all(map(self.staging.has, job.files)) and not self.store.has(job.key, job.files)
+
     def evict_others(self, jobs: Sequence[ShardJob[T]]) -> None:
         """Remove stored shards that are none of these: called after the artefact was published."""
         self.store.evict_except({job.key for job in jobs})

@@ -79,6 +79,25 @@ class Plugin(BaseModel):
         return registry.build_params(self.spec.params, {**self.params, **changed}, f"{self.family} '{self.name}'")
 
 
+class FeatureSpec(BaseModel):
+    """All that the features of an image depend on beside its pixels and the code: for stages that compute them, where none are kept.
+
+    Parameters
+    ----------
+    encoder
+        The backbone and its parameters.
+    weights
+        Hash of the tensors that it loads; '' for a backbone without weights, or where they were never on this machine.
+    store
+        Type of number, 'float16' or 'float32', that they are rounded to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    encoder: Plugin
+    weights: str = ""
+    store: str = "float16"
+
+
 @dataclass(frozen=True)
 class Output:
     """A file or folder that a stage writes.

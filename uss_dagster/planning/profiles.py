@@ -129,9 +129,18 @@ class DatasetSection(PluginSection):
 
 
 class BackboneSection(PluginSection):
-    """A backbone, and the type of number in which its features are stored."""
+    """A backbone, and what becomes of its features.
+
+    Parameters
+    ----------
+    store : {'float16', 'float32'}
+        The type of number in which they are stored.
+    keep : bool, default True
+        They are computed once and stored. Otherwise each stage that reads them computes them, and none are stored.
+    """
 
     store: Literal["float16", "float32"] = "float16"
+    keep: bool = True
 
 
 class EntrySection(_Section):

@@ -8,7 +8,7 @@ segments are labelled the same way in a second table.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -24,9 +24,10 @@ from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
+from uss_dagster.feature_shards import feature_source
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
-from uss_dagster.planning.cells import EntryCell, Facts
+from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec, Plugin, check_weights
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -51,15 +52,19 @@ class Labels(EntryCell):
         The method's own segments get labels too.
     title
         Title of the entry.
+    features
+        How the tokens are computed, where the profile keeps none; None where they are stored, or not needed.
     """
 
     group: ClassVar[str] = "segments"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("features",)
 
     backbone: str | None
     classes: int
     regions_per_image: float
     own: bool
     title: str
+    features: FeatureSpec | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -78,33 +83,42 @@ class Labels(EntryCell):
                     regions_per_image=settings.label_regions,
                     own=scores.needs_own_labels,
                     title=segments.title,
+                    features=segments.features if comparable else None,
                 )
 
     @property
     def description(self) -> str:
         return f"{self.title}: regions grouped into classes over the dataset"
 
+    @property
+    def pool(self) -> str:
+        return "gpu" if self.features and self.features.encoder.spec.device else ""
+
+    def loaded_backbones(self) -> list[Plugin]:
+        return [self.features.encoder] if self.features else []
+
+    def modules(self) -> list[str]:
+        return [encoder.module_name for encoder in self.loaded_backbones()]
+
     def inputs(self, layout: Layout) -> list[Path]:
-        features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
+        features = [layout.features(self.backbone, self.dataset)] if self.backbone and not self.features else []
         truth = layout.truth(self.dataset) / "classes.json"
         return [layout.segments(self.entry, self.dataset), layout.images(self.dataset), *features, truth]
 
     def run(self, layout: Layout) -> Facts:
         segments = layout.segments(self.entry, self.dataset)
-        features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        if self.features:
+            check_weights(self.features.encoder, self.features.weights, self.file)
         images = Images(layout.images(self.dataset))
         k = self.classes or _leaf_classes(layout.truth(self.dataset) / "classes.json")
-        inputs = [content_id(segments), content_id(features) if features else images.identity]
+        stored = layout.features(self.backbone, self.dataset) if self.backbone and not self.features else None
+        inputs = [content_id(segments), content_id(stored) if stored else images.identity]
         staging = Staging(layout.private, self.name, [self.to_plain(), inputs, k])
         shards = sorted(segments.glob("shard-*.parquet"))
         level = choose_level((regions for _, regions in iterate_regions(shards)), self.regions_per_image)
         levels = {SHARED_CUT: level, **({OWN_SEGMENTS: None} if self.own else {})}
-        work = functools.partial(_describe, images=images.folder, features=features, levels=levels, target=staging)
-        described: list[Path] = []
-        with Progress(self.name, len(images)) as progress:
-            for path, count in map_shards(work, shards):
-                described.append(path)
-                progress.advance(count)
+        work = functools.partial(_describe, images=images.folder, levels=levels, target=staging)
+        described = self._describe_shards(layout, shards, work, staging)
         report = Report(f"labels {self.entry}__{self.dataset}")
         counts = {"images": len(images)}
         for cut in levels:
@@ -127,6 +141,20 @@ class Labels(EntryCell):
         staging.publish(self.artefact(layout), report, manifest)
         return dict(counts)
 
+    def _describe_shards(self, layout: Layout, shards: list[Path], work: Callable[..., tuple[Path, int]], staging: Staging) -> list[Path]:
+        """The files with the vectors of regions, one a shard."""
+        described: list[Path] = []
+        ids = list(map(image_ids, shards)) if self.features else []
+        source = feature_source(layout, self.name, self.backbone, self.dataset, self.features, ids)
+        parts = source.of_shards(len(shards), lambda number: not staging.has(_vector_file(shards[number])))
+        with Progress(self.name, len(Images(layout.images(self.dataset)))) as progress:
+            for features, numbers in parts:
+                for path, count in map_shards(functools.partial(work, features=features), [shards[number] for number in numbers]):
+                    described.append(path)
+                    progress.advance(count)
+        source.remove()
+        return described
+
 
 def _label_table(labelled: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> pa.Table:
     """Rows of (image id, region indices, their labels)."""
@@ -147,7 +175,7 @@ def _leaf_classes(path: Path) -> int:
 
 def _describe(path: Path, images: Path, features: Path | None, levels: Mapping[str, float | None], target: Staging) -> tuple[Path, int]:
     """Vectors of the regions of one shard in each cut, in a file beside it until all are clustered."""
-    name = f"{path.stem}.npz"
+    name = _vector_file(path)
     ids = image_ids(path)
     if not target.has(name):
         pixels, facets = Images(images), FeatureShards(features) if features else None
@@ -164,6 +192,10 @@ def _describe(path: Path, images: Path, features: Path | None, levels: Mapping[s
         arrays["ids"] = np.array(ids)
         target.write(name, lambda partial: _save(partial, arrays))
     return target.folder / name, len(ids)
+
+
+def _vector_file(shard: Path) -> str:
+    return f"{shard.stem}.npz"
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

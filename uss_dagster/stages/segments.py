@@ -6,7 +6,7 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -27,16 +27,18 @@ from uss_dagster.artifacts.gate import (
     valid_regions,
 )
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import REGIONS
-from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner, ShardTotals
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_of, read_manifest
 from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
+from uss_dagster.feature_shards import FeatureSource, StoredFeatures, feature_source
 from uss_dagster.files import write_whole
 from uss_dagster.notes import Fact, collecting, to_json
-from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
+from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec, Plugin, cell_name, check_weights
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.entries import (
     datasets_of,
@@ -77,9 +79,12 @@ class Segments(EntryCell):
         Dataset that the method is fitted to; '' for the one that is segmented.
     explain
         What the method knows of each image is written beside its regions, in ``notes-*.json``.
+    features
+        How it computes the features that it reads, where the profile keeps none; None where they are stored, or it reads none.
     """
 
     group: ClassVar[str] = "segments"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("features",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:segments_preview"
 
     method: Plugin
@@ -94,6 +99,7 @@ class Segments(EntryCell):
     content: str = ""
     fit_on: str = ""
     explain: bool = False
+    features: FeatureSpec | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -126,6 +132,7 @@ class Segments(EntryCell):
                     content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
                     fit_on=fit_dataset(profile, entry),
                     explain=section.explain,
+                    features=planner.features_of(name, section.backbone),
                 )
 
     @property
@@ -134,12 +141,17 @@ class Segments(EntryCell):
 
     @property
     def pool(self) -> str:
-        on_device = bool(self.encoder and self.encoder.spec.device)
-        return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
+        return "gpu" if self.method_on_device or (self.features and self.features.encoder.spec.device) else ""
+
+    @property
+    def method_on_device(self) -> bool:
+        """Whether the method itself runs a network on a device, so that one process segments all images."""
+        encodes = bool(self.encoder and self.encoder.spec.device)
+        return encodes or bool(self.model and str(self.method.params.get("device", "cpu")) != "cpu")
 
     def inputs(self, layout: Layout) -> list[Path]:
         images = [layout.images(dataset) for dataset in self.datasets]
-        features = [layout.features(self.backbone, dataset) for dataset in self.datasets] if self.backbone else []
+        features = filter(None, [self._stored_features(layout, dataset) for dataset in self.datasets])
         model = [layout.root / self.model] if self.model_is_planned else []
         return [*images, *features, *model, *self._files(layout)]
 
@@ -158,35 +170,38 @@ class Segments(EntryCell):
         return [str(name)] if name else []
 
     def loaded_backbones(self) -> list[Plugin]:
-        return [self.encoder] if self.encoder else []
+        return [*([self.encoder] if self.encoder else []), *([self.features.encoder] if self.features else [])]
 
     def modules(self) -> list[str]:
-        encoder = [self.encoder.module_name] if self.encoder else []
+        encoders = [encoder.module_name for encoder in self.loaded_backbones()]
         student = ["uss_dagster.methods.student"] if self.model else []
         masks = ["uss_dagster.methods.masks"] if self.files and self.method.name != "masks" else []
-        return [self.method.module_name, *encoder, *student, *masks]
+        return [self.method.module_name, *encoders, *student, *masks]
 
     def run(self, layout: Layout) -> Facts:
-        images, features = self._read(layout, self.dataset)
+        images = Images(layout.images(self.dataset))
         check_weights(self.encoder, self.weights, self.file)
-        segmenter = self.segmenter(layout)
+        if self.features:
+            check_weights(self.features.encoder, self.features.weights, self.file)
         plain = self.to_plain()
         if files := self._files(layout):
             plain["files"] = content_of(layout.root, files)
         staging = Staging(layout.private, self.name, [plain, self._versions(layout)])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
+        sources = {dataset: self.feature_source(layout, dataset) for dataset in self.datasets}
         started = time.perf_counter()
-        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
-        segmenter = segmenter.fit(Samples(fit_images.ids, fit_images.folder, fit_features, segmenter.encoder))
-        seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
-        key_of = _shard_keys(plain, images, features, segmenter)
+        segmenter = self.fitted(layout, sources[self.fit_on or self.dataset])
+        seconds = time.perf_counter() - started if segmenter.state is not None else 0.0
+        source = sources[self.dataset]
+        before = source.seconds  # counts as fitting
+        key_of = _shard_keys(plain, images, self._stored_features(layout, self.dataset), segmenter)
         jobs = [
             ShardJob(files, key_of(ids), (files, ids), len(ids))
             for number, ids in enumerate(images.shards(self.shard_images))
             for files in (self._shard_files(number),)
         ]
-        work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        totals = self._run_shards(runner, jobs, functools.partial(_compute, segmenter=segmenter, folder=images.folder), source)
+        seconds += totals.seconds_computing + source.seconds - before
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
@@ -207,12 +222,13 @@ class Segments(EntryCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         runner.evict_others(jobs)
-        seconds = totals.seconds_computing + seconds_fitting
+        for read in sources.values():
+            read.remove()
         per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
         one_region = sum(count <= 1 for count in regions_of_images)
         return {
             **vars(totals),
-            "backbone": self.backbone or "",
+            "backbone": "" if self.features else self.backbone or "",
             "regions": regions,
             "images_with_one_region": one_region,
             "seconds_per_image": per_image,
@@ -220,16 +236,35 @@ class Segments(EntryCell):
             **({"warning": warning} if warning else {}),
         }
 
-    def _read(self, layout: Layout, dataset: str) -> tuple[Images, Path | None]:
-        """The images of a dataset, and their features where it reads any."""
-        return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
+    def _stored_features(self, layout: Layout, dataset: str) -> Path | None:
+        """The features of a dataset that it reads; None where it reads none, or computes them."""
+        return layout.features(self.backbone, dataset) if self.backbone and not self.features else None
+
+    def feature_source(self, layout: Layout, dataset: str, private: Path | None = None) -> FeatureSource:
+        """Where it reads the features of a dataset. private: see ``feature_shards.feature_source``."""
+        shards = Images(layout.images(dataset)).shards(self.shard_images) if self.features else []
+        return feature_source(layout, self.name, self.backbone, dataset, self.features, shards, private)
+
+    def fitted(self, layout: Layout, features: FeatureSource) -> Segmenter:
+        """The method, fitted where it learns from a dataset. features: of that dataset."""
+        segmenter, images = self.segmenter(layout), Images(layout.images(self.fit_on or self.dataset))
+        return segmenter.fit(Samples(images.ids, images.folder, features, segmenter.encoder))
+
+    def _run_shards(self, runner: ShardRunner, jobs: Sequence[_Job], work: Callable[..., float], source: FeatureSource) -> ShardTotals:
+        """Finish all shards: all at once where features are stored, else as many at a time as there are features of."""
+        totals, workers = ShardTotals(), 1 if self.method_on_device else None
+        with Progress(self.name, sum(job.images for job in jobs)) as progress:
+            for features, numbers in source.of_shards(len(jobs), lambda number: runner.must_compute(jobs[number])):
+                some, compute = [jobs[number] for number in numbers], functools.partial(work, features=features)
+                totals += runner.run(some, compute, workers, lambda _, shard: progress.advance(shard.all_images))
+        return totals
 
     def _versions(self, layout: Layout) -> list[str | None]:
         """Which versions of images, features and a trained model it reads."""
         versions: list[str | None] = []
         for dataset in self.datasets:
-            images, features = self._read(layout, dataset)
-            versions += [images.identity, content_id(features) if features else None]
+            features = self._stored_features(layout, dataset)
+            versions += [Images(layout.images(dataset)).identity, content_id(features) if features else None]
         if self.model:
             model = layout.root / self.model
             versions.append(content_id(model) if (model / MANIFEST).exists() else None)
@@ -246,6 +281,9 @@ class Segments(EntryCell):
         if files := self._files(layout):
             params = {**params, self.method.spec.reads: str(files[0])}
         return Segmenter.of(self.method.name, params, encoder)
+
+
+_Job = ShardJob[tuple[tuple[str, ...], list[str]]]
 
 
 def _shard_keys(plain: dict[str, object], images: Images, features: Path | None, segmenter: Segmenter) -> Callable[[list[str]], str]:
@@ -267,7 +305,7 @@ def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmente
     (*notes, name), ids = item
     tables, seconds = [], 0.0
     facts: dict[str, dict[str, Fact]] = {}
-    for sample in Samples(ids, folder, features, segmenter.encoder):
+    for sample in Samples(ids, folder, StoredFeatures(features), segmenter.encoder):
         started = time.perf_counter()
         with collecting(bool(notes)) as facts[sample.image_id]:
             regions = segmenter.segment(sample)
