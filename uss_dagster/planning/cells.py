@@ -180,13 +180,17 @@ class Cell(BaseModel):
         """Every file and folder that it writes; the artefact comes first."""
         return [Output(self.artefact(layout))]
 
-    def modules(self) -> list[str]:
-        """Plug-in modules that it runs, beside the stage's own module."""
-        return []
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        """Backbone → how it computes the features that it reads, for those of which the profile stores none."""
+        return {}
 
     def loaded_backbones(self) -> list[Plugin]:
         """Backbones that it loads."""
-        return []
+        return [spec.encoder for spec in self.computed_features().values()]
+
+    def modules(self) -> list[str]:
+        """Plug-in modules that it runs, beside the stage's own module."""
+        return [encoder.module_name for encoder in self.loaded_backbones()]
 
     def run(self, layout: Layout) -> Facts:
         """Compute the artefact, check it, and put it in place."""
@@ -222,7 +226,7 @@ class Cell(BaseModel):
     @property
     def pool(self) -> str:
         """The limited resource that it needs: 'gpu', 'net', or '' for none."""
-        return self.device
+        return self.device or ("gpu" if any(encoder.spec.device for encoder in self.loaded_backbones()) else "")
 
     @property
     def pipeline(self) -> str:
@@ -254,6 +258,11 @@ class Cell(BaseModel):
     def expected_code(self) -> str:
         """The fingerprint that the code on the disk gives it."""
         return fingerprint(self.all_modules())
+
+    def check_weights(self) -> None:
+        """Refuse weights on this machine that are not those which it was planned to compute features with."""
+        for spec in self.computed_features().values():
+            check_weights(spec.encoder, spec.weights, self.file)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""

@@ -27,7 +27,7 @@ from uss_dagster.artifacts.tables import iterate_regions, write_table
 from uss_dagster.feature_shards import feature_source
 from uss_dagster.metrics.unlabelled.rank_model import DEEP, FEATURES, expected_scores, kind_of, load_model
 from uss_dagster.metrics.unlabelled.votes import MEASURES
-from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, cell_name, check_weights
+from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, cell_name
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.regions import Regions
@@ -91,10 +91,6 @@ class Estimates(DatasetCell):
         return f"{len(self.methods)} entries on {self.dataset}, ranked by scores estimated without labels"
 
     @property
-    def pool(self) -> str:
-        return "gpu" if any(encoder.spec.device for encoder in self.loaded_backbones()) else ""
-
-    @property
     def backbone(self) -> str:
         """Whose features describe the regions."""
         return next(iter(self.backbones.values()))
@@ -104,11 +100,8 @@ class Estimates(DatasetCell):
         """How these are computed; None where they are stored."""
         return (self.computed or {}).get(self.backbone)
 
-    def loaded_backbones(self) -> list[Plugin]:
-        return [self.features.encoder] if self.features else []
-
-    def modules(self) -> list[str]:
-        return [encoder.module_name for encoder in self.loaded_backbones()]
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {self.backbone: self.features} if self.features else {}
 
     def inputs(self, layout: Layout) -> list[Path]:
         segments = [layout.segments(entry, self.dataset) for entry in self.methods]
@@ -130,8 +123,7 @@ class Estimates(DatasetCell):
         return cell_name(Features.stage, backbone, self.dataset) not in absent
 
     def run(self, layout: Layout) -> Facts:
-        if self.features:
-            check_weights(self.features.encoder, self.features.weights, self.file)
+        self.check_weights()
         images, names = Images(layout.images(self.dataset)), list(self.methods)
         segments = [layout.segments(entry, self.dataset) for entry in names]
         read = [content_id(folder) for folder in self.inputs(layout)[1:]]

@@ -75,18 +75,11 @@ class Features(DatasetCell):
     def description(self) -> str:
         return str(self.encoder.spec.title)
 
-    @property
-    def pool(self) -> str:
-        return "gpu" if self.encoder.spec.device else ""
-
     def inputs(self, layout: Layout) -> list[Path]:
         return [layout.images(self.dataset)]
 
     def loaded_backbones(self) -> list[Plugin]:
         return [self.encoder]
-
-    def modules(self) -> list[str]:
-        return [self.encoder.module_name]
 
     def run(self, layout: Layout) -> Facts:
         check_weights(self.encoder, self.weights, self.file)

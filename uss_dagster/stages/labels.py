@@ -27,7 +27,7 @@ from uss_dagster.backbones.base import Features
 from uss_dagster.feature_shards import feature_source
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
-from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec, Plugin, check_weights
+from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -90,15 +90,8 @@ class Labels(EntryCell):
     def description(self) -> str:
         return f"{self.title}: regions grouped into classes over the dataset"
 
-    @property
-    def pool(self) -> str:
-        return "gpu" if self.features and self.features.encoder.spec.device else ""
-
-    def loaded_backbones(self) -> list[Plugin]:
-        return [self.features.encoder] if self.features else []
-
-    def modules(self) -> list[str]:
-        return [encoder.module_name for encoder in self.loaded_backbones()]
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {str(self.backbone): self.features} if self.features else {}
 
     def inputs(self, layout: Layout) -> list[Path]:
         features = [layout.features(self.backbone, self.dataset)] if self.backbone and not self.features else []
@@ -107,8 +100,7 @@ class Labels(EntryCell):
 
     def run(self, layout: Layout) -> Facts:
         segments = layout.segments(self.entry, self.dataset)
-        if self.features:
-            check_weights(self.features.encoder, self.features.weights, self.file)
+        self.check_weights()
         images = Images(layout.images(self.dataset))
         k = self.classes or _leaf_classes(layout.truth(self.dataset) / "classes.json")
         stored = layout.features(self.backbone, self.dataset) if self.backbone and not self.features else None

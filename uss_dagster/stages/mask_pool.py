@@ -123,6 +123,9 @@ class MaskPool(DatasetCell):
         segments = [layout.segments(entry, self.dataset) for entry in self.entries]
         return [layout.images(self.dataset), *segments, *self._features(layout)]
 
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return self.computed or {}
+
     def loaded_backbones(self) -> list[Plugin]:
         return list(self.encoders.values())
 
@@ -130,6 +133,7 @@ class MaskPool(DatasetCell):
         return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
 
     def run(self, layout: Layout) -> Facts:
+        self.check_weights()
         for entry, encoder in self.encoders.items():
             check_weights(encoder, self.weights.get(entry, ""), self.file)
         images = Images(layout.images(self.dataset))
@@ -159,7 +163,7 @@ class MaskPool(DatasetCell):
     def _features(self, layout: Layout) -> list[Path]:
         """The stored features that methods are fitted to."""
         return sorted(
-            {layout.features(backbone, self.dataset) for backbone in self.backbones.values() if backbone not in (self.computed or {})}
+            {layout.features(backbone, self.dataset) for backbone in self.backbones.values() if backbone not in self.computed_features()}
         )
 
     def _segmenter(self, entry: str, layout: Layout, images: Images) -> Segmenter:
@@ -168,7 +172,7 @@ class MaskPool(DatasetCell):
         encoder = Encoder.of(plugin.name, plugin.params) if plugin else None
         segmenter = Segmenter.of(self.methods[entry].name, self.methods[entry].params, encoder)
         backbone = self.backbones.get(entry)
-        spec = (self.computed or {}).get(backbone or "")
+        spec = self.computed_features().get(backbone or "")
         source = feature_source(layout, self.name, backbone, self.dataset, spec, images.shards(self.shard_images))
         fitted = segmenter.fit(Samples(images.ids, images.folder, source, encoder))
         source.remove()

@@ -141,7 +141,7 @@ class Segments(EntryCell):
 
     @property
     def pool(self) -> str:
-        return "gpu" if self.method_on_device or (self.features and self.features.encoder.spec.device) else ""
+        return "gpu" if self.method_on_device else super().pool
 
     @property
     def method_on_device(self) -> bool:
@@ -169,20 +169,21 @@ class Segments(EntryCell):
         name = self.method.params.get(self.method.spec.reads)
         return [str(name)] if name else []
 
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {str(self.backbone): self.features} if self.features else {}
+
     def loaded_backbones(self) -> list[Plugin]:
-        return [*([self.encoder] if self.encoder else []), *([self.features.encoder] if self.features else [])]
+        return [*([self.encoder] if self.encoder else []), *super().loaded_backbones()]
 
     def modules(self) -> list[str]:
-        encoders = [encoder.module_name for encoder in self.loaded_backbones()]
         student = ["uss_dagster.methods.student"] if self.model else []
         masks = ["uss_dagster.methods.masks"] if self.files and self.method.name != "masks" else []
-        return [self.method.module_name, *encoders, *student, *masks]
+        return [self.method.module_name, *super().modules(), *student, *masks]
 
     def run(self, layout: Layout) -> Facts:
         images = Images(layout.images(self.dataset))
         check_weights(self.encoder, self.weights, self.file)
-        if self.features:
-            check_weights(self.features.encoder, self.features.weights, self.file)
+        self.check_weights()
         plain = self.to_plain()
         if files := self._files(layout):
             plain["files"] = content_of(layout.root, files)
