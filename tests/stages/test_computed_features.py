@@ -38,16 +38,15 @@ backbones:
 metrics: [covering, semantic]
 entries:
   kmeans: {backbone: patches, datasets: [scenes], params: {k: 4}}
-  tokencut: {backbone: patches, datasets: [scenes]}
-  diffuse_walk_cut: {backbone: patches, datasets: [scenes]}
+  tokencut: {backbone: patches, datasets: [more]}
+  diffuse_walk_cut: {backbone: patches, datasets: [more]}
   token_kmeans: {backbone: patches, datasets: [scenes]}
   token_kmeans_elsewhere: {method: token_kmeans, backbone: patches, datasets: [scenes], fit_on: more}
 """
 STORED = PROFILE.replace("KEEP", "")
 COMPUTED = PROFILE.replace("KEEP", ", keep: false")
-TOKENS, KEYS, ATTENTION, FITTED, FITTED_ELSEWHERE = (
-    f"segments/{entry}/scenes" for entry in ("kmeans", "tokencut", "diffuse_walk_cut", "token_kmeans", "token_kmeans_elsewhere")
-)
+TOKENS, FITTED, FITTED_ELSEWHERE = (f"segments/{entry}/scenes" for entry in ("kmeans", "token_kmeans", "token_kmeans_elsewhere"))
+KEYS, ATTENTION = "segments/tokencut/more", "segments/diffuse_walk_cut/more"
 
 
 def planned(root: Path, text: str) -> Plan:
@@ -124,7 +123,7 @@ def test_a_spot_check_computes_them_too(computed: Path) -> None:
     planned(computed, COMPUTED)
     (computed / "dvc.yaml").write_text("stages: {}\n")
     write_plan(computed)
-    for cell in (KEYS, FITTED):
+    for cell in (TOKENS, FITTED):
         assert compare_again(computed, cell, 2) == ["scene00000", "scene00002"]
     assert not list((computed / ".uss" / "work").rglob("*.*"))
 
@@ -161,7 +160,7 @@ def test_values_that_do_not_fit_the_type_are_refused(computed: Path, monkeypatch
 
 def test_estimates_and_mask_pools_take_what_is_not_stored(tmp_path: Path) -> None:
     text = COMPUTED.replace("more: {kind: scenes, images: 2, seed: 9}", "photographs: {limit: 2}").replace(", fit_on: more", "")
-    text = text.replace("datasets: [scenes]", "datasets: [scenes, photographs]")
+    text = text.replace("datasets: [scenes]", "datasets: [scenes, photographs]").replace("[more]", "[photographs]")
     text += "curated: {masks: {dataset: scenes, entries: [kmeans, token_kmeans], mask_pool: {views: [flip]}}}\n"
     plan = planned(tmp_path, text)
     (estimates,), (pool,) = plan.of(Estimates), plan.of(MaskPool)
@@ -181,7 +180,7 @@ def test_a_network_makes_the_stage_one_of_the_pool_gpu(tmp_path: Path) -> None:
     text = COMPUTED.replace(
         "patches: {dictionary: false, facets: [tokens], keep: false}", "patches: {kind: vit, model: dino_vits8, keep: false}"
     )
-    plan = planned(tmp_path, text.replace("  diffuse_walk_cut: {backbone: patches, datasets: [scenes]}\n", ""))
+    plan = planned(tmp_path, text.replace("  diffuse_walk_cut: {backbone: patches, datasets: [more]}\n", ""))
     for cell in (*plan.of(Segments), *plan.of(Labels)):
         assert (cell.pool, [p.name for p in cell.loaded_backbones()]) == ("gpu", ["vit"] if cell.features else [])
 

@@ -23,9 +23,9 @@ def plan(
     root = find_root()
     changes = write_plan(root, profile, check)
     echo_lines(f"  {line}" for line in changes)
-    echo_lines(f"  {line}" for line in computing_lines(root))
     if check and changes:
         raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
+    echo_lines(f"  {line}" for line in computing_lines(root))
     typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
 
 
