@@ -133,7 +133,9 @@ def test_while_something_is_built_nothing_goes(littered: tuple[Project, set[Path
 def test_a_result_without_the_list_of_its_files_is_refused(built: Project) -> None:
     (digest,) = (out["md5"] for out in built.lock()["segments/kmeans/scenes"])
     (built.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).unlink()
-    assert "lacks the list of files of data/segments/kmeans/scenes. Run `uss verify --repair`" in built.uss("gc", code=64).stderr
+    assert (
+        f"lacks the list of files of {built.root}/data/segments/kmeans/scenes. Run `uss verify --repair`" in built.uss("gc", code=64).stderr
+    )
 
 
 def test_a_cache_that_others_may_use_stays(littered: tuple[Project, set[Path]], tmp_path: Path) -> None:

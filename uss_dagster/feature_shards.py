@@ -44,7 +44,12 @@ class FeatureSource(Protocol):
 
     @property
     def seconds(self) -> float:
-        """What the stage spent on computing them so far."""
+        """What the backbone took so far, over all workers, without loading it."""
+        ...
+
+    @property
+    def elapsed(self) -> float:
+        """What passed meanwhile, in seconds."""
         ...
 
     def of_shards(self, count: int, needed: Callable[[int], bool]) -> Iterator[tuple[Path | None, range]]:
@@ -71,6 +76,7 @@ class StoredFeatures:
 
     folder: Path | None = None
     seconds: float = 0.0
+    elapsed: float = 0.0
 
     def of_shards(self, count: int, needed: Callable[[int], bool]) -> Iterator[tuple[Path | None, range]]:
         yield self.folder, range(count)
@@ -107,7 +113,7 @@ class ComputedFeatures:
     def __init__(self, private: Path, name: str, backbone: str, spec: FeatureSpec, images: Images, shards: Sequence[Sequence[str]]) -> None:
         self.private, self.name, self.backbone, self.spec = private, f"{IN_WORK}/{name}", backbone, spec
         self.images, self.shards = images, shards
-        self.seconds = 0.0
+        self.seconds = self.elapsed = 0.0
 
     @cached_property
     def folder(self) -> Path:
@@ -131,10 +137,12 @@ class ComputedFeatures:
         depends_on = [self.spec.model_dump(), [self.images.contents(ids) for ids in shards]]
         staging = Staging(self.private, self.name, depends_on)
         if not staging.has(MANIFEST):
+            started = time.perf_counter()
             runner = ShardRunner(staging, ShardStore(staging.folder / "stored"))
             jobs = feature_jobs(shards, key_of=lambda number, ids: "")
             self.seconds += write_features(runner, jobs, self.spec, self.images, check=True, silent=silent).seconds_computing
             write_whole(staging.folder / MANIFEST, manifest_text(staging.folder, feature_manifest(self.backbone, self.spec)))
+            self.elapsed += time.perf_counter() - started
         return staging.folder
 
 

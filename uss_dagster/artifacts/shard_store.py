@@ -1,8 +1,8 @@
 """Finished shards, stored under a hash of all that their bytes depend on: a changed dataset computes only the shards it changed.
 
 DVC removes what a stage published before it runs the stage again, so finished shards are stored apart: as hard links where the disk
-allows it, which take no space until one side goes. A stored file counts only while it has the hash it had. Nothing depends on the store:
-without it, or with ``USS_REUSE=0``, the same bytes are computed again.
+allows it, which take no space until DVC puts a copy in the other's place. A stored file counts only while it has the hash it had. Nothing
+depends on the store: without it, or with ``USS_REUSE=0``, the same bytes are computed again.
 """
 
 from __future__ import annotations

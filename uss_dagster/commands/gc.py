@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,7 @@ from uss_dagster.errors import UsageError, check_choice
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-    from uss_dagster.dagster_dvc.garbage import Cache, History, Space
-    from uss_dagster.planning.cells import Cell
+    from uss_dagster.dagster_dvc.garbage import History, Space
     from uss_dagster.planning.layout import Layout
 
 TITLES = {
@@ -113,7 +111,6 @@ def _reproduced(layout: Layout) -> list[Path]:
     return sorted(path.parent for path in (layout.private / "reproduce").glob("*/.dvc"))
 
 
-@dataclass
 class Garbage:
     """What can be removed, part by part.
 
@@ -131,26 +128,17 @@ class Garbage:
         All projects that use the cache are among ``repos``.
     """
 
-    layout: Layout
-    repos: Sequence[Repo]
-    also: Collection[str]
-    history: History
-    whole_cache: bool
-    cells: tuple[Cell, ...] = field(init=False)
-    cache: Cache = field(init=False)
-    _objects: list[tuple[str, Path]] = field(init=False)
-    _users: dict[str, set[str]] = field(init=False)
-    _gone: dict[str, list[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, layout: Layout, repos: Sequence[Repo], also: Collection[str], history: History, whole_cache: bool) -> None:
         from uss_dagster.artifacts.dvc_cache import cache_folder
         from uss_dagster.dagster_dvc.garbage import Cache
         from uss_dagster.planning.plan import read_plan
 
-        self.cells = read_plan(self.layout.root).cells
-        self.cache = Cache(cache_folder(self.layout.root))
-        self._gone = {"features": [], "results": []}
-        self._users = {}
+        self.layout, self.repos, self.history, self.whole_cache = layout, repos, history, whole_cache
+        self.chosen = [name for name in TITLES if name not in ONLY_IF_NAMED or name in also]
+        self.cells = read_plan(layout.root).cells
+        self.cache = Cache(cache_folder(layout.root))
+        self._gone: dict[str, list[str]] = {"features": [], "results": []}
+        self._users: dict[str, set[str]] = {}
         self._find_users()
         self._objects = [] if self.shared_cache else list(self.cache.objects())
 
@@ -161,13 +149,11 @@ class Garbage:
 
     def parts(self) -> dict[str, list[Path]]:
         """Part → the files and folders that are removed."""
-        chosen = [name for name in TITLES if name not in ONLY_IF_NAMED or name in self.also]
-        return {name: self._part(name, set(chosen)) for name in chosen}
+        return {name: self._part(name, set(self.chosen)) for name in self.chosen}
 
     def others(self) -> dict[str, list[Path]]:
         """The same of those parts that stay, each as if it alone were removed too."""
-        chosen = {name for name in TITLES if name not in ONLY_IF_NAMED or name in self.also}
-        return {name: self._part(name, {*chosen, name}) for name in ONLY_IF_NAMED if name not in chosen}
+        return {name: self._part(name, {*self.chosen, name}) for name in ONLY_IF_NAMED if name not in self.chosen}
 
     def _part(self, name: str, chosen: set[str]) -> list[Path]:
         from uss_dagster.dagster_dvc.lock_copies import old_copies
@@ -178,9 +164,7 @@ class Garbage:
         if name == "work":
             return list(_apart(private / "work", self._work_folders()))
         if name == "unfinished":
-            return [
-                path for folder in sorted(self._work_folders()) if folder.is_dir() for path in sorted(folder.iterdir()) if _has_file(path)
-            ]
+            return [path for folder in sorted(self._work_folders()) for path in _apart(folder, set())]
         if name == "quarantine":
             return list(_apart(private / "quarantine", set()))
         if name == "runs":
@@ -215,11 +199,14 @@ class Garbage:
             name = "reproduce" if folder in reproduced else _USED
             self._note(used_by(repo, self.history if folder == root else {}), name)
             for address, outs in recorded(folder).items():
+                gone = folder == root and address not in stages
                 for out in outs:
-                    if folder == root and address in stages:
-                        self._check_list(out.path, out.hash)
-                    gone = folder == root and address not in stages
-                    self._note(self.cache.with_members(out.hash), self._part_of(out.path, written) if gone else name)
+                    members = self.cache.members(out.hash)
+                    if members is None and not gone and (folder / out.path).exists():
+                        raise UsageError(
+                            f"DVC's cache lacks the list of files of {folder / out.path}. Run `uss verify --repair` there, then this again."
+                        )
+                    self._note(members or {out.hash}, self._part_of(out.path, written) if gone else name)
 
     def _note(self, hashes: Collection[str], part: str) -> None:
         for digest in hashes if part else ():
@@ -235,13 +222,6 @@ class Garbage:
         if (self.layout.root / path).exists():
             self._gone[part].append(path)
         return part
-
-    def _check_list(self, path: str, digest: str) -> None:
-        """Refuse to go on where the files of a result cannot be told from others."""
-        if (self.layout.root / path).exists() and not self.cache.has_list(digest):
-            raise UsageError(
-                f"DVC's cache lacks the list of files of {path}. Run `uss verify --repair` (or `dvc commit`), then this again."
-            )
 
     def _goes(self, digest: str, chosen: set[str]) -> bool:
         return self._users.get(digest, set()) <= chosen

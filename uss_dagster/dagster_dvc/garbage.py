@@ -23,6 +23,7 @@ from uss_dagster.dagster_dvc.lock_copies import all_locks
 from uss_dagster.dagster_dvc.owner import only_machine
 from uss_dagster.dagster_dvc.project import LockedOut, locked_items
 from uss_dagster.dagster_dvc.runner import lock_holders
+from uss_dagster.dagster_dvc.whole_files import JsonObject
 from uss_dagster.errors import TryAgain, UsageError
 
 if TYPE_CHECKING:
@@ -97,22 +98,24 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def _tops(self) -> tuple[Path, Path]:
+        """Where DVC 3 has objects, and where DVC 2 had them."""
+        return self.folder / "files" / "md5", self.folder
+
     def objects(self) -> Iterator[tuple[str, Path]]:
         """(hash, file) of every object, and of what an interrupted write left."""
-        for top in (self.folder / "files" / "md5", self.folder):
+        for top in self._tops:
             for prefix in sorted(top.glob("[0-9a-f][0-9a-f]")):
                 yield from ((prefix.name + path.name, path) for path in sorted(prefix.iterdir()))
 
-    def with_members(self, digest: str) -> set[str]:
-        """The hash of an output, and those of the files in it, as far as the cache has their list."""
-        path = self.folder / "files" / "md5" / digest[:2] / digest[2:]
-        if not digest.endswith(_FOLDER) or not path.is_file():
+    def members(self, digest: str) -> set[str] | None:
+        """The hash of an output and those of the files in it; None where the cache lacks their list."""
+        if not digest.endswith(_FOLDER):
             return {digest}
-        return {digest, *(item["md5"] for item in json.loads(path.read_bytes()))}
-
-    def has_list(self, digest: str) -> bool:
-        """Whether the members of an output can be told."""
-        return not digest.endswith(_FOLDER) or (self.folder / "files" / "md5" / digest[:2] / digest[2:]).is_file()
+        paths = (top / digest[:2] / digest[2:] for top in self._tops)
+        listing = next((path for path in paths if path.is_file()), None)
+        return {digest, *(item["md5"] for item in json.loads(listing.read_bytes()))} if listing else None
 
     def dead_runs(self, present: Container[str]) -> Iterator[Path]:
         """Entries of the run cache that can restore nothing, as one of their results is not ``present``; a folder where all in it are."""
@@ -122,7 +125,8 @@ class Cache:
             yield from [folder] if len(dead) == len(entries) else dead
 
 
-def _yaml(path: Path) -> dict[str, object]:
+def _yaml(path: Path) -> JsonObject:
+    """The mapping in a file of YAML; empty where there is none."""
     try:
         content = yaml.load(path.read_bytes(), Loader=_LOADER)
     except yaml.YAMLError:

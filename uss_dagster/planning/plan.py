@@ -22,7 +22,7 @@ from uss_dagster.planning.entries import encoder_of, keeps_features, store_of
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.planning.layout import PIPELINES, Layout
 from uss_dagster.planning.migration import take_over
-from uss_dagster.planning.profiles import Profile, activate, read_profile
+from uss_dagster.planning.profiles import Params, Profile, activate, read_profile
 from uss_dagster.planning.yaml_files import YamlFile
 from uss_dagster.weights.store import identity as tensor_identity
 
@@ -323,7 +323,7 @@ def _named(cells: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
             continue
 
 
-def _hashes(cell: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _hashes(cell: Params) -> Iterator[tuple[str, str]]:
     """(field, hash) of what a cell names and this machine may lack."""
     for place, values in (("", cell), ("features.", cell.get("features"))):
         for field in ("content", "weights"):

@@ -191,18 +191,18 @@ class Segments(EntryCell):
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
         sources = {dataset: self.feature_source(layout, dataset) for dataset in self.datasets}
         started = time.perf_counter()
-        segmenter = self.fitted(layout, sources[self.fit_on or self.dataset])
-        seconds = time.perf_counter() - started if segmenter.state is not None else 0.0
-        source = sources[self.dataset]
-        before = source.seconds  # counts as fitting
+        fitted_to = sources[self.fit_on or self.dataset]
+        segmenter = self.fitted(layout, fitted_to)
+        seconds_fitting = time.perf_counter() - started - fitted_to.elapsed if segmenter.state is not None else 0.0
         key_of = _shard_keys(plain, images, self._stored_features(layout, self.dataset), segmenter)
         jobs = [
             ShardJob(files, key_of(ids), (files, ids), len(ids))
             for number, ids in enumerate(images.shards(self.shard_images))
             for files in (self._shard_files(number),)
         ]
-        totals = self._run_shards(runner, jobs, functools.partial(_compute, segmenter=segmenter, folder=images.folder), source)
-        seconds += totals.seconds_computing + source.seconds - before
+        work = functools.partial(_compute, segmenter=segmenter, folder=images.folder)
+        totals = self._run_shards(runner, jobs, work, sources[self.dataset])
+        seconds = seconds_fitting + totals.seconds_computing + sum(source.seconds for source in sources.values())
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
@@ -223,8 +223,8 @@ class Segments(EntryCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         runner.evict_others(jobs)
-        for read in sources.values():
-            read.remove()
+        for source in sources.values():
+            source.remove()
         per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
         one_region = sum(count <= 1 for count in regions_of_images)
         return {
