@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from uss_dagster import registry
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import NO_FEATURES, FeatureShards, FeatureSource
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.tables import no_mask
 from uss_dagster.backbones.base import Encoder, Features
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import BadData
-from uss_dagster.feature_shards import NO_FEATURES, FeatureSource
 from uss_dagster.methods.base import MethodSpec
 from uss_dagster.regions import Regions
 

@@ -133,7 +133,7 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
     assert len([n for n in before if n.endswith(".safetensors")]) == 2
     # Slow the second shard down (not its result), so that the kill falls between the two.
     built.edit(
-        "uss_dagster/stages/features.py",
+        "uss_dagster/feature_shards.py",
         "    pixels = [images.pixels(image_id) for image_id in ids]\n",
         "    pixels = [images.pixels(image_id) for image_id in ids]\n"
         "    if shard == 'shard-00001' and __import__('os').environ.get('SLOW'):\n        time.sleep(60)\n",

@@ -48,10 +48,10 @@ def compare_again(root: Path, name: str, count: int) -> list[str]:
     """
     import pyarrow as pa
 
+    from uss_dagster.artifacts.features import StoredFeatures
     from uss_dagster.artifacts.images import Images, evenly_spaced
     from uss_dagster.artifacts.schemas import REGIONS
     from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
-    from uss_dagster.feature_shards import StoredFeatures
     from uss_dagster.planning.layout import Layout
     from uss_dagster.segmenter import Samples
 

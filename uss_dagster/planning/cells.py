@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from uss_dagster.planning.plan import Planner
 
 STAGES = "uss_dagster.stages"
+COMPUTES_FEATURES = "uss_dagster.feature_shards"
+"""Module that computes features. Named as text, so that it does not count in the fingerprint of cells that read stored ones."""
 Facts = dict[str, Any]
 """What a run notes about itself: seconds, memory, counts; never hashed."""
 
@@ -190,7 +192,8 @@ class Cell(BaseModel):
 
     def modules(self) -> list[str]:
         """Plug-in modules that it runs, beside the stage's own module."""
-        return [encoder.module_name for encoder in self.loaded_backbones()]
+        computing = [COMPUTES_FEATURES] if self.computed_features() else []
+        return [*computing, *(encoder.module_name for encoder in self.loaded_backbones())]
 
     def run(self, layout: Layout) -> Facts:
         """Compute the artefact, check it, and put it in place."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import FeatureShards, feature_source
 from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
@@ -24,7 +24,6 @@ from uss_dagster.artifacts.schemas import ESTIMATED_RANKING, ESTIMATES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, write_table
-from uss_dagster.feature_shards import feature_source
 from uss_dagster.metrics.unlabelled.rank_model import DEEP, FEATURES, expected_scores, kind_of, load_model
 from uss_dagster.metrics.unlabelled.votes import MEASURES
 from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, cell_name

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import FeatureShards, feature_source
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, same_images, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
@@ -24,7 +24,6 @@ from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
-from uss_dagster.feature_shards import feature_source
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
 from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec

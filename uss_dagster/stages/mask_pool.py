@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster import registry
+from uss_dagster.artifacts.features import feature_source
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, greater, not_null, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import REGIONS
@@ -23,7 +24,6 @@ from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, mask_pool
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, MEASURES, SOURCE_IMAGES, MaskPoolFolder, mask_tables
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.feature_shards import feature_source
 from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, check_weights
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
@@ -130,7 +130,7 @@ class MaskPool(DatasetCell):
         return list(self.encoders.values())
 
     def modules(self) -> list[str]:
-        return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
+        return [*super().modules(), *(plugin.module_name for plugin in self.methods.values())]
 
     def run(self, layout: Layout) -> Facts:
         self.check_weights()

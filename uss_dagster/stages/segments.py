@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import FeatureShards, FeatureSource, StoredFeatures, feature_source
 from uss_dagster.artifacts.gate import (
     Report,
     between,
@@ -35,7 +35,6 @@ from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_o
 from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
-from uss_dagster.feature_shards import FeatureSource, StoredFeatures, feature_source
 from uss_dagster.files import write_whole
 from uss_dagster.notes import Fact, collecting, to_json
 from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec, Plugin, cell_name, check_weights
