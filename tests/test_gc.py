@@ -138,6 +138,7 @@ def test_a_result_without_the_list_of_its_files_is_refused(built: Project) -> No
     )
 
 
+@pytest.mark.slow
 def test_a_cache_that_others_may_use_stays(littered: tuple[Project, set[Path]], tmp_path: Path) -> None:
     project, _ = littered
     shared = tmp_path / "shared"
@@ -147,6 +148,28 @@ def test_a_cache_that_others_may_use_stays(littered: tuple[Project, set[Path]], 
     assert TITLES["cache"] not in rows(shown)
     assert f"DVC's cache, {shared}, lies outside this project" in shown
     assert TITLES["cache"] in rows(project.uss("gc", "--project", str(project.root)).stdout)
+
+
+@pytest.mark.slow
+def test_projects_of_reproduce_stay_unless_named(built: Project) -> None:
+    table = built.root / ".uss/reproduce/table"
+    (table / ".dvc").mkdir(parents=True)
+    cache = f"[cache]\n    dir = {built.root}/.dvc/cache\n    type = hardlink\n"
+    (table / ".dvc/config").write_text(f"[core]\n    no_scm = true\n{cache}")
+    (table / "dvc.yaml").write_text("stages:\n  a: {cmd: head -c 300000 /dev/urandom > x, outs: [x]}\n")
+    Project(table).dvc("repro")
+    shown = built.uss("gc", "--yes").stdout
+    assert (frees(shown), rows(shown)[TITLES["reproduce"]][1]) == (0, 0.3)
+    assert Project(table).dvc("status").stdout == "Data and pipelines are up to date.\n"
+    write_json(table / ".dvc/tmp/rwlock", {"write": {"/x": {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}})
+    assert f"is building results in {table}" in built.uss("gc", code=75).stderr
+    (table / ".dvc/tmp/rwlock").unlink()
+    before = on_disk(built.root)
+    shown = built.uss("gc", "--yes", "--also", "reproduce").stdout
+    assert f"{(before - on_disk(built.root)) / 1e6:,.1f}" == f"{frees(shown):,.1f}"
+    assert not table.exists()
+    assert frees(built.uss("gc", "--also", "reproduce").stdout) == 0
+    assert "are what dvc.lock records" in built.uss("verify").stdout
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from uss_dagster.artifacts.run_facts import read_facts
 from uss_dagster.commands.spot_check import compare_again
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.feature_shards import ComputedFeatures
+from uss_dagster.planning.cells import COMPUTES_FEATURES
+from uss_dagster.planning.fingerprints import closure
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Plan, make_plan, write_plan
 from uss_dagster.planning.profiles import read_profile
@@ -39,14 +41,18 @@ metrics: [covering, semantic]
 entries:
   kmeans: {backbone: patches, datasets: [scenes], params: {k: 4}}
   tokencut: {backbone: patches, datasets: [more]}
-  diffuse_walk_cut: {backbone: patches, datasets: [more]}
   token_kmeans: {backbone: patches, datasets: [scenes]}
   token_kmeans_elsewhere: {method: token_kmeans, backbone: patches, datasets: [scenes], fit_on: more}
 """
 STORED = PROFILE.replace("KEEP", "")
 COMPUTED = PROFILE.replace("KEEP", ", keep: false")
 TOKENS, FITTED, FITTED_ELSEWHERE = (f"segments/{entry}/scenes" for entry in ("kmeans", "token_kmeans", "token_kmeans_elsewhere"))
-KEYS, ATTENTION = "segments/tokencut/more", "segments/diffuse_walk_cut/more"
+KEYS = "segments/tokencut/more"
+SLOW = """\
+  diffuse_walk_cut: {backbone: patches, datasets: [more]}
+  lightcluster: {backbone: patches, datasets: [more], params: {mask: {refine: none}, objects: {crop: 112}}}
+  unsam: {backbone: patches, datasets: [more], params: {leaves: {trees: 2, most: 60}, pool: {most: 60}}}
+"""
 
 
 def planned(root: Path, text: str) -> Plan:
@@ -93,12 +99,29 @@ def test_no_features_are_planned_and_the_cell_says_how_they_are_computed(compute
         assert cell.features.encoder == before.of(Features)[0].encoder
         assert [path.parts[-3:] for path in cell.inputs(Layout(computed))] == [("datasets", name, "images") for name in cell.datasets]
         assert "uss_dagster.backbones.patches" in cell.modules()
+        assert COMPUTES_FEATURES in closure(cell.all_modules())
+        assert COMPUTES_FEATURES not in closure(kept.all_modules()), "of code that it does not run it does not depend"
     assert before.of(Labels)[0].to_plain().keys() == plan.of(Labels)[0].to_plain().keys() - {"features"}
 
 
-@pytest.mark.parametrize("cell", [TOKENS, KEYS, ATTENTION, FITTED, FITTED_ELSEWHERE])
+@pytest.mark.parametrize("cell", [TOKENS, KEYS, FITTED, FITTED_ELSEWHERE])
 def test_regions_are_the_same_bytes(stored: Path, computed: Path, cell: str) -> None:
     assert tree_hash(computed / "data" / cell) == tree_hash(stored / "data" / cell)
+
+
+@pytest.mark.slow
+def test_regions_of_methods_that_take_longer_are_the_same_bytes(stored: Path, tmp_path: Path) -> None:
+    """Attention; a method that is fitted in several passes and encodes pieces of images; one that is fitted only if asked."""
+    hashes = []
+    for name, text in (("stored", STORED), ("computed", COMPUTED)):
+        plan, layout = planned(tmp_path / name, text + SLOW), Layout(tmp_path / name)
+        shutil.copytree(stored / "data" / "datasets", tmp_path / name / "data" / "datasets")
+        cells = [cell for cell in plan.of(Segments) if cell.entry in ("diffuse_walk_cut", "lightcluster", "unsam")]
+        for cell in (*(cell for cell in plan.of(Features) if cell.dataset == "more"), *cells):
+            cell.run(layout)
+        hashes.append([tree_hash(cell.artefact(layout)) for cell in cells])
+    assert hashes[0] == hashes[1]
+    assert all("shard-00000.parquet" in files for files in hashes[0])
 
 
 def test_nothing_is_stored_and_the_seconds_count(computed: Path) -> None:
@@ -144,6 +167,18 @@ def test_shards_that_are_there_need_no_features(computed: Path, monkeypatch: pyt
     assert tree_hash(cell.artefact(Layout(computed))) == before
 
 
+def test_a_stage_that_was_killed_goes_on_with_what_is_there(computed: Path) -> None:
+    cell, images = planned(computed, COMPUTED).of(Segments)[0], Images(Layout(computed).images("more"))
+    assert cell.features is not None
+    sources = [ComputedFeatures(computed / ".uss", "segments/try/more", "patches", cell.features, images, images.shards(2)) for _ in "ab"]
+    before = tree_hash(sources[0].folder)
+    assert tree_hash(sources[1].folder) == before
+    assert sources[0].seconds > 0
+    assert sources[1].seconds == 0
+    sources[1].remove()
+    assert not sources[0].folder.exists()
+
+
 def test_values_that_do_not_fit_the_type_are_refused(computed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = planned(computed, COMPUTED).of(Segments)[0]
     assert cell.features is not None
@@ -180,7 +215,7 @@ def test_a_network_makes_the_stage_one_of_the_pool_gpu(tmp_path: Path) -> None:
     text = COMPUTED.replace(
         "patches: {dictionary: false, facets: [tokens], keep: false}", "patches: {kind: vit, model: dino_vits8, keep: false}"
     )
-    plan = planned(tmp_path, text.replace("  diffuse_walk_cut: {backbone: patches, datasets: [more]}\n", ""))
+    plan = planned(tmp_path, text)
     for cell in (*plan.of(Segments), *plan.of(Labels)):
         assert (cell.pool, [p.name for p in cell.loaded_backbones()]) == ("gpu", ["vit"] if cell.features else [])
 

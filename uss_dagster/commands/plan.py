@@ -40,4 +40,5 @@ def computing_lines(root: Path) -> Iterator[str]:
         names = [cell.name for cell in cells if backbone in cell.computed_features()]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         if names:
-            yield f"features of '{backbone}' are not stored; computed {len(names)} times: by {', '.join(names[:3])}{more}"
+            times = "once" if len(names) == 1 else f"{len(names)} times"
+            yield f"features of '{backbone}' are not stored; computed {times}: by {', '.join(names[:3])}{more}"
