@@ -126,8 +126,8 @@ class Letters(PhasedWork[str, str, str, str]):
             raise BadData(f"letter {part} cannot be read")
         return part.upper()
 
-    def compute(self, item: str, loaded: list[str]) -> str:
-        return "-".join(loaded)
+    def compute(self, item: str, inputs: list[str]) -> str:
+        return "-".join(inputs)
 
     def write(self, item: str, computed: str, staging: Staging) -> float:
         staging.write(f"{item}.txt", lambda path: path.write_text(computed))

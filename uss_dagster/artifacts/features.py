@@ -1,18 +1,23 @@
-"""Reading the tensors of a features artefact, image by image."""
+"""Reading the tensors of a features artefact, image by image; and where a stage reads them, stored or computed by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.staging import MANIFEST, read_manifest
 from uss_dagster.artifacts.tables import read_table
 from uss_dagster.errors import BadData
+from uss_dagster.planning.cells import COMPUTES_FEATURES, FeatureSpec
+from uss_dagster.planning.layout import Layout
 
 INDEX = "index.parquet"
 
@@ -61,3 +66,94 @@ class FeatureShards:
                     f"{self.folder / name} cannot be read ({error}). Run `dvc checkout --force` or its features stage again."
                 ) from error
         return self._open[1]
+
+
+class FeatureSource(Protocol):
+    """Where a stage reads the features of a dataset's images."""
+
+    @property
+    def folder(self) -> Path | None:
+        """A folder with the features of all images, as the features stage writes it; None where none are read."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """What the backbone took so far, over all workers, without loading it."""
+        ...
+
+    @property
+    def elapsed(self) -> float:
+        """What passed meanwhile, in seconds."""
+        ...
+
+    def of_shards(self, count: int, needed: Callable[[int], bool]) -> Iterator[tuple[Path | None, range]]:
+        """(a folder with features, the numbers of some shards), until each of ``count`` shards came once, in order.
+
+        Parameters
+        ----------
+        count
+            Number of shards.
+        needed
+            Whether the features of the shard of a number are read. The folder may lack others; it is None where none of them are.
+            It is there until the next is asked for.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Remove what was computed for this stage alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """The features in an artefact of the features stage; None for a stage that reads none. See ``FeatureSource``."""
+
+    folder: Path | None = None
+    seconds: float = 0.0
+    elapsed: float = 0.0
+
+    def of_shards(self, count: int, needed: Callable[[int], bool]) -> Iterator[tuple[Path | None, range]]:
+        yield self.folder, range(count)
+
+    def remove(self) -> None:
+        """Do nothing: other stages read them."""
+
+
+NO_FEATURES = StoredFeatures()
+
+
+def feature_source(
+    layout: Layout,
+    reader: str,
+    backbone: str | None,
+    dataset: str,
+    spec: FeatureSpec | None,
+    shards: Sequence[Sequence[str]],
+    private: Path | None = None,
+) -> FeatureSource:
+    """Where a stage reads the features of a dataset.
+
+    Parameters
+    ----------
+    layout
+        Of the project.
+    reader
+        Name of the cell that reads them.
+    backbone
+        Name of the backbone in the profile; None for a stage that reads no features.
+    dataset
+        Name of the dataset.
+    spec
+        How they are computed; None where they are stored.
+    shards
+        Ids of the images, shard by shard, where they are computed.
+    private
+        Folder of unfinished results; None for that of the project.
+    """
+    if backbone is None or spec is None:
+        return StoredFeatures(layout.features(backbone, dataset) if backbone else None)
+    computed = pkgutil.resolve_name(f"{COMPUTES_FEATURES}:ComputedFeatures")
+    source: FeatureSource = computed(
+        private or layout.private, f"{reader}/{dataset}", backbone, spec, Images(layout.images(dataset)), shards
+    )
+    return source

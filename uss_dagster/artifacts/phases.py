@@ -39,8 +39,8 @@ class PhasedWork(ABC, Generic[T, P, L, C]):
         """Needs no device."""
 
     @abstractmethod
-    def compute(self, item: T, loaded: list[L]) -> C:
-        """Runs on the device."""
+    def compute(self, item: T, inputs: list[L]) -> C:
+        """Runs on the device. inputs: what was loaded for each part."""
 
     @abstractmethod
     def write(self, item: T, computed: C, staging: Staging) -> float:

@@ -162,6 +162,10 @@ class ShardRunner:
                 self.store.store(job.key, job.files, self.staging)
                 yield job, ShardTotals(images=job.images, seconds_computing=seconds)
 
+    def must_compute(self, job: ShardJob[T]) -> bool:
+        """Whether a shard is neither in the work folder nor in the store."""
+        return not all(map(self.staging.has, job.files)) and not self.store.has(job.key, job.files)
+
     def evict_others(self, jobs: Sequence[ShardJob[T]]) -> None:
         """Remove stored shards that are none of these: called after the artefact was published."""
         self.store.evict_except({job.key for job in jobs})
