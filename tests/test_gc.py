@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from projects import BIN, Project, tree_hash
+from projects import BIN, Project, make_project, tree_hash
 
 from uss_dagster.commands.gc import ONLY_IF_NAMED, TITLES
 from uss_dagster.dagster_dvc.garbage import Cache, Removal, Space, nobody_builds
@@ -19,7 +19,16 @@ from uss_dagster.dagster_dvc.runner import lock_holders
 from uss_dagster.dagster_dvc.whole_files import write_json
 from uss_dagster.errors import TryAgain
 
-NOTHING = ["                files   MB", "frees         0.0"]
+PROFILE = """\
+settings: {shard_images: 2, bootstrap: 20, samples: 2}
+datasets: {scenes: {images: 2}}
+backbones:
+  patches: {dictionary: false}
+metrics: [covering]
+entries:
+  kmeans: {backbone: patches, params: {k: 4}}
+  felzenszwalb: {params: {scales: 3}}
+"""
 
 
 def on_disk(folder: Path) -> int:
@@ -150,6 +159,12 @@ def test_a_cache_that_others_may_use_stays(littered: tuple[Project, set[Path]], 
     assert TITLES["cache"] in rows(project.uss("gc", "--project", str(project.root)).stdout)
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> Project:
+    """A project in which nothing is computed, and whose files have no links to another's."""
+    return make_project(tmp_path / "project", PROFILE)
+
+
 @pytest.mark.slow
 def test_projects_of_reproduce_stay_unless_named(built: Project) -> None:
     table = built.root / ".uss/reproduce/table"
@@ -173,85 +188,85 @@ def test_projects_of_reproduce_stay_unless_named(built: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_build_goes_on_undisturbed(project: Project) -> None:
-    building = subprocess.Popen([BIN / "uss", "repro"], cwd=project.root, env=project.env, stdout=subprocess.DEVNULL)
+def test_a_build_goes_on_undisturbed(small: Project) -> None:
+    building = subprocess.Popen([BIN / "uss", "repro"], cwd=small.root, env={**small.env, "USS_FORK": "1"}, stdout=subprocess.DEVNULL)
     try:
         refused = 0
         while building.poll() is None:
-            if refused < 3 and lock_holders(project.root):
-                refused += project.uss("gc", "--yes", code=None).returncode == 75
+            if refused < 3 and lock_holders(small.root):
+                refused += small.uss("gc", "--yes", code=None).returncode == 75
             time.sleep(0.1)
     finally:
         building.terminate()
     assert building.wait() == 0
     assert refused
-    with nobody_builds([project.root]), pytest.raises(TryAgain, match="A process of DVC works in"), nobody_builds([project.root]):
+    with nobody_builds([small.root]), pytest.raises(TryAgain, match="A process of DVC works in"), nobody_builds([small.root]):
         pass
-    assert project.repro() == []
+    assert small.repro() == []
 
 
 @pytest.mark.slow
-def test_the_old_result_goes_and_all_is_in_place(project: Project) -> None:
-    root = project.root
-    project.repro()
-    project.run("git", "add", "-A")
-    project.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "four clusters")
-    assert frees(project.uss("gc").stdout) == 0
-    old = project.lock()["segments/kmeans/scenes"][0]["md5"]
-    project.edit("profiles/small.yaml", "k: 4", "k: 6")
-    project.repro()
-    assert frees(project.uss("gc", "--all-commits").stdout) == 0, "the commit uses it"
-    size = rows(project.uss("gc").stdout)[TITLES["cache"]][1]
+def test_the_old_result_goes_and_all_is_in_place(small: Project) -> None:
+    root = small.root
+    small.repro()
+    small.run("git", "add", "-A")
+    small.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "four clusters")
+    assert frees(small.uss("gc").stdout) == 0
+    old = small.lock()["segments/kmeans/scenes"][0]["md5"]
+    small.edit("profiles/small.yaml", "k: 4", "k: 6")
+    small.repro()
+    assert frees(small.uss("gc", "--all-commits").stdout) == 0, "the commit uses it"
+    size = rows(small.uss("gc").stdout)[TITLES["cache"]][1]
     objects = [path for path in (root / ".dvc/cache/files").rglob("*") if path.is_file()]
     before = on_disk(root)
-    shown = project.uss("gc", "--yes").stdout
+    shown = small.uss("gc", "--yes").stdout
     gained = before - on_disk(root)
     assert f"{gained / 1e6:,.1f}" == f"{frees(shown):,.1f}"
     assert 0 < size <= frees(shown)
     gone = {path.parent.name + path.name for path in objects if not path.exists()}
     assert old in gone
-    assert not gone & {out["md5"] for outs in project.lock().values() for out in outs}
-    assert project.dvc("status").stdout == "Data and pipelines are up to date.\n"
-    assert "are what dvc.lock records" in project.uss("verify").stdout
-    assert frees(project.uss("gc").stdout) == 0
-    project.uss("plan")
-    assert project.repro() == []
+    assert not gone & {out["md5"] for outs in small.lock().values() for out in outs}
+    assert small.dvc("status").stdout == "Data and pipelines are up to date.\n"
+    assert "are what dvc.lock records" in small.uss("verify").stdout
+    assert frees(small.uss("gc").stdout) == 0
+    small.uss("plan")
+    assert small.repro() == []
 
 
 @pytest.mark.slow
-def test_features_that_are_no_longer_kept_go_and_scores_stay(project: Project) -> None:
-    root = project.root
-    project.repro()
+def test_features_that_are_no_longer_kept_go_and_scores_stay(small: Project) -> None:
+    root = small.root
+    small.repro()
     regions = tree_hash(root / "data/segments")
-    project.edit("profiles/small.yaml", "{dictionary: false}", "{dictionary: false, keep: false}")
-    planned = project.uss("plan").stdout
-    assert "features of 'patches' are not stored; computed 2 times: by segments/kmeans/scenes, segments/slic_merge/scenes" in planned
-    assert project.repro() == ["segments/kmeans/scenes", "segments/slic_merge/scenes"], "the same bytes: nothing after them"
+    small.edit("profiles/small.yaml", "{dictionary: false}", "{dictionary: false, keep: false}")
+    planned = small.uss("plan").stdout
+    assert "features of 'patches' are not stored; computed once: by segments/kmeans/scenes" in planned
+    assert small.repro() == ["segments/kmeans/scenes"], "the same bytes: nothing after them"
     assert tree_hash(root / "data/segments") == regions
     before = on_disk(root)
-    shown = project.uss("gc", "--yes").stdout
+    shown = small.uss("gc", "--yes").stdout
     assert f"{(before - on_disk(root)) / 1e6:,.1f}" == f"{frees(shown):,.1f}"
     assert TITLES["features"] in rows(shown)
     assert not (root / "data/features/patches/scenes").exists()
-    assert "are what dvc.lock records" in project.uss("verify").stdout
+    assert "are what dvc.lock records" in small.uss("verify").stdout
     # Back again: only the features are computed.
-    project.edit("profiles/small.yaml", ", keep: false", "")
-    assert project.repro() == ["features/patches/scenes"]
+    small.edit("profiles/small.yaml", ", keep: false", "")
+    assert small.repro() == ["features/patches/scenes"]
     assert tree_hash(root / "data/segments") == regions
 
 
 @pytest.mark.slow
-def test_results_of_an_entry_that_is_gone_stay_unless_named(project: Project) -> None:
-    root = project.root
-    project.repro()
-    project.edit("profiles/small.yaml", "  felzenszwalb: {params: {scales: 3}}\n", "")
-    project.repro()
-    shown = project.uss("gc", "--yes").stdout
+def test_results_of_an_entry_that_is_gone_stay_unless_named(small: Project) -> None:
+    root = small.root
+    small.repro()
+    small.edit("profiles/small.yaml", "  felzenszwalb: {params: {scales: 3}}\n", "")
+    small.repro()
+    shown = small.uss("gc", "--yes").stdout
     assert TITLES["results"] in shown
     assert (root / "data/segments/felzenszwalb/scenes").is_dir()
-    before, stays = on_disk(root), rows(project.uss("gc").stdout)[TITLES["results"]][1]
-    project.uss("gc", "--yes", "--also", "results")
+    before, stays = on_disk(root), rows(small.uss("gc").stdout)[TITLES["results"]][1]
+    small.uss("gc", "--yes", "--also", "results")
     assert abs((before - on_disk(root)) / 1e6 - stays) < 0.1
     assert not (root / "data/segments/felzenszwalb/scenes").exists()
-    assert "are what dvc.lock records" in project.uss("verify").stdout
-    assert frees(project.uss("gc", "--also", "results").stdout) == 0
+    assert "are what dvc.lock records" in small.uss("verify").stdout
+    assert frees(small.uss("gc", "--also", "results").stdout) == 0
