@@ -128,6 +128,8 @@ def map_devices(
             if error is not None:
                 raise error
             yield number, result
+        for worker in workers:
+            worker.join(10)  # they end by themselves, with their loaders
     finally:
         for worker in workers:
             worker.terminate()
