@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from processes import free_port, wait_for
 
 BUCKET = "results"
 _IAM_CALLS = 3
@@ -52,13 +52,6 @@ class S3:
         return {name: client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def s3_server(log: Path) -> Iterator[S3]:
     """The server, until the block ends."""
@@ -69,7 +62,7 @@ def s3_server(log: Path) -> Iterator[S3]:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
-        _wait(url, process)
+        wait_for("the server", lambda: _answers(url, process), 60)
         iam = _client("iam", url, "none", "none")
         allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
         iam.create_user(UserName="clones")
@@ -89,11 +82,8 @@ def _client(kind: str, url: str, key: str, secret: str):
     return boto3.client(kind, endpoint_url=url, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        assert process.poll() is None, "the server ended"
-        assert time.monotonic() < deadline, "the server does not answer"
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=5):
-            return
-        time.sleep(0.1)
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "the server ended"
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=5):
+        return True
+    return False
