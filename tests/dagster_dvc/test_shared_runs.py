@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc_command import dvc
 
@@ -92,9 +94,9 @@ def test_a_clone_that_was_killed_is_taken_over_and_one_that_was_stopped_at_once(
     target = ("datasets@toy",)
     killed = build(first, "slow-60s", 4, target)
     wait_for(lambda: ran(first))
-    child = next(int(pid) for pid in os.popen("pgrep -f 'dvc_program.py.*datasets@toy'").read().split())
-    os.kill(child, signal.SIGKILL)
-    killed.kill()
+    for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     killed.wait()
     assert len(claims(first)) == 1
     started = time.monotonic()

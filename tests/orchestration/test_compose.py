@@ -1,6 +1,7 @@
-"""The processes of deploy/compose.yaml with its commands and environment, without containers: Postgres, code server, page, daemon.
+"""The processes of deploy/compose.yaml and deploy/helm-values.yaml without containers: Postgres, code server, page, daemon.
 
-Only what containers give each process of its own is replaced: hosts, ports, and the folder of Dagster's settings.
+Commands and environment are those of the files. Only what containers give each process of its own is replaced: hosts, ports, and the folder
+of Dagster's settings.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from projects import BIN, SOURCE, Project
 pytestmark = pytest.mark.slow
 DEPLOY = SOURCE / "deploy"
 SERVICES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+CHART = yaml.safe_load((DEPLOY / "helm-values.yaml").read_text())
 CODE_PORT, PAGE_PORT, HOME = "4266", "3000", "/opt/dagster"
-RELOAD = 'mutation { reloadRepositoryLocation(repositoryLocationName: "uss_dagster") { __typename } }'
+LOADED = [("uss_dagster", "RepositoryLocation")]
 LOCATION = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
     __typename ... on PythonError { message } } } } } }"""
 
@@ -45,11 +47,14 @@ class Containers:
         In place of the service ``postgres``.
     home
         In place of /opt/dagster.
+    commands
+        Service → its command.
     """
 
     project: Project
     database: Postgres
     home: Path
+    commands: dict[str, list[str]] = field(default_factory=lambda: {name: service.get("command", []) for name, service in SERVICES.items()})
     ports: dict[str, str] = field(default_factory=lambda: {port: str(free_port()) for port in (CODE_PORT, PAGE_PORT)})
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -79,7 +84,7 @@ class Containers:
     def start(self, service: str) -> None:
         with (self.home / f"{service}.log").open("ab") as log:
             self.running[service] = subprocess.Popen(
-                self.words(SERVICES[service]["command"]),
+                self.words(self.commands[service]),
                 cwd=self.project.root,
                 env=self.environment(service),
                 stdout=log,
@@ -92,6 +97,34 @@ class Containers:
         assert self.running[service].poll() is None, self.log(service)
         test = self.words(SERVICES[service]["healthcheck"]["test"][1:])
         return subprocess.run(test, env=self.environment(service), cwd=self.project.root, capture_output=True).returncode == 0
+
+    def open_page(self) -> DagsterPage:
+        """Start code server, page and daemon; the page, once it answers."""
+        self.start("code")
+        wait_for("the code server", lambda: self.healthy("code"), 120)
+        self.start("page")
+        self.start("daemon")
+        page = DagsterPage(f"http://127.0.0.1:{self.ports[PAGE_PORT]}")
+        wait_for("the page", lambda: self.answers(page), 120)
+        assert locations(page) == LOADED
+        return page
+
+    def answers(self, page: DagsterPage) -> bool:
+        """Whether the page is up."""
+        assert self.running["page"].poll() is None, self.log("page")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{page.url}/server_info", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    def run(self, page: DagsterPage, asset: str) -> None:
+        """Launch a run on the page; it must succeed, and its materialisation be in the database."""
+        launched = page.launch(asset, "scenes")
+        wait_for(f"the run of {asset}", lambda: page.runs()[launched] in ENDED, 180)
+        assert page.runs()[launched] == "SUCCESS", (self.log("daemon")[-3000:], page.events(launched)[-3:])
+        materialized = (
+            "SELECT count(*) FROM event_logs WHERE run_id = %s AND dagster_event_type = 'ASSET_MATERIALIZATION' AND partition = %s"
+        )
+        assert self.database.ask(materialized, launched, "scenes") == [(1,)]
 
     def log(self, service: str) -> str:
         return (self.home / f"{service}.log").read_text()
@@ -119,44 +152,60 @@ def containers(project: Project, tmp_path: Path) -> Iterator[Containers]:
                 here.kill(service)
 
 
-def up(url: str, containers: Containers) -> bool:
-    assert containers.running["page"].poll() is None, containers.log("page")
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
-def status(page: DagsterPage) -> list[tuple[str, str]]:
+def locations(page: DagsterPage) -> list[tuple[str, str]]:
     """Location → what it loaded as."""
     entries = page.ask(LOCATION)["workspaceOrError"]["locationEntries"]
     return [(entry["name"], (entry["locationOrLoadError"] or {}).get("__typename", "")) for entry in entries]
 
 
 def test_the_processes_of_the_compose_file_with_a_real_database(containers: Containers):
-    containers.start("code")
-    wait_for("the code server", lambda: containers.healthy("code"), 120)
-    containers.start("page")
-    containers.start("daemon")
-    page = DagsterPage(f"http://127.0.0.1:{containers.ports[PAGE_PORT]}")
-    wait_for("the page", lambda: up(page.url, containers), 120)
-    assert status(page) == [("uss_dagster", "RepositoryLocation")]
-
-    def run(asset: str) -> None:
-        launched = page.launch(asset, "scenes")
-        wait_for(f"the run of {asset}", lambda: page.runs()[launched] in ENDED, 180)
-        assert page.runs()[launched] == "SUCCESS", (containers.log("daemon")[-3000:], page.events(launched)[-3:])
-        stored = containers.database.ask(
-            "SELECT count(*) FROM event_logs WHERE run_id = %s AND dagster_event_type = 'ASSET_MATERIALIZATION' AND partition = 'scenes'",
-            launched,
-        )
-        assert stored == [(1,)]
-
-    run("datasets")
+    page = containers.open_page()
+    containers.run(page, "datasets")
     assert containers.project.lock()["datasets/scenes"]
     containers.kill("code")
-    wait_for("the page to see that the code server is gone", lambda: containers.running["page"].poll() is None, 5)
     containers.start("code")
     wait_for("the code server again", lambda: containers.healthy("code"), 120)
-    wait_for("the location again", lambda: status(page) == [("uss_dagster", "RepositoryLocation")], 60)
-    run("features/patches")
+    wait_for("the location again", lambda: locations(page) == LOADED, 60)
+    containers.run(page, "features/patches")
     assert containers.project.lock()["features/patches/scenes"]
+
+
+def test_what_the_values_of_the_chart_claim(containers: Containers):
+    """The chart's own templates make settings and a command of these values, as here."""
+    (deployment,) = CHART["dagster-user-deployments"]["deployments"]
+    arguments = ["--working-directory", str(containers.project.root)]
+    assert deployment["codeServerArgs"][2:] == ["--working-directory", "/project"]
+    start = ["dagster", "code-server", "start", "-h", "0.0.0.0", "-p", str(deployment["port"])]
+    containers.commands["code"] = [*start, *deployment["codeServerArgs"][:2], *arguments]
+    launcher = CHART["runLauncher"]["config"]["customRunLauncher"]
+    coordinator = CHART["dagsterDaemon"]["runCoordinator"]
+    storage = yaml.safe_load((DEPLOY / "dagster-postgres.yaml").read_text())["storage"]["postgres"]
+    storage["postgres_db"]["scheme"] = CHART["postgresql"]["postgresqlScheme"]
+    settings = {
+        "telemetry": {"enabled": False},
+        "storage": {"postgres": storage},
+        "run_launcher": launcher,
+        "run_coordinator": {
+            "module": "dagster.core.run_coordinator",
+            "class": coordinator["type"],
+            "config": {"max_concurrent_runs": coordinator["config"]["queuedRunCoordinator"]["maxConcurrentRuns"]},
+        },
+    }
+    (containers.home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    page = containers.open_page()
+    seen: set[str] = set()
+    server = psutil.Process(containers.running["code"].pid)
+
+    class Watched(DagsterPage):
+        def runs(self) -> dict[str, str]:
+            with contextlib.suppress(psutil.Error):
+                seen.update(" ".join(process.cmdline()) for process in server.children(recursive=True))
+            return super().runs()
+
+    containers.run(Watched(page.url), "datasets")
+    assert any("dvc_program.py" in command and "datasets" in command for command in seen), "runs are processes of the code server"
+    # The chart sets no limit for pools; docs/deployment.md says how.
+    limit = ["dagster", "instance", "concurrency", "set", "gpu", "1"]
+    assert " ".join(limit) in (SOURCE / "docs/deployment.md").read_text()
+    done = subprocess.run(containers.words(limit), env=containers.environment("code"), capture_output=True, text=True)
+    assert "Set concurrency limit for gpu to 1" in done.stdout, done.stderr

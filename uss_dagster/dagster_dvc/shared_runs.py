@@ -22,6 +22,7 @@ from dvc.fs import RemoteMissingDepsError
 from dvc.repo import reproduce
 from dvc.stage.cache import RunCacheNotFoundError, StageCache, _can_hash, _get_stage_hash
 from dvc.stage.decorators import unlocked_repo
+from dvc_objects.fs.generic import copy
 
 from uss_dagster.dagster_dvc.claims import Claims
 from uss_dagster.dagster_dvc.remotes import EXTRAS, lacks_extra
@@ -60,7 +61,7 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
         super().__init__(repo)
         self.remote = _default_remote(repo)
         self.claims = Claims(self.remote.fs.fs, self.remote.fs.join(self.remote.path, CLAIMS), lease_s)
-        self._lost: set[HashInfo] = set()
+        self._lost: dict[str, set[HashInfo]] = {}
 
     def restore(self, stage: Stage, run_cache: bool = True, pull: bool = False, dry: bool = False) -> None:
         """Restore a stage from this clone's run cache, else from the remote's.
@@ -96,40 +97,40 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
     def publish(self, stage: Stage) -> None:
         """Put an up-to-date stage into the remote, if it is not there, and give up its claim."""
         if is_shared(stage) and all(out.hash_info for out in stage.outs):
-            self.save(stage)  # it may come from a lock file alone
             with self._reaching():
-                unlocked_repo(self._push)(stage)
+                if _get_stage_hash(stage) in self._lost or not self._entries(stage)[1]:
+                    self.save(stage)  # it may come from a lock file alone
+                    unlocked_repo(self._push)(stage)
         self.claims.release()
 
     def _fetch(self, stage: Stage) -> None:
         """Get the entry of a stage, and the outputs that it names, from the remote; nothing where it has none."""
+        key = _get_stage_hash(stage)
         there, files = self._entries(stage)
         for name in files:
-            self._copy(self.remote.fs, f"{there}/{name}", self.repo.cache.legacy.fs, self._get_cache_path(_get_stage_hash(stage), name))
-        objects = set(self._objects(stage)) if files else set()
-        if objects:
-            odb = self.repo.cloud.get_remote_odb(None, "fetch")
-            odb.verify = True  # also an object that is damaged in the remote is not taken
-            self.repo.cloud.pull(objects, odb=odb)
-            self._lost = {each for each in self._objects(stage) if not self.repo.cache.local.exists(each.value)}
-            for each in sorted(self._lost, key=lambda each: str(each.value)):
-                print(f"{odb.oid_to_path(each.value)} is missing in the remote, or damaged.", file=sys.stderr, flush=True)
+            copy(self.remote.fs, f"{there}/{name}", self.repo.cache.legacy.fs, self._get_cache_path(key, name))
+        if not files or key in self._lost:
+            return
+        odb = self.repo.cloud.get_remote_odb(None, "fetch")
+        odb.verify = True  # also an object that is damaged in the remote is not taken
+        self.repo.cloud.pull(set(self._objects(stage)), odb=odb)
+        lost = {each for each in self._objects(stage) if not self.repo.cache.local.exists(each.value)}
+        for path in sorted(odb.oid_to_path(each.value) for each in lost):
+            print(f"{path} is missing in the remote, or damaged.", file=sys.stderr, flush=True)
+        if lost:
+            self._lost[key] = lost
 
     def _push(self, stage: Stage) -> None:
         """Put outputs into the remote, then the entry that names them."""
-        there, files = self._entries(stage)
-        if files and not self._lost:
-            return
-        objects = set(self._objects(stage))
-        odb = self.repo.cloud.get_remote_odb(None, "push")
-        for each in self._lost & objects:  # DVC would take it for present
-            self._copy(self.repo.cache.local.fs, self.repo.cache.local.oid_to_path(each.value), odb.fs, odb.oid_to_path(each.value))
-        self._lost = set()
+        key, objects = _get_stage_hash(stage), set(self._objects(stage))
+        odb, cache = self.repo.cloud.get_remote_odb(None, "push"), self.repo.cache.local
+        for each in self._lost.pop(key, set()) & objects:  # DVC would take it for present
+            copy(cache.fs, cache.oid_to_path(each.value), odb.fs, odb.oid_to_path(each.value))
         if failed := self.repo.cloud.push(objects, odb=odb).failed:
             raise OSError(f"{len(failed)} files of {stage.addressing} were not taken")
-        key = _get_stage_hash(stage)
+        there, _ = self._entries(stage)
         for name in os.listdir(self._get_cache_dir(key)):
-            self._copy(self.repo.cache.legacy.fs, self._get_cache_path(key, name), self.remote.fs, f"{there}/{name}")
+            copy(self.repo.cache.legacy.fs, self._get_cache_path(key, name), self.remote.fs, f"{there}/{name}")
 
     def _entries(self, stage: Stage) -> tuple[str, list[str]]:
         """Where the remote has the entries of a stage, and their names."""
@@ -148,12 +149,6 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
             for objects in self._create_stage(entry, wdir=stage.wdir).get_used_objs().values():
                 yield from objects
 
-    @staticmethod
-    def _copy(source: Any, path: str, target: Any, to: str) -> None:
-        from dvc_objects.fs.generic import copy
-
-        copy(source, path, target, to)
-
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         """Say in one sentence what keeps the remote from being used."""
@@ -164,6 +159,8 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
             raise
         except UssError as error:
             raise UsageError(f"{where} cannot be shared: {error}.") from error
+        except (ConfigError, NotImplementedError) as error:
+            raise UsageError(f"{where} cannot be shared: {error or 'its kind cannot store what is shared'}.") from error
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None and error.filename and from_os_error(error):
                 raise
