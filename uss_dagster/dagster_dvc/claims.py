@@ -101,7 +101,7 @@ class Claims:
 
     def _read(self, name: str) -> bytes | None:
         with suppress(FileNotFoundError):
-            return self._files.cat_file(self._path(name))
+            return bytes(self._files.cat_file(self._path(name)))
         return None
 
     def _renew(self, name: str, ended: threading.Event) -> None:

@@ -75,7 +75,8 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
         """
         local = partial(super().restore, stage, run_cache=run_cache, pull=pull, dry=dry)
         try:
-            return local()
+            local()
+            return
         except RunCacheNotFoundError:
             if dry or not run_cache or not is_shared(stage):
                 raise
@@ -88,17 +89,18 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
                 unlocked_repo(self._fetch)(stage)
             try:
                 local()
-                return self.claims.release()
             except RunCacheNotFoundError:
                 if claimed:
                     raise
-        return None
+            else:
+                self.claims.release()
+                return
 
     def publish(self, stage: Stage) -> None:
         """Put an up-to-date stage into the remote, if it is not there, and give up its claim."""
         if is_shared(stage) and all(out.hash_info for out in stage.outs):
             with self._reaching():
-                if _get_stage_hash(stage) in self._lost or not self._entries(stage)[1]:
+                if self._lost.get(_get_stage_hash(stage)) or not self._entries(stage)[1]:
                     self.save(stage)  # it may come from a lock file alone
                     unlocked_repo(self._push)(stage)
         self.claims.release()
@@ -109,16 +111,15 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
         there, files = self._entries(stage)
         for name in files:
             copy(self.remote.fs, f"{there}/{name}", self.repo.cache.legacy.fs, self._get_cache_path(key, name))
-        if not files or key in self._lost:
+        if not files:
             return
         odb = self.repo.cloud.get_remote_odb(None, "fetch")
         odb.verify = True  # also an object that is damaged in the remote is not taken
         self.repo.cloud.pull(set(self._objects(stage)), odb=odb)
         lost = {each for each in self._objects(stage) if not self.repo.cache.local.exists(each.value)}
-        for path in sorted(odb.oid_to_path(each.value) for each in lost):
+        for path in sorted(odb.oid_to_path(each.value) for each in lost - self._lost.get(key, set())):
             print(f"{path} is missing in the remote, or damaged.", file=sys.stderr, flush=True)
-        if lost:
-            self._lost[key] = lost
+        self._lost[key] = lost
 
     def _push(self, stage: Stage) -> None:
         """Put outputs into the remote, then the entry that names them."""
