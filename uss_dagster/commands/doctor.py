@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from uss_dagster.commands.requirements import has_git, no_scm
+from uss_dagster.commands.requirements import has_git, no_scm, remotes, unusable_remotes
 from uss_dagster.errors import UsageError, UssError
 
 REQUIRED = (
@@ -60,6 +60,9 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield "note", "git", "not used (core.no_scm)."
     else:
         yield "fix", "git", "no git repository: run `git init`, or `dvc config --local core.no_scm true`."
+    lacking = dict(unusable_remotes(root))
+    for name, address in remotes(root).items():
+        yield ("fix", "remote", lacking[name]) if name in lacking else ("ok", "remote", f"{name}: {address}")
     yield _plan(root)
     yield from _features(root)
     free = shutil.disk_usage(root).free / 1024**3
