@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 from dataset_preparation import photograph  # noqa: E402
 
 from uss_dagster.artifacts.devices import DEVICES, device_names  # noqa: E402
-from uss_dagster.artifacts.images import INDEX, Images, ImageShards  # noqa: E402
+from uss_dagster.artifacts.images import Images, ImageShards  # noqa: E402
 from uss_dagster.artifacts.phases import LOADERS  # noqa: E402
 from uss_dagster.artifacts.schemas import IMAGES  # noqa: E402
 from uss_dagster.artifacts.shard_runner import ShardRunner  # noqa: E402
@@ -45,7 +45,7 @@ def write_images(folder: Path, count: int, distinct: int = 64) -> Images:
     for number in range(count):
         shards.add(f"{number:08d}", photographs[number % len(photographs)], ".jpg", 480, 640, "train")
     shards.close()
-    write_table(folder / INDEX, shards.table(), IMAGES)
+    write_table(folder / "images.parquet", shards.table(), IMAGES)
     return Images(folder)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.cluster import cluster_address
-from uss_dagster.artifacts.images import INDEX, Images
+from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.phases import PhasedWork
 from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import FEATURES
@@ -172,7 +172,7 @@ class _Work(PhasedWork[ShardItem, str, np.ndarray, _Computed]):
         return item[1]
 
     def load(self, part: str) -> np.ndarray:
-        return _images(self.folder, (self.folder / INDEX).stat().st_mtime_ns).pixels(part)
+        return Images(self.folder).pixels(part)
 
     def compute(self, item: ShardItem, inputs: list[np.ndarray]) -> _Computed:
         extract = loaded(self.spec.encoder.name, json.dumps(self.spec.encoder.params, sort_keys=True))
@@ -196,12 +196,6 @@ class _Work(PhasedWork[ShardItem, str, np.ndarray, _Computed]):
         staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
         staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
         return computed.seconds
-
-
-@functools.lru_cache(maxsize=1)
-def _images(folder: Path, _mtime: int) -> Images:
-    """The images of a dataset, opened once a process."""
-    return Images(folder)
 
 
 def _save(tensors: dict[str, np.ndarray], path: Path) -> None:

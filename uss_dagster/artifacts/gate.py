@@ -6,7 +6,6 @@ Expectations (1.x, ephemeral context, pandas, suites in code, analytics off) doe
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +14,16 @@ from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pycocotools import mask as coco
 
-from uss_dagster.artifacts.tables import rows_by_image
+from uss_dagster.artifacts.tables import batches, rows_by_image
 from uss_dagster.errors import BadData
 from uss_dagster.regions import rle
 
 MOST_SENTENCES = 20
+FRAME_ROWS = 2**17
+"""Rows that Great Expectations gets at once."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,40 @@ class Report:
         (folder / "validation.json").write_text(self.to_json(), encoding="utf-8")
 
 
-def check_contract(report: Report, rule: str, problems: Iterable[str]) -> bool:
-    """Add one structural rule; the first few problems are kept, the rest counted."""
-    try:
-        sentences = list(problems)
-    except BadData as error:
-        sentences = [str(error)]
-    text = " ".join(sentences[:MOST_SENTENCES])
-    if len(sentences) > MOST_SENTENCES:
-        text += f" … and {len(sentences) - MOST_SENTENCES} more."
-    report.add(rule, not sentences, text)
-    return not sentences
+@dataclass
+class Problems:
+    """What breaks one rule, told while rows pass by: the first few sentences, and how many there are."""
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, sentences: Iterable[str]) -> None:
+        """Add sentences; where something cannot be read, that is the only one."""
+        try:
+            for sentence in sentences:
+                self.count += 1
+                if self.count <= MOST_SENTENCES:
+                    self.first.append(sentence)
+        except BadData as error:
+            self.first, self.count = [str(error)], 1
+
+    def __str__(self) -> str:
+        more = f" … and {self.count - MOST_SENTENCES} more." if self.count > MOST_SENTENCES else ""
+        return " ".join(self.first) + more
+
+
+def check_contract(report: Report, rule: str, problems: Iterable[str] | Problems) -> bool:
+    """Add one structural rule."""
+    if not isinstance(problems, Problems):
+        sentences, problems = problems, Problems()
+        problems.add(sentences)
+    report.add(rule, not problems.count, str(problems))
+    return not problems.count
+
+
+def frames(tables: Iterable[pa.Table]) -> Iterator[Any]:
+    """The rows of tables as pandas frames of ``FRAME_ROWS``, one in memory at a time."""
+    return (table.to_pandas() for table in batches(tables, FRAME_ROWS))
 
 
 def warm() -> None:
@@ -107,8 +132,11 @@ def warm() -> None:
     threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True).start()
 
 
-def check_expectations(report: Report, frame: Any, expectations: Sequence[Expectation]) -> None:
-    """Run a suite over a pandas frame and add one row a rule."""
+def check_expectations(report: Report, rows: Any, expectations: Sequence[Expectation]) -> None:
+    """Run a suite over a pandas frame, or over several that come one at a time (see ``frames``), and add one row a rule.
+
+    A rule that compares rows with each other sees those of one frame.
+    """
     import contextlib
     import io
     import logging
@@ -128,37 +156,79 @@ def check_expectations(report: Report, frame: Any, expectations: Sequence[Expect
             cls = getattr(gxe, "".join(part.title() for part in expectation.rule.split("_")))
             suite.add_expectation(cls(**expectation.arguments, meta={"rule": str(expectation)}))
         definition = context.validation_definitions.add(gx.ValidationDefinition(name="validation", data=batch, suite=suite))
-        outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY")
-    results = {result.expectation_config.meta["rule"]: result for result in outcome.results if result.expectation_config}
-    for rule in map(str, expectations):
-        result = results[rule]
-        report.add(rule, bool(result.success), "" if result.success else _explain(result))
+        outcomes = {str(expectation): _Outcome() for expectation in expectations}
+        for frame in [rows] if hasattr(rows, "columns") else rows:
+            for result in definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY").results:
+                outcomes[result.expectation_config.meta["rule"]].add(result)
+    for rule, outcome in outcomes.items():
+        report.add(rule, outcome.success, "" if outcome.success else outcome.explanation)
 
 
-def _explain(result: Any) -> str:
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        return str(result.exception_info.get("exception_message"))
-    facts = result.result or {}
-    if "unexpected_count" in facts:
-        examples = list(facts.get("partial_unexpected_list", []))[:3]
-        return f"{facts['unexpected_count']} of {facts.get('element_count', '?')} values break it, such as {examples}."
-    return f"observed {facts.get('observed_value', facts)}."
+@dataclass
+class _Outcome:
+    """What one rule gave over all frames."""
+
+    success: bool = True
+    broken: int = 0
+    values: int = 0
+    examples: list[object] = field(default_factory=list)
+    other: str = ""
+
+    def add(self, result: Any) -> None:
+        facts = result.result or {}
+        self.values += facts.get("element_count") or 0
+        if result.success:
+            return
+        self.success = False
+        if result.exception_info and result.exception_info.get("raised_exception"):
+            self.other = self.other or str(result.exception_info.get("exception_message"))
+        elif "unexpected_count" in facts:
+            self.broken += facts["unexpected_count"]
+            self.examples += list(facts.get("partial_unexpected_list", []))[: 3 - len(self.examples)]
+        else:
+            self.other = self.other or f"observed {facts.get('observed_value', facts)}."
+
+    @property
+    def explanation(self) -> str:
+        return self.other or f"{self.broken} of {self.values} values break it, such as {self.examples}."
 
 
 # -- structural rules -----------------------------------------------------------------------------------------
 
 
+class RowOrder:
+    """Whether rows ascend strictly in some columns, within tables and from one to the next."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        self._last: pa.Table | None = None
+
+    def problems(self, table: pa.Table) -> Iterator[str]:
+        """A sentence for each row of the next table that does not come after the one before it."""
+        rows = table.select(self.columns)
+        if self._last is not None:
+            rows = pa.concat_tables([self._last, rows])
+        self._last = rows.slice(max(rows.num_rows - 1, 0))
+        ascends, equal = np.zeros(max(rows.num_rows - 1, 0), bool), np.True_
+        for column in rows.columns:
+            before, after = column.slice(0, len(ascends)), column.slice(1)
+            ascends |= equal & pc.less(before, after).to_numpy()
+            equal = equal & pc.equal(before, after).to_numpy()
+        for row in np.flatnonzero(~ascends):
+            before, after = rows.slice(int(row), 2).to_pylist()
+            yield f"Row {after} follows {before}."
+
+
 def sorted_unique(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
     """Rows ascend strictly in these columns."""
-    keys = list(zip(*(table[c].to_pylist() for c in columns), strict=True))
-    for before, after in itertools.pairwise(keys):
-        if not before < after:
-            yield f"Row {dict(zip(columns, after, strict=True))} follows {dict(zip(columns, before, strict=True))}."
+    yield from RowOrder(columns).problems(table)
 
 
 def same_images(expected: Iterable[str], actual: Iterable[str]) -> Iterator[str]:
     """Both name the same images."""
-    if differing := sorted(set(expected) ^ set(actual)):
+    wanted, there = (pc.unique(ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string())) for ids in (expected, actual))
+    sides = ((wanted, there), (there, wanted))
+    if differing := sorted(i for ids, others in sides for i in ids.filter(pc.invert(pc.is_in(ids, others))).to_pylist()):
         yield f"Differing images: {differing[:5]}."
 
 

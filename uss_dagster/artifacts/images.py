@@ -6,24 +6,28 @@ import io
 import os
 import tarfile
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import IMAGES
-from uss_dagster.artifacts.tables import read_table
-from uss_dagster.errors import BadData
+from uss_dagster.artifacts.tables import FileState, file_state, image_bounds, read_group, read_table
+from uss_dagster.errors import BadData, UsageError
 from uss_dagster.hashing import sha256_of, sha256_of_file
 
 SHARD_BYTES = 512 * 1024**2
-INDEX = "images.parquet"
+MOST_SHARDS = 100_000
+"""Their files have numbers of five digits, in whose order they are read."""
 _BLOCK = 512
 _LONGEST_NAME = 100
 """Bytes of a file's name in a tar header."""
 T = TypeVar("T")
+_ROWS = 2**13
+"""Rows of an index as Python objects while it is made."""
 
 
 class ImageShards:
@@ -34,7 +38,8 @@ class ImageShards:
 
     def __init__(self, folder: Path, limit: int = SHARD_BYTES, keep: bool = True) -> None:
         self.folder, self.limit, self.keep = folder, limit, keep
-        self._columns: dict[str, list[object]] = {name: [] for name in IMAGES.names}
+        self._rows: list[tuple[object, ...]] = []
+        self._tables: list[pa.Table] = []
         self._tar: tarfile.TarFile | None = None
         self._number = -1
 
@@ -53,9 +58,9 @@ class ImageShards:
         offset = self._tar.offset - -(-len(data) // _BLOCK) * _BLOCK
         self._tar.members = []  # type: ignore[attr-defined]  # the index knows them; they would fill memory
         shard = f"shard-{self._number:05d}.tar"
-        row = (image_id, shard, member.name, offset, len(data), height, width, split, sha256 or sha256_of(data))
-        for column, value in zip(self._columns.values(), row, strict=True):
-            column.append(value)
+        self._rows.append((image_id, shard, member.name, offset, len(data), height, width, split, sha256 or sha256_of(data)))
+        if len(self._rows) == _ROWS:
+            self._pack()
 
     def close(self) -> None:
         if self._tar is not None:
@@ -64,17 +69,37 @@ class ImageShards:
 
     def table(self) -> pa.Table:
         """The index of everything added."""
-        return pa.table(self._columns, schema=IMAGES)
+        self._pack()
+        return pa.concat_tables(self._tables).combine_chunks()
+
+    def _pack(self) -> None:
+        """Rows as a table, a fifth of their size as Python objects."""
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(IMAGES)
+        self._tables.append(pa.table(dict(zip(IMAGES.names, map(list, columns), strict=True)), schema=IMAGES))
+        self._rows = []
 
 
 class Images:
-    """Reads the images of a dataset artefact (its ``images/`` folder), by id, in any order."""
+    """Reads the images of a dataset artefact (its ``images/`` folder), by id, in any order.
+
+    Of the index it reads the row groups that hold what is asked for: a worker process opens it for every shard.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.table = read_table(self.index, IMAGES)
-        self.ids: list[str] = self.table["image_id"].to_pylist()
-        self._row = {image_id: row for row, image_id in enumerate(self.ids)}
+        self.index = folder / "images.parquet"
+        image_bounds(self.index)  # refuses an index that is not there
+
+    @property
+    def table(self) -> pa.Table:
+        """The whole index."""
+        return read_table(self.index, IMAGES)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """All images, in order."""
+        ids: list[str] = read_table(self.index, IMAGES, columns=["image_id"])["image_id"].to_pylist()
+        return ids
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,38 +111,45 @@ class Images:
 
     def contents(self, ids: Sequence[str]) -> list[list[str]]:
         """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
-        digests = self.table["sha256"]
-        return [[image_id, digests[self._row[image_id]].as_py()] for image_id in ids]
+        return [[image_id, self._row(image_id, "sha256")[0]] for image_id in ids]
 
     def encoded(self, image_id: str) -> bytes:
         """The file as it came."""
-        row = self.table.slice(self._row[image_id], 1).to_pylist()[0]
+        name, offset, size, sha256 = self._row(image_id, "shard", "offset", "size", "sha256")
         try:
-            with open(self.folder / row["shard"], "rb") as shard:
-                shard.seek(row["offset"])
-                data = shard.read(row["size"])
+            with open(self.folder / name, "rb") as shard:
+                shard.seek(offset)
+                data = shard.read(size)
         except FileNotFoundError:
-            raise BadData(f"{self.folder / row['shard']} is missing. Run `dvc checkout --force` or its stage again.") from None
-        if sha256_of(data) != row["sha256"]:
+            raise BadData(f"{self.folder / name} is missing. Run `dvc checkout --force` or its stage again.") from None
+        if sha256_of(data) != sha256:
             raise BadData(
-                f"Image '{image_id}' in {self.folder / row['shard']} is not what was written. Run `dvc checkout --force` or its stage again."
+                f"Image '{image_id}' in {self.folder / name} is not what was written. Run `dvc checkout --force` or its stage again."
             )
         return data
 
-    @property
-    def index(self) -> Path:
-        """The file that says where each image lies."""
-        return self.folder / INDEX
-
     def pieces(self, ids: Sequence[str]) -> list[Piece]:
         """What is read for some images, beside the index."""
-        rows = self.table.select(["shard", "offset", "size"]).take([self._row[image_id] for image_id in ids]).to_pylist()
-        return [Piece(self.folder / row["shard"], row["offset"], row["size"]) for row in rows]
+        rows = [self._row(image_id, "shard", "offset", "size") for image_id in ids]
+        return [Piece(self.folder / shard, offset, size) for shard, offset, size in rows]
 
     def shape(self, image_id: str) -> tuple[int, int]:
         """(height, width) after decoding."""
-        row = self._row[image_id]
-        return self.table["height"][row].as_py(), self.table["width"][row].as_py()
+        height, width = self._row(image_id, "height", "width")
+        return height, width
+
+    def member(self, image_id: str) -> str:
+        """Name of its file in the shard."""
+        return str(self._row(image_id, "member")[0])
+
+    def _row(self, image_id: str, *columns: str) -> list[Any]:
+        """What some columns of the index say of one image."""
+        for number, (first, last) in enumerate(image_bounds(self.index)):
+            if first <= image_id <= last:
+                group = _group(self.index, number, file_state(self.index))
+                if image_id in group.place:
+                    return [group.rows[column][group.place[image_id]].as_py() for column in columns]
+        raise KeyError(image_id)
 
     def pixels(self, image_id: str) -> np.ndarray:
         """Uint8 (H, W, 3), RGB."""
@@ -127,7 +159,26 @@ class Images:
 
     def shards(self, size: int) -> list[list[str]]:
         """The ids in order, cut into groups of ``size``: the unit of work, of resuming and of parallel runs."""
+        if len(self.ids) > size * MOST_SHARDS:
+            raise UsageError(
+                f"{len(self.ids):,} images in shards of {size} are more than {MOST_SHARDS:,} shards. Set shard_images (section settings) to "
+                f"{-(-len(self.ids) // MOST_SHARDS)} or more."
+            )
         return [self.ids[i : i + size] for i in range(0, len(self.ids), size)]
+
+
+class _Group(NamedTuple):
+    """A row group of an index, and the row of each image in it."""
+
+    rows: pa.Table
+    place: dict[str, int]
+
+
+@lru_cache(maxsize=2)
+def _group(index: Path, number: int, state: FileState) -> _Group:
+    """A row group, read once as long as the file is the same."""
+    rows = read_group(index, IMAGES, number)
+    return _Group(rows, {image_id: row for row, image_id in enumerate(rows["image_id"].to_pylist())})
 
 
 def evenly_spaced(ids: Sequence[T], count: int) -> list[T]:

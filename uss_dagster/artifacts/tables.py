@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,38 @@ from uss_dagster.artifacts.schemas import LABELS, REGIONS
 from uss_dagster.errors import BadData
 from uss_dagster.regions import Regions, rle
 
+GROUP_ROWS = 2**18
+"""Rows in a row group of a table that has one row an image or more: what is read of it at once."""
+LAST_TEXT = chr(0x10FFFF)
+"""No image id comes after it."""
 
-def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    """Write one table; columns and types must be the schema's."""
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema, group_rows: int = 2**31 - 1) -> None:
+    """Write one table; columns and types must be the schema's. group_rows: rows in a row group, by default all."""
     check_schema(table.schema, schema, path.name)
-    pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=2**31 - 1, store_schema=False)
+    pq.write_table(table.cast(schema), path, compression="zstd", compression_level=3, row_group_size=group_rows, store_schema=False)
+
+
+def write_batches(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables that follow each other as one, ``GROUP_ROWS`` rows in memory at a time; the bytes are those of ``write_table``."""
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, store_schema=False) as file:
+        for rows in batches(tables, GROUP_ROWS):
+            file.write_table(rows.cast(schema), row_group_size=GROUP_ROWS)
+
+
+def batches(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The rows of tables in order, cut anew into tables of so many rows; the last has fewer, and there is at least one where there is a table."""
+    waiting: list[pa.Table] = []
+    count, cut = 0, False
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        while count >= rows:
+            together = pa.concat_tables(waiting)
+            yield together.slice(0, rows).combine_chunks()
+            waiting, count, cut = [together.slice(rows)], count - rows, True
+    if waiting and (count or not cut):
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 @contextmanager
@@ -54,8 +83,49 @@ def read_table(path: Path, schema: pa.Schema, **options: object) -> pa.Table:
 
 
 def read_images(path: Path, schema: pa.Schema, image_ids: Iterable[str]) -> pa.Table:
-    """The rows of some images, perhaps of none."""
-    return read_table(path, schema, filters=pc.field("image_id").isin(pa.array(sorted(image_ids), pa.string())))
+    """The rows of some images, perhaps of none; only row groups that may hold one of them are read."""
+    wanted = sorted(image_ids)
+    groups = [number for number, (first, last) in enumerate(image_bounds(path)) if bisect_left(wanted, first) < bisect_right(wanted, last)]
+    rows = read_group(path, schema, *groups)
+    return rows.filter(pc.is_in(rows["image_id"], pa.array(wanted, pa.string())))
+
+
+def read_group(path: Path, schema: pa.Schema, *numbers: int) -> pa.Table:
+    """Some row groups of a file."""
+    with readable(path), pq.ParquetFile(path, metadata=_metadata(path, file_state(path))) as file:
+        check_schema(file.schema_arrow, schema, str(path))
+        return file.read_row_groups(numbers)
+
+
+FileState = tuple[int, int]
+"""Size and time of change of a file: what tells its versions apart."""
+
+
+def file_state(path: Path) -> FileState:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def image_bounds(path: Path) -> tuple[tuple[str, str], ...]:
+    """(first, last) of the image ids in each row group of a file, by text."""
+    with readable(path):
+        return _bounds(path, file_state(path))
+
+
+@lru_cache(maxsize=4)
+def _metadata(path: Path, state: FileState) -> pq.FileMetaData:
+    """What a file says of its row groups, read once as long as it is the same: one of all images is opened for every shard."""
+    return pq.read_metadata(path)
+
+
+@lru_cache(maxsize=4)
+def _bounds(path: Path, state: FileState) -> tuple[tuple[str, str], ...]:
+    metadata = _metadata(path, state)
+    column = next((c for c in range(metadata.num_columns) if metadata.schema.column(c).path == "image_id"), None)
+    if column is None:
+        return (("", LAST_TEXT),) * metadata.num_row_groups
+    found = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    return tuple((of.min, of.max) if of is not None and of.has_min_max else ("", LAST_TEXT) for of in found)
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:
@@ -134,13 +204,15 @@ class RowsWriter:
         self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, store_schema=False)
         self._schema, self._group_rows = schema, group_rows
         self._waiting: list[pa.Table] = []
+        self._rows_waiting = 0
         self.rows = 0
 
     def add(self, table: pa.Table) -> None:
         """Append the rows of one image; ids must come in ascending order."""
         self._waiting.append(table.cast(self._schema))
+        self._rows_waiting += table.num_rows
         self.rows += table.num_rows
-        if sum(t.num_rows for t in self._waiting) >= self._group_rows:
+        if self._rows_waiting >= self._group_rows:
             self._flush()
 
     def close(self) -> None:
@@ -150,7 +222,7 @@ class RowsWriter:
     def _flush(self) -> None:
         if self._waiting:
             self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=2**31 - 1)
-            self._waiting = []
+            self._waiting, self._rows_waiting = [], 0
 
 
 def row_groups(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -213,7 +285,8 @@ def read_labels(folder: Path, only: set[str], cut: str = SHARED_CUT) -> dict[str
 
 def image_ids(*paths: Path) -> list[str]:
     """The images that region files hold, each once, in order."""
-    return list(dict.fromkeys(i for path in paths for i in read_table(path, REGIONS, columns=["image_id"])["image_id"].to_pylist()))
+    columns = (rows["image_id"] for rows in row_groups(paths, REGIONS, ["image_id"]))
+    return list(dict.fromkeys(image_id for column in columns for image_id in pc.unique(column).to_pylist()))
 
 
 def rows_by_image(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

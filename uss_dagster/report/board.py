@@ -13,17 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from uss_dagster.artifacts.images import evenly_spaced
-from uss_dagster.report.evidence import Evidence
+from uss_dagster.report.evidence import NO_SCORES, Evidence
 from uss_dagster.report.facts import Datasets, Entries, title_of
 from uss_dagster.report.html import dataset_page, entry_page, script, slug
 from uss_dagster.report.leaderboard import COLUMNS, Ranking, Row, by_ranking, pairs_among
 from uss_dagster.report.published import PublishedRow
 from uss_dagster.report.site_pictures import Drawn
 from uss_dagster.scoring.intervals import half_widths
-
-MOST_IMAGES = 1000
-"""Images of a dataset whose own scores the page gets; of more, so many evenly spaced ones."""
 
 
 def facts_script(entries: Entries, datasets: Datasets) -> str:
@@ -112,12 +108,11 @@ def pairs_scripts(dataset: str, rows: Sequence[Row], evidence: Evidence) -> Iter
     for number, (ranking, group) in enumerate(by_ranking(rows).items()):
         if not _has_pairs(evidence, ranking):
             continue
-        single = evidence.images.get(ranking, pd.DataFrame())
-        ids = evenly_spaced(sorted(map(str, single.index)), MOST_IMAGES)
-        values = {row.entry: _floats(single.loc[ids, row.entry]) for row in group if row.entry in single}
+        single = evidence.images.get(ranking, NO_SCORES)
+        values = {row.entry: _floats(single.table.loc[single.sample, row.entry]) for row in group if row.entry in single.table}
         ranked = pd.DataFrame([row for row in group if row.rank is not None], columns=COLUMNS)
         (half,) = half_widths([pairs_among(ranked, evidence.replicates.get(ranking))])
-        pairs = {"entries": ranked["entry"].tolist(), "half": _floats(half), "images": ids, "of": len(single), "values": values}
+        pairs = {"entries": ranked["entry"].tolist(), "half": _floats(half), "images": single.sample, "of": single.of, "values": values}
         path = _pairs_path(dataset, number)
         yield path, script("pairs", pairs, path)
 

@@ -59,20 +59,24 @@ def read_classes(truth: Path, pixels: int) -> list[ClassFacts]:
         return []
     tree = ClassTree.from_json((truth / "classes.json").read_text(encoding="utf-8"))
     area = np.zeros(len(tree))
-    images: list[set[str]] = [set() for _ in range(len(tree))]
+    images = np.zeros(len(tree), np.int64)
     for rows in row_groups([truth / "regions.parquet"], REGIONS, ["image_id", "label", "area"]):
-        by_class = rows.filter(pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], len(tree)))).group_by("label")
-        for row in by_class.aggregate([("area", "sum"), ("image_id", "distinct")]).to_pylist():
-            area[row["label"]] += row["area_sum"]
-            images[row["label"]].update(row["image_id_distinct"])
+        rows = rows.filter(pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], len(tree))))
+        label = rows["label"].to_numpy()
+        np.add.at(area, label, rows["area"].to_numpy())
+        place = rows["image_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        has = np.zeros((len(tree), place.max(initial=-1) + 1), bool)  # a row group holds whole images
+        has[label, place] = True
+        for node in range(len(tree) - 1, 0, -1):
+            has[tree.parent[node]] |= has[node]
+        images += has.sum(axis=1)
     below = np.zeros(len(tree))
     for node in range(len(tree) - 1, 0, -1):  # an inner class without regions of its own is as large as what is below it
         area[node] = max(area[node], below[node])
         below[tree.parent[node]] += area[node]
-        images[tree.parent[node]] |= images[node]
     area[0] = max(area[0], below[0])
     shares = area / pixels if pixels else area
     return [
-        ClassFacts(tree.names[node], tree.parent[node], KIND_NAMES[tree.kind[node]], float(shares[node]), len(images[node]))
+        ClassFacts(tree.names[node], tree.parent[node], KIND_NAMES[tree.kind[node]], float(shares[node]), int(images[node]))
         for node in range(len(tree))
     ]

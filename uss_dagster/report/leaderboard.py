@@ -341,8 +341,7 @@ def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, Mapping
         for name in ("scores.parquet", "replicates.parquet"):
             if not (folder / name).is_file():
                 raise BadData(f"{folder} holds no {name}, so it is not the scores folder of a cell. Run its scores stage again.")
-        table = pd.read_parquet(folder / "scores.parquet")
-        scores.append(_with_runs(table.loc[table["image_id"].isna(), [*keys, "value", "n"]], folder))
+        scores.append(_with_runs(_dataset_scores(folder / "scores.parquet", [*keys, "value", "n"]), folder))
         replicates.append(pd.read_parquet(folder / "replicates.parquet", columns=[*keys, "replicate", "value"]))
     frame = pd.concat([s for s in scores if len(s)] or scores, ignore_index=True)
     double = frame[frame.duplicated(keys)]
@@ -351,6 +350,13 @@ def read_cells(scores_dirs: Iterable[Path | str]) -> tuple[pd.DataFrame, Mapping
             f"Two whole-dataset scores for {' / '.join(double.iloc[0][keys])}; a cell has one value per metric, protocol, scope and grid."
         )
     return frame, pivoted(replicates, "replicate")
+
+
+def _dataset_scores(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The few scores of the whole dataset among those of its images."""
+    import pyarrow.compute as pc
+
+    return pd.read_parquet(path, columns=columns, filters=pc.field("image_id").is_null())
 
 
 def _with_runs(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from uss_dagster.notes import Fact
 from uss_dagster.registry import flat_params, nested_params
-from uss_dagster.report.evidence import Evidence
+from uss_dagster.report.evidence import NO_SCORES, Evidence
 from uss_dagster.report.explorer import link
 from uss_dagster.report.facts import Datasets, Entries, EntryFacts, Metrics, title_of
 from uss_dagster.report.html import dataset_page, entry_page, link_parts, render_page, slug
@@ -23,8 +23,6 @@ from uss_dagster.report.parameters import value_text
 from uss_dagster.report.references import keys_of
 from uss_dagster.report.site_pictures import BANDS, N_REGIONS, Drawn, colour_guide
 
-FAILURES = 10
-"""Images in a list of failures."""
 SHORT, LONG = 200, 20_000
 """Characters of a fact that comes first, and that is shown at all."""
 LISTED = 50
@@ -104,12 +102,11 @@ def images_of(entry: str, dataset: str, evidence: Evidence, drawn: Sequence[Draw
             for g in gallery.images
             if g.image_id in images
         ]
-        table = evidence.images.get(gallery.ranking)
-        if table is not None and entry in table:
-            scores = table[entry].dropna().sort_index()
-            worst = scores.sort_values(ascending=metrics[gallery.ranking.metric].higher_is_better, kind="stable").head(FAILURES)
-            count = len(scores)
-            failures = [FailedImage(str(i), float(v), link(dataset, str(i), [entry]) if i in images else "") for i, v in worst.items()]
+        scores = evidence.images.get(gallery.ranking, NO_SCORES).entries.get(entry)
+        if scores is not None:
+            worst = scores.lowest if metrics[gallery.ranking.metric].higher_is_better else scores.highest
+            count = scores.count
+            failures = [FailedImage(i, v, link(dataset, i, [entry]) if i in images else "") for i, v in worst]
     return EntryImages(dataset, metric, examples, failures, count, skipped) if examples or failures or skipped else None
 
 

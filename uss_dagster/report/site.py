@@ -105,8 +105,8 @@ class _SiteWriter:
         scores: dict[str, dict[str, float]] = {}
         tables = self.read_evidence(picture.dataset).images
         for ranking in by_ranking(row for row in rows if row.grid == "full" and not row.detail):
-            if ranking in tables and picture.image_id in tables[ranking].index:
-                values = tables[ranking].loc[picture.image_id].dropna()
+            if ranking in tables and picture.image_id in tables[ranking].table.index:
+                values = tables[ranking].table.loc[picture.image_id].dropna()
                 for entry, value in zip(values.index, values.to_numpy(float), strict=True):
                     scores.setdefault(entry, {})[ranking.metric] = float(value)
         best_first = [entry for entry in entry_order(rows) if entry in picture.regions]

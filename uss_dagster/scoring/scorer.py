@@ -43,13 +43,6 @@ class ReplicateRow(Convention):
     value: float
 
 
-class EntryScoreRow(ScoreRow):
-    """A score of an entry of the leaderboard on a dataset."""
-
-    entry: str
-    dataset: str
-
-
 class EntryReplicateRow(ReplicateRow):
     """A bootstrap replicate of an entry of the leaderboard on a dataset."""
 

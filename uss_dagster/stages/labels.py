@@ -24,7 +24,7 @@ from uss_dagster.artifacts.schemas import LABELS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore
 from uss_dagster.artifacts.staging import Staging, content_id
-from uss_dagster.artifacts.tables import OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
+from uss_dagster.artifacts.tables import GROUP_ROWS, OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
@@ -119,7 +119,7 @@ class Labels(EntryCell):
         for cut in levels:
             model = LabelModel.fit(((image_id, vectors) for path in described for image_id, _, vectors in _vectors(path, cut)), k)
             table = _label_table((i, regions, model.assign(vectors)) for path in described for i, regions, vectors in _vectors(path, cut))
-            write_table(staging.folder / f"{cut}.parquet", table, LABELS)
+            write_table(staging.folder / f"{cut}.parquet", table, LABELS, GROUP_ROWS)
             check(report, table, segments, k)
             if cut == SHARED_CUT:
                 counts |= {"regions": table.num_rows, "labels": len(model.centres)}

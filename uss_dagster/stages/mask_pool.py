@@ -220,7 +220,6 @@ def _compute(
     """One shard of masks and one of looks."""
     (masks_file, looks_file), ids = item
     images = Images(folder)
-    names = dict(zip(images.ids, images.table["member"].to_pylist(), strict=True))
     regions = [iterate_regions([path / masks_file]) for path in segments.values()]
     pooled, looks = [], []
     for image_id, (_, digest) in zip(ids, images.contents(ids), strict=True):
@@ -234,7 +233,7 @@ def _compute(
                 )
             families.append(MaskFamily(entry, masks, _stability(masks, pixels, image_id, segmenters.get(entry), params)))
         pooled.append(pool_masks(image_id, pixels, families, params))
-        looks.append(source_image_row(image_id, names[image_id], digest, pixels))
+        looks.append(source_image_row(image_id, images.member(image_id), digest, pixels))
     staging.write(masks_file, lambda path: write_table(path, pa.concat_tables(pooled), MASKS))
     staging.write(looks_file, lambda path: write_table(path, pa.concat_tables(looks), SOURCE_IMAGES))
 

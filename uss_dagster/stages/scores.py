@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from uss_dagster import registry
-from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null
+from uss_dagster.artifacts.gate import Problems, Report, RowOrder, between, check_contract, check_expectations, expect, frames, not_null
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.reads import Piece, Reads
@@ -33,6 +35,8 @@ from uss_dagster.artifacts.tables import (
     read_images,
     read_labels,
     read_table,
+    row_groups,
+    write_batches,
     write_table,
 )
 from uss_dagster.errors import BadData
@@ -45,7 +49,8 @@ from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
-from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, EntryScoreRow, ReplicateRow, Scorer, ScoreRow, convention_of, prepared
+from uss_dagster.scoring.image_scores import ImageScores, mean_scores
+from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, ReplicateRow, Scorer, ScoreRow, convention_of, prepared
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
 
@@ -64,7 +69,7 @@ class ScoredRun:
         Of the run.
     total
         The scorer that has seen all images.
-    image_rows, dataset_rows
+    image_scores, dataset_rows
         Scores of single images and of the dataset.
     replicate_rows
         Bootstrap replicates of the dataset scores.
@@ -72,7 +77,7 @@ class ScoredRun:
 
     name: str
     total: Scorer
-    image_rows: list[ScoreRow]
+    image_scores: ImageScores
     dataset_rows: list[ScoreRow]
     replicate_rows: list[ReplicateRow]
 
@@ -159,13 +164,14 @@ class Scores(EntryCell):
         shards = sorted(segments.glob("shard-*.parquet"))
         with Progress(self.name, len(self.runs) * read_manifest(segments)["counts"]["images"]) as progress:
             scored_runs = [self._score(layout, run, progress) for run in self.runs]
-        total, image_rows = scored_runs[0].total, mean_rows([run.image_rows for run in scored_runs])
-        rows = self._write_tables(staging.folder, scored_runs, image_rows)
-        scored = {row["image_id"] for row in rows if row["image_id"] is not None}
-        if not scored:  # numbers of the whole dataset only
-            scored = set(image_ids(*shards))
-        gallery = gallery_of(self.metrics, self.grids[0], image_rows)
-        _write_regions(staging.folder / "samples.parquet", shards, set(evenly_spaced(sorted(scored), self.samples)))
+        total, image_scores = scored_runs[0].total, mean_scores([run.image_scores for run in scored_runs])
+        rows = self._write_tables(staging.folder, scored_runs, image_scores)
+        scored = image_scores.ids()
+        if not len(scored):  # numbers of the whole dataset only
+            scored = pa.array(sorted(image_ids(*shards)), pa.string())
+        gallery = gallery_of(self.metrics, self.grids[0], image_scores)
+        samples = {scored[row].as_py() for row in evenly_spaced(range(len(scored)), self.samples)}
+        _write_regions(staging.folder / "samples.parquet", shards, samples)
         _write_regions(staging.folder / "gallery.parquet", shards, {image_id for _, image_id, _ in gallery.get("images", [])})
         _copy_notes(staging.folder, segments, {image_id for _, image_id, _ in gallery.get("images", [])})
         skipped, notes = total.skipped(), list(total.notes())
@@ -188,7 +194,7 @@ class Scores(EntryCell):
         }
         title = f"scores {self.entry}__{self.dataset}"
         staging.publish(self.artefact(layout), validate(title, staging.folder, read_manifest(segments)["counts"]["images"]), manifest)
-        values = {_name(row): round(row["value"], 6) for row in rows if row["image_id"] is None}
+        values = {_name(row): round(row["value"], 6) for row in rows}
         values = dict(sorted(values.items()))
         write_whole(layout.metrics_file(self.entry, self.dataset), json.dumps(values, indent=1) + "\n")
         return {"images": len(scored), **values}
@@ -201,31 +207,41 @@ class Scores(EntryCell):
         total = Scorer(self.metrics, self.grids, self.bootstrap, states)
         truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
         work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
-        image_rows: list[ScoreRow] = []
+        image_scores = ImageScores()
         label_files = [labels] if labels else []
         reads: Reads[Path] = Reads(layout.root, [truth, *label_files], lambda path: [Piece(path)])
         for part, own_rows in map_shards(work, shards, reads=reads):
             total.merge(part)
-            image_rows += own_rows
+            image_scores.add(own_rows)
             progress.advance(part.images)
-        return ScoredRun(
-            run, total, _meaningful(image_rows, total), _meaningful(total.dataset_rows(), total), _meaningful(total.replicate_rows(), total)
-        )
+        image_scores = image_scores.without(total.arbitrary())
+        return ScoredRun(run, total, image_scores, _meaningful(total.dataset_rows(), total), _meaningful(total.replicate_rows(), total))
 
-    def _write_tables(self, folder: Path, runs: Sequence[ScoredRun], image_rows: Sequence[ScoreRow]) -> list[EntryScoreRow]:
-        """Write scores, replicates, and the scores of single runs where there are several; returns the rows of scores."""
+    def _write_tables(self, folder: Path, runs: Sequence[ScoredRun], image_scores: ImageScores) -> list[ScoreRow]:
+        """Write scores, replicates, and the scores of single runs where there are several; returns those of the dataset."""
         of_cell = {"entry": self.entry, "dataset": self.dataset}
         dataset_rows = mean_rows([run.dataset_rows for run in runs])
-        rows = [cast("EntryScoreRow", {**of_cell, **row}) for row in (*image_rows, *dataset_rows)]
-        rows.sort(key=lambda row: (*convention_of(row), row["image_id"] is not None, row["image_id"] or ""))
         replicates = [cast("EntryReplicateRow", {**of_cell, **replicate}) for replicate in mean_rows([run.replicate_rows for run in runs])]
         replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
-        write_table(folder / "scores.parquet", pa.Table.from_pylist(rows, schema=SCORES), SCORES)
+        write_batches(folder / "scores.parquet", _score_tables(of_cell, dataset_rows, image_scores), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
         if len(runs) > 1:
             of_runs = [{**of_cell, **score, "run": run.name} for run in runs for score in run.dataset_rows]
             write_table(folder / RUNS_FILE, pa.Table.from_pylist(of_runs, schema=RUNS), RUNS)
-        return rows
+        return dataset_rows
+
+
+def _score_tables(of_cell: dict[str, str], dataset_rows: Sequence[ScoreRow], image_scores: ImageScores) -> Iterator[pa.Table]:
+    """All scores of a cell by convention: that of the dataset, then those of its images."""
+    of_dataset = {convention_of(row): row for row in dataset_rows}
+    for key in sorted({*of_dataset, *image_scores.conventions()}):
+        if key in of_dataset:
+            yield pa.Table.from_pylist([{**of_cell, **of_dataset[key]}], schema=SCORES)
+        if key in image_scores.conventions():
+            ids, values = image_scores.scores(key)
+            same = {**of_cell, **dict(zip(("metric", "protocol", "scope", "grid"), key, strict=True)), "n": pa.scalar(1, pa.int64())}
+            columns = {name: pa.repeat(value, len(ids)) for name, value in same.items()} | {"image_id": ids, "value": pa.array(values)}
+            yield pa.table([columns[name] for name in SCORES.names], schema=SCORES)
 
 
 def _meaningful(rows: Iterable[R], total: Scorer) -> list[R]:
@@ -263,25 +279,23 @@ def _copy_notes(folder: Path, segments: Path, ids: set[str]) -> None:
         write_whole(folder / NOTES, to_json(notes))
 
 
-def gallery_of(families: Sequence[str], grid: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:
+def gallery_of(families: Sequence[str], grid: str, scores: ImageScores) -> dict[str, Any]:
     """The convention of the first metric with scores of single images, and by it the best, the median and the worst image.
 
     Oracles and details come after the others. Equal scores go by image id; of an even number the better middle one is taken.
     """
     specs = {name: metric for family in families for name, metric in registry.load("metric", family).SPEC.metrics.items()}
-    found = {row["metric"] for row in rows if row["grid"] == grid}
-    candidates = sorted((n for n in specs if n in found), key=lambda n: (specs[n].oracle, specs[n].detail))
+    key_of = {key[0]: key for key in scores.conventions() if key[3] == grid}
+    candidates = sorted((n for n in specs if n in key_of), key=lambda n: (specs[n].oracle, specs[n].detail))
     if not candidates:
         return {}
     metric = candidates[0]
-    sign = -1 if specs[metric].higher_is_better else 1
-    ranked = sorted(
-        (row for row in rows if row["metric"] == metric and row["grid"] == grid), key=lambda r: (sign * r["value"], r["image_id"])
-    )
+    ids, values = scores.scores(key_of[metric])
+    ranked = np.argsort(-values if specs[metric].higher_is_better else values, kind="stable").tolist()
     chosen = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
     places = {at: place for place, at in reversed(chosen.items())}  # of fewer than three images, the first word for each
-    images = [[places[at], ranked[at]["image_id"], ranked[at]["value"]] for at in sorted(places)]
-    return {**{k: ranked[0][k] for k in ("metric", "protocol", "scope", "grid")}, "images": images}
+    images = [[places[at], ids[ranked[at]].as_py(), float(values[ranked[at]])] for at in sorted(places)]
+    return {**dict(zip(("metric", "protocol", "scope", "grid"), key_of[metric], strict=True)), "images": images}
 
 
 def _name(row: ScoreRow) -> str:
@@ -316,29 +330,49 @@ def _score_shard(
 
 
 def validate(title: str, folder: Path, images: int) -> Report:
-    """The checks of a scores folder. images: number of segmented images."""
-    report = Report(title)
-    table = read_table(folder / "scores.parquet", SCORES)
-    check_contract(
-        report, "there is a score for the dataset", [] if table["image_id"].null_count else ["No metric has a value over the dataset."]
-    )
-    check_contract(report, "scores are numbers", _not_numbers(table))
-    check_contract(report, "replicates belong to scores", _replicates(folder, table))
+    """The checks of a scores folder, with one row group in memory. images: number of segmented images."""
+    report, suite = Report(title), Report(title)
+    checks = _ScoreChecks()
     columns = ["entry", "dataset", "image_id", "metric", "protocol", "scope", "grid"]
     unique = expect("expect_compound_columns_to_be_unique", column_list=columns)
-    check_expectations(report, table.to_pandas(), [not_null("value"), between("n", 1, images), unique])
+    rows = checks.rows(row_groups([folder / "scores.parquet"], SCORES))
+    check_expectations(suite, frames(rows), [not_null("value"), between("n", 1, images), unique])
+    no_score = [] if checks.conventions else ["No metric has a value over the dataset."]
+    check_contract(report, "there is a score for the dataset", no_score)
+    check_contract(report, "scores are numbers", checks.not_numbers)
+    check_contract(report, "replicates belong to scores", _replicates(folder, checks.conventions))
+    if checks.unsorted.count:  # rows are unique within a frame, and so from one to the next only where they ascend
+        check_contract(report, "scores ascend by convention and image", checks.unsorted)
+    report.checks += suite.checks
     return report
 
 
+class _ScoreChecks:
+    """What is wrong with scores, told while their rows pass by; and the conventions with a score of the dataset."""
+
+    def __init__(self) -> None:
+        self.not_numbers, self.unsorted = Problems(), Problems()
+        self.conventions: set[tuple[str, ...]] = set()
+
+    def rows(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The tables themselves, checked."""
+        order = RowOrder(["metric", "protocol", "scope", "grid", "image_id"])
+        for table in tables:
+            self.not_numbers.add(_not_numbers(table))
+            of_dataset = pc.is_null(table["image_id"])
+            self.conventions |= {convention_of(row) for row in table.filter(of_dataset).to_pylist()}
+            named = table.set_column(2, "image_id", pc.fill_null(table["image_id"], ""))
+            self.unsorted.add(order.problems(named))
+            yield table
+
+
 def _not_numbers(table: pa.Table) -> Iterator[str]:
-    for row in table.to_pylist():
-        if not math.isfinite(row["value"]):
-            where = f"image '{row['image_id']}'" if row["image_id"] is not None else "the dataset"
-            yield f"{row['metric']} ({row['protocol']}) is {row['value']} for {where}."
+    for row in table.filter(pc.invert(pc.is_finite(table["value"]))).to_pylist():
+        where = f"image '{row['image_id']}'" if row["image_id"] is not None else "the dataset"
+        yield f"{row['metric']} ({row['protocol']}) is {row['value']} for {where}."
 
 
-def _replicates(folder: Path, table: pa.Table) -> Iterator[str]:
-    known = {convention_of(r) for r in table.to_pylist() if r["image_id"] is None}
+def _replicates(folder: Path, known: set[tuple[str, ...]]) -> Iterator[str]:
     found = {convention_of(r) for r in read_table(folder / "replicates.parquet", REPLICATES).to_pylist()}
     if found - known:
         yield f"Replicates of metrics without a score: {sorted(found - known)}."

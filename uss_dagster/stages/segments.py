@@ -6,25 +6,28 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.feature_runs import run_with_features
 from uss_dagster.artifacts.features import FeatureShards, FeatureSource, StoredFeatures, feature_source
 from uss_dagster.artifacts.gate import (
+    Problems,
     Report,
+    RowOrder,
     between,
     check_contract,
     check_expectations,
+    frames,
     greater,
     no_nan,
     not_null,
     same_images,
-    sorted_unique,
     valid_regions,
 )
 from uss_dagster.artifacts.images import Images
@@ -33,7 +36,7 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import MANIFEST, Staging, content_id, files_of, read_manifest
-from uss_dagster.artifacts.tables import NO_MASK, read_table, region_tables, regions_to_table, write_table
+from uss_dagster.artifacts.tables import NO_MASK, check_schema, readable, region_tables, regions_to_table, row_groups, write_table
 from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
@@ -324,17 +327,13 @@ def _compute(item: ShardItem, staging: Staging, segmenter: Segmenter, folder: Pa
 
 def _region_counts(folder: Path) -> list[int]:
     """Number of regions of each image in a folder of shards."""
-    tables = (read_table(path, REGIONS, columns=["image_id"]) for path in sorted(folder.glob("shard-*.parquet")))
-    return [
-        count
-        for table in tables
-        for count in table.group_by("image_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
-    ]
+    tables = row_groups(sorted(folder.glob("shard-*.parquet")), REGIONS, ["image_id"])
+    return [count for rows in tables for count in pc.value_counts(rows["image_id"]).field("counts").to_pylist()]
 
 
 def _images_without_mask(folder: Path) -> int:
     """Number of images in a folder of shards in which a method that only reads results has none."""
-    tables = (read_table(path, REGIONS, columns=["source"]) for path in sorted(folder.glob("shard-*.parquet")))
+    tables = row_groups(sorted(folder.glob("shard-*.parquet")), REGIONS, ["source"])
     return sum(int(pc.sum(pc.equal(table["source"], NO_MASK)).as_py() or 0) for table in tables)
 
 
@@ -349,28 +348,55 @@ def _missing_warning(missing: int, images: int, files: list[Path]) -> str:
 # -- checks -------------------------------------------------------------------------------------------------
 
 
+DECODE = {True: "regions decode and nest", False: "regions decode, nest and do not overlap"}
+"""The rule by whether siblings may share pixels."""
+
+
 def validate(title: str, folder: Path, images: Images, overlap: bool) -> Report:
-    """The checks of a folder of regions. overlap: siblings may share pixels."""
-    report = Report(title)
+    """The checks of a folder of regions, in one pass with one shard in memory. overlap: siblings may share pixels."""
+    report, suite = Report(title), Report(title)
     paths = sorted(folder.glob("shard-*.parquet"))
     if not check_contract(report, "shards have the columns and types of regions", _schema_problems(paths)):
         return report
-    light = ["image_id", "region", "parent", "depth", "area", "score", "source"]
-    table = pa.concat_tables(read_table(path, REGIONS, columns=light) for path in paths)
-    check_contract(report, "rows ascend by image and region", sorted_unique(table, ["image_id", "region"]))
-    check_contract(report, "every image has regions, and no other", same_images(images.ids, table["image_id"].to_pylist()))
-    check_contract(report, "scores of regions are numbers", no_nan(table, ["score"]))
-    rule = "regions decode and nest" if overlap else "regions decode, nest and do not overlap"
-    check_contract(report, rule, valid_regions(region_tables(paths), overlap))
+    checks = _RegionChecks(overlap)
     bounds = [between("area", 1), between("region", 0), between("parent", -1), greater("region", "parent"), not_null("source")]
-    check_expectations(report, table.to_pandas(), bounds)
+    check_expectations(suite, frames(checks.light_rows(paths)), bounds)
+    check_contract(report, "rows ascend by image and region", checks.unsorted)
+    check_contract(report, "every image has regions, and no other", same_images(images.ids, pa.chunked_array(checks.ids, pa.string())))
+    check_contract(report, "scores of regions are numbers", checks.not_numbers)
+    check_contract(report, DECODE[overlap], checks.wrong_codes)
+    report.checks += suite.checks
     return report
+
+
+class _RegionChecks:
+    """What is wrong with regions, told while their rows pass by."""
+
+    def __init__(self, overlap: bool) -> None:
+        self.overlap = overlap
+        self.unsorted, self.not_numbers, self.wrong_codes = Problems(), Problems(), Problems()
+        self.ids: list[pa.Array] = []
+        """The images of each shard."""
+
+    def light_rows(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
+        """Check shards one after the other; gives their rows without codes."""
+        order = RowOrder(["image_id", "region"])
+        try:
+            for table in region_tables(paths):
+                light = table.select(["image_id", "region", "parent", "depth", "area", "score", "source"])
+                self.unsorted.add(order.problems(light))
+                self.ids.append(pc.unique(light["image_id"]))
+                self.not_numbers.add(no_nan(light, ["score"]))
+                self.wrong_codes.add(valid_regions([table], self.overlap))
+                yield light
+        except BadData as error:
+            self.wrong_codes.add([str(error)])
 
 
 def _schema_problems(paths: list[Path]) -> Iterator[str]:
     for path in paths:
         try:
-            for _ in region_tables([path]):
-                break
-        except (BadData, pa.ArrowException) as error:
+            with readable(path):
+                check_schema(pq.read_schema(path), REGIONS, path.name)
+        except BadData as error:
             yield str(error)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,13 @@ import pyarrow.compute as pc
 from uss_dagster import registry
 from uss_dagster.artifacts.gate import (
     MOST_SENTENCES,
+    Problems,
     Report,
+    RowOrder,
     check_contract,
     check_expectations,
     expect,
+    frames,
     no_nan,
     sorted_unique,
     valid_regions,
@@ -69,7 +72,7 @@ def validate(key: str, folder: Path, spec: DatasetSpec, stored: bool = True, rer
         check_contract(report, rule, problems)
     check_expectations(
         report,
-        regions.frame(),
+        frames([regions.rows()]),
         [
             expect("expect_column_values_to_be_unique", column="image_id"),
             expect("expect_column_values_to_match_regex", column="sha256", regex="^[0-9a-f]{64}$"),
@@ -129,11 +132,11 @@ def _as_written(folder: Path, reread: bool) -> Iterator[str]:
 
 def _same_files(images: pa.Table) -> tuple[bool, list[str]]:
     """(whether they are few enough for an official release, a sentence for each image that is a copy of an earlier one)."""
-    first: dict[str, str] = {}
-    sentences = []
-    for image_id, sha256 in zip(images["image_id"].to_pylist(), images["sha256"].to_pylist(), strict=True):
-        if first.setdefault(sha256, image_id) != image_id:
-            sentences.append(f"Images '{first[sha256]}' and '{image_id}' are byte-equal.")
+    code = images["sha256"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first = np.unique(code, return_index=True)  # hashes are numbered in the order in which they come
+    copies = np.flatnonzero(first[code] != np.arange(len(code)))
+    ids = images["image_id"]
+    sentences = [f"Images '{ids[int(first[code[row]])]}' and '{ids[row]}' are byte-equal." for row in copies.tolist()]
     return len(sentences) * FEW_DUPLICATES <= images.num_rows, sentences
 
 
@@ -164,9 +167,9 @@ class _Regions:
         self.height, self.width = images["height"].to_numpy().copy(), images["width"].to_numpy().copy()
         self.lowest, self.highest = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
         self.seen = np.zeros(len(self.classes) if self.classes else 0, np.int64)
-        self.last: tuple[str, int] | None = None
-        self.problems: dict[str, list[str]] = {
-            rule: []
+        self.order = RowOrder(["image_id", "region"])
+        self.problems = {
+            rule: Problems()
             for rule in (
                 "regions are sorted by image",
                 "scores of regions are numbers",
@@ -182,35 +185,24 @@ class _Regions:
             for rows in region_tables([path]):
                 self._group(rows)
         except BadData as error:
-            self._note("regions decode, nest and do not overlap", [str(error)])
-
-    def _note(self, rule: str, problems: Iterable[str]) -> None:
-        """Add sentences to a rule, up to a number that shows that there are many."""
-        sentences = self.problems[rule]
-        for problem in problems:
-            if len(sentences) > 50 * MOST_SENTENCES:
-                break
-            sentences.append(problem)
+            self.problems["regions decode, nest and do not overlap"].add([str(error)])
 
     def _group(self, rows: pa.Table) -> None:
-        self._note("regions are sorted by image", self._unsorted(rows))
-        self._note("scores of regions are numbers", no_nan(rows, ["score"]))
-        self._note("regions decode, nest and do not overlap", valid_regions([rows], self.overlap))
+        self.problems["regions are sorted by image"].add(self.order.problems(rows))
+        self.problems["scores of regions are numbers"].add(no_nan(rows, ["score"]))
+        self.problems["regions decode, nest and do not overlap"].add(valid_regions([rows], self.overlap))
         label = rows["label"].to_numpy()
         strange = np.flatnonzero((label < -1) | (label >= len(self.seen)))
         valid = f"-1 for none, 0..{len(self.seen) - 1}" if len(self.seen) else "-1 for none"
-        self._note(
-            "labels are classes of the class tree",
-            (
-                f"Image {row['image_id']}, region {row['region']}: label {row['label']} is no class (known: {valid})."
-                for row in rows.select(["image_id", "region", "label"]).take(strange[: MOST_SENTENCES + 1]).to_pylist()
-            ),
+        self.problems["labels are classes of the class tree"].add(
+            f"Image {row['image_id']}, region {row['region']}: label {row['label']} is no class (known: {valid})."
+            for row in rows.select(["image_id", "region", "label"]).take(strange[: MOST_SENTENCES + 1]).to_pylist()
         )
         np.add.at(self.seen, label[(label >= 0) & (label < len(self.seen))], 1)
-        place = pc.index_in(rows["image_id"], value_set=self.ids)
+        place = self._places(rows["image_id"])
         if place.null_count:
             strangers = sorted(set(rows["image_id"].filter(pc.is_null(place)).to_pylist()))
-            self._note("ground truth belongs to images", [f"Ground truth of unknown images: {strangers[:5]}."])
+            self.problems["ground truth belongs to images"].add([f"Ground truth of unknown images: {strangers[:5]}."])
         of_images = np.asarray(pc.is_valid(place))
         where = pc.fill_null(place, 0).to_numpy()[of_images]
         label = label[of_images].astype(np.int64)
@@ -220,18 +212,23 @@ class _Regions:
         self.height[where] = rows["height"].to_numpy()[of_images]
         self.width[where] = rows["width"].to_numpy()[of_images]
 
-    def _unsorted(self, rows: pa.Table) -> Iterator[str]:
-        if rows.num_rows:
-            first = (rows["image_id"][0].as_py(), rows["region"][0].as_py())
-            if self.last is not None and not self.last < first:
-                yield f"Row {first} follows {self.last}."
-            self.last = (rows["image_id"][-1].as_py(), rows["region"][-1].as_py())
-        yield from sorted_unique(rows, ["image_id", "region"])
+    def _places(self, names: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The row of each image in the index, null for none. Rows of regions are sorted as a rule, so a part of the index will do."""
+        if len(names):
+            first = bisect_left(self.ids, names[0].as_py(), key=str)
+            last = bisect_right(self.ids, names[-1].as_py(), key=str)
+            place = pc.index_in(names, value_set=self.ids.slice(first, max(last - first, 0)))
+            if not place.null_count:
+                return pc.add(place, first)
+        return pc.index_in(names, value_set=self.ids)
 
-    def frame(self) -> Any:
+    def rows(self) -> pa.Table:
         """One row an image, for the expectations."""
-        frame = self.images.select(["image_id", "sha256", "height", "width", "split"]).to_pandas()
-        return frame.assign(truth_height=self.height, truth_width=self.width, lowest_label=self.lowest, highest_label=self.highest)
+        table = self.images.select(["image_id", "sha256", "height", "width", "split"])
+        columns = {"truth_height": self.height, "truth_width": self.width, "lowest_label": self.lowest, "highest_label": self.highest}
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values))
+        return table
 
     def remarks(self, few_copies: bool, copies: list[str]) -> Iterator[tuple[str, str]]:
         """(what, sentence) of what is worth knowing and no error."""

@@ -17,7 +17,7 @@ from uss_dagster.artifacts.images import ImageShards
 from uss_dagster.artifacts.progress import Progress
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.shards import worker_count
-from uss_dagster.artifacts.tables import RowsWriter, regions_to_table, write_table
+from uss_dagster.artifacts.tables import GROUP_ROWS, RowsWriter, regions_to_table, write_table
 from uss_dagster.datasets.base import Adapter, DatasetSpec, Example
 from uss_dagster.errors import BadData
 from uss_dagster.files import remove
@@ -79,7 +79,7 @@ def prepare(
         images.close()
         truth.close()
     index = images.table()
-    write_table(folder / "images" / "images.parquet", index, IMAGES)
+    write_table(folder / "images" / "images.parquet", index, IMAGES, GROUP_ROWS)
     return {"images": index.num_rows, "regions": truth.rows}
 
 
