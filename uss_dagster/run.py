@@ -52,7 +52,7 @@ def compute(cell: Cell, layout: Layout) -> None:
     started = time.perf_counter()
     verify_reads(cell.inputs(layout), layout.root)
     verified = time.perf_counter()
-    with leased_devices() if cell.pool == "gpu" else nullcontext():
+    with leased_devices(cell.most_devices) if cell.pool == "gpu" else nullcontext():
         facts = cell.run(layout)
     seconds = {"seconds": round(time.perf_counter() - verified, 3), "seconds_verifying": round(verified - started, 4)}
     cost = {**seconds, "peak_memory_mb": round(peak_memory_mb(), 1)}

@@ -103,6 +103,8 @@ def test_a_stage_takes_all_free_devices_and_a_wrong_limit_is_refused(tmp_path, m
     monkeypatch.setenv(DEVICES, "cuda:0, cuda:1")
     with leased_devices() as names:
         assert names == ["cuda:0", "cuda:1"]
+    with leased_devices(most=1) as names:
+        assert names == ["cuda:0"]
     assert os.environ[DEVICES] == "cuda:0, cuda:1"
     monkeypatch.setenv(PER_STAGE, "none")
     with pytest.raises(UsageError, match="expected a whole number"), leased_devices():

@@ -39,25 +39,31 @@ def device_names() -> list[str]:
 
 
 @contextmanager
-def leased_devices() -> Iterator[list[str]]:
+def leased_devices(most: int | None = None) -> Iterator[list[str]]:
     """Devices that no other stage on this machine uses, at least one; waits until one is free. The CPU needs no lease.
 
     Processes that are started in the block use these devices.
+
+    Parameters
+    ----------
+    most
+        How many the stage can use; None for any number.
     """
     names = device_names()
-    limit = os.environ.get(PER_STAGE, "") or str(len(names))
-    if not limit.isdigit() or int(limit) < 1:
-        raise UsageError(f"{PER_STAGE} is '{limit}', expected a whole number of at least 1.")
+    wanted = os.environ.get(PER_STAGE, "") or str(len(names))
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise UsageError(f"{PER_STAGE} is '{wanted}', expected a whole number of at least 1.")
+    limit = min(int(wanted), most or len(names))
     before = os.environ.get(DEVICES)
     with ExitStack() as locks:
-        leased = _free(names, int(limit), locks)
+        leased = _free(names, limit, locks)
         waited = False
         while not leased:
             if not waited:
                 print("note: other stages use all GPUs; waiting for one.", file=sys.stderr, flush=True)
             waited = True
             time.sleep(0.5)
-            leased = _free(names, int(limit), locks)
+            leased = _free(names, limit, locks)
         os.environ[DEVICES] = ",".join(leased)
         try:
             yield leased

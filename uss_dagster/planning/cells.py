@@ -147,6 +147,8 @@ class Cell(BaseModel):
     """Cheap: Dagster may build it by itself when its inputs change."""
     device: ClassVar[str] = ""
     """What it needs one of at a time: 'net' or 'gpu'; see also ``pool``."""
+    most_devices: ClassVar[int | None] = None
+    """How many GPUs it can use at once; None for any number."""
     key_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that tell the cell from others of its stage; of a cell with a dataset of many, the dataset comes last."""
     left_out_when_none: ClassVar[tuple[str, ...]] = ()
