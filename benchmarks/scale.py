@@ -1,6 +1,7 @@
 """Time and memory of every stage on 10⁴, 10⁵ and 10⁶ tiny images.
 
-    python benchmarks/scale.py [--images 10000,100000] [--entries 1] [--folder FOLDER]
+    python benchmarks/scale.py [--images 10000,100000] [--entries 1] [--folder FOLDER] [--json FILE]
+    python benchmarks/scale.py --model
 
 A project of its own gets its dataset and its method from plug-ins of another package (``scale_plugins``). It is planned, every stage runs
 as DVC would run it, with its gate, in a process of its own, and DVC commits each result. A row is an image. Seconds are those of the
@@ -11,6 +12,7 @@ as at the smallest, and no process takes more than 1.5 GB.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +22,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import scale_model
 
 from uss_dagster.planning.cells import Cell
 from uss_dagster.planning.layout import Layout
@@ -137,15 +141,21 @@ def report_sizes(root: Path) -> None:
 
 
 def table(uses: dict[int, dict[str, Use]]) -> list[str]:
-    """A line a step: what a row costs at each size in milliseconds of processor, how much more than at the smallest, and peak memory."""
-    first, *_ = uses
-    columns = [f"ms a row, {images:,}" for images in uses] + [f"MB, {images:,}" for images in uses] + ["growth"]
+    """A line a step: milliseconds of processor a row at each size, and a further row from one size to the next (so without starting the
+    process); peak memory; whether both keep within the targets.
+    """
+    sizes = list(uses)
+    steps = list(itertools.pairwise(sizes))
+    columns = [*(f"ms, {n:,}" for n in sizes), *(f"further, to {n:,}" for _, n in steps), *(f"MB, {n:,}" for n in sizes)]
     rows = []
-    for name in uses[first]:
-        cost = [1000 * of_size[name].processor / images for images, of_size in uses.items()]
-        memory = [of_size[name].memory / 1e6 for of_size in uses.values()]
-        rows.append([name, *(f"{value:.3f}" for value in cost), *(f"{value:.0f}" for value in memory), f"{max(cost) / cost[0]:.2f}"])
-    return aligned(["step", *columns], rows, right=columns)
+    for name in uses[sizes[0]]:
+        seconds = [uses[n][name].processor for n in sizes]
+        cost = [1000 * s / n for s, n in zip(seconds, sizes, strict=True)]
+        further = [1000 * (uses[b][name].processor - uses[a][name].processor) / (b - a) for a, b in steps]
+        memory = [uses[n][name].memory for n in sizes]
+        within = max(cost) <= MOST_GROWTH * cost[0] and max(memory) <= MOST_MEMORY
+        rows.append([name, *(f"{v:.3f}" for v in (*cost, *further)), *(f"{m / 1e6:.0f}" for m in memory), "yes" if within else "no"])
+    return aligned(["step", *columns, "within"], rows, right=columns)
 
 
 def main() -> None:
@@ -154,7 +164,11 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1, help="Entries that are segmented and scored.")
     parser.add_argument("--folder", type=Path, help="Where the projects stay; by default they are removed.")
     parser.add_argument("--json", type=Path, help="Where the numbers are written too.")
+    parser.add_argument("--model", action="store_true", help="Only print what many images cost, by the numbers in scale_model.py.")
     options = parser.parse_args()
+    if options.model:
+        print("\n".join(scale_model.tables()))
+        return
     uses = {images: measure(images, options.entries, options.folder) for images in map(int, options.images.split(","))}
     print("\n".join(table(uses)))
     if options.json:

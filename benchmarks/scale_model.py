@@ -40,56 +40,47 @@ METHODS = {
 IMAGE_BYTES = 86_201
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a stage takes beside the method: seconds of processor an image, megabytes at the start, and bytes more an image."""
-
-    seconds: float
-    start: float
-    more: float
-
-
-# `python benchmarks/scale.py` at 10⁴ and 10⁵ images of 16×16 pixels with three regions each, one entry, one worker: the line through both.
-STAGES = {
-    "datasets": Stage(0, 0, 0),
-    "segments": Stage(0, 0, 0),
-    "scores": Stage(0, 0, 0),
-    "leaderboard": Stage(0, 0, 0),
-    "site": Stage(0, 0, 0),
-}
-# The scores of these 10⁵ images: five numbers an image, and 200 bootstrap replicates.
-SCORE_BYTES = 0.0
-# `dvc add` of folders of 100 and 10⁴ files of 6 kB: seconds of processor at the start, and for each file.
+# `python benchmarks/scale.py --images 10000,100000`, tiny images, one entry, five scores an image: seconds of processor that a further image
+# takes from one size to the other. Real images take longer to decode, and more regions longer to check.
+STAGES = {"datasets": 0.00105, "segments beside the method": 0.00119, "scores": 0.00201, "leaderboard": 0.000014, "site": 0.000019}
+# `dvc add` of folders of 100 and of 10⁴ files of 6 kB: seconds of processor of any folder, and of each file.
 DVC_START, DVC_FILE = 0.78, 0.00033
 
 
+def tables() -> list[str]:
+    """The lines of the three tables, as Markdown."""
+    return [*methods_table(), "", *stages_table(), "", *dvc_table()]
+
+
 def methods_table() -> list[str]:
-    """What each method costs by number of images: storage of its regions and of the features that it reads, and hours of one core."""
-    header = ["method", *(f"{name}, {images:,}" for images in SIZES for name in ("GB", "core hours"))]
+    """What each method costs: its regions, the features that it reads, and hours of one core for both."""
     rows = []
     for method, (backbone, cost) in METHODS.items():
         features = BACKBONES[backbone]
-        cells = [
-            text
-            for images in SIZES
-            for text in (
-                f"{images * (features.stored + cost.stored) / 1e9:,.1f}",
-                f"{images * (features.seconds + cost.seconds) / 3600:,.0f}",
-            )
-        ]
-        rows.append([method, *cells])
-    return aligned(header, rows, right=header[1:])
+        core_hours = (features.seconds + cost.seconds) / 3600
+        days = SIZES[-1] * core_hours / CORES / 24
+        sizes = [(f"{n * features.stored / 1e9:,.1f}", f"{n * cost.stored / 1e9:,.1f}", f"{n * core_hours:,.0f}") for n in SIZES]
+        rows.append([method, backbone, *(cell for of_size in sizes for cell in of_size), f"{days:.0f}"])
+    columns = [f"{what}, {n:,}" for n in SIZES for what in ("features GB", "regions GB", "core hours")]
+    return markdown(["method", "features", *columns, f"days on {CORES} cores, {SIZES[-1]:,}"], rows)
 
 
 def stages_table() -> list[str]:
-    """What the stages cost beside the method, and DVC for one folder of shards."""
-    header = ["stage", *(f"{name}, {images:,}" for images in SIZES for name in ("core hours", "peak GB"))]
-    rows = [
-        [name, *(text for n in SIZES for text in (f"{n * stage.seconds / 3600:,.1f}", f"{(stage.start * 1e6 + n * stage.more) / 1e9:.2f}"))]
-        for name, stage in STAGES.items()
-    ]
+    """What stages cost beside the method, in hours of one core."""
+    rows = [[name, *(f"{n * seconds / 3600:,.2f}" for n in SIZES)] for name, seconds in STAGES.items()]
+    return markdown(["stage", *(f"core hours, {n:,}" for n in SIZES)], rows)
+
+
+def dvc_table() -> list[str]:
+    """What DVC takes to hash and store one folder of shards."""
+    rows = []
     for images in SIZES:
         files = -(-images // SHARD_IMAGES[images])
-        seconds = DVC_START + files * DVC_FILE
-        rows.append([f"DVC, {images:,} images in shards of {SHARD_IMAGES[images]}: {seconds:.0f} s for {files:,} files"])
-    return aligned(header, rows[: len(STAGES)], right=header[1:]) + [row[0] for row in rows[len(STAGES) :]]
+        rows.append([f"{images:,}", str(SHARD_IMAGES[images]), f"{files:,}", f"{DVC_START + files * DVC_FILE:.1f}"])
+    return markdown(["images", "images a shard", "files", "seconds of processor"], rows)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table."""
+    rule = ["---" if column in ("method", "features", "stage") else "---:" for column in header]
+    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]

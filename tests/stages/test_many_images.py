@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 import tracemalloc
@@ -253,7 +254,7 @@ def write_scores(folder: Path, entry: str, count: int, seed: int = 0) -> Path:
     target.mkdir(parents=True)
     of_dataset: list[Any] = [{"image_id": None, **way, "value": 0.5, "n": count} for way in WAYS]
     cell = {"entry": entry, "dataset": "d"}
-    write_batches(target / "scores.parquet", scores._score_tables(cell, of_dataset, ImageScores.of(score_rows(count, seed))), SCORES)
+    write_batches(target / "scores.parquet", scores.score_tables(cell, of_dataset, ImageScores.of(score_rows(count, seed))), SCORES)
     replicates = [{**cell, **way, "replicate": r, "value": 0.5} for way in WAYS for r in range(3)]
     write_table(target / "replicates.parquet", pa.Table.from_pylist(replicates, REPLICATES), REPLICATES)
     return target
@@ -266,7 +267,7 @@ def test_rows_of_scores_are_those_of_a_sorted_list(tmp_path: Path) -> None:
     collected = ImageScores()
     for start in range(0, 50, 7):  # shard by shard
         collected.add(row for row in rows if names(50).index(row["image_id"]) in range(start, start + 7))
-    got = pa.concat_tables(scores._score_tables({"entry": "e", "dataset": "d"}, of_dataset, collected)).to_pylist()
+    got = pa.concat_tables(scores.score_tables({"entry": "e", "dataset": "d"}, of_dataset, collected)).to_pylist()
     assert got == [{"entry": "e", "dataset": "d", **{k: row[k] for k in SCORES.names[2:]}} for row in expected]
     assert collected.ids().to_pylist() == names(50)
     assert collected.without({"m"}).ids().to_pylist() == [i for i in names(50) if i != "image000001"]
@@ -332,6 +333,11 @@ def test_images_of_a_class_are_counted_group_by_group(tmp_path: Path, monkeypatc
     tree = ClassTree.from_nested({"one": "foreground", "two": "foreground"})
     (tmp_path / "truth/classes.json").write_text(tree.to_json())
     assert [(c.name, c.images) for c in read_classes(tmp_path / "truth", 60 * 16)] == [("scene", 60), ("one", 60), ("two", 60)]
+
+
+def test_the_page_has_the_tables_of_the_model() -> None:
+    model = runpy.run_path(str(SOURCE / "benchmarks/scale_model.py"))
+    assert "\n".join(model["tables"]()) in (SOURCE / "docs/scale.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

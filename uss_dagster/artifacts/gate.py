@@ -159,7 +159,8 @@ def check_expectations(report: Report, rows: Any, expectations: Sequence[Expecta
         outcomes = {str(expectation): _Outcome() for expectation in expectations}
         for frame in [rows] if hasattr(rows, "columns") else rows:
             for result in definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY").results:
-                outcomes[result.expectation_config.meta["rule"]].add(result)
+                if result.expectation_config:
+                    outcomes[result.expectation_config.meta["rule"]].add(result)
     for rule, outcome in outcomes.items():
         report.add(rule, outcome.success, "" if outcome.success else outcome.explanation)
 

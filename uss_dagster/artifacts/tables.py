@@ -94,7 +94,8 @@ def read_group(path: Path, schema: pa.Schema, *numbers: int) -> pa.Table:
     """Some row groups of a file."""
     with readable(path), pq.ParquetFile(path, metadata=_metadata(path, file_state(path))) as file:
         check_schema(file.schema_arrow, schema, str(path))
-        return file.read_row_groups(numbers)
+        rows: pa.Table = file.read_row_groups(numbers)
+        return rows
 
 
 FileState = tuple[int, int]
@@ -109,13 +110,15 @@ def file_state(path: Path) -> FileState:
 def image_bounds(path: Path) -> tuple[tuple[str, str], ...]:
     """(first, last) of the image ids in each row group of a file, by text."""
     with readable(path):
-        return _bounds(path, file_state(path))
+        bounds: tuple[tuple[str, str], ...] = _bounds(path, file_state(path))
+    return bounds
 
 
 @lru_cache(maxsize=4)
 def _metadata(path: Path, state: FileState) -> pq.FileMetaData:
     """What a file says of its row groups, read once as long as it is the same: one of all images is opened for every shard."""
-    return pq.read_metadata(path)
+    metadata: pq.FileMetaData = pq.read_metadata(path)
+    return metadata
 
 
 @lru_cache(maxsize=4)
@@ -123,9 +126,9 @@ def _bounds(path: Path, state: FileState) -> tuple[tuple[str, str], ...]:
     metadata = _metadata(path, state)
     column = next((c for c in range(metadata.num_columns) if metadata.schema.column(c).path == "image_id"), None)
     if column is None:
-        return (("", LAST_TEXT),) * metadata.num_row_groups
-    found = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-    return tuple((of.min, of.max) if of is not None and of.has_min_max else ("", LAST_TEXT) for of in found)
+        return (("", LAST_TEXT),) * int(metadata.num_row_groups)
+    statistics = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    return tuple((str(of.min), str(of.max)) if of is not None and of.has_min_max else ("", LAST_TEXT) for of in statistics)
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, what: str) -> None:

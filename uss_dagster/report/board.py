@@ -109,7 +109,7 @@ def pairs_scripts(dataset: str, rows: Sequence[Row], evidence: Evidence) -> Iter
         if not _has_pairs(evidence, ranking):
             continue
         single = evidence.images.get(ranking, NO_SCORES)
-        values = {row.entry: _floats(single.table.loc[single.sample, row.entry]) for row in group if row.entry in single.table}
+        values = {row.entry: _floats(single.table.loc[list(single.sample), row.entry]) for row in group if row.entry in single.table}
         ranked = pd.DataFrame([row for row in group if row.rank is not None], columns=COLUMNS)
         (half,) = half_widths([pairs_among(ranked, evidence.replicates.get(ranking))])
         pairs = {"entries": ranked["entry"].tolist(), "half": _floats(half), "images": single.sample, "of": single.of, "values": values}

@@ -223,7 +223,7 @@ class Scores(EntryCell):
         dataset_rows = mean_rows([run.dataset_rows for run in runs])
         replicates = [cast("EntryReplicateRow", {**of_cell, **replicate}) for replicate in mean_rows([run.replicate_rows for run in runs])]
         replicates.sort(key=lambda row: (*convention_of(row), row["replicate"]))
-        write_batches(folder / "scores.parquet", _score_tables(of_cell, dataset_rows, image_scores), SCORES)
+        write_batches(folder / "scores.parquet", score_tables(of_cell, dataset_rows, image_scores), SCORES)
         write_table(folder / "replicates.parquet", pa.Table.from_pylist(replicates, schema=REPLICATES), REPLICATES)
         if len(runs) > 1:
             of_runs = [{**of_cell, **score, "run": run.name} for run in runs for score in run.dataset_rows]
@@ -231,7 +231,7 @@ class Scores(EntryCell):
         return dataset_rows
 
 
-def _score_tables(of_cell: dict[str, str], dataset_rows: Sequence[ScoreRow], image_scores: ImageScores) -> Iterator[pa.Table]:
+def score_tables(of_cell: dict[str, str], dataset_rows: Sequence[ScoreRow], image_scores: ImageScores) -> Iterator[pa.Table]:
     """All scores of a cell by convention: that of the dataset, then those of its images."""
     of_dataset = {convention_of(row): row for row in dataset_rows}
     for key in sorted({*of_dataset, *image_scores.conventions()}):
