@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import FEATURES
 from uss_dagster.artifacts.staging import MANIFEST, read_manifest
-from uss_dagster.artifacts.tables import read_table
+from uss_dagster.artifacts.tables import FileState, file_state, image_bounds, read_group
 from uss_dagster.errors import BadData
 from uss_dagster.planning.cells import COMPUTES_FEATURES, FeatureSpec
 from uss_dagster.planning.layout import Layout
@@ -23,28 +24,35 @@ INDEX = "index.parquet"
 
 
 class FeatureShards:
-    """Facets by image id; keeps one shard open (mapped, so only what is read comes into memory)."""
+    """Facets by image id; keeps one shard open (mapped, so only what is read comes into memory).
+
+    Of the index it reads the row groups that hold what is asked for: a worker process opens it for every shard.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest = read_manifest(folder, INDEX)
         self.backbone: str = f"backbone '{manifest['backbone']}'"
         self.comparable = bool(manifest.get("comparable", False))
-        self._where: dict[str, list[tuple[str, str]]] = {}
-        index = read_table(folder / INDEX, FEATURES)
-        for image_id, shard, facet in zip(*(index[c].to_pylist() for c in ("image_id", "shard", "facet")), strict=True):
-            self._where.setdefault(image_id, []).append((shard, facet))
+        image_bounds(folder / INDEX)  # refuses an index that is not there
         self._open: tuple[str, Any] | None = None
 
     def tensors(self, image_id: str) -> dict[str, np.ndarray]:
         """Facet name → array, as stored (float16 or float32; indices as integers)."""
-        if image_id not in self._where:
+        places = self._places(image_id)
+        if not places:
             raise BadData(f"{self.folder} has no features of image '{image_id}'. Run its features stage again.")
-        return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in self._where[image_id]}
+        return {facet: self._shard(shard).get_tensor(f"{image_id}/{facet}") for shard, facet in places}
 
     def shards_of(self, ids: Iterable[str]) -> list[str]:
         """The files that hold the facets of these images, sorted."""
-        return sorted({shard for image_id in ids for shard, _ in self._where.get(image_id, ())})
+        return sorted({shard for image_id in ids for shard, _ in self._places(image_id)})
+
+    def _places(self, image_id: str) -> list[tuple[str, str]]:
+        """(shard, facet) of all that is stored of an image."""
+        index = self.folder / INDEX
+        groups = [number for number, (first, last) in enumerate(image_bounds(index)) if first <= image_id <= last]
+        return [place for number in groups for place in _places_of_group(index, number, file_state(index)).get(image_id, ())]
 
     @property
     def listings(self) -> list[Path]:
@@ -66,6 +74,16 @@ class FeatureShards:
                     f"{self.folder / name} cannot be read ({error}). Run `dvc checkout --force` or its features stage again."
                 ) from error
         return self._open[1]
+
+
+@lru_cache(maxsize=2)
+def _places_of_group(index: Path, number: int, state: FileState) -> dict[str, list[tuple[str, str]]]:
+    """Image id → (shard, facet) of what is stored of it, in a row group; read once as long as the file is the same."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    rows = read_group(index, FEATURES, number)
+    for image_id, shard, facet in zip(*(rows[column].to_pylist() for column in ("image_id", "shard", "facet")), strict=True):
+        places.setdefault(image_id, []).append((shard, facet))
+    return places
 
 
 class FeatureSource(Protocol):
