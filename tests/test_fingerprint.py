@@ -90,7 +90,7 @@ def test_an_edit_reaches_the_stages_that_run_it(package):
     for path, changed in (
         ("stages/datasets.py", {"datasets"}),
         ("stages/segments.py", {"segments"}),
-        ("artifacts/shard_runner.py", {"features", "segments", "mask_pool"}),
+        ("artifacts/shard_runner.py", {"features", "segments", "mask_pool", "labels"}),
         ("artifacts/staging.py", set(STAGES)),
     ):
         edited = package / path

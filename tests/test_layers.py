@@ -19,7 +19,7 @@ LAYERS = [
     ("datasets", "backbones", "metrics"),
     ("curation", "downloads", "scoring"),
     ("student",),
-    ("methods",),
+    ("feature_shards", "methods"),
     ("segmenter",),
     ("report",),
     ("own_images", "stages"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pkgutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from uss_dagster.artifacts import gate
+from uss_dagster.artifacts.devices import leased_devices
 from uss_dagster.artifacts.run_facts import write_facts
 from uss_dagster.artifacts.verified_reads import verify_reads
 from uss_dagster.errors import Unavailable, UsageError
@@ -50,7 +52,8 @@ def compute(cell: Cell, layout: Layout) -> None:
     started = time.perf_counter()
     verify_reads(cell.inputs(layout), layout.root)
     verified = time.perf_counter()
-    facts = cell.run(layout)
+    with leased_devices(cell.most_devices) if cell.pool == "gpu" else nullcontext():
+        facts = cell.run(layout)
     seconds = {"seconds": round(time.perf_counter() - verified, 3), "seconds_verifying": round(verified - started, 4)}
     cost = {**seconds, "peak_memory_mb": round(peak_memory_mb(), 1)}
     write_facts(layout.run_facts(cell.name), {**cost, **facts})

@@ -15,6 +15,11 @@ from typing import Any
 
 from uss_dagster.errors import UsageError
 
+DEVICE = "USS_DEVICE"
+"""Environment variable: the device of this process; the engine sets it."""
+DEVICES = "USS_DEVICES"
+"""Environment variable: the devices that a stage may use, with commas between them."""
+
 
 def quiet_environment() -> None:
     """Set, before torch, dvc or great_expectations are imported, what they only read at import time.
@@ -55,12 +60,32 @@ def single_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+def worker_setup(parent: int) -> None:
+    """One thread a worker process, and an end when its parent dies: a killed stage must leave nothing running."""
+    import time
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
+    quiet_environment()
+    single_thread()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def torch_device(name: str) -> Any:
-    """The torch device of a name: 'auto', 'cpu', 'cuda', 'cuda:1', …; one that is not here is refused."""
+    """The torch device of a name: 'auto', 'cpu', 'cuda', 'cuda:1', …; one that is not here is refused.
+
+    'auto' is the device that ``USS_DEVICE`` names, which worker processes are started with, else the first of ``USS_DEVICES``, else the
+    first GPU, else the CPU.
+    """
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = os.environ.get(DEVICE) or os.environ.get(DEVICES, "").split(",")[0] or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

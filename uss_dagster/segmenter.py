@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from uss_dagster import registry
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import NO_FEATURES, FeatureShards, FeatureSource
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.tables import no_mask
@@ -154,15 +154,15 @@ class Samples:
         Which images, in this order.
     images : Path
         The folder ``images`` of the dataset artefact.
-    features : Path, default None
-        The features artefact of a backbone; None for samples without features.
+    features : FeatureSource
+        Where the features of a backbone are. Default: samples without features.
     encoder : Encoder, default None
         The backbone, for a method that encodes pieces of an image itself.
     """
 
     ids: list[str]
     images: Path
-    features: Path | None = None
+    features: FeatureSource = NO_FEATURES
     encoder: Encoder | None = None
 
     def __len__(self) -> int:
@@ -170,7 +170,8 @@ class Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         images = Images(self.images)
-        shards = FeatureShards(self.features) if self.features else None
+        folder = self.features.folder
+        shards = FeatureShards(folder) if folder else None
         for image_id in self.ids:
             features = Features(shards.tensors(image_id), shards.backbone, shards.comparable) if shards else None
             yield Sample(image_id, images.pixels(image_id), features, self.encoder)

@@ -9,19 +9,19 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from dagster_page import ENDED, DagsterPage
 from devtools import Page, browser, find_chromium
+from processes import free_port, wait_for
 from projects import BIN, Project, tree_hash
 
 CHROMIUM = find_chromium()
@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="CHROMIUM IS NOT INSTALLED: nobody looks at Dagster's page (apt-get install chromium)"),
 ]
-ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 FIND = """(wanted => {
   const all = [...document.querySelectorAll('button, a, [role=button], [role=menuitem], [role=tab]')];
@@ -48,30 +47,12 @@ SHORTEN = """(folder => {
 """Where the tests run is nobody's business in a picture."""
 
 
-def wait_for(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true answer of ``look``."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.25)
-    return found
-
-
 @dataclass
-class Ui:
-    """A running `uss ui`: its answers over GraphQL, and a tab that looks at it."""
+class Ui(DagsterPage):
+    """A running `uss ui`, and a tab that looks at it."""
 
-    url: str
     page: Page
     root: Path
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            content = json.load(answer)
-        assert "errors" not in content, content["errors"]
-        return content["data"]
 
     def open(self, path: str) -> None:
         self.page.open(self.url + path, 1500, 950)
@@ -88,45 +69,11 @@ class Ui:
         for kind in ("mousePressed", "mouseReleased"):
             self.page.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def runs(self) -> dict[str, str]:
-        """Run id → status."""
-        found = self.ask("{ runsOrError { ... on Runs { results { runId status } } } }")
-        return {run["runId"]: run["status"] for run in found["runsOrError"]["results"]}
-
-    def launch(self, asset: str, partition: str) -> str:
-        """Start a run of one partition of one asset, as the page's own dialog would; its id."""
-        launched = self.ask(
-            "mutation($p: ExecutionParams!) { launchRun(executionParams: $p)"
-            " { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
-            p={
-                "selector": {
-                    "repositoryLocationName": "uss_dagster",
-                    "repositoryName": "__repository__",
-                    "jobName": "__ASSET_JOB",
-                    "assetSelection": [{"path": asset.split("/")}],
-                },
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
-            },
-        )["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        return launched["run"]["runId"]
-
-    def events(self, run: str) -> list[dict[str, Any]]:
-        query = """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
-            __typename
-            ... on MessageEvent { message stepKey }
-            ... on ExecutionStepFailureEvent { error { message } failureMetadata { description metadataEntries { label } } }
-            ... on AssetCheckEvaluationEvent { evaluation { checkName success description assetKey { path } } }
-        } } } }"""
-        return self.ask(query, run=run)["logsForRun"]["events"]
-
 
 @contextlib.contextmanager
 def serving(project: Project, log: Path, **env: str) -> Iterator[Ui]:
     """`uss ui` on a free port, and a browser. A plain `kill` of that one process must end all of Dagster."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("w") as out:
         server = subprocess.Popen(
             [str(BIN / "uss"), "ui", "--port", str(port)],

@@ -133,10 +133,10 @@ def test_killed_feature_extraction_resumes_with_the_same_bytes(built: Project):
     assert len([n for n in before if n.endswith(".safetensors")]) == 2
     # Slow the second shard down (not its result), so that the kill falls between the two.
     built.edit(
-        "uss_dagster/stages/features.py",
-        "    pixels = [images.pixels(image_id) for image_id in ids]\n",
-        "    pixels = [images.pixels(image_id) for image_id in ids]\n"
-        "    if shard == 'shard-00001' and __import__('os').environ.get('SLOW'):\n        time.sleep(60)\n",
+        "uss_dagster/feature_shards.py",
+        "        facets = extract(inputs)\n",
+        "        facets = extract(inputs)\n"
+        "        if item[0] == 'shard-00001' and __import__('os').environ.get('SLOW'):\n            time.sleep(60)\n",
     )
     built.uss("plan")
     env = {**built.env, "SLOW": "1", "USS_WORKERS": "1"}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from uss_dagster.artifacts.reads import Piece
 from uss_dagster.artifacts.schemas import IMAGES
 from uss_dagster.artifacts.tables import FileState, file_state, image_bounds, read_group, read_table
 from uss_dagster.errors import BadData, UsageError
@@ -106,7 +107,7 @@ class Images:
     @property
     def identity(self) -> str:
         """A hash that changes exactly when an image, its id or its order does (the index holds every file's own hash)."""
-        return sha256_of_file(self.folder / "images.parquet")
+        return sha256_of_file(self.index)
 
     def contents(self, ids: Sequence[str]) -> list[list[str]]:
         """[id, sha256 of the file] of some images: what anything computed from them alone depends on."""
@@ -126,6 +127,11 @@ class Images:
                 f"Image '{image_id}' in {self.folder / name} is not what was written. Run `dvc checkout --force` or its stage again."
             )
         return data
+
+    def pieces(self, ids: Sequence[str]) -> list[Piece]:
+        """What is read for some images, beside the index."""
+        rows = [self._row(image_id, "shard", "offset", "size") for image_id in ids]
+        return [Piece(self.folder / shard, offset, size) for shard, offset, size in rows]
 
     def shape(self, image_id: str) -> tuple[int, int]:
         """(height, width) after decoding."""

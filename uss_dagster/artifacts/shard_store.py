@@ -1,8 +1,8 @@
 """Finished shards, stored under a hash of all that their bytes depend on: a changed dataset computes only the shards it changed.
 
 DVC removes what a stage published before it runs the stage again, so finished shards are stored apart: as hard links where the disk
-allows it, which take no space until one side goes. A stored file counts only while it has the hash it had. Nothing depends on the store:
-without it, or with ``USS_REUSE=0``, the same bytes are computed again.
+allows it, which take no space until DVC puts a copy in the other's place. A stored file counts only while it has the hash it had. Nothing
+depends on the store: without it, or with ``USS_REUSE=0``, the same bytes are computed again.
 """
 
 from __future__ import annotations
@@ -37,20 +37,25 @@ class ShardStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def restore(self, key: str, names: Sequence[str], staging: Staging) -> bool:
-        """Copy the stored files of a shard into a work folder; False where they are absent or not what they were.
-
-        The last of ``names`` comes last: like after computing, its presence tells that the shard is complete.
-        """
+    def has(self, key: str, names: Sequence[str]) -> bool:
+        """Whether the files of a shard are stored, and are what they were."""
         stored = self.folder / key
         if not key or os.environ.get("USS_REUSE") == "0":
             return False
         try:
             hashes = json.loads((stored / LISTING).read_text(encoding="utf-8"))
-            if any(sha256_of_file(stored / _flat(name)) != hashes[name] for name in names):
-                return False
+            return all(sha256_of_file(stored / _flat(name)) == hashes[name] for name in names)
         except (OSError, ValueError, KeyError, TypeError):  # absent, damaged, or somebody else's
             return False
+
+    def restore(self, key: str, names: Sequence[str], staging: Staging) -> bool:
+        """Copy the stored files of a shard into a work folder; False where they are absent or not what they were.
+
+        The last of ``names`` comes last: like after computing, its presence tells that the shard is complete.
+        """
+        if not self.has(key, names):
+            return False
+        stored = self.folder / key
         for name in names:
             staging.write(name, lambda partial, name=name: shutil.copyfile(stored / _flat(name), partial) and None)  # type: ignore[misc]
         return True

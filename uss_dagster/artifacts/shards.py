@@ -1,12 +1,17 @@
-"""The one way work is spread over images: shard by shard, inline or in worker processes, resuming where a run stopped."""
+"""The one way work is spread over images: shard by shard, in this process, in worker processes, or on a cluster (``cluster.py``)."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import TypeVar
 
+from uss_dagster.artifacts.cluster import Cluster, cluster_address
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.errors import UsageError
+from uss_dagster.runtime import worker_setup
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -21,12 +26,29 @@ def worker_count(jobs: int) -> int:
     return max(1, min(int(wanted) if wanted else cores, jobs))
 
 
-def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | None = None) -> Generator[R, None, None]:
+def map_shards(
+    function: Callable[[J], R], jobs: Sequence[J], workers: int | None = None, reads: Reads[J] | None = None
+) -> Generator[R, None, None]:
     """``function`` of every job, results in the order of the jobs.
 
     ``function`` and jobs must pickle (a top-level function; ``functools.partial`` is fine), must not share
     state, and must write only their own files: then the bytes are the same for any number of workers.
+
+    Parameters
+    ----------
+    function
+        Computes one job.
+    jobs
+        Its arguments.
+    workers
+        Number of processes on this machine; None for one a core.
+    reads
+        What the jobs read. Where ``USS_CLUSTER`` is set, the workers of that cluster compute them; then ``function`` writes no files.
+        None: always on this machine.
     """
+    if reads is not None and (address := cluster_address()):
+        yield from _in_order(Cluster(function, reads).run(jobs, address))
+        return
     workers = worker_count(len(jobs)) if workers is None else min(workers, max(1, len(jobs)))
     if workers == 1:
         from threadpoolctl import threadpool_limits
@@ -38,7 +60,7 @@ def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | Non
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")  # a fork of a process with running BLAS threads may hang
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker_setup, initargs=(os.getpid(),))
     try:
         yield from (future.result() for future in [pool.submit(function, job) for job in jobs])
     except BaseException:  # nobody wants the rest: after an error, an interrupt, or when the caller stops asking
@@ -49,21 +71,14 @@ def map_shards(function: Callable[[J], R], jobs: Sequence[J], workers: int | Non
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
-    """One thread a worker, and an end when the parent dies: a killed stage must leave nothing running."""
-    import signal
-    import threading
-    import time
-
-    from uss_dagster.runtime import quiet_environment, single_thread
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
-    quiet_environment()
-    single_thread()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _in_order(results: Generator[tuple[int, R], None, None]) -> Generator[R, None, None]:
+    """Results without their numbers, in the order of these."""
+    with closing(results):
+        early: dict[int, R] = {}
+        for number in itertools.count():
+            while number not in early:
+                pair = next(results, None)
+                if pair is None:
+                    return
+                early[pair[0]] = pair[1]
+            yield early.pop(number)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,40 @@ if TYPE_CHECKING:
 
 Facets = dict[str, np.ndarray]
 """Name → float32 array of one image."""
+
+
+class _Launched:
+    """The facets of a batch, on their way from the device: a GPU copies them to pinned memory while it computes the next batch."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        import torch
+
+        self._done: Any = None
+        devices = [tensor.device for tensor in tensors.values() if tensor.device.type == "cuda"]
+        if not devices:
+            self._tensors = dict(tensors)
+            return
+        copies = _copy_stream(devices[0])
+        copies.wait_stream(torch.cuda.current_stream(devices[0]))
+        with torch.cuda.stream(copies):
+            self._tensors = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+            self._done = copies.record_event()
+        for tensor in tensors.values():
+            tensor.record_stream(copies)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name → array, once it is there."""
+        if self._done is not None:
+            self._done.synchronize()
+        return {name: tensor.numpy() for name, tensor in self._tensors.items()}
+
+
+@cache
+def _copy_stream(device: Any) -> Any:
+    """A stream of its own for copies from a GPU."""
+    import torch
+
+    return torch.cuda.Stream(device)
 
 
 class BatchedExtractor:
@@ -97,28 +132,54 @@ class BatchedExtractor:
 
     def _batches(self, images: list[np.ndarray]) -> Iterator[Facets]:
         """Facets of images of one size, ``batch`` at a time, fewer when the GPU's memory does not hold them."""
-        start = 0
+        start, before = 0, None
         while start < len(images):
             part = images[start : start + self.batch]
             copies = [part[-1]] * (self.batch - len(part))
-            facets = self._attempt(part + copies)
-            if facets is None:
+            launched = self._launch(part + copies)
+            if before is not None:  # while the GPU computes the next batch
+                yield from self._facets(*before)
+                before = None
+            if launched is None:
+                self._use_less_memory(part[0].shape[:2])
                 continue
+            before = part, launched
             start += len(part)
-            for image, one in zip(part, facets, strict=False):
-                yield self._checked(image, one)
+        if before is not None:
+            yield from self._facets(*before)
+
+    def _facets(self, images: list[np.ndarray], launched: _Launched) -> Iterator[Facets]:
+        """Facets of the images of a batch; the copies that filled it up are left out."""
+        arrays = launched.arrays()
+        for i, image in enumerate(images):
+            yield self._checked(image, {name: np.ascontiguousarray(array[i]) for name, array in arrays.items()})
 
     def _attempt(self, images: list[np.ndarray]) -> list[Facets] | None:
         """Facets of one batch, or None if it did not fit the GPU's memory; the next attempt then uses less."""
+        launched = self._launch(images)
+        if launched is None:
+            self._use_less_memory(images[0].shape[:2])
+            return None
+        arrays = launched.arrays()
+        return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
+
+    def _launch(self, images: list[np.ndarray]) -> _Launched | None:
+        """Start one batch, or None if it does not fit the GPU's memory."""
         import torch
 
         try:
-            arrays = {name: tensor.cpu().numpy() for name, tensor in self._forward(np.stack(images)).items()}
-            return [{name: np.ascontiguousarray(array[i]) for name, array in arrays.items()} for i in range(len(images))]
+            return _Launched(self._forward(np.stack(images)))
         except torch.OutOfMemoryError:
-            pass
-        self._use_less_memory(images[0].shape[:2])  # outside the except clause, whose traceback keeps the tensors alive
-        return None
+            return None
+
+    def _on_device(self, images: np.ndarray) -> Tensor:
+        """A uint8 batch (B, H, W, 3) as a float tensor (B, 3, H, W) on the device, 0 to 255."""
+        import torch
+
+        batch = torch.from_numpy(images)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2).float()
 
     def _use_less_memory(self, size: tuple[int, ...]) -> None:
         import torch

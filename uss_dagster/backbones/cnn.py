@@ -176,7 +176,7 @@ class Extractor(BatchedExtractor):
         import torch
 
         with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            pixels = self._on_device(images).div_(255)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
                 maps = self.network(pixels.sub_(self.mean).div_(self.std))
             facets = {"tokens": maps[self.stage].float().permute(0, 2, 3, 1), "cls": maps[-1].float().mean((2, 3))}

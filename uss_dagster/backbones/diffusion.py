@@ -339,10 +339,9 @@ class Extractor(BatchedExtractor):
 
     def _encode(self, images: np.ndarray) -> Any:
         """The clean input of the UNet (B, C, h, w) in float32."""
-        import torch
         from torch.nn.functional import pixel_unshuffle
 
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        pixels = self._on_device(images).div_(127.5).sub_(1)
         if self.model.vae is None:
             return pixel_unshuffle(pixels, self.model.fold)
         config = self.model.vae.config

@@ -268,7 +268,7 @@ class Extractor(BatchedExtractor):
         h, w = images.shape[1] // self.grid_cell[0], images.shape[2] // self.grid_cell[1]
         prefix = self.model.num_prefix_tokens
         with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            pixels = self._on_device(images).div_(255)
             pixels = self._padded(pixels.sub_(self.mean).div_(self.std))
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
                 output = self.model.forward_features(pixels).float()

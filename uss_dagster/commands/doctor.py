@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import typer
 
-from uss_dagster.commands.requirements import has_git, no_scm
+from uss_dagster.commands.requirements import has_git, no_scm, remotes, unusable_remotes
 from uss_dagster.errors import UsageError, UssError
 
 REQUIRED = (
@@ -59,7 +60,11 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield "note", "git", "not used (core.no_scm)."
     else:
         yield "fix", "git", "no git repository: run `git init`, or `dvc config --local core.no_scm true`."
+    lacking = dict(unusable_remotes(root))
+    for name, address in remotes(root).items():
+        yield ("fix", "remote", lacking[name]) if name in lacking else ("ok", "remote", f"{name}: {address}")
     yield _plan(root)
+    yield from _features(root)
     free = shutil.disk_usage(root).free / 1024**3
     yield "ok" if free > 5 else "note", "disk", f"{free:.0f} GiB free."
     if mirror := os.environ.get("USS_MIRROR"):
@@ -78,6 +83,34 @@ def _plan(root: Path) -> tuple[str, str, str]:
     if changes:
         return "fix", "plan", f"The plan is out of date ({changes[0]}): run `uss plan`."
     return "ok", "plan", "The plan is up to date."
+
+
+def _features(root: Path) -> Iterator[tuple[str, str, str]]:
+    """What the stored features of each backbone take."""
+    from uss_dagster.artifacts.staging import files_of, read_manifest
+    from uss_dagster.commands.plan import computing_lines
+    from uss_dagster.planning.layout import Layout
+    from uss_dagster.planning.plan import read_plan
+    from uss_dagster.stages.features import Features
+
+    layout, stored, images = Layout(root), Counter[str](), Counter[str]()
+    try:
+        for cell in read_plan(root).of(Features):
+            if cell.artefact(layout).is_dir():
+                manifest = read_manifest(cell.artefact(layout))
+                stored[cell.backbone] += sum(file["size"] for file in files_of(manifest).values())
+                images[cell.backbone] += manifest["counts"]["images"]
+        lines = list(computing_lines(root))
+    except UssError:  # the line of the plan says why, or `uss verify`
+        return
+    for backbone, size in sorted(stored.items()):
+        each = size / images[backbone] / 1e6
+        yield (
+            "ok",
+            "features",
+            f"'{backbone}': {size / 1e6:,.1f} MB stored, {each:.2f} MB an image; none with `keep: false` in the profile.",
+        )
+    yield from (("ok", "features", f"{line.removeprefix('features of ')}.") for line in lines)
 
 
 def _antlr() -> tuple[str, str, str]:

@@ -18,6 +18,12 @@ def repro(
         list[str] | None, typer.Argument(metavar="[TARGETS]...", help="Cells such as scores/slic_merge/scenes, or stages; all by default.")
     ] = None,
     profile: Profile = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared", help="Get from the default remote what other clones computed, and put there at once what is computed here."
+        ),
+    ] = False,
 ) -> None:
     """Plan, then compute what is out of date, and only that."""
     from uss_dagster.commands.requirements import check_tools
@@ -27,18 +33,30 @@ def repro(
     root = find_root()
     check_tools(root)
     echo_lines(f"planned  {line}" for line in write_plan(root, profile))
-    raise typer.Exit(run_dvc(root, targets or []))
+    raise typer.Exit(run_dvc(root, targets or [], shared))
 
 
-def run_dvc(root: Path, targets: list[str]) -> int:
-    """Bring targets (all, when none are named) up to date; returns 0, or the exit code of what failed."""
+def run_dvc(root: Path, targets: list[str], shared: bool = False) -> int:
+    """Bring targets up to date; returns 0, or the exit code of what failed.
+
+    Parameters
+    ----------
+    root
+        The project folder.
+    targets
+        See ``addresses``; all cells, when none are named.
+    shared
+        Share each stage with other clones through the default remote.
+    """
+    from uss_dagster.artifacts.cluster import shared_cluster
     from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.stage_server import stage_server
 
     words = addresses(root, targets)
     sys.stdout.flush()  # DVC writes to the same place
-    with stage_server() as environment:
-        code = DvcRunner(root, environment).repro(words, lambda message: print(message, file=sys.stderr, flush=True))
+    with stage_server() as server, shared_cluster() as cluster:
+        runner = DvcRunner(root, {**server, **cluster}, shared=shared)
+        code = runner.repro(words, lambda message: print(message, file=sys.stderr, flush=True))
     if code == 128 + signal.SIGINT:
         print(STOPPED, file=sys.stderr)
     return code

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from uss_dagster.dagster_dvc.remotes import EXTRAS, lacks_extra
 from uss_dagster.errors import UsageError
 
 
@@ -18,6 +21,23 @@ def check_tools(root: Path) -> None:
     if not has_git(root) and not no_scm(root):
         why = "git is not installed" if shutil.which("git") is None else f"{root} is not a git repository"
         raise UsageError(f"DVC needs git here, and {why}. Run `git init`, or go without: `dvc config --local core.no_scm true`.")
+
+
+def unusable_remotes(root: Path) -> Iterator[tuple[str, str]]:
+    """(name, sentence) of each remote for which a package is missing."""
+    for name, url in remotes(root).items():
+        kind = url.partition("://")[0]
+        if kind in EXTRAS and importlib.util.find_spec(f"dvc_{kind}") is None:
+            yield name, lacks_extra(name, url, kind)
+
+
+def remotes(root: Path) -> dict[str, str]:
+    """Name → address of the project's remotes."""
+    from uss_dagster.artifacts.dvc_cache import dvc_settings
+
+    settings = dvc_settings(root)
+    named = {section: re.fullmatch(r"""['"]?remote "?(.+?)"?['"]?""", section) for section in settings.sections()}
+    return {name[1]: settings.get(section, "url", fallback="") for section, name in named.items() if name}
 
 
 def has_git(root: Path) -> bool:

@@ -48,6 +48,7 @@ def compare_again(root: Path, name: str, count: int) -> list[str]:
     """
     import pyarrow as pa
 
+    from uss_dagster.artifacts.features import StoredFeatures
     from uss_dagster.artifacts.images import Images, evenly_spaced
     from uss_dagster.artifacts.schemas import REGIONS
     from uss_dagster.artifacts.tables import read_table, regions_to_table, write_table
@@ -60,19 +61,23 @@ def compare_again(root: Path, name: str, count: int) -> list[str]:
     shards = sorted(published.glob("shard-*.parquet"))
     if not shards:
         raise UsageError(f"{layout.relative(published)} does not exist. Run `uss repro {cell.name}` first.")
-    folder = layout.images(cell.dataset)
-    features = layout.features(cell.backbone, cell.dataset) if cell.backbone else None
-    segmenter, ids = cell.segmenter(layout), Images(folder).ids
-    segmenter = segmenter.fit(Samples(ids, folder, features, segmenter.encoder))
-    compared = evenly_spaced(ids, count)
+    images = Images(layout.images(cell.dataset))
+    compared = evenly_spaced(images.ids, count)
+    of_shards = [[image_id for image_id in ids if image_id in compared] for ids in images.shards(cell.shard_images)]
     different = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for sample in Samples(compared, folder, features, segmenter.encoder):
-            path = Path(scratch) / "again.parquet"
-            write_table(path, regions_to_table(sample.image_id, segmenter.segment(sample)), REGIONS)
-            before = pa.concat_tables(read_table(shard, REGIONS, filters=[("image_id", "==", sample.image_id)]) for shard in shards)
-            if not same(read_table(path, REGIONS), before):
-                different.append(sample.image_id)
+    work = layout.private / "work" / "spot_check"  # not in /tmp: features may be large
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        path = Path(scratch) / "again.parquet"
+        sources = {dataset: cell.feature_source(layout, dataset, Path(scratch)) for dataset in cell.datasets}
+        segmenter = cell.fitted(layout, sources[cell.fit_on or cell.dataset])
+        for features, numbers in sources[cell.dataset].of_shards(len(of_shards), lambda number: bool(of_shards[number])):
+            ids = [image_id for number in numbers for image_id in of_shards[number]]
+            for sample in Samples(ids, images.folder, StoredFeatures(features), segmenter.encoder) if ids else ():
+                write_table(path, regions_to_table(sample.image_id, segmenter.segment(sample)), REGIONS)
+                before = pa.concat_tables(read_table(shard, REGIONS, filters=[("image_id", "==", sample.image_id)]) for shard in shards)
+                if not same(read_table(path, REGIONS), before):
+                    different.append(sample.image_id)
     if different:
         raise BadData(
             f"{len(different)} of {len(compared)} images of '{cell.name}' came out differently: {', '.join(different)}. Is the cell up to date "

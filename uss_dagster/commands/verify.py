@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def verify(
     from uss_dagster.artifacts.dvc_cache import cache_folder
     from uss_dagster.artifacts.shards import worker_count
     from uss_dagster.commands.repro import addresses
-    from uss_dagster.commands.requirements import check_tools
+    from uss_dagster.commands.requirements import check_tools, remotes, unusable_remotes
     from uss_dagster.dagster_dvc.lock_copies import check_locks
     from uss_dagster.dagster_dvc.owner import only_machine
     from uss_dagster.dagster_dvc.project import DvcProject
@@ -53,18 +52,13 @@ def verify(
     count = "1 file differs" if len(differences) == 1 else f"{len(differences)} files differ"
     if not mend:
         raise BadData(f"{count} from what dvc.lock records. Run `uss verify --repair` to bring back what was recorded.")
+    for _, sentence in unusable_remotes(root):
+        echo_error(sentence)
     with only_machine(root), stage_server() as environment:
-        code = repair(verifier, DvcRunner(root, environment), differences, _has_remote(root), typer.echo)
+        code = repair(verifier, DvcRunner(root, environment), differences, bool(remotes(root)), typer.echo)
     if code:
         raise typer.Exit(code)
     left = verifier.differences(chosen)
     if left:
         raise BadData(f"{left[0]}, also after the repair: its stage computes other bytes now. Run `uss repro`, and look at `git diff`.")
     typer.echo(f"Repaired: {count.partition(' differ')[0]}. All is what dvc.lock records.")
-
-
-def _has_remote(root: Path) -> bool:
-    """Whether the project names a remote of DVC."""
-    from uss_dagster.artifacts.dvc_cache import dvc_settings
-
-    return any(section.strip("'\"").startswith("remote ") for section in dvc_settings(root).sections())

@@ -1,21 +1,30 @@
-"""DVC's command line with a setting of fsspec, and an answer to a full disk.
+"""DVC's command line with a setting of fsspec, stages shared with other clones, and answers to a full disk and to a remote that fails.
 
     python dvc_program.py WORDS …
 
 Where DVC finds the disk full it ends with 255 and leaves temporary files in its cache; here they are removed, and the exit code is that of
-a stage which finds the disk full. Imports DVC, its file systems and nothing else, but for a disk that is full.
+a stage which finds the disk full. Imports DVC, its file systems and nothing else, but where stages are shared, and to explain a failure.
 """
+
+from __future__ import annotations
 
 import errno
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from uss_dagster.errors import UssError
+
+SHARED = "USS_SHARED"
+"""Environment variable of this program alone: the seconds of a lease, where stages are shared through the project's remote."""
 _TEMPORARY = ".tmp"
 """Ending of the names of DVC's temporary files."""
 
@@ -85,44 +94,88 @@ def is_cut_off(file: Path) -> bool:
     return False
 
 
-class FullDisk(logging.Handler):
-    """Listens to what DVC logs; ``error`` is a full disk among the causes of what it logged, with a path if any has one, else None."""
+class Causes(logging.Handler):
+    """Listens to what DVC logs, for causes that this program explains better.
 
-    error: OSError | None = None
+    Parameters
+    ----------
+    full_disk
+        A full disk, with a path if any cause has one, else None.
+    refused
+        An error of this package, else None. DVC's own message, which repeats it, is not shown.
+    """
+
+    full_disk: OSError | None = None
+    refused: UssError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        from uss_dagster.errors import UssError
+
         cause = record.exc_info[1] if record.exc_info else None
         while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) and not (self.error and self.error.filename):
-                self.error = OSError(cause.errno, cause.strerror, cause.filename2 or cause.filename)  # of a copy, what is written
+            if (
+                isinstance(cause, OSError)
+                and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+                and not (self.full_disk and self.full_disk.filename)
+            ):
+                self.full_disk = OSError(cause.errno, cause.strerror, cause.filename2 or cause.filename)  # of a copy, what is written
+            if isinstance(cause, UssError):
+                self.refused = cause
             cause = cause.__cause__ or cause.__context__
 
+    def is_new(self, record: logging.LogRecord) -> bool:
+        """Whether DVC should show a message. (A filter of its handlers.)"""
+        self.emit(record)
+        return self.refused is None
 
-def answer_full_disk(error: OSError) -> int:
+    @property
+    def error(self) -> UssError | None:
+        """What to say."""
+        from uss_dagster.errors import from_os_error
+
+        return from_os_error(self.full_disk) if self.full_disk is not None else self.refused
+
+
+def answer(error: UssError) -> int:
     """Say it as a stage does, to a person and to what runs DVC; returns the exit code."""
-    from uss_dagster.errors import TryAgain, from_os_error
-
-    sentence = str(from_os_error(error))
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    print(f"error: {error}", file=sys.stderr, flush=True)
     if not sys.stderr.isatty():
-        print(json.dumps({"event": "error", "exit_code": TryAgain.exit_code, "message": sentence}), flush=True)
-    return TryAgain.exit_code
+        print(json.dumps({"event": "error", "exit_code": error.exit_code, "message": str(error)}), flush=True)
+    return error.exit_code
+
+
+def share(lease_s: float) -> None:
+    """Share stages with other clones; asked to end, give up the claim first."""
+    from uss_dagster.dagster_dvc.shared_runs import share_stages
+
+    release = share_stages(lease_s)
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        release()
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def main() -> int:
-    """Run DVC with the words of the command line; its exit code, or that of a full disk."""
+    """Run DVC with the words of the command line; its exit code, or that of an error which is explained here."""
     separate_stores()
+    lease_s = os.environ.pop(SHARED, "")
     from dvc.cli import main as run
     from dvc.exceptions import DvcException
 
     sys.argv[0] = "dvc"  # what DVC's locks say of this process
     with suppress(DvcException, OSError):  # which DVC explains below
         remove_leftovers()
-    full_disk = FullDisk()
-    logging.getLogger("dvc").addHandler(full_disk)
+    if lease_s:
+        share(float(lease_s))
+    causes = Causes()
+    for handler in logging.getLogger("dvc").handlers:
+        handler.addFilter(causes.is_new)
     with temporary_files_removed():
         code = int(run(sys.argv[1:]))
-    return answer_full_disk(full_disk.error) if code and full_disk.error else code
+    return answer(causes.error) if code and causes.error else code
 
 
 if __name__ == "__main__":

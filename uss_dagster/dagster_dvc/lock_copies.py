@@ -124,9 +124,21 @@ def _is_whole(stage: object) -> bool:
 
 
 def _locks(root: Path) -> Iterator[Path]:
-    """Everything called dvc.lock in folders with a dvc.yaml, sorted; hidden folders and those of results are not entered."""
+    """Everything called dvc.lock in folders with a dvc.yaml, see ``all_locks``."""
+    return (lock for lock in all_locks(root) if lock.with_name("dvc.yaml").is_file())
+
+
+def old_copies(root: Path) -> list[Path]:
+    """Copies of locks that are gone, and damaged locks that were set aside; sorted."""
+    top = root / COPIES
+    copies = {path: root / path.relative_to(top).with_suffix("") for path in sorted(top.rglob("*")) if path.is_file()}
+    return [path for path, lock in copies.items() if path.suffix == ".damaged" or not lock.exists()]
+
+
+def all_locks(root: Path) -> Iterator[Path]:
+    """Everything called dvc.lock, sorted; hidden folders and those of results are not entered."""
     for folder, folders, names in os.walk(root):
-        if "dvc.yaml" in names and LOCK in (*names, *folders):
+        if LOCK in (*names, *folders):
             yield Path(folder, LOCK)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NEVER_ENTERED and name != LOCK)
 

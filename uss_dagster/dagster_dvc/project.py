@@ -174,7 +174,7 @@ class DvcProject:
             except yaml.YAMLError:  # committed with the marks of a merge
                 continue
             entry = (content.get("stages") or {}).get(address.rpartition(":")[2]) or {}
-            yield commit, _locked_items(entry, "outs", self._working_folder(address))
+            yield commit, locked_items(entry, "outs", self._working_folder(address))
 
     def _git(self, *words: str) -> str:
         """What a git command prints in the project's folder; nothing where it fails or git is not there."""
@@ -186,7 +186,7 @@ class DvcProject:
 
     def _locked(self, address: str, section: str) -> tuple[LockedOut, ...]:
         entry = self._lock(self.root / _lock_name(address)).get(address.rpartition(":")[2]) or {}
-        return _locked_items(entry, section, self._working_folder(address))
+        return locked_items(entry, section, self._working_folder(address))
 
     def _working_folder(self, address: str) -> str:
         """The folder, from the root, that the paths in a stage's lock entry start from: its ``wdir``, else that of its dvc.yaml.
@@ -260,7 +260,7 @@ def _lock_name(address: str) -> str:
     return os.path.join(os.path.dirname(address.rpartition(":")[0]), "dvc.lock")
 
 
-def _locked_items(entry: Mapping[str, Any], section: str, folder: str) -> tuple[LockedOut, ...]:
+def locked_items(entry: Mapping[str, Any], section: str, folder: str) -> tuple[LockedOut, ...]:
     """The outputs or dependencies in one stage's entry of a dvc.lock, sorted by path. folder: what the paths are relative to."""
     items = (
         LockedOut(

@@ -25,11 +25,12 @@ class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     progress_every_s: float = Field(default=5.0, description="Progress of a stage is logged at most this often, in seconds.")
     grace_s: float = Field(default=10.0, description="Seconds between asking an interrupted stage to end and ending it.")
+    shared: bool = Field(default=False, description="Stages are shared with other clones through the project's remote.")
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables to add for dvc and the stages.")
 
     @property
     def runner(self) -> DvcRunner:
-        return DvcRunner(Path(self.project_dir), self.env, self.lock_timeout_s, self.progress_every_s, self.grace_s)
+        return DvcRunner(Path(self.project_dir), self.env, self.lock_timeout_s, self.progress_every_s, self.grace_s, self.shared)
 
     def repro(self, context: dg.AssetExecutionContext, address: str, prerequisites: Sequence[str] = ()) -> Invocation:
         """See ``DvcRunner.repro_stage``."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from uss_dagster.dagster_dvc.dvc_program import SHARED
 from uss_dagster.dagster_dvc.lock_copies import check_locks, sort_locks
 from uss_dagster.dagster_dvc.owner import only_machine
 from uss_dagster.dagster_dvc.process_group import ProcessGroup
@@ -98,6 +99,10 @@ class DvcRunner:
         Seconds between two messages of a stage's progress, at least.
     grace_s
         Seconds between asking an interrupted stage to end and killing it.
+    shared
+        Stages are shared with other clones through the project's remote: see ``shared_runs``.
+    lease_s
+        Seconds after which other clones take over what a clone that is gone was computing.
     """
 
     root: Path
@@ -105,6 +110,8 @@ class DvcRunner:
     lock_timeout_s: float = 3600.0
     progress_every_s: float = 5.0
     grace_s: float = 10.0
+    shared: bool = False
+    lease_s: float = 60.0
 
     def run(self, *words: str, read: Callable[[str], None] | None = None, env: Mapping[str, str] | None = None) -> int:
         """Run DVC with these arguments; returns its exit code.
@@ -130,7 +137,7 @@ class DvcRunner:
                 with _signals_raise(), only_machine(self.root):
                     for sentence in check_locks(self.root):
                         wait_message(sentence)
-                    if not targets and self.up_to_date():
+                    if not targets and not self.shared and self.up_to_date():
                         print("Every stage is up to date.")
                         return 0
                     code = self._repro_when_free(targets, verdict, wait_message)
@@ -231,7 +238,7 @@ class DvcRunner:
     def _python(self, *arguments: str, read: Callable[[str], None] | None, env: Mapping[str, str] | None = None) -> int:
         # -P: a folder of the project that is named like a module must not hide that module.
         argv = [sys.executable, "-P", *arguments]
-        environment = {**tool_environment(), **self.env, **(env or {})}
+        environment = {**tool_environment(), **self.env, **(env or {}), SHARED: str(self.lease_s) if self.shared else ""}
         # DVC is not ended while it writes dvc.lock: that would leave half a file.
         quiescent = dvc_idle(self.root, self.grace_s / 2)
         with ProcessGroup(argv, self.root, environment, self.grace_s, read is not None, quiescent) as process:

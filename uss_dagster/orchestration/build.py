@@ -47,7 +47,7 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     project = DvcProject(root)
     settings = read_settings(root)
     translator = UssTranslator(settings)
-    dvc = DvcResource(project_dir=str(root))
+    dvc = DvcResource(project_dir=str(root), shared=settings.shared)
     groups = group_stages(project, translator)
     parts: dict[str, Any] = {
         # Before a stage runs the plan is made again, so that code edited since the definitions were loaded is what runs.

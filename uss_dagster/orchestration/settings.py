@@ -36,6 +36,8 @@ class Settings:
         Build a dataset of kind ``folder`` when its files are new or changed.
     follow : bool, default False
         Scores, leaderboard and site follow by themselves what they are made from.
+    shared : bool, default False
+        Runs share each stage with other clones through the default remote, as `uss repro --shared` does.
     stale_after_hours : int, hours, default 0
         The leaderboard's freshness check fails when it was built longer ago. 0: never.
     owner : str, default 'team:segmentation'
@@ -49,6 +51,7 @@ class Settings:
     watch: bool = True
     folders: bool = False
     follow: bool = False
+    shared: bool = False
     stale_after_hours: int = 0
     owner: str = "team:segmentation"
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from uss_dagster.planning.plan import Planner
 
 STAGES = "uss_dagster.stages"
+COMPUTES_FEATURES = "uss_dagster.feature_shards"
+"""Module that computes features. Named as text, so that it does not count in the fingerprint of cells that read stored ones."""
 Facts = dict[str, Any]
 """What a run notes about itself: seconds, memory, counts; never hashed."""
 
@@ -79,6 +81,25 @@ class Plugin(BaseModel):
         return registry.build_params(self.spec.params, {**self.params, **changed}, f"{self.family} '{self.name}'")
 
 
+class FeatureSpec(BaseModel):
+    """All that the features of an image depend on beside its pixels and the code: for stages that compute them, where none are kept.
+
+    Parameters
+    ----------
+    encoder
+        The backbone and its parameters.
+    weights
+        Hash of the tensors that it loads; '' for a backbone without weights, or where they were never on this machine.
+    store
+        Type of number, 'float16' or 'float32', that they are rounded to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    encoder: Plugin
+    weights: str = ""
+    store: str = "float16"
+
+
 @dataclass(frozen=True)
 class Output:
     """A file or folder that a stage writes.
@@ -126,6 +147,8 @@ class Cell(BaseModel):
     """Cheap: Dagster may build it by itself when its inputs change."""
     device: ClassVar[str] = ""
     """What it needs one of at a time: 'net' or 'gpu'; see also ``pool``."""
+    most_devices: ClassVar[int | None] = None
+    """How many GPUs it can use at once; None for any number."""
     key_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that tell the cell from others of its stage; of a cell with a dataset of many, the dataset comes last."""
     left_out_when_none: ClassVar[tuple[str, ...]] = ()
@@ -161,13 +184,18 @@ class Cell(BaseModel):
         """Every file and folder that it writes; the artefact comes first."""
         return [Output(self.artefact(layout))]
 
-    def modules(self) -> list[str]:
-        """Plug-in modules that it runs, beside the stage's own module."""
-        return []
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        """Backbone → how it computes the features that it reads, for those of which the profile stores none."""
+        return {}
 
     def loaded_backbones(self) -> list[Plugin]:
         """Backbones that it loads."""
-        return []
+        return [spec.encoder for spec in self.computed_features().values()]
+
+    def modules(self) -> list[str]:
+        """Plug-in modules that it runs, beside the stage's own module."""
+        computing = [COMPUTES_FEATURES] if self.computed_features() else []
+        return [*computing, *(encoder.module_name for encoder in self.loaded_backbones())]
 
     def run(self, layout: Layout) -> Facts:
         """Compute the artefact, check it, and put it in place."""
@@ -203,7 +231,7 @@ class Cell(BaseModel):
     @property
     def pool(self) -> str:
         """The limited resource that it needs: 'gpu', 'net', or '' for none."""
-        return self.device
+        return self.device or ("gpu" if any(encoder.spec.device for encoder in self.loaded_backbones()) else "")
 
     @property
     def pipeline(self) -> str:
@@ -235,6 +263,11 @@ class Cell(BaseModel):
     def expected_code(self) -> str:
         """The fingerprint that the code on the disk gives it."""
         return fingerprint(self.all_modules())
+
+    def check_weights(self) -> None:
+        """Refuse weights on this machine that are not those which it was planned to compute features with."""
+        for spec in self.computed_features().values():
+            check_weights(spec.encoder, spec.weights, self.file)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for its parameter file; the stage comes first, the fingerprint last."""

@@ -37,6 +37,16 @@ def _backbone(profile: Profile, backbone: str) -> tuple[Any, Params]:
     return load_plugin(profile, "backbone", kind, "backbones", backbone), section.params if section else {}
 
 
+def keeps_features(profile: Profile, backbone: str) -> bool:
+    """Whether the features of a backbone are computed once and stored."""
+    return backbone not in profile.backbones or profile.backbones[backbone].keep
+
+
+def store_of(profile: Profile, backbone: str) -> str:
+    """The type of number in which the features of a backbone are stored."""
+    return profile.backbones[backbone].store if backbone in profile.backbones else "float16"
+
+
 def method_of(profile: Profile, entry: str) -> Plugin:
     """The method of an entry, with all its parameters."""
     section = profile.entries[entry]

@@ -16,12 +16,13 @@ import yaml
 
 from uss_dagster.errors import UsageError
 from uss_dagster.files import parse_yaml, write_whole
-from uss_dagster.planning.cells import Cell, Plugin, cell_from_plain, stage_classes
+from uss_dagster.planning.cells import Cell, FeatureSpec, Plugin, cell_from_plain, stage_classes
 from uss_dagster.planning.contents import FileHashes, content_of
+from uss_dagster.planning.entries import encoder_of, keeps_features, store_of
 from uss_dagster.planning.fingerprints import fingerprint
 from uss_dagster.planning.layout import PIPELINES, Layout
 from uss_dagster.planning.migration import take_over
-from uss_dagster.planning.profiles import Profile, activate, read_profile
+from uss_dagster.planning.profiles import Params, Profile, activate, read_profile
 from uss_dagster.planning.yaml_files import YamlFile
 from uss_dagster.weights.store import identity as tensor_identity
 
@@ -106,15 +107,23 @@ class Planner:
         content = content_of(self.root, paths) if self.root is not None else None
         return content or self.recorded.get((name, "content"), "")
 
-    def weights_of(self, name: str, plugin: Plugin | None) -> str:
-        """Hash of the tensors that a backbone loads, for the cell ``name``; the recorded one where they are not on this machine."""
+    def weights_of(self, name: str, plugin: Plugin | None, field: str = "weights") -> str:
+        """Hash of the tensors that a backbone loads, for a field of the cell ``name``; the recorded one where they are not on this machine."""
         if plugin is None or not hasattr(plugin.module, "weights_identity"):
             return ""
         hashes = FileHashes(self.root or Path())
         identity = plugin.module.weights_identity(plugin.build(), lambda path: hashes.hash_of(path, tensor_identity, "tensors"))
         if self.root is not None:
             hashes.save()
-        return self.recorded.get((name, "weights"), "") if identity is None else str(identity)
+        return self.recorded.get((name, field), "") if identity is None else str(identity)
+
+    def features_of(self, name: str, backbone: str | None) -> FeatureSpec | None:
+        """How the cell ``name`` computes the features of a backbone; None where it reads stored ones, or none."""
+        if not backbone or keeps_features(self.profile, backbone):
+            return None
+        encoder = encoder_of(self.profile, backbone)
+        weights = self.weights_of(name, encoder, "features.weights")
+        return FeatureSpec(encoder=encoder, weights=weights, store=store_of(self.profile, backbone))
 
     def plan(self) -> Plan:
         for stage in stage_classes().values():
@@ -246,12 +255,7 @@ def write_plan(root: Path, profile: str | None = None, check: bool = False) -> l
     layout = Layout(root)
     old = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8", errors="replace") for path in _generated(root)}
     before = {file: _values(text) for file, text in old.items() if _is_cell(file)}
-    recorded = {
-        (str(cell["name"]), field): value
-        for cell in _named(before)
-        for field in ("content", "weights")
-        if isinstance(value := cell.get(field), str) and value
-    }
+    recorded = {(str(cell["name"]), field): value for cell in _named(before) for field, value in _hashes(cell) if value}
     plan = make_plan(read_profile(root, profile), root, recorded)
     new = pipeline_texts(plan, layout)
     changes = [] if check else take_over(layout)
@@ -317,6 +321,14 @@ def _named(cells: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {**values, "name": cell_from_plain(values, file).name}
         except UsageError:  # of another version
             continue
+
+
+def _hashes(cell: Params) -> Iterator[tuple[str, str]]:
+    """(field, hash) of what a cell names and this machine may lack."""
+    for place, values in (("", cell), ("features.", cell.get("features"))):
+        for field in ("content", "weights"):
+            if isinstance(values, Mapping) and isinstance(value := values.get(field), str):
+                yield f"{place}{field}", value
 
 
 def _remove_empty_folders(folder: Path) -> None:

@@ -129,9 +129,10 @@ class DatasetSection(PluginSection):
 
 
 class BackboneSection(PluginSection):
-    """A backbone, and the type of number in which its features are stored."""
+    """A backbone; the type of number in which its features are stored; and ``keep``: if false, stages compute what they read, and store none."""
 
     store: Literal["float16", "float32"] = "float16"
+    keep: bool = True
 
 
 class EntrySection(_Section):
@@ -403,11 +404,9 @@ _S = TypeVar("_S", bound=_Section)
 
 
 def _mapping(value: object, file: YamlFile, *keys: str) -> Params:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict):
         raise UsageError(f"{file.at(*keys)}: '{keys[-1]}' must be a mapping (name: value), got {value!r}.")
-    return value
+    return value or {}
 
 
 def _overlay(below: Params, above: Params) -> Params:

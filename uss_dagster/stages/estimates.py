@@ -15,18 +15,19 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.features import FeatureShards, feature_source
 from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import ESTIMATED_RANKING, ESTIMATES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import iterate_regions, write_table
 from uss_dagster.metrics.unlabelled.rank_model import DEEP, FEATURES, expected_scores, kind_of, load_model
 from uss_dagster.metrics.unlabelled.votes import MEASURES
-from uss_dagster.planning.cells import DatasetCell, Facts, cell_name
+from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, cell_name
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.regions import Regions
@@ -50,23 +51,30 @@ class Estimates(DatasetCell):
         Entry → method and kind of features, see ``rank_model.kind_of``.
     backbones
         Kind of features that the model can read ('deep', 'patches') → backbone of the profile that gives them, best first.
+    computed
+        Those backbones whose features the profile does not keep → how they are computed; None without one.
     """
 
     group: ClassVar[str] = "scores"
     eager: ClassVar[bool] = True
     key_fields: ClassVar[tuple[str, ...]] = ("dataset",)
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("computed",)
 
     methods: dict[str, str]
     entry_kinds: dict[str, str]
     backbones: dict[str, str]
     shard_images: int
+    computed: dict[str, FeatureSpec] | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
         entries = planner.profile.entries
         for data in planner.cells_of(Datasets):
             segments = [cell for cell in planner.cells_of(Segments) if cell.dataset == data.dataset and cell.entry in entries]
-            features = {cell.backbone: _features_of(cell) for cell in planner.cells_of(Features) if cell.dataset == data.dataset}
+            encoders = {cell.backbone: cell.encoder for cell in planner.cells_of(Features) if cell.dataset == data.dataset}
+            computed = {str(cell.backbone): cell.features for cell in segments if cell.features}
+            encoders |= {name: spec.encoder for name, spec in computed.items()}
+            features = {name: _kind_of_features(encoders[name]) for name in sorted(encoders)}
             backbones = {kind: name for kind in FEATURES for name in reversed(list(features)) if features[name] == kind}
             if data.truth == "none" and len(segments) >= FEWEST and backbones:
                 yield cls(
@@ -75,43 +83,63 @@ class Estimates(DatasetCell):
                     entry_kinds={cell.entry: kind_of(cell.method.name, features.get(cell.backbone or "", "")) for cell in segments},
                     backbones=backbones,
                     shard_images=planner.profile.settings.shard_images,
+                    computed={name: spec for name, spec in computed.items() if name in backbones.values()} or None,
                 )
 
     @property
     def description(self) -> str:
         return f"{len(self.methods)} entries on {self.dataset}, ranked by scores estimated without labels"
 
+    @property
+    def backbone(self) -> str:
+        """Whose features describe the regions."""
+        return next(iter(self.backbones.values()))
+
+    @property
+    def features(self) -> FeatureSpec | None:
+        """How these are computed; None where they are stored."""
+        return (self.computed or {}).get(self.backbone)
+
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {self.backbone: self.features} if self.features else {}
+
     def inputs(self, layout: Layout) -> list[Path]:
         segments = [layout.segments(entry, self.dataset) for entry in self.methods]
-        return [layout.images(self.dataset), layout.features(next(iter(self.backbones.values())), self.dataset), *segments]
+        stored = [] if self.features else [layout.features(self.backbone, self.dataset)]
+        return [layout.images(self.dataset), *stored, *segments]
 
     def without(self, absent: Container[str]) -> Self | None:
         stay = {entry for entry in self.methods if cell_name(Segments.stage, entry, self.dataset) not in absent}
-        backbones = {k: name for k, name in self.backbones.items() if cell_name(Features.stage, name, self.dataset) not in absent}
+        backbones = {kind: name for kind, name in self.backbones.items() if self._has_features(name, absent)}
         if len(stay) < FEWEST or not backbones:
             return None
         changed = {name: {e: value for e, value in getattr(self, name).items() if e in stay} for name in ("methods", "entry_kinds")}
         return self.model_copy(update={**changed, "backbones": backbones})
 
+    def _has_features(self, backbone: str, absent: Container[str]) -> bool:
+        """Whether features of a backbone are stored, or can be computed here, without the cells named ``absent``."""
+        if self.computed and backbone in self.computed:
+            return not self.computed[backbone].encoder.missing_weights
+        return cell_name(Features.stage, backbone, self.dataset) not in absent
+
     def run(self, layout: Layout) -> Facts:
+        self.check_weights()
         images, names = Images(layout.images(self.dataset)), list(self.methods)
         segments = [layout.segments(entry, self.dataset) for entry in names]
-        features = layout.features(next(iter(self.backbones.values())), self.dataset)
-        staging = Staging(layout.private, self.name, [self.to_plain(), images.identity, [content_id(f) for f in (features, *segments)]])
+        read = [content_id(folder) for folder in self.inputs(layout)[1:]]
+        staging = Staging(layout.private, self.name, [self.to_plain(), images.identity, read])
         kind = next(iter(self.backbones))
-        work = functools.partial(
-            _estimate_shard,
-            images=layout.images(self.dataset),
-            features=features,
-            segments=segments,
-            methods=list(self.methods.values()),
-            kind=kind,
-        )
+        work = functools.partial(_estimate_shard, images=images.folder, segments=segments, methods=list(self.methods.values()), kind=kind)
+        shards = images.shards(self.shard_images)
+        source = feature_source(layout, self.name, self.backbone, self.dataset, self.features, shards)
         scores: dict[str, dict[str, np.ndarray]] = {}
         with Progress(self.name, len(images)) as progress:
-            for part in map_shards(work, images.shards(self.shard_images)):
-                scores |= part
-                progress.advance(len(part))
+            for features, numbers in source.of_shards(len(shards), lambda number: True):
+                reads = _reads(layout, images, features, segments)
+                for part in map_shards(functools.partial(work, features=features), [shards[number] for number in numbers], reads=reads):
+                    scores |= part
+                    progress.advance(len(part))
+        source.remove()
         rows, ranking, facts = self._rank(names, {i: s for i, s in scores.items() if np.isfinite(s[MEASURES[0]]).all()}, kind)
         write_table(staging.folder / "estimates.parquet", pa.Table.from_pylist(rows, schema=ESTIMATES), ESTIMATES)
         write_table(staging.folder / "ranking.parquet", pa.Table.from_pylist(ranking, schema=ESTIMATED_RANKING), ESTIMATED_RANKING)
@@ -152,13 +180,22 @@ class Estimates(DatasetCell):
         return rows, ranking, facts
 
 
-def _features_of(cell: Features) -> str:
+def _kind_of_features(encoder: Plugin) -> str:
     """'deep' or 'patches' where the model can read the features of this backbone, else ''."""
-    if "tokens" not in cell.encoder.params.get("facets", cell.encoder.spec.facets):
+    if "tokens" not in encoder.params.get("facets", encoder.spec.facets):
         return ""
-    if cell.encoder.name == "patches":
+    if encoder.name == "patches":
         return "patches"
-    return "deep" if cell.encoder.params.get("model") == DEEP else ""
+    return "deep" if encoder.params.get("model") == DEEP else ""
+
+
+def _reads(layout: Layout, images: Images, features: Path | None, segments: Sequence[Path]) -> Reads[list[str]]:
+    """What the shards read, for the workers of a cluster."""
+    facets = FeatureShards(features) if features else None
+    listings = facets.listings if facets else []
+    return Reads(
+        layout.root, [images.index, *listings, *segments], lambda ids: [*images.pieces(ids), *(facets.pieces(ids) if facets else [])]
+    )
 
 
 def _estimate_shard(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -15,16 +12,19 @@ import pyarrow as pa
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import FEATURES
-from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_runner import ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
 from uss_dagster.artifacts.staging import Staging
-from uss_dagster.artifacts.tables import read_table, write_table
-from uss_dagster.backbones.base import loaded
-from uss_dagster.errors import BadData, from_os_error
-from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
-from uss_dagster.planning.entries import datasets_read, encoder_of
+from uss_dagster.artifacts.tables import read_table
+from uss_dagster.errors import BadData
+from uss_dagster.feature_shards import feature_jobs, feature_manifest, write_features
+from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, check_weights
+from uss_dagster.planning.entries import datasets_read, encoder_of, keeps_features, store_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
+
+ShardItem = tuple[str, list[str]]
+"""Name of a shard, and ids of its images."""
 
 
 class Features(DatasetCell):
@@ -60,7 +60,7 @@ class Features(DatasetCell):
         pairs = {
             (str(entry.backbone), dataset)
             for name, entry in profile.entries.items()
-            if entry.backbone
+            if entry.backbone and keeps_features(profile, entry.backbone)
             for dataset in datasets_read(profile, name)
         }
         for backbone, dataset in sorted(pairs):
@@ -71,16 +71,12 @@ class Features(DatasetCell):
                 encoder=encoder,
                 weights=planner.weights_of(f"{cls.stage}/{backbone}/{dataset}", encoder),
                 shard_images=profile.settings.shard_images,
-                store=profile.backbones[backbone].store if backbone in profile.backbones else "float16",
+                store=store_of(profile, backbone),
             )
 
     @property
     def description(self) -> str:
         return str(self.encoder.spec.title)
-
-    @property
-    def pool(self) -> str:
-        return "gpu" if self.encoder.spec.device else ""
 
     def inputs(self, layout: Layout) -> list[Path]:
         return [layout.images(self.dataset)]
@@ -88,33 +84,18 @@ class Features(DatasetCell):
     def loaded_backbones(self) -> list[Plugin]:
         return [self.encoder]
 
-    def modules(self) -> list[str]:
-        return [self.encoder.module_name]
-
     def run(self, layout: Layout) -> Facts:
         check_weights(self.encoder, self.weights, self.file)
         images = Images(layout.images(self.dataset))
         plain = self.to_plain()
         staging = Staging(layout.private, self.name, [plain, images.identity])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
-        jobs = []
-        for number, ids in enumerate(images.shards(self.shard_images)):
-            shard = f"shard-{number:05d}"
-            files = (f"{shard}.safetensors", f"parts/{shard}.parquet")
-            jobs.append(ShardJob(files, shard_key(plain, number, images.contents(ids)), (shard, ids), len(ids)))
-        work = functools.partial(_compute, encoder=self.encoder, folder=images.folder, store=self.store)
-        totals = runner.run(jobs, work, workers=1 if self.encoder.spec.device else None)
-        _join_index(staging, [job.files[1] for job in jobs])
+        spec = FeatureSpec(encoder=self.encoder, weights=self.weights, store=self.store)
+        shards = images.shards(self.shard_images)
+        jobs = feature_jobs(shards, lambda number, ids: shard_key(plain, number, images.contents(ids)))
+        totals = write_features(runner, jobs, spec, images)
         facets = self.encoder.params.get("facets", [])
-        manifest = {
-            **({"weights": self.weights} if self.weights else {}),
-            "backbone": self.backbone,
-            "kind": self.encoder.name,
-            "comparable": self.encoder.spec.comparable,
-            "dataset": self.dataset,
-            "params": self.encoder.params,
-            "counts": {"images": len(images)},
-        }
+        manifest = {**feature_manifest(self.backbone, spec), "dataset": self.dataset, "counts": {"images": len(images)}}
         staging.publish(
             self.artefact(layout),
             validate(f"features {self.backbone}__{self.dataset}", staging.folder, facets, images, self.store),
@@ -123,48 +104,6 @@ class Features(DatasetCell):
         runner.evict_others(jobs)
         per_image = round(totals.seconds_computing / max(totals.images, 1), 4)
         return {**vars(totals), "seconds_per_image": per_image, "shards": len(jobs)}
-
-
-def _compute(item: tuple[str, list[str]], staging: Staging, encoder: Plugin, folder: Path, store: str) -> float:
-    """One shard; returns the seconds of the backbone alone."""
-    shard, ids = item
-    images = Images(folder)
-    extract = loaded(encoder.name, json.dumps(encoder.params, sort_keys=True))
-    pixels = [images.pixels(image_id) for image_id in ids]
-    started = time.perf_counter()
-    facets_of_images = extract(pixels)
-    seconds = time.perf_counter() - started
-    tensors: dict[str, np.ndarray] = {}
-    rows = []
-    for image_id, picture, facets in zip(ids, pixels, facets_of_images, strict=True):
-        for facet, value in sorted(facets.items()):
-            tensors[f"{image_id}/{facet}"] = np.ascontiguousarray(value if value.dtype.kind in "iu" else value.astype(store))
-            size = {"height": picture.shape[0], "width": picture.shape[1]}
-            rows.append({"image_id": image_id, "shard": f"{shard}.safetensors", "facet": facet, "shape": list(value.shape), **size})
-    staging.write(f"{shard}.safetensors", lambda path: _save(tensors, path))
-    staging.write(f"parts/{shard}.parquet", lambda path: write_table(path, pa.Table.from_pylist(rows, schema=FEATURES), FEATURES))
-    return seconds
-
-
-def _save(tensors: dict[str, np.ndarray], path: Path) -> None:
-    """safetensors raises its own error where the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise from_os_error(OSError(str(error))) or error from None
-
-
-def _join_index(staging: Staging, parts: Sequence[str]) -> None:
-    """One index of all shards in place of the parts."""
-    index = pa.concat_tables(read_table(staging.folder / part, FEATURES) for part in parts)
-    index = index.sort_by([("image_id", "ascending"), ("facet", "ascending")])
-    staging.write("index.parquet", lambda path: write_table(path, index, FEATURES))
-    for part in (staging.folder / "parts").iterdir():
-        part.unlink()
-    (staging.folder / "parts").rmdir()
 
 
 # -- checks -------------------------------------------------------------------------------------------------

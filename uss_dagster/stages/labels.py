@@ -15,18 +15,20 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.feature_runs import run_with_features
+from uss_dagster.artifacts.features import FeatureShards, feature_source
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, same_images, sorted_unique
 from uss_dagster.artifacts.images import Images
-from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reads import Piece, Reads
 from uss_dagster.artifacts.schemas import LABELS
-from uss_dagster.artifacts.shards import map_shards
+from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
+from uss_dagster.artifacts.shard_store import ShardStore
 from uss_dagster.artifacts.staging import Staging, content_id
 from uss_dagster.artifacts.tables import GROUP_ROWS, OWN_SEGMENTS, SHARED_CUT, image_ids, iterate_regions, write_table
 from uss_dagster.backbones.base import Features
 from uss_dagster.graphs.appearance import region_appearance
 from uss_dagster.graphs.semantic_labels import LabelModel, choose_level, flat_map, flat_regions, mean_tokens
-from uss_dagster.planning.cells import EntryCell, Facts
+from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -34,6 +36,9 @@ from uss_dagster.regions import ClassTree
 from uss_dagster.regions.classes import BACKGROUND, FOREGROUND
 from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
+
+Levels = Mapping[str, float | None]
+"""Cut → level of the trees; None for the method's own segments."""
 
 
 class Labels(EntryCell):
@@ -51,15 +56,19 @@ class Labels(EntryCell):
         The method's own segments get labels too.
     title
         Title of the entry.
+    features
+        How the tokens are computed, where the profile keeps none; None where they are stored, or not needed.
     """
 
     group: ClassVar[str] = "segments"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("features",)
 
     backbone: str | None
     classes: int
     regions_per_image: float
     own: bool
     title: str
+    features: FeatureSpec | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -78,33 +87,33 @@ class Labels(EntryCell):
                     regions_per_image=settings.label_regions,
                     own=scores.needs_own_labels,
                     title=segments.title,
+                    features=segments.features if comparable else None,
                 )
 
     @property
     def description(self) -> str:
         return f"{self.title}: regions grouped into classes over the dataset"
 
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {str(self.backbone): self.features} if self.features else {}
+
     def inputs(self, layout: Layout) -> list[Path]:
-        features = [layout.features(self.backbone, self.dataset)] if self.backbone else []
+        features = [layout.features(self.backbone, self.dataset)] if self.backbone and not self.features else []
         truth = layout.truth(self.dataset) / "classes.json"
         return [layout.segments(self.entry, self.dataset), layout.images(self.dataset), *features, truth]
 
     def run(self, layout: Layout) -> Facts:
         segments = layout.segments(self.entry, self.dataset)
-        features = layout.features(self.backbone, self.dataset) if self.backbone else None
+        self.check_weights()
         images = Images(layout.images(self.dataset))
         k = self.classes or _leaf_classes(layout.truth(self.dataset) / "classes.json")
-        inputs = [content_id(segments), content_id(features) if features else images.identity]
+        stored = layout.features(self.backbone, self.dataset) if self.backbone and not self.features else None
+        inputs = [content_id(segments), content_id(stored) if stored else images.identity]
         staging = Staging(layout.private, self.name, [self.to_plain(), inputs, k])
         shards = sorted(segments.glob("shard-*.parquet"))
         level = choose_level((regions for _, regions in iterate_regions(shards)), self.regions_per_image)
-        levels = {SHARED_CUT: level, **({OWN_SEGMENTS: None} if self.own else {})}
-        work = functools.partial(_describe, images=images.folder, features=features, levels=levels, target=staging)
-        described: list[Path] = []
-        with Progress(self.name, len(images)) as progress:
-            for path, count in map_shards(work, shards):
-                described.append(path)
-                progress.advance(count)
+        levels: Levels = {SHARED_CUT: level, **({OWN_SEGMENTS: None} if self.own else {})}
+        described = self._describe_shards(layout, shards, staging, images, levels)
         report = Report(f"labels {self.entry}__{self.dataset}")
         counts = {"images": len(images)}
         for cut in levels:
@@ -127,6 +136,17 @@ class Labels(EntryCell):
         staging.publish(self.artefact(layout), report, manifest)
         return dict(counts)
 
+    def _describe_shards(self, layout: Layout, shards: list[Path], staging: Staging, images: Images, levels: Levels) -> list[Path]:
+        """The files with the vectors of regions, one a shard."""
+        ids = list(map(image_ids, shards))
+        jobs = [ShardJob((f"{path.stem}.npz",), "", path, len(of_shard)) for path, of_shard in zip(shards, ids, strict=True)]
+        source = feature_source(layout, self.name, self.backbone, self.dataset, self.features, ids)
+        runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
+        work = functools.partial(_describe, images=images.folder, levels=levels)
+        run_with_features(runner, jobs, work, source, functools.partial(_reads, layout, images))
+        source.remove()
+        return [staging.folder / job.files[0] for job in jobs]
+
 
 def _label_table(labelled: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> pa.Table:
     """Rows of (image id, region indices, their labels)."""
@@ -145,25 +165,32 @@ def _leaf_classes(path: Path) -> int:
     return int(np.count_nonzero(kind == FOREGROUND) + (kind == BACKGROUND).any())
 
 
-def _describe(path: Path, images: Path, features: Path | None, levels: Mapping[str, float | None], target: Staging) -> tuple[Path, int]:
+def _reads(layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[Path]]:
+    """What the shards read, for the workers of a cluster."""
+    facets = FeatureShards(features) if features else None
+
+    def of_job(job: ShardJob[Path]) -> list[Piece]:
+        ids = image_ids(job.item)
+        return [Piece(job.item), *(facets.pieces(ids) if facets else images.pieces(ids))]
+
+    return Reads(layout.root, [images.index, *(facets.listings if facets else [])], of_job)
+
+
+def _describe(path: Path, staging: Staging, images: Path, features: Path | None, levels: Levels) -> None:
     """Vectors of the regions of one shard in each cut, in a file beside it until all are clustered."""
-    name = f"{path.stem}.npz"
-    ids = image_ids(path)
-    if not target.has(name):
-        pixels, facets = Images(images), FeatureShards(features) if features else None
-        arrays: dict[str, np.ndarray] = {}
-        for number, (image_id, regions) in enumerate(iterate_regions([path])):
-            for cut, level in levels.items():
-                chosen = flat_regions(regions, level)
-                flat = flat_map(regions, chosen)
-                if facets:
-                    vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
-                else:
-                    vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
-                arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"] = chosen, vectors.astype(np.float32)
-        arrays["ids"] = np.array(ids)
-        target.write(name, lambda partial: _save(partial, arrays))
-    return target.folder / name, len(ids)
+    pixels, facets = Images(images), FeatureShards(features) if features else None
+    arrays: dict[str, np.ndarray] = {}
+    for number, (image_id, regions) in enumerate(iterate_regions([path])):
+        for cut, level in levels.items():
+            chosen = flat_regions(regions, level)
+            flat = flat_map(regions, chosen)
+            if facets:
+                vectors = mean_tokens(Features(facets.tensors(image_id), facets.backbone)["tokens"], flat, len(chosen))
+            else:
+                vectors = region_appearance(pixels.pixels(image_id), flat, len(chosen))
+            arrays[f"regions_{cut}{number}"], arrays[f"vectors_{cut}{number}"] = chosen, vectors.astype(np.float32)
+    arrays["ids"] = np.array(image_ids(path))
+    staging.write(f"{path.stem}.npz", lambda partial: _save(partial, arrays))
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

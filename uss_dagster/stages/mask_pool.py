@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster import registry
+from uss_dagster.artifacts.features import feature_source
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, greater, not_null, sorted_unique, valid_regions
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.reads import Piece, Reads
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
@@ -23,7 +25,7 @@ from uss_dagster.curation.mask_pool import MaskFamily, MaskPoolParams, mask_pool
 from uss_dagster.curation.stability import stability
 from uss_dagster.curation.tables import MASKS, MEASURES, SOURCE_IMAGES, MaskPoolFolder, mask_tables
 from uss_dagster.errors import BadData, UsageError, did_you_mean
-from uss_dagster.planning.cells import DatasetCell, Facts, Plugin, check_weights
+from uss_dagster.planning.cells import DatasetCell, Facts, FeatureSpec, Plugin, check_weights
 from uss_dagster.planning.entries import encoder_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -32,6 +34,9 @@ from uss_dagster.regions import Regions
 from uss_dagster.segmenter import Samples, Segmenter
 from uss_dagster.stages.datasets import Datasets
 from uss_dagster.stages.segments import Segments
+
+ShardItem = tuple[tuple[str, str], list[str]]
+"""Files of a shard, and ids of its images."""
 
 
 class MaskPool(DatasetCell):
@@ -51,12 +56,15 @@ class MaskPool(DatasetCell):
         Entry → hash of the tensors that its backbone loads, likewise; without those that load none.
     backbones
         Entry → name of the backbone whose features its method is fitted to, likewise.
+    computed
+        Those backbones whose features the profile does not keep → how they are computed; None without one.
     params
         See ``MaskPoolParams``.
     """
 
     group: ClassVar[str] = "curation"
     key_fields: ClassVar[tuple[str, ...]] = ("curated",)
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("computed",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:mask_pool_preview"
 
     curated: str
@@ -69,6 +77,7 @@ class MaskPool(DatasetCell):
     needs_gpu: bool
     shard_images: int
     title: str
+    computed: dict[str, FeatureSpec] | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -90,6 +99,7 @@ class MaskPool(DatasetCell):
             if params["views"]:
                 _refuse_what_cannot_run_again(planner, name, pooled)
             again = pooled if params["views"] else {}
+            fitted = {e: cell for e, cell in again.items() if cell.backbone and hasattr(cell.method.module, "fit")}
             yield cls(
                 dataset=dataset,
                 curated=name,
@@ -97,11 +107,12 @@ class MaskPool(DatasetCell):
                 methods={entry: cell.method for entry, cell in again.items()},
                 encoders={entry: encoder_of(profile, cell.backbone) for entry, cell in again.items() if cell.backbone},
                 weights={entry: cell.weights for entry, cell in again.items() if cell.weights},
-                backbones={e: cell.backbone for e, cell in again.items() if cell.backbone and hasattr(cell.method.module, "fit")},
+                backbones={entry: str(cell.backbone) for entry, cell in fitted.items()},
                 params=params,
                 needs_gpu=any(cell.pool == "gpu" for cell in again.values()),
                 shard_images=profile.settings.shard_images,
                 title=section.title or f"Training set {name}",
+                computed={str(cell.backbone): cell.features for cell in fitted.values() if cell.features} or None,
             )
 
     @property
@@ -116,15 +127,17 @@ class MaskPool(DatasetCell):
         segments = [layout.segments(entry, self.dataset) for entry in self.entries]
         return [layout.images(self.dataset), *segments, *self._features(layout)]
 
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return self.computed or {}
+
     def loaded_backbones(self) -> list[Plugin]:
         return list(self.encoders.values())
 
     def modules(self) -> list[str]:
-        return [plugin.module_name for plugin in (*self.methods.values(), *self.encoders.values())]
+        return [*super().modules(), *(plugin.module_name for plugin in self.methods.values())]
 
     def run(self, layout: Layout) -> Facts:
-        for entry, encoder in self.encoders.items():
-            check_weights(encoder, self.weights.get(entry, ""), self.file)
+        self._check_all_weights()
         images = Images(layout.images(self.dataset))
         segments = {entry: layout.segments(entry, self.dataset) for entry in self.entries}
         plain = self.to_plain()
@@ -141,7 +154,14 @@ class MaskPool(DatasetCell):
             jobs.append(ShardJob(files, shard_key(plain, images.contents(ids), regions, states), (files, ids), len(ids)))
         params = registry.build_params(MaskPoolParams, self.params, f"mask pool '{self.curated}'")
         work = functools.partial(_compute, folder=images.folder, segments=segments, segmenters=segmenters, params=params)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        reads: Reads[ShardJob[ShardItem]] = Reads(
+            layout.root,
+            [images.index],
+            lambda job: [*images.pieces(job.item[1]), *(Piece(path / job.item[0][0]) for path in segments.values())],
+            self._check_all_weights,
+            bool(self.pool),
+        )
+        totals = runner.run(jobs, work, on_device=bool(self.pool), reads=reads)
         masks = sum(table.num_rows for path in sorted(staging.folder.glob("shard-*.parquet")) for table in mask_tables(path, ["region"]))
         counts = {"images": len(images), "masks": masks}
         manifest = {"name": self.curated, "entries": self.entries, "dataset": self.dataset, "params": self.params, "counts": counts}
@@ -149,17 +169,28 @@ class MaskPool(DatasetCell):
         runner.evict_others(jobs)
         return {**vars(totals), "masks": masks}
 
+    def _check_all_weights(self) -> None:
+        self.check_weights()
+        for entry, encoder in self.encoders.items():
+            check_weights(encoder, self.weights.get(entry, ""), self.file)
+
     def _features(self, layout: Layout) -> list[Path]:
-        """The features that methods are fitted to."""
-        return sorted({layout.features(backbone, self.dataset) for backbone in self.backbones.values()})
+        """The stored features that methods are fitted to."""
+        return sorted(
+            {layout.features(backbone, self.dataset) for backbone in self.backbones.values() if backbone not in self.computed_features()}
+        )
 
     def _segmenter(self, entry: str, layout: Layout, images: Images) -> Segmenter:
         """The method of an entry, fitted as its segments stage did."""
         plugin = self.encoders.get(entry)
         encoder = Encoder.of(plugin.name, plugin.params) if plugin else None
         segmenter = Segmenter.of(self.methods[entry].name, self.methods[entry].params, encoder)
-        features = layout.features(self.backbones[entry], self.dataset) if entry in self.backbones else None
-        return segmenter.fit(Samples(images.ids, images.folder, features, encoder))
+        backbone = self.backbones.get(entry)
+        spec = self.computed_features().get(backbone or "")
+        source = feature_source(layout, self.name, backbone, self.dataset, spec, images.shards(self.shard_images))
+        fitted = segmenter.fit(Samples(images.ids, images.folder, source, encoder))
+        source.remove()
+        return fitted
 
 
 def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[str, Segments]) -> None:
@@ -179,7 +210,7 @@ def _refuse_what_cannot_run_again(planner: Planner, name: str, segments: dict[st
 
 
 def _compute(
-    item: tuple[tuple[str, str], list[str]],
+    item: ShardItem,
     staging: Staging,
     folder: Path,
     segments: dict[str, Path],

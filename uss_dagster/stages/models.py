@@ -58,6 +58,7 @@ class Models(DatasetCell):
     key_fields: ClassVar[tuple[str, ...]] = ("student",)
     kinds: ClassVar[str] = "torch"
     device: ClassVar[str] = "gpu"
+    most_devices: ClassVar[int | None] = 1
 
     student: str
     curated: str

@@ -23,6 +23,7 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Problems, Report, RowOrder, between, check_contract, check_expectations, expect, frames, not_null
 from uss_dagster.artifacts.images import evenly_spaced
 from uss_dagster.artifacts.progress import Progress
+from uss_dagster.artifacts.reads import Piece, Reads
 from uss_dagster.artifacts.schemas import REGIONS, REPLICATES, RUNS, SCORES
 from uss_dagster.artifacts.shards import map_shards
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
@@ -208,7 +209,9 @@ class Scores(EntryCell):
         truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
         work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
         image_scores = ImageScores()
-        for part, own_rows in map_shards(work, shards):
+        label_files = [labels] if labels else []
+        reads: Reads[Path] = Reads(layout.root, [truth, *label_files], lambda path: [Piece(path)])
+        for part, own_rows in map_shards(work, shards, reads=reads):
             total.merge(part)
             image_scores.add(own_rows)
             progress.advance(part.images)

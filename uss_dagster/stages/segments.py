@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from uss_dagster.artifacts.features import FeatureShards
+from uss_dagster.artifacts.feature_runs import run_with_features
+from uss_dagster.artifacts.features import FeatureShards, FeatureSource, StoredFeatures, feature_source
 from uss_dagster.artifacts.gate import (
     Problems,
     Report,
@@ -31,6 +32,7 @@ from uss_dagster.artifacts.gate import (
     valid_regions,
 )
 from uss_dagster.artifacts.images import Images
+from uss_dagster.artifacts.reads import Reads
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner
 from uss_dagster.artifacts.shard_store import ShardStore, shard_key
@@ -40,7 +42,7 @@ from uss_dagster.backbones.base import Encoder
 from uss_dagster.errors import BadData
 from uss_dagster.files import write_whole
 from uss_dagster.notes import Fact, collecting, to_json
-from uss_dagster.planning.cells import EntryCell, Facts, Plugin, cell_name, check_weights
+from uss_dagster.planning.cells import EntryCell, Facts, FeatureSpec, Plugin, cell_name, check_weights
 from uss_dagster.planning.contents import content_of
 from uss_dagster.planning.entries import (
     datasets_of,
@@ -56,6 +58,9 @@ from uss_dagster.planning.entries import (
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.segmenter import Samples, Segmenter, few_regions_warning
+
+ShardItem = tuple[tuple[str, ...], list[str]]
+"""Files of a shard, and ids of its images."""
 
 
 class Segments(EntryCell):
@@ -81,9 +86,12 @@ class Segments(EntryCell):
         Dataset that the method is fitted to; '' for the one that is segmented.
     explain
         What the method knows of each image is written beside its regions, in ``notes-*.json``.
+    features
+        How it computes the features that it reads, where the profile keeps none; None where they are stored, or it reads none.
     """
 
     group: ClassVar[str] = "segments"
+    left_out_when_none: ClassVar[tuple[str, ...]] = ("features",)
     preview_by: ClassVar[str | None] = "uss_dagster.report.previews:segments_preview"
 
     method: Plugin
@@ -98,6 +106,7 @@ class Segments(EntryCell):
     content: str = ""
     fit_on: str = ""
     explain: bool = False
+    features: FeatureSpec | None = None
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
@@ -130,6 +139,7 @@ class Segments(EntryCell):
                     content=planner.content_of(name, [Path(model)]) if model and not is_planned else "",
                     fit_on=fit_dataset(profile, entry),
                     explain=section.explain,
+                    features=planner.features_of(name, section.backbone),
                 )
 
     @property
@@ -138,12 +148,17 @@ class Segments(EntryCell):
 
     @property
     def pool(self) -> str:
-        on_device = bool(self.encoder and self.encoder.spec.device)
-        return "gpu" if on_device or (self.model and str(self.method.params.get("device", "cpu")) != "cpu") else ""
+        return "gpu" if self.method_on_device else super().pool
+
+    @property
+    def method_on_device(self) -> bool:
+        """Whether the method itself runs a network on a device, so that one process segments all images."""
+        encodes = bool(self.encoder and self.encoder.spec.device)
+        return encodes or bool(self.model and str(self.method.params.get("device", "cpu")) != "cpu")
 
     def inputs(self, layout: Layout) -> list[Path]:
         images = [layout.images(dataset) for dataset in self.datasets]
-        features = [layout.features(self.backbone, dataset) for dataset in self.datasets] if self.backbone else []
+        features = filter(None, [self._stored_features(layout, dataset) for dataset in self.datasets])
         model = [layout.root / self.model] if self.model_is_planned else []
         return [*images, *features, *model, *self._files(layout)]
 
@@ -161,36 +176,41 @@ class Segments(EntryCell):
         name = self.method.params.get(self.method.spec.reads)
         return [str(name)] if name else []
 
+    def computed_features(self) -> dict[str, FeatureSpec]:
+        return {str(self.backbone): self.features} if self.features else {}
+
     def loaded_backbones(self) -> list[Plugin]:
-        return [self.encoder] if self.encoder else []
+        return [*([self.encoder] if self.encoder else []), *super().loaded_backbones()]
 
     def modules(self) -> list[str]:
-        encoder = [self.encoder.module_name] if self.encoder else []
         student = ["uss_dagster.methods.student"] if self.model else []
         masks = ["uss_dagster.methods.masks"] if self.files and self.method.name != "masks" else []
-        return [self.method.module_name, *encoder, *student, *masks]
+        return [self.method.module_name, *super().modules(), *student, *masks]
 
     def run(self, layout: Layout) -> Facts:
-        images, features = self._read(layout, self.dataset)
+        images = Images(layout.images(self.dataset))
         check_weights(self.encoder, self.weights, self.file)
-        segmenter = self.segmenter(layout)
+        self.check_weights()
         plain = self.to_plain()
         if files := self._files(layout):
             plain["files"] = content_of(layout.root, files)
         staging = Staging(layout.private, self.name, [plain, self._versions(layout)])
         runner = ShardRunner(staging, ShardStore(layout.stored_shards(self.name)))
+        sources = {dataset: self.feature_source(layout, dataset) for dataset in self.datasets}
         started = time.perf_counter()
-        fit_images, fit_features = self._read(layout, self.fit_on or self.dataset)
-        segmenter = segmenter.fit(Samples(fit_images.ids, fit_images.folder, fit_features, segmenter.encoder))
-        seconds_fitting = time.perf_counter() - started if segmenter.state is not None else 0.0
-        key_of = _shard_keys(plain, images, features, segmenter)
+        fitted_to = sources[self.fit_on or self.dataset]
+        segmenter = self.fitted(layout, fitted_to)
+        seconds_fitting = time.perf_counter() - started - fitted_to.elapsed if segmenter.state is not None else 0.0
+        key_of = _shard_keys(plain, images, self._stored_features(layout, self.dataset), segmenter)
         jobs = [
             ShardJob(files, key_of(ids), (files, ids), len(ids))
             for number, ids in enumerate(images.shards(self.shard_images))
             for files in (self._shard_files(number),)
         ]
-        work = functools.partial(_compute, segmenter=segmenter, folder=images.folder, features=features)
-        totals = runner.run(jobs, work, workers=1 if self.pool else None)
+        work = functools.partial(_compute, segmenter=segmenter, folder=images.folder)
+        reads = functools.partial(self._reads, layout, images)
+        totals = run_with_features(runner, jobs, work, sources[self.dataset], reads, self.method_on_device)
+        seconds = seconds_fitting + totals.seconds_computing + sum(source.seconds for source in sources.values())
         report = validate(f"segments {self.entry}__{self.dataset}", staging.folder, images, segmenter.spec.overlap)
         regions_of_images = _region_counts(staging.folder)
         regions = sum(regions_of_images)
@@ -211,12 +231,13 @@ class Segments(EntryCell):
         }
         staging.publish(self.artefact(layout), report, manifest)
         runner.evict_others(jobs)
-        seconds = totals.seconds_computing + seconds_fitting
+        for source in sources.values():
+            source.remove()
         per_image = round(seconds / totals.images, 4) if totals.images else None  # None: every shard was there already
         one_region = sum(count <= 1 for count in regions_of_images)
         return {
             **vars(totals),
-            "backbone": self.backbone or "",
+            "backbone": "" if self.features else self.backbone or "",
             "regions": regions,
             "images_with_one_region": one_region,
             "seconds_per_image": per_image,
@@ -224,16 +245,38 @@ class Segments(EntryCell):
             **({"warning": warning} if warning else {}),
         }
 
-    def _read(self, layout: Layout, dataset: str) -> tuple[Images, Path | None]:
-        """The images of a dataset, and their features where it reads any."""
-        return Images(layout.images(dataset)), layout.features(self.backbone, dataset) if self.backbone else None
+    def _stored_features(self, layout: Layout, dataset: str) -> Path | None:
+        """The features of a dataset that it reads; None where it reads none, or computes them."""
+        return layout.features(self.backbone, dataset) if self.backbone and not self.features else None
+
+    def feature_source(self, layout: Layout, dataset: str, private: Path | None = None) -> FeatureSource:
+        """Where it reads the features of a dataset. private: see ``feature_shards.feature_source``."""
+        shards = Images(layout.images(dataset)).shards(self.shard_images) if self.features else []
+        return feature_source(layout, self.name, self.backbone, dataset, self.features, shards, private)
+
+    def fitted(self, layout: Layout, features: FeatureSource) -> Segmenter:
+        """The method, fitted where it learns from a dataset. features: of that dataset."""
+        segmenter, images = self.segmenter(layout), Images(layout.images(self.fit_on or self.dataset))
+        return segmenter.fit(Samples(images.ids, images.folder, features, segmenter.encoder))
+
+    def _reads(self, layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[ShardItem]]:
+        """What its shards read, for the workers of a cluster."""
+        facets = FeatureShards(features) if features else None
+        model = [layout.root / self.model] if self.model else []
+        return Reads(
+            layout.root,
+            [images.index, *(facets.listings if facets else []), *model, *self._files(layout)],
+            lambda job: [*images.pieces(job.item[1]), *(facets.pieces(job.item[1]) if facets else [])],
+            functools.partial(check_weights, self.encoder, self.weights, self.file),
+            self.method_on_device,
+        )
 
     def _versions(self, layout: Layout) -> list[str | None]:
         """Which versions of images, features and a trained model it reads."""
         versions: list[str | None] = []
         for dataset in self.datasets:
-            images, features = self._read(layout, dataset)
-            versions += [images.identity, content_id(features) if features else None]
+            features = self._stored_features(layout, dataset)
+            versions += [Images(layout.images(dataset)).identity, content_id(features) if features else None]
         if self.model:
             model = layout.root / self.model
             versions.append(content_id(model) if (model / MANIFEST).exists() else None)
@@ -266,12 +309,12 @@ def _shard_keys(plain: dict[str, object], images: Images, features: Path | None,
     return lambda ids: shard_key(plain, images.contents(ids), state, [files[shard]["sha256"] for shard in shards.shards_of(ids)])
 
 
-def _compute(item: tuple[tuple[str, ...], list[str]], staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
+def _compute(item: ShardItem, staging: Staging, segmenter: Segmenter, folder: Path, features: Path | None) -> float:
     """One shard, and what the method knows of its images where there is a file for that; returns the seconds of the method alone."""
     (*notes, name), ids = item
     tables, seconds = [], 0.0
     facts: dict[str, dict[str, Fact]] = {}
-    for sample in Samples(ids, folder, features, segmenter.encoder):
+    for sample in Samples(ids, folder, StoredFeatures(features), segmenter.encoder):
         started = time.perf_counter()
         with collecting(bool(notes)) as facts[sample.image_id]:
             regions = segmenter.segment(sample)
