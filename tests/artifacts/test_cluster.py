@@ -108,6 +108,12 @@ def test_the_mirror_has_only_what_the_job_reads(root):
     assert run_order(order_of(root, function, 4), *parts_of(root, 4)).result == b"\0\0\0\0e\0", "what another job read is gone"
 
 
+def test_a_file_outside_the_project_cannot_be_sent(root, tmp_path):
+    (tmp_path / "masks.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"masks\.json lies outside the project"):
+        FilePart.read(Piece(tmp_path / "masks.json"), root)
+
+
 def test_a_worker_with_other_code_or_libraries_is_refused(root):
     order = replace(order_of(root, say, 1), identity={**identity(), "torch": "0.1"})
     error = run_order(order, [], []).error

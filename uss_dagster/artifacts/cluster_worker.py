@@ -57,6 +57,11 @@ class FilePart:
 
     @classmethod
     def read(cls, piece: Piece, root: Path) -> FilePart:
+        """The bytes of a piece. root: the project folder."""
+        if not piece.path.is_relative_to(root):
+            raise UsageError(
+                f"{piece.path} lies outside the project, so workers that do not see its disk cannot read it. Copy it into the project folder."
+            )
         with open(piece.path, "rb") as stream:
             size = stream.seek(0, io.SEEK_END)
             stream.seek(piece.offset)
@@ -137,8 +142,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._root = root
 
-    def persistent_load(self, found: tuple[str, str]) -> object:
-        kind, relative = found
+    def persistent_load(self, place: tuple[str, str]) -> object:
+        kind, relative = place
         return self._root / relative if kind == "path" else str(self._root / relative)
 
 

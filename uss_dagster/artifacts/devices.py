@@ -8,7 +8,6 @@ one stage takes.
 from __future__ import annotations
 
 import fcntl
-import itertools
 import multiprocessing
 import os
 import queue
@@ -50,10 +49,10 @@ def leased_devices(most: int | None = None) -> Iterator[list[str]]:
         How many the stage can use; None for any number.
     """
     names = device_names()
-    wanted = os.environ.get(PER_STAGE, "") or str(len(names))
-    if not wanted.isdigit() or int(wanted) < 1:
-        raise UsageError(f"{PER_STAGE} is '{wanted}', expected a whole number of at least 1.")
-    limit = min(int(wanted), most or len(names))
+    number = os.environ.get(PER_STAGE, "") or str(len(names))
+    if not number.isdigit() or int(number) < 1:
+        raise UsageError(f"{PER_STAGE} is '{number}', expected a whole number of at least 1.")
+    limit = min(int(number), most or len(names))
     before = os.environ.get(DEVICES)
     with ExitStack() as locks:
         leased = _free(names, limit, locks)
@@ -146,8 +145,8 @@ def map_devices(
 def _next(results: Any, workers: Sequence[Any]) -> tuple[int, Any, BaseException | None]:
     while True:
         try:
-            found: tuple[int, Any, BaseException | None] = results.get(timeout=1)
-            return found
+            message: tuple[int, Any, BaseException | None] = results.get(timeout=1)
+            return message
         except queue.Empty:
             if any(worker.exitcode not in (None, 0) for worker in workers):
                 raise OutOfMemory(
@@ -167,10 +166,9 @@ def _work(name: str, stream: Callable[[Iterator[Any]], Iterator[Any]], jobs: Any
             numbers.append(number)
             yield job
 
-    done = itertools.count()
     try:
-        for result in stream(mine()):
-            results.put((numbers[next(done)], result, None))
+        for place, result in enumerate(stream(mine())):
+            results.put((numbers[place], result, None))
     except Exception as error:
         if not isinstance(error, UssError):
             traceback.print_exc()

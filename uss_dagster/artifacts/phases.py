@@ -95,9 +95,9 @@ def overlapped(
 
 def loader_count(device: str, devices: int) -> int:
     """Processes that load for one of some devices: ``USS_LOADERS``, else the cores of this machine over the GPUs; 0 for the CPU."""
-    wanted = os.environ.get(LOADERS, "")
-    if wanted:
-        if not wanted.isdigit():
-            raise UsageError(f"{LOADERS} is '{wanted}', expected a whole number.")
-        return int(wanted)
+    number = os.environ.get(LOADERS, "")
+    if number:
+        if not number.isdigit():
+            raise UsageError(f"{LOADERS} is '{number}', expected a whole number.")
+        return int(number)
     return max(1, (os.cpu_count() or 1) // max(1, devices)) if device.startswith("cuda") else 0
