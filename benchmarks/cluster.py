@@ -50,8 +50,9 @@ def running_cluster(workers: int, prefix: list[str]) -> Iterator[str]:
 
 
 def without(folder: Path) -> list[str]:
-    """Words before a command that hide a folder from it; none where that is not possible."""
-    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$@"', "sh"]
+    """Words before a command that hide the results of a project from it; none where that is not possible."""
+    mounts = " && ".join(f"mount -t tmpfs none {folder / name}" for name in ("data", ".uss"))
+    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
     possible = shutil.which("unshare") and subprocess.run([*words, "true"], capture_output=True).returncode == 0
     return words if possible else []
 
