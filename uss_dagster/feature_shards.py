@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.cluster import cluster_address
+from uss_dagster.artifacts.features import INDEX
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.phases import PhasedWork
 from uss_dagster.artifacts.reads import Reads
@@ -25,7 +26,7 @@ from uss_dagster.artifacts.shard_runner import ShardJob, ShardRunner, ShardTotal
 from uss_dagster.artifacts.shard_store import ShardStore
 from uss_dagster.artifacts.shards import worker_count
 from uss_dagster.artifacts.staging import MANIFEST, Manifest, Staging, manifest_text
-from uss_dagster.artifacts.tables import read_table, write_table
+from uss_dagster.artifacts.tables import GROUP_ROWS, read_table, write_table
 from uss_dagster.backbones.base import loaded
 from uss_dagster.errors import BadData, from_os_error
 from uss_dagster.files import find_project, remove, write_whole
@@ -141,7 +142,7 @@ def write_features(
         No progress is shown.
     """
     on_device, root = bool(spec.encoder.spec.device), find_project(images.folder)
-    check_worker = functools.partial(check_weights, spec.encoder, spec.weights, "the plan")
+    check_worker = functools.partial(check_weights, spec.encoder, spec.weights, runner.staging.name)
     reads: Reads[FeatureJob] | None = None
     if root is not None:
         reads = Reads(root, [images.index], lambda job: images.pieces(job.item[1]), check_worker, on_device)
@@ -213,7 +214,7 @@ def _join_index(staging: Staging, parts: Sequence[str]) -> None:
     """One index of all shards in place of the parts."""
     index = pa.concat_tables(read_table(staging.folder / part, FEATURES) for part in parts)
     index = index.sort_by([("image_id", "ascending"), ("facet", "ascending")])
-    staging.write("index.parquet", lambda path: write_table(path, index, FEATURES))
+    staging.write(INDEX, lambda path: write_table(path, index, FEATURES, GROUP_ROWS))
     for part in (staging.folder / "parts").iterdir():
         part.unlink()
     (staging.folder / "parts").rmdir()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import pickle
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dask_servers import hiding, servers
 from projects import make_project, of_results
 
 from uss_dagster.artifacts.cluster import CLUSTER, Cluster
@@ -150,6 +149,12 @@ def test_a_scheduler_that_is_not_there_is_said(root, monkeypatch):
         list(Cluster(say, reads_of(root)).run([1], "tcp://127.0.0.1:1"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("dask_kubernetes") is not None, reason="dask-kubernetes is installed")
+def test_a_missing_package_is_named(root):
+    with pytest.raises(UsageError, match=r"pip install 'uss_dagster\[kubernetes\]'"):
+        list(Cluster(say, reads_of(root)).run([1], "kubernetes:1"))
+
+
 def shard_jobs() -> list[ShardJob[int]]:
     return [ShardJob((f"{number}.bin",), f"key-{number}", number, 2) for number in range(SHARDS)]
 
@@ -180,71 +185,16 @@ def test_local_workers_give_the_same_bytes_and_go_on_where_a_run_stopped(root, m
     assert not list((root / ".uss").glob("cluster-*"))
 
 
-@dataclass
-class Servers:
-    """A scheduler and its workers."""
-
-    port: int
-    folder: Path
-    prefix: list[str] = field(default_factory=list)
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
-
-    def start_scheduler(self) -> None:
-        self._start("scheduler", ["--host", "127.0.0.1", "--port", str(self.port)])
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError("the scheduler did not start")
-
-    def start_worker(self, *words: str) -> None:
-        self._start("worker", [self.address, "--nthreads", "1", "--local-directory", str(self.folder), *words], self.prefix)
-
-    def _start(self, kind: str, words: list[str], prefix: list[str] | None = None) -> None:
-        command = [*(prefix or []), sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *words]
-        with open(self.folder / f"{kind}.log", "ab") as log:
-            self.processes.append(
-                subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True, env=_environment())
-            )
-
-    def kill(self, number: int) -> None:
-        """Kill a server and all its processes (-9): 0 is the scheduler."""
-        os.killpg(self.processes[number].pid, signal.SIGKILL)
-        self.processes[number].wait()
-
-
 def _environment() -> dict[str, str]:
+    """One in which other processes find this module and its helpers."""
     here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
 
 
-@contextmanager
-def servers(folder: Path, prefix: list[str] | None = None) -> Iterator[Servers]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder.mkdir(exist_ok=True)
-    started = Servers(port, folder, prefix or [])
-    try:
-        started.start_scheduler()
-        yield started
-    finally:
-        for process in started.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
 def without(folder: Path) -> list[str]:
     """Words before a command that hide a folder from it."""
-    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", f'mount -t tmpfs none {folder} && exec "$@"', "sh"]
-    if shutil.which("unshare") is None or subprocess.run([*words, "true"], capture_output=True).returncode:
+    words = hiding(folder)
+    if not words:
         pytest.skip("NOT TESTED: workers without the project's disk, since unshare does not work here. Run as root.")
     return words
 
@@ -254,7 +204,7 @@ def test_a_project_is_computed_the_same_by_workers_without_its_disk(tmp_path, mo
     """Datasets, features, segments (one method is fitted, one reads pixels only), labels and scores."""
     one, two = (make_project(tmp_path / name) for name in ("one", "two"))
     one.uss_here("repro")
-    with servers(tmp_path / "servers", without(two.root)) as cluster:
+    with servers(tmp_path / "servers", without(two.root), _environment()) as cluster:
         cluster.start_worker()
         cluster.start_worker()
         done = two.uss_here("repro", **{CLUSTER: cluster.address})
@@ -274,17 +224,12 @@ def test_repro_starts_local_workers_once(tmp_path):
 @pytest.mark.parametrize("sees_disk", [True, False])
 def test_a_killed_worker_changes_no_byte(root, tmp_path, monkeypatch, sees_disk):
     _, here = run_shards(root, "here")
-    with servers(tmp_path / "servers", [] if sees_disk else without(root)) as cluster:
+    with servers(tmp_path / "servers", [] if sees_disk else without(root), _environment()) as cluster:
         cluster.start_worker()
         cluster.start_worker()
         monkeypatch.setenv(CLUSTER, cluster.address)
-        pid = os.fork()
-        if not pid:
-            time.sleep(4)
-            cluster.kill(1)
-            os._exit(0)
-        totals, there = run_shards(root, "there", seconds=2)
-        os.waitpid(pid, 0)
+        with cluster.killed_after(4, 1):
+            totals, there = run_shards(root, "there", seconds=2)
     assert totals.images == 2 * SHARDS
     assert there == here
 
@@ -292,17 +237,12 @@ def test_a_killed_worker_changes_no_byte(root, tmp_path, monkeypatch, sees_disk)
 @pytest.mark.slow
 def test_a_lost_scheduler_is_one_sentence_and_what_is_finished_stays(root, tmp_path, monkeypatch):
     _, here = run_shards(root, "here")
-    with servers(tmp_path / "servers") as cluster:
+    with servers(tmp_path / "servers", environment=_environment()) as cluster:
         cluster.start_worker()
         monkeypatch.setenv(CLUSTER, cluster.address)
-        pid = os.fork()
-        if not pid:
-            time.sleep(8)
-            cluster.kill(0)
-            os._exit(0)
-        with pytest.raises(TryAgain, match=r"The scheduler of the cluster, tcp://127.0.0.1:\d+, is lost\. Run the same command again"):
+        lost = r"The scheduler of the cluster, tcp://127.0.0.1:\d+, is lost\. Run the same command again"
+        with cluster.killed_after(8, 0), pytest.raises(TryAgain, match=lost):
             run_shards(root, "there", seconds=2)
-        os.waitpid(pid, 0)
         cluster.start_scheduler()
         cluster.start_worker()
         totals, there = run_shards(root, "there")
@@ -367,9 +307,6 @@ def test_slurm_jobs_are_submitted_and_cancelled(root, tmp_path, monkeypatch):
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", _environment()["PYTHONPATH"])
-    monkeypatch.setenv("DASK_JOBQUEUE__SLURM__CORES", "1")
-    monkeypatch.setenv("DASK_JOBQUEUE__SLURM__MEMORY", "2GB")
-    monkeypatch.setenv("DASK_JOBQUEUE__SLURM__INTERFACE", "lo")
     import dask
 
     with dask.config.set({"jobqueue.slurm.cores": 1, "jobqueue.slurm.memory": "2GB", "jobqueue.slurm.interface": "lo"}):

@@ -106,7 +106,7 @@ def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise Unavailable(f"{CLUSTER} needs a package that is not installed ({error}). Run `pip install 'uss_dagster[{extra}]'`.") from None
+        raise UsageError(f"{CLUSTER} needs a package that is not installed ({error}). Run `pip install 'uss_dagster[{extra}]'`.") from None
 
 
 class Cluster(Generic[J, R]):
@@ -225,13 +225,13 @@ class Cluster(Generic[J, R]):
         self._workers(client)
         if future.status != "finished":  # what had been sent to it was lost with a worker
             self._common = None
-            _refuse_too_many(tries)
+            _check_tries(tries)
             return None
         try:
             outcome: Outcome = future.result()
         except Exception:  # its worker was lost between the end of the job and now
             self._workers(client)
-            _refuse_too_many(tries)
+            _check_tries(tries)
             return None
         finally:
             future.release()
@@ -247,7 +247,7 @@ class Cluster(Generic[J, R]):
         return outcome
 
 
-def _refuse_too_many(tries: int) -> None:
+def _check_tries(tries: int) -> None:
     if tries >= _TRIES:
         raise TryAgain(f"Workers were lost {tries} times with one job. Run the same command again; what is finished is kept.")
 

@@ -74,6 +74,8 @@ def _free(names: Sequence[str], limit: int, locks: ExitStack) -> list[str]:
     """Lock devices that are free, at most ``limit``."""
     folder = Path(tempfile.gettempdir()) / f"uss-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder} belongs to somebody else, so GPUs cannot be shared through it. Remove it, or set TMPDIR.")
     leased: list[str] = []
     for number, name in enumerate(names):
         if len(leased) == limit:

@@ -86,6 +86,14 @@ def _places_of_group(index: Path, number: int, state: FileState) -> dict[str, li
     return places
 
 
+def read_for(features: Path | None) -> tuple[list[Path], Callable[[Iterable[str]], list[Piece]]]:
+    """(files that are read for any image, ids → what is read for some images beside these) of a features artefact; nothing for None."""
+    if features is None:
+        return [], lambda ids: []
+    shards = FeatureShards(features)
+    return shards.listings, shards.pieces
+
+
 class FeatureSource(Protocol):
     """Where a stage reads the features of a dataset's images."""
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from uss_dagster.artifacts.features import FeatureShards, feature_source
+from uss_dagster.artifacts.features import FeatureShards, feature_source, read_for
 from uss_dagster.artifacts.gate import Report, check_contract
 from uss_dagster.artifacts.image_files import shrunk
 from uss_dagster.artifacts.images import Images
@@ -191,11 +191,8 @@ def _kind_of_features(encoder: Plugin) -> str:
 
 def _reads(layout: Layout, images: Images, features: Path | None, segments: Sequence[Path]) -> Reads[list[str]]:
     """What the shards read, for the workers of a cluster."""
-    facets = FeatureShards(features) if features else None
-    listings = facets.listings if facets else []
-    return Reads(
-        layout.root, [images.index, *listings, *segments], lambda ids: [*images.pieces(ids), *(facets.pieces(ids) if facets else [])]
-    )
+    listings, pieces = read_for(features)
+    return Reads(layout.root, [images.index, *listings, *segments], lambda ids: [*images.pieces(ids), *pieces(ids)])
 
 
 def _estimate_shard(

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
+from uss_dagster.artifacts.features import INDEX
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, expect, not_null, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.schemas import FEATURES
@@ -112,7 +113,7 @@ class Features(DatasetCell):
 def validate(title: str, folder: Path, facets: list[str], images: Images, store: str) -> Report:
     """The checks of a features folder."""
     report = Report(title)
-    index = read_table(folder / "index.parquet", FEATURES)
+    index = read_table(folder / INDEX, FEATURES)
     check_contract(report, "rows ascend by image and facet", sorted_unique(index, ["image_id", "facet"]))
     check_contract(report, "every image has every facet", _incomplete(index, facets, images))
     check_contract(report, "tensors have the type, shape and finite values their rows promise", _bad_tensors(folder, index, store))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from uss_dagster.artifacts.feature_runs import run_with_features
-from uss_dagster.artifacts.features import FeatureShards, feature_source
+from uss_dagster.artifacts.features import FeatureShards, feature_source, read_for
 from uss_dagster.artifacts.gate import Report, between, check_contract, check_expectations, same_images, sorted_unique
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.reads import Piece, Reads
@@ -167,13 +167,8 @@ def _leaf_classes(path: Path) -> int:
 
 def _reads(layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[Path]]:
     """What the shards read, for the workers of a cluster."""
-    facets = FeatureShards(features) if features else None
-
-    def of_job(job: ShardJob[Path]) -> list[Piece]:
-        ids = image_ids(job.item)
-        return [Piece(job.item), *(facets.pieces(ids) if facets else images.pieces(ids))]
-
-    return Reads(layout.root, [images.index, *(facets.listings if facets else [])], of_job)
+    listings, pieces = read_for(features) if features else ([], images.pieces)
+    return Reads(layout.root, [images.index, *listings], lambda job: [Piece(job.item), *pieces(image_ids(job.item))])
 
 
 def _describe(path: Path, staging: Staging, images: Path, features: Path | None, levels: Levels) -> None:

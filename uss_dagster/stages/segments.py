@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uss_dagster.artifacts.feature_runs import run_with_features
-from uss_dagster.artifacts.features import FeatureShards, FeatureSource, StoredFeatures, feature_source
+from uss_dagster.artifacts.features import FeatureShards, FeatureSource, StoredFeatures, feature_source, read_for
 from uss_dagster.artifacts.gate import (
     Problems,
     Report,
@@ -250,7 +250,7 @@ class Segments(EntryCell):
         return layout.features(self.backbone, dataset) if self.backbone and not self.features else None
 
     def feature_source(self, layout: Layout, dataset: str, private: Path | None = None) -> FeatureSource:
-        """Where it reads the features of a dataset. private: see ``feature_shards.feature_source``."""
+        """Where it reads the features of a dataset. private: see ``artifacts.features.feature_source``."""
         shards = Images(layout.images(dataset)).shards(self.shard_images) if self.features else []
         return feature_source(layout, self.name, self.backbone, dataset, self.features, shards, private)
 
@@ -261,12 +261,12 @@ class Segments(EntryCell):
 
     def _reads(self, layout: Layout, images: Images, features: Path | None) -> Reads[ShardJob[ShardItem]]:
         """What its shards read, for the workers of a cluster."""
-        facets = FeatureShards(features) if features else None
+        listings, pieces = read_for(features)
         model = [layout.root / self.model] if self.model else []
         return Reads(
             layout.root,
-            [images.index, *(facets.listings if facets else []), *model, *self._files(layout)],
-            lambda job: [*images.pieces(job.item[1]), *(facets.pieces(job.item[1]) if facets else [])],
+            [images.index, *listings, *model, *self._files(layout)],
+            lambda job: [*images.pieces(job.item[1]), *pieces(job.item[1])],
             functools.partial(check_weights, self.encoder, self.weights, self.file),
             self.method_on_device,
         )
