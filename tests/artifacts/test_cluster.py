@@ -290,8 +290,9 @@ def _session(leader: int) -> list[int]:
 
 SBATCH = """\
 #!/bin/sh
-# In place of Slurm: runs the job's script at once, in the background.
-setsid sh "$1" >/dev/null 2>&1 &
+# In place of Slurm: keeps a copy of the job's script, as Slurm does, and runs it at once in the background.
+cp "$1" "$0.$$"
+setsid sh "$0.$$" >/dev/null 2>&1 &
 echo "Submitted batch job $!"
 """
 
