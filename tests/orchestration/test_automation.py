@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 import pytest
 
-from uss_dagster.dagster_dvc import DvcProject, StageNode, dvc_assets
+from dagster_dvc import DvcProject, StageNode, dvc_assets
 from uss_dagster.errors import UsageError
 from uss_dagster.orchestration.build import build_defs
 from uss_dagster.orchestration.settings import Settings, read_settings

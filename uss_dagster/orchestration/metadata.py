@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, table
+from dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, table
 from uss_dagster.files import read_json
 from uss_dagster.orchestration.translator import builds
 from uss_dagster.planning.layout import Layout
