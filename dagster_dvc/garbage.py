@@ -45,7 +45,9 @@ def nobody_builds(roots: Sequence[Path]) -> Iterator[list[Repo]]:
         Something is built in one of them.
     """
     from dvc.lock import LockError
-    from dvc.repo import Repo, lock_repo
+    from dvc.repo import Repo
+
+    from dagster_dvc.internals import lock_repo
 
     with ExitStack() as stack:
         repos = []

@@ -32,20 +32,7 @@ AssetOfStage = Mapping[str, tuple[StageGroup, str | None]]
 
 def group_stages(project: DvcProject, translator: DvcTranslator | None = None) -> StageGroups:
     """Group a project's stages into assets, sorted by key. Assets with the same partitions share one definition of them."""
-    translator = translator or DvcTranslator()
-    stages: dict[dg.AssetKey, dict[str | None, StageNode]] = {}
-    for stage in project.stages.values():
-        if stage.prerequisite:
-            continue
-        key, partition = translator.asset_key(stage), translator.partition(stage)
-        of_key = stages.setdefault(key, {})
-        if partition in of_key:
-            what = f"partition '{partition}' of asset" if partition is not None else "asset"
-            raise UsageError(
-                f"Stages '{of_key[partition].address}' and '{stage.address}' both build {what} '{key.to_user_string()}'. "
-                "Give one of them another meta.dagster.asset or partition."
-            )
-        of_key[partition] = stage
+    stages = _by_key(project, translator or DvcTranslator())
     definitions: dict[tuple[str, ...], dg.StaticPartitionsDefinition] = {}
     groups = {}
     for key, of_key in sorted(stages.items(), key=lambda item: list(item[0].path)):
@@ -60,6 +47,30 @@ def group_stages(project: DvcProject, translator: DvcTranslator | None = None) -
             definitions[names] = dg.StaticPartitionsDefinition(names)
         groups[key] = StageGroup(key, {partition: of_key[partition] for partition in names or (None,)}, definitions.get(names))
     return groups
+
+
+def _by_key(project: DvcProject, translator: DvcTranslator) -> dict[dg.AssetKey, dict[str | None, StageNode]]:
+    """Asset key to its stages by partition. A ``foreach`` in which an item reads what another made gives an asset for each item."""
+    stages: dict[dg.AssetKey, dict[str | None, StageNode]] = {}
+    for stage in project.stages.values():
+        if stage.prerequisite:
+            continue
+        key, partition = translator.asset_key(stage), translator.partition(stage)
+        of_key = stages.setdefault(key, {})
+        if partition in of_key:
+            what = f"partition '{partition}' of asset" if partition is not None else "asset"
+            raise UsageError(
+                f"Stages '{of_key[partition].address}' and '{stage.address}' both build {what} '{key.to_user_string()}'. "
+                "Give one of them another meta.dagster.asset or partition."
+            )
+        of_key[partition] = stage
+    for key, of_key in list(stages.items()):
+        addresses = {stage.address for stage in of_key.values()}
+        chained = any(addresses.intersection(project.upstream[address]) for address in addresses)
+        if chained and all(partition == stage.item and not stage.text("asset") for partition, stage in of_key.items()):
+            del stages[key]
+            stages |= {dg.AssetKey([*key.path, str(item)]): {None: stage} for item, stage in of_key.items()}
+    return stages
 
 
 def assets_by_stage(groups: StageGroups) -> AssetOfStage:

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_dvc import figures
 from dagster_dvc.project import DvcProject, LockedOut, StageNode
 from dagster_dvc.runner import Invocation
 from dagster_dvc.stage_output import BUILT, RESTORED, UNCHANGED
@@ -20,6 +21,7 @@ from dagster_dvc.whole_files import JsonObject, read_json
 VALIDATION = "validation"
 PICTURE_BYTES = 500_000
 """Largest picture that is kept in Dagster's event log."""
+MOST_PLOTS = 10
 _LISTED = 50
 
 Metadata = Mapping[str, dg.MetadataValue[Any] | str | float | bool]
@@ -32,7 +34,9 @@ def stage_metadata(project: DvcProject, stage: StageNode, invocation: Invocation
     # DVC words its messages for people; where they are not understood, the lock file tells.
     outcome = invocation.outcome or (BUILT if changed else UNCHANGED)
     # The facts and the picture on this machine may be of another version than the restored one.
-    metadata: dict[str, dg.MetadataValue[Any] | str | float | bool] = {} if outcome == RESTORED else {**_facts(project, stage)}
+    metadata: dict[str, dg.MetadataValue[Any] | str | float | bool] = {**figures.numbers([project.root / path for path in stage.metrics])}
+    metadata |= {} if outcome == RESTORED else _facts(project, stage)
+    metadata |= _plots(project, stage)
     metadata |= {
         "outcome": outcome,
         "content_changed": changed,
@@ -106,6 +110,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MarkdownM
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     lines += [" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
     return dg.MetadataValue.md("\n".join(f"| {line} |" for line in lines))
+
+
+def _plots(project: DvcProject, stage: StageNode) -> Metadata:
+    """The pictures and the tables that a stage declares as plots, by path; of a folder, those in it."""
+    metadata: dict[str, dg.MetadataValue[Any]] = {}
+    for top in (project.root / plot for plot in stage.plots):
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            kind = mimetypes.guess_type(path.name)[0] or ""
+            if len(metadata) == MOST_PLOTS or not path.is_file():
+                continue
+            name = path.relative_to(project.root).as_posix()
+            if kind.startswith("image/"):
+                small = path.stat().st_size < PICTURE_BYTES
+                metadata[name] = picture(path.read_bytes(), path.stem, kind) if small else dg.MetadataValue.path(str(path))
+            elif (rows := figures.rows(path))[0]:
+                metadata[name] = table(*rows)
+    return metadata
 
 
 def _facts(project: DvcProject, stage: StageNode) -> Mapping[str, str | float | bool]:

@@ -10,21 +10,21 @@ import bisect
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from dagster_dvc import stage_cache
+from dagster_dvc import figures, stage_cache
 from dagster_dvc.errors import UsageError, did_you_mean
 
 META_KEYS = (
     *("asset", "partition", "group", "code_version", "description", "kinds", "owners", "tags", "pool", "report", "facts", "preview"),
-    "prerequisite",
+    *("prerequisite", "pull", "push"),
 )
 _LOCK_WAIT_S = 30.0
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -46,19 +46,28 @@ class StageNode:
     params: tuple[tuple[str, tuple[str, ...]], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     wdir: str = "."
+    metrics: tuple[str, ...] = ()
+    plots: tuple[str, ...] = ()
+    desc: str | None = None
 
     @property
     def asset_key(self) -> tuple[str, ...]:
-        """Parts of the asset key: ``meta.dagster.asset`` split at slashes, else made from the stage's name."""
+        """Parts of the asset key: ``meta.dagster.asset`` split at slashes, else made from the stage's folder and name."""
         if asset := self.text("asset"):
             return tuple(part for part in asset.split("/") if part)
         file, _, name = self.address.rpartition(":")
-        return (*file.split("/")[:-1], *name.split("@"))
+        return (*file.split("/")[:-1], name.partition("@")[0])
 
     @property
     def partition(self) -> str | None:
-        """The partition this stage builds, or None where the asset is not partitioned."""
-        return self.text("partition")
+        """The partition this stage builds, None where the asset is not partitioned: ``meta.dagster.partition``, else, where no asset is
+        named either, the item of its ``foreach`` or ``matrix``."""
+        return self.text("partition") or (None if self.text("asset") else self.item)
+
+    @property
+    def item(self) -> str | None:
+        """The item of ``foreach`` or ``matrix`` that the stage is made from; None for any other stage."""
+        return self.address.rpartition(":")[2].partition("@")[2] or None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -96,16 +105,27 @@ class LockedOut:
 
 
 class DvcProject:
-    """The DVC project in a folder. Stages are read once, when first asked for; dvc.lock is read again when it changes."""
+    """The DVC project in a folder. Stages are read once, when first asked for; dvc.lock is read again when it changes.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    Parameters
+    ----------
+    root
+        Folder with .dvc and dvc.yaml.
+    stages
+        What ``dump_stages`` returned for it, here or elsewhere: DVC is not asked.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], stages: Sequence[stage_cache.PlainStage] | None = None) -> None:
         self.root = Path(root).resolve()
+        self._plain_stages = stages
         self._locks: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._wdirs: dict[str, dict[str, str]] = {}
 
     @cached_property
     def stages(self) -> dict[str, StageNode]:
         """Address to stage, in DVC's order. Files tracked with ``dvc add`` are data, not stages, and are left out."""
+        if self._plain_stages is not None:
+            return {stage.address: stage for stage in map(_from_plain, self._plain_stages)}
         try:
             return self._load_stages()
         except UsageError as error:
@@ -117,6 +137,10 @@ class DvcProject:
             check_locks(self.root)
             with dvc_idle(self.root):
                 return self._load_stages()
+
+    def dump_stages(self) -> list[stage_cache.PlainStage]:
+        """The stages as JSON can hold them."""
+        return [asdict(stage) for stage in self.stages.values()]
 
     @cached_property
     def upstream(self) -> dict[str, tuple[str, ...]]:
@@ -246,7 +270,8 @@ class DvcProject:
 
         try:
             with Repo(str(self.root)) as repo:
-                return [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
+                nodes = [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
+                return _with_figures(nodes, self.root)
         except SCMError as error:
             raise UsageError(
                 f"{self.root} is not in a git repository and DVC was not told so: run `git init`, or `dvc config core.no_scm true`."
@@ -292,13 +317,33 @@ def _node(stage: Any, root: Path) -> StageNode:
         params=params,
         meta=_meta(stage),
         wdir=os.path.relpath(stage.wdir, root).replace(os.sep, "/"),
+        metrics=tuple(sorted(_relative(out, root) for out in stage.outs if out.metric)),
+        plots=tuple(sorted(_relative(out, root) for out in stage.outs if out.plot)),
+        desc=stage.desc,
     )
+
+
+def _with_figures(nodes: list[StageNode], root: Path) -> list[StageNode]:
+    """The stages of each dvc.yaml with the metrics and plots that it declares beside them and that they write."""
+    declared = {}
+    for file in {node.address.rpartition(":")[0] for node in nodes}:
+        paths = figures.declared_at_top(root / (file or "dvc.yaml"))
+        declared[file] = [[figures.from_root(os.path.dirname(file), path) for path in of_kind] for of_kind in paths]
+
+    def with_declared(node: StageNode) -> StageNode:
+        own = [[path for path in of_kind if figures.inside(path, node.outs)] for of_kind in declared[node.address.rpartition(":")[0]]]
+        if not any(own):
+            return node
+        metrics, plots = ({*before, *more} for before, more in zip((node.metrics, node.plots), own, strict=True))
+        return replace(node, metrics=tuple(sorted(metrics)), plots=tuple(sorted(plots)))
+
+    return [with_declared(node) for node in nodes]
 
 
 def _from_plain(values: stage_cache.PlainStage) -> StageNode:
     """A stage that went through JSON, which turns tuples into lists."""
     params = tuple((file, tuple(names)) for file, names in values["params"])
-    return StageNode(**{**values, "deps": tuple(values["deps"]), "outs": tuple(values["outs"]), "params": params})
+    return StageNode(**{**values, **{name: tuple(values[name]) for name in ("deps", "outs", "metrics", "plots")}, "params": params})
 
 
 def _meta(stage: Any) -> dict[str, Any]:
@@ -365,12 +410,25 @@ def _explain(error: BaseException) -> str:
 
 def _schema_problem(problem: Any, text: str) -> str:
     """A schema error as ``where: what, line n``."""
-    from dvc.utils.serialize import parse_yaml_for_update
-    from dvc.utils.strictyaml import determine_linecol
-
-    line, _, _ = determine_linecol(parse_yaml_for_update(text, "dvc.yaml"), problem.path)
+    line = _line_of(yaml.compose(text, Loader=_LOADER), list(problem.path))
     where = ".".join(map(str, problem.path))
     return f"{where}: {problem.error_message}" + (f", line {line}" if line else "")
+
+
+def _line_of(node: yaml.Node | None, path: Sequence[object]) -> int:
+    """The line, from 1, of what lies at a path in a YAML document, or of the last part of the path that exists."""
+    line = 0
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next(((key, value) for key, value in node.value if key.value == str(part)), (None, None))
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            key = node = node.value[part]
+        else:
+            break
+        if key is None:
+            break
+        line = key.start_mark.line + 1
+    return line
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

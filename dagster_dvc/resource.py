@@ -32,9 +32,37 @@ class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def runner(self) -> DvcRunner:
         return DvcRunner(Path(self.project_dir), self.env, self.lock_timeout_s, self.progress_every_s, self.grace_s, self.shared)
 
-    def repro(self, context: dg.AssetExecutionContext, address: str, prerequisites: Sequence[str] = ()) -> Invocation:
+    def repro(
+        self,
+        context: dg.AssetExecutionContext,
+        address: str,
+        prerequisites: Sequence[str] = (),
+        *,
+        pull: bool = False,
+        push: bool | str = False,
+    ) -> Invocation:
         """See ``DvcRunner.repro_stage``."""
-        return self.runner.repro_stage(address, context.log, prerequisites)
+        return self.runner.repro_stage(address, context.log, prerequisites, pull=pull, push=push)
+
+    def cli(self, *words: str, context: dg.AssetExecutionContext | dg.OpExecutionContext | None = None) -> list[str]:
+        """Run any command of DVC, such as ``metrics diff``, and return the lines of its output; with a context they are logged as they come.
+
+        Raises
+        ------
+        dg.Failure
+            DVC ended with an exit code other than 0.
+        """
+        lines: list[str] = []
+
+        def read(line: str) -> None:
+            lines.append(line)
+            if context is not None:
+                context.log.info(line)
+
+        if code := self.runner.run(*words, read=read):
+            said = next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.startswith("ERROR: ")), "it printed no error")
+            raise dg.Failure(f"`dvc {' '.join(words)}` exited with {code}: {said}", metadata={"exit_code": code})
+        return lines
 
     def status(self, stages: Sequence[StageNode]) -> dict[str, list[str]]:
         """See ``DvcRunner.status``."""

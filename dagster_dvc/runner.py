@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from dagster_dvc.dvc_program import SHARED
-from dagster_dvc.errors import VERDICT_FILE, DagsterDvcError, UsageError
+from dagster_dvc.errors import VERDICT_FILE, DagsterDvcError, Unavailable, UsageError
 from dagster_dvc.lock_copies import check_locks, sort_locks
 from dagster_dvc.owner import only_machine
 from dagster_dvc.process_group import ProcessGroup
@@ -152,21 +152,37 @@ class DvcRunner:
             return code if code > 0 else 128 - code
         return int(text)
 
-    def repro_stage(self, address: str, log: Log, prerequisites: Sequence[str] = ()) -> Invocation:
+    def repro_stage(
+        self, address: str, log: Log, prerequisites: Sequence[str] = (), *, pull: bool = False, push: bool | str = False
+    ) -> Invocation:
         """Bring one stage up to date after its ``prerequisites``, its other upstream untouched; returns also when the stage fails.
 
         An interruption ends the stage with all its processes and is raised again. Outputs that an unfinished run removed are restored.
+
+        Parameters
+        ----------
+        address
+            The stage.
+        log
+            Where its lines and DVC's go.
+        prerequisites
+            Stages that are brought up to date before it.
+        pull
+            Whether its missing inputs, and its result where the remote has it, are got from the default remote.
+        push
+            Whether its result is put into the default remote, or the name of a remote.
         """
         with only_machine(self.root):
             for sentence in check_locks(self.root):
                 log.info(sentence)
         started = time.monotonic()
         wait, waiting, intact = _FIRST_WAIT_S, False, False
+        options = ["--pull"] if pull else []
         try:
             while True:
                 output = StageOutput(log, address, self.progress_every_s)
                 with only_machine(self.root):
-                    code = self.run("--wait-for-lock", "repro", "--single-item", *prerequisites, address, read=output.read)
+                    code = self.run("--wait-for-lock", "repro", "--single-item", *options, *prerequisites, address, read=output.read)
                 left = self.lock_timeout_s - (time.monotonic() - started)
                 if code == 0 or not output.locked or left <= 0:
                     break
@@ -183,6 +199,8 @@ class DvcRunner:
                 self.restore_missing([address])
         sort_locks(self.root)
         exit_code, reason = (0, "") if code == 0 else output.verdict(code, self.lock_timeout_s)
+        if exit_code == 0 and push:
+            exit_code, reason = self._push(address, push, log)
         return Invocation(
             address=address,
             command=output.command or f"dvc repro --single-item {address}",
@@ -194,6 +212,17 @@ class DvcRunner:
             last_lines=tuple(output.last_lines),
         )
 
+    def _push(self, address: str, remote: bool | str, log: Log) -> tuple[int, str]:
+        """Put the result of a stage into a remote; 0 and nothing, or the exit code and a sentence that says what failed."""
+        lines: list[str] = []
+        named = ["--remote", remote] if isinstance(remote, str) else []
+        if self.run("--wait-for-lock", "push", *named, address, read=lines.append) == 0:
+            log.debug(lines[-1] if lines else "")
+            return 0, ""
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        reason = errors[-1] if errors else "dvc push printed no error"
+        return Unavailable.exit_code, f"Stage '{address}' is built, but its result could not be pushed: {reason}."
+
     def up_to_date(self) -> bool:
         """Whether no stage has anything to do; False also where the project cannot be read, which ``repro`` explains.
 
@@ -201,7 +230,9 @@ class DvcRunner:
         time in place of 2.2 s at 201 stages (benchmarks/pipeline.py).
         """
         from dvc.exceptions import DvcException
-        from dvc.repo import Repo, lock_repo
+        from dvc.repo import Repo
+
+        from dagster_dvc.internals import lock_repo
 
         try:
             with Repo(str(self.root), _wait_for_lock=True) as repo, lock_repo(repo):

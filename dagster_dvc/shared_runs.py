@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 from dvc.config import ConfigError
 from dvc.exceptions import DvcException, ReproductionError
 from dvc.fs import RemoteMissingDepsError
-from dvc.repo import reproduce
-from dvc.stage.cache import RunCacheNotFoundError, StageCache, _can_hash, _get_stage_hash
-from dvc.stage.decorators import unlocked_repo
-from dvc_objects.fs.generic import copy
 
 from dagster_dvc.claims import Claims
 from dagster_dvc.errors import OF_THIS_MACHINE, DagsterDvcError, Unavailable, UsageError
+from dagster_dvc.internals import RunCacheNotFoundError, StageCache, can_hash, copy_between, reproduce, stage_hash, unlocked_repo
 from dagster_dvc.remotes import EXTRAS, lacks_extra
 
 if TYPE_CHECKING:
@@ -80,7 +77,7 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
         except RunCacheNotFoundError:
             if dry or not run_cache or not is_shared(stage):
                 raise
-        key = _get_stage_hash(stage)
+        key = stage_hash(stage)
         # Looked at again once it is claimed: another clone may have ended between the two.
         for claimed in (False, True):
             with self._reaching():
@@ -100,17 +97,17 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
         """Put an up-to-date stage into the remote, if it is not there, and give up its claim."""
         if is_shared(stage) and all(out.hash_info for out in stage.outs):
             with self._reaching():
-                if self._lost.get(_get_stage_hash(stage)) or not self._entries(stage)[1]:
+                if self._lost.get(stage_hash(stage)) or not self._entries(stage)[1]:
                     self.save(stage)  # it may come from a lock file alone
                     unlocked_repo(self._push)(stage)
         self.claims.release()
 
     def _fetch(self, stage: Stage) -> None:
         """Get the entry of a stage, and the outputs that it names, from the remote; nothing where it has none."""
-        key = _get_stage_hash(stage)
+        key = stage_hash(stage)
         there, files = self._entries(stage)
         for name in files:
-            copy(self.remote.fs, f"{there}/{name}", self.repo.cache.legacy.fs, self._get_cache_path(key, name))
+            copy_between(self.remote.fs, f"{there}/{name}", self.repo.cache.legacy.fs, self._get_cache_path(key, name))
         if not files:
             return
         odb = self.repo.cloud.get_remote_odb(None, "fetch")
@@ -123,19 +120,19 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
 
     def _push(self, stage: Stage) -> None:
         """Put outputs into the remote, then the entry that names them."""
-        key, objects = _get_stage_hash(stage), set(self._objects(stage))
+        key, objects = stage_hash(stage), set(self._objects(stage))
         odb, cache = self.repo.cloud.get_remote_odb(None, "push"), self.repo.cache.local
         for each in self._lost.pop(key, set()) & objects:  # DVC would take it for present
-            copy(cache.fs, cache.oid_to_path(each.value), odb.fs, odb.oid_to_path(each.value))
+            copy_between(cache.fs, cache.oid_to_path(each.value), odb.fs, odb.oid_to_path(each.value))
         if failed := self.repo.cloud.push(objects, odb=odb).failed:
             raise OSError(f"{len(failed)} files of {stage.addressing} were not taken")
         there, _ = self._entries(stage)
         for name in os.listdir(self._get_cache_dir(key)):
-            copy(self.repo.cache.legacy.fs, self._get_cache_path(key, name), self.remote.fs, f"{there}/{name}")
+            copy_between(self.repo.cache.legacy.fs, self._get_cache_path(key, name), self.remote.fs, f"{there}/{name}")
 
     def _entries(self, stage: Stage) -> tuple[str, list[str]]:
         """Where the remote has the entries of a stage, and their names."""
-        files, key = self.remote.fs, _get_stage_hash(stage)
+        files, key = self.remote.fs, stage_hash(stage)
         folder = files.join(self.remote.path, "runs", key[:2], key)
         try:
             paths = files.fs.ls(folder, detail=False, refresh=True)
@@ -171,7 +168,7 @@ class SharedStageCache(StageCache):  # type: ignore[misc]
 
 def is_shared(stage: Stage) -> bool:
     """Whether the result of a stage may be got from a remote and put there."""
-    return _can_hash(stage) and all(out.can_push and (out.use_cache or out.is_metric or out.is_plot) for out in stage.outs)
+    return can_hash(stage) and all(out.can_push and (out.use_cache or out.is_metric or out.is_plot) for out in stage.outs)
 
 
 def _default_remote(repo: Repo) -> Remote:

@@ -22,7 +22,7 @@ import yaml
 from dagster_dvc.whole_files import read_json, write_json
 
 CACHE = Path(".dvc") / "tmp" / "dagster_dvc" / "stages.json"
-FORMAT = "2"
+FORMAT = "3"
 PlainStage = dict[str, Any]
 """A ``StageNode`` as JSON holds it."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

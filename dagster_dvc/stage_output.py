@@ -23,7 +23,7 @@ _BLOCKER = re.compile(r"\(PID (\d+)\): (.+)")
 _EXITED = re.compile(r"failed to run: .*exited with (-?\d+)\s*$")
 _CORRUPT_RWLOCK = re.compile(r"Unable to read RWLock-file|RWLock-file '.*' format error")
 _DVC_LINE = re.compile(
-    r"Running stage '|Stage '.*' (didn't change, skipping|is cached - skipping run)|> |(Generating|Updating) lock file '"
+    r"Running stage '|Pulling data for stage: '|Stage '.*' (didn't change, skipping|is cached - skipping run)|> |(Generating|Updating) lock file '"
     r"|Use `dvc push` to|Data and pipelines are up to date|To track the changes with git|\tgit add |To enable auto staging"
     r"|\tdvc config core\.autostage|ERROR: failed to reproduce|Process '.*' had been killed|Waiting to acquire lock"
 )
@@ -128,7 +128,7 @@ class StageOutput:
         """Whether DVC printed the line, not the stage."""
         if f"Running stage '{self.address}'" in line:
             self.outcome = BUILT
-        elif f"Stage '{self.address}' is cached - skipping run" in line:
+        elif f"Stage '{self.address}' is cached - skipping run" in line or f"Pulling data for stage: '{self.address}'" in line:
             self.outcome = RESTORED
         elif f"Stage '{self.address}' didn't change, skipping" in line:
             self.outcome = UNCHANGED

@@ -7,12 +7,12 @@ import dagster as dg
 import pytest
 import yaml
 
-from dagster_dvc import DvcProject, DvcTranslator, StageNode, dvc_assets, dvc_sync_checks, group_stages
+from dagster_dvc import DvcProject, DvcTranslator, StageNode, build_dvc_assets, dvc_sync_checks, group_stages
 from dagster_dvc.errors import UsageError
 
 
 def by_key(project: DvcProject, translator: DvcTranslator | None = None) -> dict[str, dg.AssetsDefinition]:
-    return {a.key.to_user_string(): a for a in dvc_assets(project, translator)}
+    return {a.key.to_user_string(): a for a in build_dvc_assets(project, translator)}
 
 
 def project_of(root: Path, stages: dict) -> DvcProject:
@@ -104,7 +104,7 @@ def test_a_translator_can_rename_everything(root: Path) -> None:
 def test_ambiguous_projects_are_refused(root: Path) -> None:
     def refused(stages: dict) -> str:
         with pytest.raises(UsageError) as caught:
-            dvc_assets(project_of(root, stages))
+            build_dvc_assets(project_of(root, stages))
         return str(caught.value)
 
     assert refused({"a": stage("m", "p", outs=("a",)), "b": stage("m", "p", outs=("b",))}) == (
@@ -120,7 +120,7 @@ def test_ambiguous_projects_are_refused(root: Path) -> None:
 
 def test_selection_from_a_string_works(root: Path) -> None:
     """Guards the antlr runtime: an old one, which dvc's dependencies ask for, breaks every selection written as text."""
-    assets = dvc_assets(DvcProject(root))
+    assets = build_dvc_assets(DvcProject(root))
     selected = dg.AssetSelection.from_string('key:"segments/*" or key:"leaderboard"').resolve(assets)
     assert {key.to_user_string() for key in selected} == {"segments/lc", "segments/un", "leaderboard"}
     upstream = dg.AssetSelection.from_string('+key:"segments/un"').resolve(assets)
@@ -130,7 +130,7 @@ def test_selection_from_a_string_works(root: Path) -> None:
 def test_definitions_hold_together(root: Path) -> None:
     project = DvcProject(root)
     definitions = dg.Definitions(
-        assets=dvc_assets(project), asset_checks=dvc_sync_checks(project), resources={"dvc": dg.ResourceDefinition.none_resource()}
+        assets=build_dvc_assets(project), asset_checks=dvc_sync_checks(project), resources={"dvc": dg.ResourceDefinition.none_resource()}
     )
     dg.Definitions.validate_loadable(definitions)
     found = group_stages(project)

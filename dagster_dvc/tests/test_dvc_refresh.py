@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dvc_command import dvc
 
-from dagster_dvc import DvcProject, DvcResource, DvcTranslator, Refresh, dvc_assets, lock_sensor
+from dagster_dvc import DvcProject, DvcResource, DvcTranslator, Refresh, build_dvc_assets, lock_sensor
 from dagster_dvc.outside_builds import changed_versions
 
 KEY = dg.AssetKey
@@ -50,7 +50,7 @@ def edit(root: Path, old: str, new: str) -> None:
 
 def materialize(root: Path, instance: dg.DagsterInstance, request: dg.RunRequest) -> None:
     done = dg.materialize(
-        dvc_assets(DvcProject(root)),
+        build_dvc_assets(DvcProject(root)),
         selection=list(request.asset_selection or ()),
         partition_key=request.partition_key,
         resources={"dvc": DvcResource(project_dir=str(root))},
@@ -103,7 +103,7 @@ def test_deleted_twice_is_asked_for_twice(whole, instance):
 def test_a_run_in_progress_asks_for_nothing(whole, instance):
     edit(whole, "code: c2", "code: c9")
     run = instance.create_run_for_job(
-        dg.Definitions(assets=dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")})
+        dg.Definitions(assets=build_dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")})
         .get_repository_def()
         .get_implicit_global_asset_job_def()
     )
@@ -195,7 +195,9 @@ def test_nothing_built_outside_turns_stale(whole, instance):
     (whole / "in/voc.txt").write_text("other")
     dvc(whole, "repro", "-q")
     look(whole, instance)
-    graph = dg.Definitions(assets=dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")}).resolve_asset_graph()
+    graph = dg.Definitions(
+        assets=build_dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")}
+    ).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     for stage in DvcProject(whole).stages.values():
         assert resolver.get_status(KEY(list(stage.asset_key)), stage.partition) == StaleStatus.FRESH, stage.address
@@ -203,7 +205,7 @@ def test_nothing_built_outside_turns_stale(whole, instance):
 
 def test_while_a_run_is_in_progress_the_sensor_waits(whole, instance):
     job = (
-        dg.Definitions(assets=dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")})
+        dg.Definitions(assets=build_dvc_assets(DvcProject(whole)), resources={"dvc": DvcResource(project_dir=".")})
         .get_repository_def()
         .get_implicit_global_asset_job_def()
     )

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from dagster_dvc import DvcProject, DvcResource, StageNode, dvc_assets, dvc_sync_checks, group_stages
+from dagster_dvc import DvcProject, DvcResource, StageNode, build_dvc_assets, dvc_sync_checks, group_stages
 from dagster_dvc.errors import TryAgain
 
 QUICK = dg.RetryPolicy(max_retries=3, delay=0.05)
@@ -40,7 +40,7 @@ def run(
     """Materialise one partition of one asset as the UI does, and give back Dagster's result."""
     resource = DvcResource(project_dir=str(root), progress_every_s=0, grace_s=2, env={"BEHAVE": behave})
     return dg.materialize(
-        dvc_assets(DvcProject(root), retry_policy=policy, **options),
+        build_dvc_assets(DvcProject(root), retry_policy=policy, **options),
         selection=f'key:"{key}"',
         partition_key=partition,
         resources={"dvc": resource},
@@ -228,7 +228,7 @@ def test_in_sync_check_names_what_changed(fed: Path, instance: dg.DagsterInstanc
     def check(key: str) -> dg.AssetCheckEvaluation:
         project = DvcProject(fed)
         result = dg.materialize(
-            [*dvc_assets(project), *dvc_sync_checks(project)],
+            [*build_dvc_assets(project), *dvc_sync_checks(project)],
             selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(key.split("/")), "in_sync_with_dvc")),
             resources={"dvc": DvcResource(project_dir=str(fed))},
             instance=instance,
@@ -332,9 +332,9 @@ def test_an_interrupted_run_leaves_nothing_behind(fed: Path, instance: dg.Dagste
     script = textwrap.dedent(
         f"""
         import dagster as dg
-        from dagster_dvc import DvcProject, DvcResource, dvc_assets
+        from dagster_dvc import DvcProject, DvcResource, build_dvc_assets
         resource = DvcResource(project_dir={str(fed)!r}, grace_s=3, env={{"BEHAVE": "sleep"}})
-        assets = dvc_assets(DvcProject({str(fed)!r}))
+        assets = build_dvc_assets(DvcProject({str(fed)!r}))
         dg.materialize(assets, selection='key:"segments/lc"', partition_key="toy", resources={{"dvc": resource}})
         """
     )

@@ -13,8 +13,8 @@ from dagster_dvc import (
     DvcProject,
     DvcResource,
     Refresh,
+    build_dvc_assets,
     continue_refresh,
-    dvc_assets,
     dvc_sync_checks,
     group_stages,
     lock_sensor,
@@ -54,7 +54,7 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     groups = group_stages(project, translator)
     parts: dict[str, Any] = {
         # Before a stage runs the plan is made again, so that code edited since the definitions were loaded is what runs.
-        "assets": dvc_assets(
+        "assets": build_dvc_assets(
             project, translator, before=lambda stage: _said_by_the_bridge(lambda: write_plan(root)), describe=describe(root)
         ),
         "asset_checks": [

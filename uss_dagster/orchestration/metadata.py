@@ -29,7 +29,7 @@ _LONGEST_TABLE = 60_000
 
 
 def describe(root: Path) -> Callable[[StageNode, dg.DagsterInstance], Metadata]:
-    """The hook for ``dvc_assets``: stage → metadata of what it last built."""
+    """The hook for ``build_dvc_assets``: stage → metadata of what it last built."""
     layout = Layout(root)
 
     def stage_metadata(stage: StageNode, instance: dg.DagsterInstance) -> Metadata:
