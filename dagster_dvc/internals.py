@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from dagster.components.utils.translation import TranslationFnResolver as TranslationFnResolver
     from dvc.repo import lock_repo as lock_repo
     from dvc.repo import reproduce as reproduce
+    from dvc.stage import Stage as Stage
     from dvc.stage.cache import RunCacheNotFoundError as RunCacheNotFoundError
     from dvc.stage.cache import StageCache as StageCache
-    from dvc.stage import Stage as Stage
     from dvc.stage.decorators import unlocked_repo as unlocked_repo
     from dvc.utils import strictyaml as strictyaml
     from dvc.utils.serialize import dumps_yaml as dumps_yaml

@@ -80,8 +80,8 @@ class StageRun:
         """
         project, stage = self.project, self.stage
         report_before = report_stamp(project, stage)
-        version_before = project.outs_version(stage.address)
         try:
+            version_before = project.outs_version(stage.address)
             if self.options.before is not None:
                 self.options.before(stage)
             translator = self.options.translator

@@ -119,6 +119,11 @@ def test_pairs_of_a_matrix_are_partitions(tmp_path: Path) -> None:
     assert partitions(found["train"]) == ("cnn-cifar", "cnn-mnist", "xgb-cifar", "xgb-mnist")
     (dep,) = found["score"].deps
     assert dep.partition_mapping == dg.IdentityPartitionMapping()
+
+
+@pytest.mark.slow
+def test_one_pair_of_a_matrix_is_built(tmp_path: Path) -> None:
+    root = make(tmp_path / "matrix", MATRIX)
     materialize(root, "train", partition="cnn-mnist")
     metadata = materialize(root, "score", partition="cnn-mnist")["score"]
     assert (metadata["outcome"], metadata["stage"]) == ("built", "score@cnn-mnist")
@@ -167,7 +172,7 @@ def test_a_merged_lock_is_read_and_what_neither_branch_built_is_built(foreach: P
     materialize(foreach, "train", partition="us")
     materialize(foreach, "train", partition="uk")
     commit(foreach, "Both")
-    for item, before, after in (("us", "add: 1,", "add: 3,"), ("uk", "add: 2,", "add: 4,")):
+    for item, before, after in (("us", "add: 1", "add: 3"), ("uk", "add: 2", "add: 4")):
         git(foreach, "checkout", "-q", "-b", item, "main")
         dvc(foreach, "checkout", "-q", "train")
         (foreach / "params.yaml").write_text(FOREACH["params.yaml"].replace(before, after))
