@@ -48,10 +48,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site,) = environment.glob("lib/*/site-packages")
     shared = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "shared.pth").write_text(f"{shared}\n")
-    (environment / "bin/dvc").write_text(f"#!{python}\nimport sys\nfrom dvc.cli import main\nsys.exit(main())\n")
-    (environment / "bin/dagster").write_text(f"#!{python}\nimport sys\nfrom dagster._cli import main\nsys.exit(main())\n")
-    for name in ("dvc", "dagster"):
-        (environment / "bin" / name).chmod(0o755)
+    for name, module in (("dvc", "dvc.cli"), ("dagster", "dagster._cli")):  # as pip writes them
+        program = environment / "bin" / name
+        program.write_text(f"#!{python}\nimport sys\nfrom {module} import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+        program.chmod(0o755)
     return python
 
 
