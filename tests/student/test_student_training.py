@@ -214,7 +214,7 @@ def test_validation_images_are_spread() -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"size": "huge"}, "expected one of tiny, S"),
+        ({"size": "huge"}, "expected one of tiny, photo, S"),
         ({"input": 100}, "multiple of 16"),
         ({"steps": -1}, "steps is -1"),
         ({"average": 1.0}, "below 1"),
@@ -254,28 +254,6 @@ def test_queries_layers_and_grains_are_settings_of_the_network(tmp_path: Path) -
     config = {"format": FORMAT, "settings": plain, "sha256": "", "step": 1, "images": 1, "scores": {}, "data": {"told": "", "version": ""}}
     (tmp_path / CONFIG).write_text(json.dumps(config))
     assert read_config(tmp_path)[1] == StudentSettings()
-
-
-@pytest.mark.slow
-def test_an_encoder_of_timm_is_taken_with_its_weights(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from uss_dagster.student.model import build
-
-    net = build(settings(encoder="resnet18"))
-    output = net(torch.rand(1, 3, 32, 32), torch.rand(1, 2, 2))[-1]
-    assert output.masks.shape == (1, 24 + 6, 16, 16)
-    state = {name: value * 0.9 for name, value in net.encoder.get_submodule("model").state_dict().items() if value.is_floating_point()}
-    state |= {name: value for name, value in net.encoder.get_submodule("model").state_dict().items() if not value.is_floating_point()}
-    save_file(state | {"fc.weight": torch.zeros(2)}, tmp_path / "given.safetensors")
-    train(source(), None, settings(steps=1, rate=1e-9, encoder="resnet18", weights=str(tmp_path / "given.safetensors")), tmp_path / "out")
-    kept = Student.load(tmp_path / "out").net.encoder.get_submodule("model").state_dict()
-    assert torch.allclose(kept["conv1.weight"], state["conv1.weight"], atol=1e-5)
-    save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(BadData, match="tensors of this encoder"):
-        train(source(), None, settings(encoder="resnet18", weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
-    with pytest.raises(UsageError, match="timm does not have"):
-        build(settings(encoder="resnot18"))
 
 
 def test_labels_of_a_teacher_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

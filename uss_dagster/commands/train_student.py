@@ -31,7 +31,9 @@ def train_student(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run continues from it.")] = Path(
         "student"
     ),
-    size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
+    size: Annotated[
+        str, typer.Option(metavar="tiny|photo|S", help="tiny learns in minutes on a CPU, photo in hours; S is for a GPU.")
+    ] = "tiny",
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Optimiser steps. [default: the size's own]", show_default=False)
     ] = None,
