@@ -31,9 +31,8 @@ from uss_dagster.weights.store import fetch, identity
 
 ensure_torchvision()
 import timm  # noqa: E402 (needs what comes before)
-from timm.models.hiera import Hiera  # noqa: E402
 
-from uss_dagster.student import hiera  # noqa: E402
+from uss_dagster.student import timm_sizes  # noqa: E402
 
 LEVELS = 4
 """Maps of an encoder, each of half the resolution of the one before."""
@@ -149,11 +148,10 @@ class TimmEncoder(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The maps of the timm model. x: (B, 3, S, S), normalised as ImageNet."""
-        side = max(1, round(x.shape[-1] / self.grid)) * self.patch
+        side = self.side_of(int(x.shape[-1]))
         if side != x.shape[-1]:
             x = interpolate(x, (side, side), mode="bilinear", align_corners=False)
-        if isinstance(self.model, Hiera):
-            hiera.resize(self.model, side)
+        timm_sizes.resize(self.model, side)
         with torch.no_grad() if self.frozen else nullcontext():
             return list(
                 self.model.forward_intermediates(
@@ -165,14 +163,25 @@ class TimmEncoder(nn.Module):
                 )
             )
 
+    def side_of(self, side: int) -> int:
+        """Side to which images are resized for the timm model. side: of the images."""
+        return max(1, round(side / self.grid)) * self.patch
+
+    def fix_size(self, side: int) -> None:
+        """Make the timm model one for images with this side alone, for formats that cannot express others."""
+        timm_sizes.fix(self.model, self.side_of(side))
+
     def forward(self, x: Tensor, features: Sequence[Tensor] = ()) -> list[Tensor]:
         """Four maps. features: what ``features`` gave for these images, if it was computed before."""
         maps = list(features) or self.features(x)
-        side = x.shape[-1]
+        side = int(x.shape[-1])
         sizes = [(side // stride, side // stride) for stride in self.strides]
         if self.pyramid is not None:
             return self.pyramid(x, fitted(maps[0], (side // self.grid, side // self.grid)))
-        return [fitted(maps[level], size) for level, size in zip(self.levels, sizes, strict=True)]
+        levels = [fitted(maps[level], size) for level, size in zip(self.levels, sizes, strict=True)]
+        if torch.jit.is_tracing():  # a graph of a model that computes with sizes, such as Swin, does not know those of its maps
+            return [level.reshape(int(x.shape[0]), width, *size) for level, width, size in zip(levels, self.channels, sizes, strict=True)]
+        return levels
 
 
 class Pyramid(nn.Module):
@@ -243,7 +252,7 @@ def timm_model(name: str, source: Named) -> Any:
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UsageError(f"timm makes no encoder of '{name}' ({error}). Use another one, such as resnet50, or 'conv'.") from None
         if hasattr(model, "forward_intermediates") and hasattr(model, "prune_intermediate_layers"):
-            return hiera.any_size(model) if isinstance(model, Hiera) else model
+            return timm_sizes.any_size(model)
     raise UsageError(f"encoder '{name}' gives no feature maps in timm. Use another one, such as resnet50, or 'conv'.")
 
 
