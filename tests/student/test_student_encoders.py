@@ -146,7 +146,9 @@ def test_weights_are_loaded_and_unfit_ones_refused_in_one_sentence(tmp_path: Pat
     config, _ = read_config(tmp_path / "out")
     assert config["encoder"] == {"weights": "own.safetensors", "identity": identity(tmp_path / "own.safetensors"), "labels": ""}
     save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(BadData, match=r"'.*foreign\.safetensors' does not fit this model: .* Choose the 'encoder' these weights") as refused:
+    with pytest.raises(
+        BadData, match=r"'.*foreign\.safetensors' does not fit this model: .* Choose the 'encoder' these weights"
+    ) as refused:
         train(source(), None, settings(encoder="resnet18", weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
     assert "\n" not in str(refused.value)
     with pytest.raises(BadData, match="lack 30 tensors of this encoder"):

@@ -49,6 +49,12 @@ def train_student(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    curves: Annotated[
+        str,
+        typer.Option(
+            metavar="dvclive|tensorboard", help="Also write the losses and scores for these, into the folder.", show_default=False
+        ),
+    ] = "",
     title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
     licence: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False)
@@ -74,7 +80,7 @@ def train_student(
     options += [*(("--param", word) for word in words), ("--threads", threads), ("--out", out)]
     command = shlex.join(["uss", "train", "student", *(str(part) for option in options if option[1] is not None for part in option)])
     card = ModelCard(title, data.data, data.version, licence or data.licence, command)
-    job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train)
+    job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train, curves)
     make_folder(out)
     result, scores = train_round(data.train, data.val, job)
     if not is_first_process():

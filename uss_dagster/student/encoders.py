@@ -23,7 +23,7 @@ from uss_dagster.backbones import vit
 from uss_dagster.backbones.timm_weights import load_weights
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.student.net import DEVIATION, MEAN, group_norm
-from uss_dagster.student.settings import EncoderConfig, StudentSettings
+from uss_dagster.student.settings import RANDOM, EncoderConfig, StudentSettings
 from uss_dagster.torchvision_import import ensure_torchvision
 from uss_dagster.weights.catalogue import CATALOGUE, Weights
 from uss_dagster.weights.files import local_file, read_tensors
@@ -36,8 +36,6 @@ from uss_dagster.student import timm_sizes  # noqa: E402
 
 LEVELS = 4
 """Maps of an encoder, each of half the resolution of the one before."""
-NO_WEIGHTS = "random"
-"""The setting ``weights`` that draws them at random, also where the name of the encoder stands for a file."""
 SIZE_ARGUMENTS: tuple[dict[str, object], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 """Arguments with which models of timm take images of any size; those of the first that a model knows."""
 
@@ -134,7 +132,18 @@ class TimmEncoder(nn.Module):
         self.register_buffer("shift", (of_input[0] - of_model[0]) / of_model[1], persistent=False)
         if frozen:
             self.model.requires_grad_(False)
+        self._check_sizes(name)
         self.train()
+
+    def _check_sizes(self, name: str) -> None:
+        """Refuse a model that takes only images of its own size."""
+        self.eval()
+        try:
+            with torch.no_grad():
+                self.features(torch.zeros(1, 3, 2 * self.grid, 2 * self.grid))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"encoder '{name}' does not take images of any size ({reason}). Use another one, such as resnet50.") from None
 
     def train(self, mode: bool = True) -> TimmEncoder:
         """Batch norms keep the statistics that came with the weights: batches are small, and windows of images."""
@@ -274,7 +283,7 @@ def encoder_weights(settings: StudentSettings) -> tuple[Path | None, EncoderConf
     path: Path | None = None
     if own:
         path = fetch(source.weights) if source.weights else vit.weights_file(vit.Params(model=settings.encoder))
-    elif settings.weights and settings.weights != NO_WEIGHTS:
+    elif settings.weights and settings.weights != RANDOM:
         path = local_file(settings.weights)
     title = settings.encoder if own else Path(settings.weights).name
     labels = source.weights.labels if own and source.weights else ""

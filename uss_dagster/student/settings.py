@@ -12,6 +12,8 @@ from uss_dagster.files import parse_yaml
 
 Size = Literal["tiny", "photo", "S"]
 Tune = Literal["all", "frozen"]
+RANDOM = "random"
+"""The setting ``weights`` that draws them at random, also where the name of the encoder stands for a file."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class StudentSettings:
     views : int, default 0
         With a frozen encoder, this number of fixed windows an image is learned from, for which the encoder computes its maps once. 0 takes a new random
         window each time.
+    minutes : float, default 10
+        Longest time between checkpoints; there is also one at each validation. 0 writes only those.
 
     Raises
     ------
@@ -151,6 +155,7 @@ class StudentSettings:
     tune: Tune = "all"
     layer_decay: float = 1.0
     views: int = 0
+    minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
@@ -172,7 +177,9 @@ class StudentSettings:
             raise UsageError(
                 "tune is 'frozen', but the encoder 'conv' has no weights of its own. Choose one that has, such as dinov2_vits14."
             )
-        check_bounds(self, views=at_least(0), layer_decay=Bounds("more than 0 and at most 1", lambda factor: 0 < factor <= 1))
+        check_bounds(
+            self, views=at_least(0), minutes=at_least(0), layer_decay=Bounds("more than 0 and at most 1", lambda factor: 0 < factor <= 1)
+        )
         if self.views and self.tune != "frozen":
             raise UsageError(
                 f"views is {self.views}, but only the maps of a frozen encoder can be stored. Set tune to frozen, or views to 0."

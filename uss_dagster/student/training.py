@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -38,15 +38,11 @@ from uss_dagster.student.net import StudentNet
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 from uss_dagster.student.stored_features import FOLDER as FEATURES
 from uss_dagster.student.stored_features import StoredFeatures
-from uss_dagster.student.tuning import content_of, is_frozen, parameter_groups, starting_weights
+from uss_dagster.student.tuning import content_of, is_frozen, parameter_groups, rate_at, starting_weights
 from uss_dagster.student.views import Batch, Views
 
 CHECKPOINT = Path("checkpoint") / "run.safetensors"
 LOSSES, PICTURE, CARD = "losses.csv", "losses.png", "README.md"
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
-LAST_RATE = 0.01
-"""Learning rate at the end of the cycle, relative to the highest."""
 LINES = 100
 """Approximate number of lines of ``losses.csv``."""
 HALVES = 2
@@ -94,6 +90,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     advance: Callable[[int, float], None] = lambda step, loss: None,
     start: Path | None = None,
+    record: Callable[[Sequence[Mapping[str, float]]], None] = lambda lines: None,
 ) -> TrainResult:
     """Train a student into a folder; continues from the checkpoint in it.
 
@@ -117,6 +114,8 @@ def train(
         Called with (step, loss) after each step.
     start : Path, optional
         A student of the same network whose weights are the start.
+    record : callable, optional
+        Called in the first process with all lines of ``losses.csv`` so far, whenever there is a new one.
 
     Raises
     ------
@@ -131,7 +130,7 @@ def train(
             trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world)
             trainer.resume()
             with ThreadPoolExecutor(min(threads, HALVES)) as crew:
-                return trainer.run(stop, advance, crew)
+                return trainer.run(stop, advance, crew, record)
 
 
 @contextmanager
@@ -210,9 +209,15 @@ class Trainer:
 
     # -- steps ----------------------------------------------------------------------------------------
 
-    def run(self, stop: Callable[[], bool], advance: Callable[[int, float], None], crew: Executor) -> TrainResult:
+    def run(
+        self,
+        stop: Callable[[], bool],
+        advance: Callable[[int, float], None],
+        crew: Executor,
+        record: Callable[[Sequence[Mapping[str, float]]], None] = lambda lines: None,
+    ) -> TrainResult:
         """Run the remaining steps with validation and checkpoints, and publish the model. crew: runs parts of batches in parallel."""
-        settings = self.settings
+        settings, saved = self.settings, time.monotonic()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self._batch, self.done) if self.done < settings.steps else None
             while self.done < settings.steps and not self.enough:
@@ -228,12 +233,15 @@ class Trainer:
                 if self.has_validation and (self.done % settings.every == 0 or self.done == settings.steps):
                     self.validate()
                 advance(self.done, loss)
+                if self.rank == 0 and self.lines and self.lines[-1]["step"] == self.done:
+                    record(self.lines)
                 stopped = self._any(stop())
                 if stopped and self.done < settings.steps and not self.enough:
                     self.save()
                     return self._result(finished=False)
-                if self.done % settings.every == 0:
+                if self.done % settings.every == 0 or 0 < settings.minutes * 60 <= time.monotonic() - saved:
                     self.save()
+                    saved = time.monotonic()
         self.publish()
         return self._result(finished=True)
 
@@ -429,15 +437,6 @@ class Trainer:
         names = ["step", "loss", *NAMES, "rate", "val_ar1000", "val_click_oracle"]
         rows = [",".join(f"{line[name]:.6g}" if name in line else "" for name in names) for line in self.lines]
         write_whole(self.out / LOSSES, "\n".join([",".join(names), *rows]) + "\n")
-
-
-def rate_at(step: int, steps: int) -> float:
-    """The learning rate relative to the highest: one cycle of cosines, up in the first tenth of the steps and down in the rest."""
-    up = max(1, round(WARM_UP * steps))
-    if step < up:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
-    place = (step - up) / max(1, steps - up)
-    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * place)) / 2
 
 
 def validation_indices(count: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from uss_dagster.student.settings import EncoderConfig, StudentSettings
 
 MODEL = "encoder.model."
 """Prefix of the tensors of a timm model."""
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+LAST_RATE = 0.01
+"""Learning rate at the end of the cycle, relative to the highest."""
 PRETRAINED_RATE = 0.1
 """Factor on the learning rate of an encoder that starts with weights of its own."""
 
@@ -81,3 +86,12 @@ def starting_weights(net: StudentNet, start: Path | None, settings: StudentSetti
     if path is not None:
         load_encoder(net.encoder, path)
     return about
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate relative to the highest: one cycle of cosines, up in the first tenth of the steps and down in the rest."""
+    up = max(1, round(WARM_UP * steps))
+    if step < up:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
+    place = (step - up) / max(1, steps - up)
+    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * place)) / 2
