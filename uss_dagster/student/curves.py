@@ -77,4 +77,4 @@ def write_dvclive(lines: Lines, folder: Path) -> None:
             latest[name] = value
     for name, table in rows.items():
         write_whole(folder / "plots" / "metrics" / f"{name}.tsv", "\n".join(table) + "\n")
-    write_whole(folder / "metrics.json", json.dumps({"step": int(lines[-1]["step"]), **latest}, indent=4) + "\n")
+    write_whole(folder / "metrics.json", json.dumps({**latest, "step": int(lines[-1]["step"])}, indent=4) + "\n")
