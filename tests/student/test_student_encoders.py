@@ -17,7 +17,7 @@ from uss_dagster.student.encoders import load_encoder
 from uss_dagster.student.model import WEIGHTS, Student, build, read_config
 from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.stored_features import FOLDER
-from uss_dagster.student.training import CARD, CHECKPOINT, train
+from uss_dagster.student.training import CARD, CHECKPOINT, Trainer, train
 from uss_dagster.student.tuning import parameter_groups
 from uss_dagster.torchvision_import import ensure_torchvision
 from uss_dagster.weights.store import identity
@@ -56,13 +56,11 @@ def test_a_stopped_run_with_stored_windows_goes_on_to_the_same_bytes(frozen: Pat
 
 
 def test_the_maps_of_a_fixed_window_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from uss_dagster.student.encoders import TimmEncoder
-
     sides: list[tuple[int, ...]] = []
-    features = TimmEncoder.features
-    monkeypatch.setattr(TimmEncoder, "features", lambda self, x: sides.append(tuple(x.shape)) or features(self, x))
+    features = Trainer._features
+    monkeypatch.setattr(Trainer, "_features", lambda self, images: sides.append(tuple(images.shape)) or features(self, images))
     train(source(3), None, settings(**VIT, views=2, steps=8), tmp_path)
-    assert len(sides) == 3 * 2  # of 16 windows that were learned from
+    assert sides == [(1, 3, 32, 32)] * 3 * 2  # of 16 windows that were learned from
 
 
 ENCODERS = (
@@ -139,6 +137,7 @@ def test_swin_with_another_size_is_what_timm_makes_for_it(tmp_path: Path) -> Non
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(net.encoder.features(x), expected, strict=True))
 
 
+@pytest.mark.slow
 def test_weights_are_loaded_and_unfit_ones_refused_in_one_sentence(tmp_path: Path) -> None:
     state = saved("resnet18", tmp_path / "own.safetensors")
     train(source(), None, settings(steps=1, rate=1e-9, encoder="resnet18", weights=str(tmp_path / "own.safetensors")), tmp_path / "out")
@@ -153,7 +152,11 @@ def test_weights_are_loaded_and_unfit_ones_refused_in_one_sentence(tmp_path: Pat
     assert "\n" not in str(refused.value)
     with pytest.raises(BadData, match="lack 30 tensors of this encoder"):
         train(source(), None, settings(weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
-    for wrong, sentence in (("resnot18", "Did you mean"), ("qqq", "Use 'conv', or a name"), ("gmixer_12_224", "gives no feature maps")):
+    for wrong, sentence in (
+        ("resnot18", "Did you mean"),
+        ("qqq", "Use 'conv', or a name"),
+        ("gmixer_12_224", "not take images of any size"),
+    ):
         with pytest.raises(UsageError, match=sentence) as refused:
             build(settings(encoder=wrong))
         assert len(str(refused.value)) < 250

@@ -30,6 +30,7 @@ from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones._timm_hub import hub_location
+from uss_dagster.backbones._timm_weights import load_weights
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
@@ -133,8 +134,6 @@ def load(params: Params, device: str = "auto") -> Extractor:
     weights = weights_file(params)
     model = _build(source, params.seed)
     if weights is not None:
-        from uss_dagster.backbones.timm_weights import load_weights
-
         load_weights(model, weights)
     blocks = len(model.blocks)
     if not -blocks <= params.layer < blocks:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from uss_dagster.backbones import vit
-from uss_dagster.backbones.timm_weights import load_weights
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.student.net import DEVIATION, MEAN, group_norm
 from uss_dagster.student.settings import RANDOM, EncoderConfig, StudentSettings
@@ -307,7 +306,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     """
     if isinstance(encoder, TimmEncoder):
         whole = timm_model(encoder.source.timm, encoder.source)
-        load_weights(whole, path, "weights", "encoder")
+        vit.load_weights(whole, path, "weights", "encoder")
         prune(whole, encoder.indices, encoder.pyramid is not None)
         encoder.model.load_state_dict(whole.state_dict())
         return
