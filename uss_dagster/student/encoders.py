@@ -252,9 +252,10 @@ def timm_model(name: str, source: Named) -> Any:
         close = difflib.get_close_matches(name, [*vit.MODELS, *CATALOGUE, *timm.list_models()], 1)
         hint = f"Did you mean '{close[0]}'?" if close else "Use 'conv', or a name that timm.list_models() prints, such as resnet50."
         raise UsageError(f"encoder is '{name}', which timm does not have. {hint}")
+    create: Any = timm.create_model
     for arguments in SIZE_ARGUMENTS:
         try:
-            model = timm.create_model(source.timm, pretrained=False, num_classes=0, **source.arguments, **arguments)
+            model = create(source.timm, pretrained=False, num_classes=0, **source.arguments, **arguments)
         except TypeError:
             continue
         except (RuntimeError, AssertionError, ValueError) as error:

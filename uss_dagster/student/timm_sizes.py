@@ -38,7 +38,8 @@ def resize(model: Any, side: int) -> None:
 def fix(model: Any, side: int) -> None:
     """Compute what depends on the size of images for this side once and for all, since ONNX cannot express how it is computed."""
     if isinstance(model, SwinTransformer):
-        for info, layer in zip(model.feature_info, model.layers, strict=False):  # of a pruned model, without its last layers
+        layers: Any = model.layers  # of a pruned model, without the last ones
+        for info, layer in zip(model.feature_info, layers, strict=False):
             for block in layer.blocks:
                 block.input_resolution = (side // info["reduction"],) * 2
                 block.register_buffer("attn_mask", block.get_attn_mask(), persistent=False)
