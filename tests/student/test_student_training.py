@@ -380,6 +380,18 @@ def test_the_published_weights_are_the_running_mean(tmp_path: Path) -> None:
     assert all(torch.allclose(trainer.average[name], value, atol=1e-6) for name, value in expected.items())
 
 
+def test_bfloat16_learns_nearly_the_same(tmp_path: Path) -> None:
+    losses = {
+        precision: train(source(), None, settings(steps=2, precision=precision), tmp_path / precision).losses
+        for precision in ("auto", "float32", "bfloat16")
+    }
+    assert losses["auto"] == losses["float32"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"][0][1] == pytest.approx(losses["float32"][0][1], rel=0.02)
+    with pytest.raises(UsageError, match="precision is 'half'"):
+        settings(precision="half")
+
+
 def test_curves_for_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the layout of DVCLive, also of a run that goes on; a missing package is named."""
     with curves("dvclive", tmp_path) as record:

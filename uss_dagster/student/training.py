@@ -330,7 +330,9 @@ class Trainer:
             return self.net.features(images.to(self.device))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+        precision = self.settings.precision
+        low = self.device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
 
     def _trained(self) -> dict[str, Tensor]:
         """The state of the network, without what is frozen."""
