@@ -25,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASETS = 10
-COPIED = ("workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore", "uss_dagster", "constraints.txt")
+COPIED = ("workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore", "uss_dagster", "dagster_dvc", "constraints.txt")
 
 
 def make_project(root: Path, cells: int) -> None:
@@ -59,7 +59,7 @@ def make_project(root: Path, cells: int) -> None:
 
 def build(root: Path) -> None:
     """Stand-ins for all outputs, and the dvc.lock files that DVC would write for them (``dvc commit`` takes a second a stage)."""
-    from uss_dagster.dagster_dvc import DvcProject
+    from dagster_dvc import DvcProject
 
     stages = DvcProject(root).stages
     outs = {out for stage in stages.values() for out in stage.outs}

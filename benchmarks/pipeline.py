@@ -21,11 +21,11 @@ from pathlib import Path
 
 import yaml
 
-from uss_dagster.dagster_dvc import DvcRunner
+from dagster_dvc import DvcRunner
 
 SIZES = ("2x20", "2x100", "20x100")
 PARAMETERS = 25
-REPRO = "import sys; from pathlib import Path; from uss_dagster.dagster_dvc import DvcRunner; sys.exit(DvcRunner(Path(sys.argv[1])).repro([], print))"
+REPRO = "import sys; from pathlib import Path; from dagster_dvc import DvcRunner; sys.exit(DvcRunner(Path(sys.argv[1])).repro([], print))"
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 

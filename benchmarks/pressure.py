@@ -30,8 +30,8 @@ from pathlib import Path
 
 import psutil
 
+from dagster_dvc import DvcProject
 from uss_dagster.artifacts.dvc_cache import cache_folder
-from uss_dagster.dagster_dvc import DvcProject
 from uss_dagster.planning.plan import read_plan
 from uss_dagster.stage_server import stage_server
 from uss_dagster.text import aligned

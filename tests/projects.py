@@ -31,6 +31,7 @@ from uss_dagster.planning.profiles import read_profile
 
 SOURCE = Path(uss_dagster.__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+PACKAGES = ("uss_dagster", "dagster_dvc")
 COPIED = ("workspace.yaml", "dagster.yaml", ".dvcignore", ".gitignore")
 
 SMALL = """\
@@ -221,7 +222,8 @@ def _planned(profile: str) -> Path:
     folder = tempfile.mkdtemp(prefix="project-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     root = Path(folder)
-    shutil.copytree(SOURCE / "uss_dagster", root / "uss_dagster")
+    for package in PACKAGES:
+        shutil.copytree(SOURCE / package, root / package, ignore=shutil.ignore_patterns("tests"))
     for name in COPIED:
         shutil.copyfile(SOURCE / name, root / name)
     (root / ".dvc").mkdir()
@@ -241,7 +243,7 @@ def copy_project(source: Project, root: Path) -> Project:
     """A copy with everything computed; the cache is shared through hard links, as DVC itself would."""
     subprocess.run(["cp", "-al", str(source.root), str(root)], check=True)
     # What tests and stages write in place must not be linked to the original.
-    for part in ("uss_dagster", "profiles", "pipelines", ".git", ".dvc/config", ".dvc/tmp"):
+    for part in (*PACKAGES, "profiles", "pipelines", ".git", ".dvc/config", ".dvc/tmp"):
         path, original = root / part, source.root / part
         if original.is_dir():
             shutil.rmtree(path)

@@ -11,20 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster_dvc
 import uss_dagster
 
 PACKAGE = "uss_dagster"
-ROOT = Path(uss_dagster.__file__).parent
+BRIDGE = "dagster_dvc"
+ROOT, BRIDGE_ROOT = Path(uss_dagster.__file__).parent, Path(dagster_dvc.__file__).parent
 _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class Module:
-    """One file. path: from the package's folder, with forward slashes."""
+    """One file. path: from the package's folder, with forward slashes. top: the package."""
 
     path: str
     text: str
+    top: str = PACKAGE
 
     @functools.cached_property
     def tree(self) -> ast.Module:
@@ -33,7 +36,7 @@ class Module:
     @property
     def name(self) -> str:
         """``uss_dagster.artifacts.gate``; a package's own name for its ``__init__``."""
-        return ".".join((PACKAGE, *self.path.removesuffix(".py").split("/"))).removesuffix(".__init__")
+        return ".".join((self.top, *self.path.removesuffix(".py").split("/"))).removesuffix(".__init__")
 
     @property
     def package(self) -> str:
@@ -54,7 +57,17 @@ class Module:
 @functools.cache
 def modules() -> tuple[Module, ...]:
     """Every module of the package, by path."""
-    return tuple(Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py")))
+    return tuple(_modules(ROOT, PACKAGE))
+
+
+@functools.cache
+def bridge_modules() -> tuple[Module, ...]:
+    """Every module of ``dagster_dvc`` but its tests, by path."""
+    return tuple(module for module in _modules(BRIDGE_ROOT, BRIDGE) if module.part not in ("tests", "build"))
+
+
+def _modules(root: Path, top: str) -> Iterator[Module]:
+    return (Module(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"), top) for path in sorted(root.rglob("*.py")))
 
 
 def imported_names(module: Module) -> Iterator[str]:
@@ -80,7 +93,7 @@ def imports(module: Module) -> Iterator[tuple[str, str]]:
 def private_imports(module: Module) -> Iterator[str]:
     """Imports of a private module or name of another package. A package may use what is private in itself and in those above it."""
     for origin, name in imports(module):
-        if not origin.startswith(f"{PACKAGE}."):
+        if not origin.startswith((f"{PACKAGE}.", f"{BRIDGE}.")):
             continue
         parts = [*origin.split("."), name]
         for place, part in enumerate(parts):

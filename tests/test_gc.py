@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from projects import BIN, Project, make_project, tree_hash
 
+from dagster_dvc.errors import TryAgain
+from dagster_dvc.garbage import Cache, Removal, Space, nobody_builds
+from dagster_dvc.owner import OWNER
+from dagster_dvc.runner import lock_holders
+from dagster_dvc.whole_files import write_json
 from uss_dagster.commands.gc import ONLY_IF_NAMED, TITLES
-from uss_dagster.dagster_dvc.garbage import Cache, Removal, Space, nobody_builds
-from uss_dagster.dagster_dvc.owner import OWNER
-from uss_dagster.dagster_dvc.runner import lock_holders
-from uss_dagster.dagster_dvc.whole_files import write_json
-from uss_dagster.errors import TryAgain
 
 PROFILE = """\
 settings: {shard_images: 2, bootstrap: 20, samples: 2}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from source_code import PACKAGE, ROOT, Module, imported_names, modules
+from source_code import BRIDGE, BRIDGE_ROOT, PACKAGE, ROOT, Module, bridge_modules, imported_names, modules
 
 LAYERS = [
     ("errors", "__init__"),
@@ -31,10 +31,8 @@ LAYERS = [
 ]
 """Lowest first. Packages and modules of one layer do not import each other."""
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-SEPARATE = "dagster_dvc"
-"""Turns any DVC project into Dagster assets: knows nothing of segmentation, only the errors of this package."""
-USES_DAGSTER = {SEPARATE, "orchestration", "definitions"}
-USES_DVC = {SEPARATE, "commands"}
+USES_DAGSTER = {"orchestration", "definitions"}
+USES_DVC = {"commands"}
 NEVER_IN_PLANNING = ("stages", "artifacts", "student", "curation")
 """A stage's class is found by folder: adding one changes nothing in planning."""
 
@@ -44,17 +42,15 @@ def upward_imports(module: Module) -> list[str]:
     mine, refused = module.part, []
     for name in imported_names(module):
         top, _, rest = name.partition(".")
-        if (top.startswith("dagster") and mine not in USES_DAGSTER) or (top == "dvc" and mine not in USES_DVC):
-            refused.append(name)
         theirs = rest.partition(".")[0]
-        if top != PACKAGE or theirs in ("", mine) or (theirs not in LEVEL and theirs != SEPARATE):
-            continue  # a name of the package's __init__, such as __version__
-        if mine == SEPARATE:
-            allowed = theirs == "errors"
-        elif theirs == SEPARATE:
+        if top == BRIDGE:
             allowed = LEVEL[mine] >= LEVEL["commands"]
-        else:
-            allowed = LEVEL[theirs] < LEVEL[mine]
+        elif top.startswith("dagster"):
+            allowed = mine in USES_DAGSTER
+        elif top == "dvc":
+            allowed = mine in USES_DVC
+        else:  # theirs may also be a name of the package's __init__, such as __version__
+            allowed = top != PACKAGE or theirs == mine or theirs not in LEVEL or LEVEL[theirs] < LEVEL[mine]
         if not allowed:
             refused.append(name)
     return refused
@@ -75,9 +71,8 @@ def test_imports_go_downwards(module):
         ("methods/a.py", "import dagster", ["dagster"]),
         ("methods/a.py", "from dagster_dask import x", ["dagster_dask", "dagster_dask.x"]),
         ("orchestration/a.py", "import dagster, dvc.repo", ["dvc.repo"]),
-        ("stages/a.py", "import uss_dagster.dagster_dvc", ["uss_dagster.dagster_dvc"]),
-        ("commands/a.py", "import uss_dagster.dagster_dvc", []),
-        ("dagster_dvc/a.py", "import uss_dagster.files, uss_dagster.errors, dvc", ["uss_dagster.files"]),
+        ("stages/a.py", "import dagster_dvc", ["dagster_dvc"]),
+        ("commands/a.py", "import dagster_dvc", []),
         ("cli.py", "from uss_dagster import __version__", []),
     ],
 )
@@ -85,9 +80,17 @@ def test_what_counts_as_upwards(path, statement, refused):
     assert upward_imports(Module(path, statement)) == refused
 
 
+def test_the_bridge_imports_nothing_of_this_package():
+    """Its tests neither: both go to whoever uses DVC and Dagster for something else."""
+    tests = [Module(path.name, path.read_text(encoding="utf-8"), BRIDGE) for path in (BRIDGE_ROOT / "tests").rglob("*.py")]
+    assert tests
+    for module in (*bridge_modules(), *tests):
+        assert [name for name in imported_names(module) if name.partition(".")[0] == PACKAGE] == [], module.path
+
+
 def test_every_part_has_a_layer():
     parts = {module.part for module in modules()}
-    assert parts - {SEPARATE} == set(LEVEL), "a new package or module of the package gets its place in LAYERS"
+    assert parts == set(LEVEL), "a new package or module of the package gets its place in LAYERS"
     assert sum(len(parts) for parts in LAYERS) == len(LEVEL), "no part stands in two layers"
 
 

@@ -152,7 +152,7 @@ def test_a_remote_that_cannot_be_used_ends_with_one_sentence(built: Project, s3:
 @pytest.mark.skipif(importlib.util.find_spec("dvc_gs") is not None, reason="NOT TESTED: the sentence without dvc-gs, which is installed.")
 def test_a_missing_extra_is_named(built: Project):
     built.run("dvc", "remote", "add", "--default", "shared", "gs://bucket/uss")
-    sentence = "The remote 'shared' (gs://bucket/uss) needs a package that is not installed. Run `pip install 'uss_dagster[gs]'`."
+    sentence = "The remote 'shared' (gs://bucket/uss) needs a package that is not installed. Run `pip install dvc-gs`."
     done = built.uss("repro", "--shared", code=64)
     assert [line for line in done.stderr.splitlines() if line.strip()] == [f"error: {sentence}"]
     assert f"fix   remote             {sentence}\n" in built.uss("doctor", code=64).stdout

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
+from dagster_dvc.errors import VERDICT_FILE, DagsterDvcError
 from uss_dagster import __version__
 from uss_dagster.commands.options import STOPPED
 from uss_dagster.errors import UsageError, UssError, from_lack_of_memory, from_os_error
@@ -96,7 +97,7 @@ def main() -> None:
     click_usage_error.exit_code = UsageError.exit_code
     try:
         app()
-    except UssError as error:
+    except (UssError, DagsterDvcError) as error:
         _fail(error)
     except Exception as error:
         known = from_os_error(error) if isinstance(error, OSError) else from_lack_of_memory(error)
@@ -113,18 +114,18 @@ def _stop(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fail(error: UssError) -> NoReturn:
+def _fail(error: UssError | DagsterDvcError) -> NoReturn:
     print("error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
     if sys.argv[1:2] == ["stage"]:
         _report_to_runner(error)
     raise SystemExit(error.exit_code)
 
 
-def _report_to_runner(error: UssError) -> None:
+def _report_to_runner(error: UssError | DagsterDvcError) -> None:
     """Tell what runs a stage why it failed: DVC does not pass on the exit code."""
     from uss_dagster.artifacts.progress import emit
 
-    if file := os.environ.get("USS_VERDICT"):
+    if file := os.environ.get(VERDICT_FILE):
         with contextlib.suppress(OSError):
             Path(file).write_text(str(error.exit_code), encoding="utf-8")
     if not sys.stderr.isatty():

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 import pytest
 
-from uss_dagster.dagster_dvc import DvcProject, StageNode, dvc_assets
+from dagster_dvc import DvcProject, StageNode, build_dvc_assets
 from uss_dagster.errors import UsageError
 from uss_dagster.orchestration.build import build_defs
 from uss_dagster.orchestration.settings import Settings, read_settings
@@ -72,7 +72,7 @@ def test_only_cheap_stages_have_a_condition_and_never_a_gpu_pool(definitions, pl
 
 
 def test_the_leaderboard_goes_stale_after_its_hours(planned):
-    assets = dvc_assets(DvcProject(planned.root), UssTranslator(Settings(stale_after_hours=36)))
+    assets = build_dvc_assets(DvcProject(planned.root), UssTranslator(Settings(stale_after_hours=36)))
     policies = {a.key.to_user_string(): next(iter(a.specs)).freshness_policy for a in assets}
     assert {name for name, policy in policies.items() if policy} == {"leaderboard"}
     assert policies["leaderboard"].fail_window.to_timedelta() == timedelta(hours=36)  # type: ignore[union-attr]

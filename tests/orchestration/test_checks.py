@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from uss_dagster.dagster_dvc import DvcProject
+from dagster_dvc import DvcProject
 from uss_dagster.orchestration import leaderboard_checks as checks
 from uss_dagster.orchestration.leaderboard_checks import falls, gaps, previous_leaderboard
 

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from projects import SMALL, make_project
 
-from uss_dagster.dagster_dvc.project import LockedOut
+from dagster_dvc.project import LockedOut
 from uss_dagster.orchestration import model_checks as models
 from uss_dagster.orchestration.build import build_defs
 

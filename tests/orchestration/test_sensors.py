@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from uss_dagster.dagster_dvc import DvcProject
+from dagster_dvc import DvcProject
 from uss_dagster.errors import UsageError
 from uss_dagster.orchestration import sensors
 from uss_dagster.orchestration.sensors import folder_sensor, folders, plan_sensor

@@ -14,7 +14,7 @@ from uss_dagster.errors import UsageError, check_choice
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-    from uss_dagster.dagster_dvc.garbage import History, Space
+    from dagster_dvc.garbage import History, Space
     from uss_dagster.planning.layout import Layout
 
 TITLES = {
@@ -55,8 +55,8 @@ def gc(
     Results of this project's planned stages stay, in the workspace and in DVC's cache, and so do the datasets. What commits and branches use
     goes, unless an option names them.
     """
+    from dagster_dvc.garbage import nobody_builds
     from uss_dagster.commands.requirements import check_tools
-    from uss_dagster.dagster_dvc.garbage import nobody_builds
     from uss_dagster.files import remove
     from uss_dagster.planning.layout import Layout
     from uss_dagster.planning.profiles import find_root
@@ -84,7 +84,7 @@ def gc(
 
 def _table(parts: Mapping[str, Sequence[Path]], garbage: Garbage) -> Iterator[str]:
     """What goes, its sum, and what stays unless it is named."""
-    from uss_dagster.dagster_dvc.garbage import Removal
+    from dagster_dvc.garbage import Removal
     from uss_dagster.text import aligned
 
     removal = Removal()
@@ -129,8 +129,8 @@ class Garbage:
     """
 
     def __init__(self, layout: Layout, repos: Sequence[Repo], also: Collection[str], history: History, whole_cache: bool) -> None:
+        from dagster_dvc.garbage import Cache
         from uss_dagster.artifacts.dvc_cache import cache_folder
-        from uss_dagster.dagster_dvc.garbage import Cache
         from uss_dagster.planning.plan import read_plan
 
         self.layout, self.repos, self.history, self.whole_cache = layout, repos, history, whole_cache
@@ -156,7 +156,7 @@ class Garbage:
         return {name: self._part(name, {*self.chosen, name}) for name in ONLY_IF_NAMED if name not in self.chosen}
 
     def _part(self, name: str, chosen: set[str]) -> list[Path]:
-        from uss_dagster.dagster_dvc.lock_copies import old_copies
+        from dagster_dvc.lock_copies import old_copies
 
         private, names = self.layout.private, {cell.name for cell in self.cells}
         if name == "shards":
@@ -188,8 +188,8 @@ class Garbage:
 
     def _find_users(self) -> None:
         """Note which parts use each hash; and the results of stages that are gone."""
-        from uss_dagster.dagster_dvc.garbage import recorded, used_by
-        from uss_dagster.dagster_dvc.project import DvcProject
+        from dagster_dvc.garbage import recorded, used_by
+        from dagster_dvc.project import DvcProject
 
         root, reproduced = self.layout.root, _reproduced(self.layout)
         stages = DvcProject(root).stages

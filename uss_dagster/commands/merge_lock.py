@@ -85,7 +85,7 @@ def merge_files(base: Path, ours: Path, theirs: Path, name: str) -> list[str]:
         conflicts: list[str] = []
         merged = _merge(_read(base, name), _read(ours, name), _read(theirs, name), _STAGE_LEVEL, "", conflicts)
         assert isinstance(merged, dict)
-        from dvc.utils.serialize import dumps_yaml
+        from dagster_dvc.internals import dumps_yaml
 
         write_whole(ours, dumps_yaml({**merged, "stages": dict(sorted((merged.get("stages") or {}).items()))}))
         return [f"{name}: both branches changed {stage}; run `uss repro` to build it anew." for stage in conflicts]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def stale_among(layout: Layout, cells: Sequence[Cell], lacks: Mapping[str, str]) -> dict[str, str]:
     """Those cells that are out of date, of the ones that lack something. lacks: name of a cell → what it lacks."""
-    from uss_dagster.dagster_dvc.runner import DvcRunner
+    from dagster_dvc.runner import DvcRunner
 
     if not lacks:
         return {}

@@ -48,8 +48,8 @@ def run_dvc(root: Path, targets: list[str], shared: bool = False) -> int:
     shared
         Share each stage with other clones through the default remote.
     """
+    from dagster_dvc.runner import DvcRunner
     from uss_dagster.artifacts.cluster import shared_cluster
-    from uss_dagster.dagster_dvc.runner import DvcRunner
     from uss_dagster.stage_server import stage_server
 
     words = addresses(root, targets)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from uss_dagster.dagster_dvc.remotes import EXTRAS, lacks_extra
+from dagster_dvc.remotes import EXTRAS, lacks_extra
 from uss_dagster.errors import UsageError
 
 

@@ -9,8 +9,8 @@ import typer
 
 def stage(file: Annotated[str, typer.Argument(help="The cell's parameter file, from the project folder.")]) -> None:
     """Compute one cell; this is what dvc.yaml calls."""
-    from uss_dagster.dagster_dvc.lock_copies import LOCK, copy_lock
-    from uss_dagster.dagster_dvc.owner import only_machine
+    from dagster_dvc.lock_copies import LOCK, copy_lock
+    from dagster_dvc.owner import only_machine
     from uss_dagster.planning.plan import read_cell
     from uss_dagster.planning.profiles import find_root
     from uss_dagster.run import run_cell

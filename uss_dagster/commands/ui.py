@@ -37,8 +37,8 @@ def serve(root: Path, port: int) -> None:
     """Replace this process by `dagster dev`."""
     import socket
 
+    from dagster_dvc.runner import tool_environment
     from uss_dagster.commands.requirements import check_tools
-    from uss_dagster.dagster_dvc.runner import tool_environment
 
     check_tools(root)
     with socket.socket() as probe:

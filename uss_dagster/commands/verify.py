@@ -21,15 +21,15 @@ def verify(
     ] = False,
 ) -> None:
     """Hash every result against dvc.lock and name what differs."""
+    from dagster_dvc.lock_copies import check_locks
+    from dagster_dvc.owner import only_machine
+    from dagster_dvc.project import DvcProject
+    from dagster_dvc.runner import DvcRunner, lock_holders
+    from dagster_dvc.verification import Verifier, repair
     from uss_dagster.artifacts.dvc_cache import cache_folder
     from uss_dagster.artifacts.shards import worker_count
     from uss_dagster.commands.repro import addresses
     from uss_dagster.commands.requirements import check_tools, remotes, unusable_remotes
-    from uss_dagster.dagster_dvc.lock_copies import check_locks
-    from uss_dagster.dagster_dvc.owner import only_machine
-    from uss_dagster.dagster_dvc.project import DvcProject
-    from uss_dagster.dagster_dvc.runner import DvcRunner, lock_holders
-    from uss_dagster.dagster_dvc.verification import Verifier, repair
     from uss_dagster.planning.profiles import find_root
     from uss_dagster.stage_server import stage_server
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import (
+from dagster_dvc import (
     DvcProject,
     DvcResource,
     Refresh,
+    build_dvc_assets,
     continue_refresh,
-    dvc_assets,
     dvc_sync_checks,
     group_stages,
     lock_sensor,
     refresh_schedule,
 )
+from dagster_dvc.errors import DagsterDvcError
+from uss_dagster.errors import UssError
 from uss_dagster.orchestration.drift_checks import drift_checks
 from uss_dagster.orchestration.leaderboard_checks import leaderboard_checks
 from uss_dagster.orchestration.metadata import describe
@@ -51,7 +54,9 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
     groups = group_stages(project, translator)
     parts: dict[str, Any] = {
         # Before a stage runs the plan is made again, so that code edited since the definitions were loaded is what runs.
-        "assets": dvc_assets(project, translator, before=lambda stage: write_plan(root), describe=describe(root)),
+        "assets": build_dvc_assets(
+            project, translator, before=lambda stage: _said_by_the_bridge(lambda: write_plan(root)), describe=describe(root)
+        ),
         "asset_checks": [
             *dvc_sync_checks(project, translator),
             *drift_checks(groups, root),
@@ -74,7 +79,7 @@ def _automation(project: DvcProject, settings: Settings, translator: UssTranslat
         project,
         dvc,
         translator,
-        prepare=lambda: plan_in_new_process(root),
+        prepare=lambda: _said_by_the_bridge(lambda: plan_in_new_process(root)),
         allowed=lambda stage: stage.text("pool") != "gpu" or settings.gpu_allowed(datetime.now(UTC)),
     )
     purpose = "Asks DVC what is out of date and requests exactly that; nothing where all is in step."
@@ -94,3 +99,11 @@ def _automation(project: DvcProject, settings: Settings, translator: UssTranslat
         follow,
     ]
     return {"schedules": [schedule], "sensors": sensors}
+
+
+def _said_by_the_bridge(call: Callable[[], object]) -> None:
+    """Call; an error goes on as one of ``dagster_dvc``, which shows its sentence and tries again where the exit code says so."""
+    try:
+        call()
+    except UssError as error:
+        raise DagsterDvcError(str(error), error.exit_code) from error

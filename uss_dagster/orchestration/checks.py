@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcProject, LockedOut, Metadata, StageGroup, StageGroups
+from dagster_dvc import DvcProject, LockedOut, Metadata, StageGroup, StageGroups
 from uss_dagster.orchestration.translator import groups_of
 from uss_dagster.planning.cells import Cell
 

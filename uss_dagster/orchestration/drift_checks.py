@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import StageGroup, StageGroups, table
+from dagster_dvc import StageGroup, StageGroups, table
 from uss_dagster.files import read_json
 from uss_dagster.orchestration.checks import checks_of, result
 from uss_dagster.stages.curated import CuratedSet

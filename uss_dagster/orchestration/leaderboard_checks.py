@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_dvc import DvcProject, Metadata, StageGroups, table
 from uss_dagster.artifacts.dvc_cache import cache_folder, cached_member
-from uss_dagster.dagster_dvc import DvcProject, Metadata, StageGroups, table
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
 from uss_dagster.orchestration.planning_process import plan_in_new_process

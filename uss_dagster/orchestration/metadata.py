@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, table
+from dagster_dvc import PICTURE_BYTES, Metadata, StageNode, picture, table
 from uss_dagster.files import read_json
 from uss_dagster.orchestration.translator import builds
 from uss_dagster.planning.layout import Layout
@@ -29,7 +29,7 @@ _LONGEST_TABLE = 60_000
 
 
 def describe(root: Path) -> Callable[[StageNode, dg.DagsterInstance], Metadata]:
-    """The hook for ``dvc_assets``: stage → metadata of what it last built."""
+    """The hook for ``build_dvc_assets``: stage → metadata of what it last built."""
     layout = Layout(root)
 
     def stage_metadata(stage: StageNode, instance: dg.DagsterInstance) -> Metadata:

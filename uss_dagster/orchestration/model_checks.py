@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 
 import dagster as dg
 
+from dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode
 from uss_dagster.artifacts.dvc_cache import cache_folder, cached_file
-from uss_dagster.dagster_dvc import DvcProject, StageGroup, StageGroups, StageNode
 from uss_dagster.files import read_json
 from uss_dagster.orchestration.checks import checks_of, earlier_versions, result
 from uss_dagster.stages.models import Models

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from uss_dagster.dagster_dvc import tool_environment
+from dagster_dvc import tool_environment
 from uss_dagster.errors import UsageError
 
 _TIMEOUT_S = 300

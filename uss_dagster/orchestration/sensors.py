@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 import uss_dagster
-from uss_dagster.dagster_dvc import DvcProject, DvcTranslator, group_stages, make_sensor
+from dagster_dvc import DvcProject, DvcTranslator, group_stages, make_sensor
 from uss_dagster.errors import UssError
 from uss_dagster.orchestration.leaderboard_checks import LEADERBOARD, PLANNED, plan_verdict
 from uss_dagster.orchestration.planning_process import plan_in_new_process

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcTranslator, StageGroup, StageGroups, table
+from dagster_dvc import DvcTranslator, StageGroup, StageGroups, table
 from uss_dagster.orchestration.checks import result
 from uss_dagster.orchestration.planning_process import run_uss
 from uss_dagster.orchestration.translator import groups_of

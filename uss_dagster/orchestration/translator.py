@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from uss_dagster.dagster_dvc import DvcTranslator, StageGroup, StageGroups, StageNode
+from dagster_dvc import DvcTranslator, StageGroup, StageGroups, StageNode
 from uss_dagster.orchestration.settings import Settings
 from uss_dagster.planning.cells import Cell
 from uss_dagster.stages.leaderboard import Leaderboard
