@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Student:
 
     Examples
     --------
-    >>> student = Student.load(Path("student"))  # doctest: +SKIP
+    >>> student = Student.load("student")  # doctest: +SKIP
     >>> regions = student.segment(image, auto="union", split=4)  # doctest: +SKIP
     >>> answers = student.encode(image).click(120, 80)  # doctest: +SKIP
     """
@@ -86,14 +87,27 @@ class Student:
         self.settings, self.digest = settings, digest
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Student:
+    def load(cls, folder: str | os.PathLike[str], device: str = "cpu") -> Student:
         """Load a student from the folder that training wrote.
+
+        Parameters
+        ----------
+        folder : path
+            It holds ``model.safetensors`` and ``config.json``.
+        device : str, default "cpu"
+            cpu, cuda, cuda:1 or auto.
+
+        Returns
+        -------
+        Student
+            Ready to segment and to answer clicks.
 
         Raises
         ------
         BadData
             If the folder has no student, or the weights do not belong to the config.
         """
+        folder = Path(folder)
         config, settings = read_config(folder)
         data = (folder / WEIGHTS).read_bytes() if (folder / WEIGHTS).is_file() else b""
         digest = hashlib.sha256(data).hexdigest()
