@@ -11,7 +11,8 @@ from source_code import PACKAGE, ROOT, Module, imported_names, modules
 
 LAYERS = [
     ("errors",),
-    ("bounds", "files", "hashing", "loopback", "notes", "pixels", "registry", "runtime", "templates", "text", "torchvision_import"),
+    ("bounds", "files", "hashing", "loopback", "notes", "pixels", "runtime", "templates", "text", "torchvision_import"),
+    ("registry",),
     ("regions", "weights"),
     ("planning",),
     ("artifacts", "graphs", "refine"),

@@ -8,6 +8,8 @@ from pathlib import Path
 PARAMS = "params.yaml"
 PROFILES = "profiles"
 PIPELINES = "pipelines"
+PACKAGE_PROFILES = Path(__file__).resolve().parents[1] / PROFILES
+"""The profiles that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Layout:
         return self.root / PARAMS
 
     def profile(self, name: str) -> Path:
-        return self.root / PROFILES / f"{name}.yaml"
+        """The file of a profile: the project's own, else that of the package."""
+        own = self.root / PROFILES / f"{name}.yaml"
+        return own if own.is_file() else PACKAGE_PROFILES / f"{name}.yaml"
 
     @property
     def pipelines(self) -> Path:

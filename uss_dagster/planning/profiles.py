@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from uss_dagster import registry
 from uss_dagster.errors import ParameterError, UsageError, UssError, check_choice, did_you_mean
 from uss_dagster.files import find_project
-from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
+from uss_dagster.planning.layout import PACKAGE_PROFILES, PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -253,18 +253,21 @@ def find_root(start: Path | None = None) -> Path:
     """The project folder: the nearest one upwards that holds params.yaml and dvc.yaml."""
     root = find_project(start)
     if root is None:
-        raise UsageError(f"No {PARAMS} and dvc.yaml in {(start or Path.cwd()).resolve()} or above. Run this inside a clone of the project.")
+        raise UsageError(
+            f"No {PARAMS} and dvc.yaml in {(start or Path.cwd()).resolve()} or above. Run this inside a project; `uss init DIR` makes one."
+        )
     return root
 
 
 def profile_names(root: Path) -> list[str]:
-    """Names of all profiles, with their folders; a file whose name begins with an underscore is there to be included."""
-    folder = root / PROFILES
-    return [name for name in _profile_files(folder) if not Path(name).name.startswith("_")]
+    """Names of all profiles of the project and of the package, with their folders; a file whose name begins with an underscore is there to be included."""
+    return [name for name in _profile_files(root) if not Path(name).name.startswith("_")]
 
 
-def _profile_files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+def _profile_files(root: Path) -> list[str]:
+    """Names of the files of profiles, of the project and of the package."""
+    folders = (root / PROFILES, PACKAGE_PROFILES)
+    return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.yaml")})
 
 
 def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Profile:
@@ -314,7 +317,9 @@ class _Merger:
 
     def add_profile(self, layout: Layout, name: str, above: tuple[str, ...] = ()) -> None:
         """Add the files that a profile includes, then its own. above: the profiles that include it."""
-        file = YamlFile(layout.profile(name), f"{PROFILES}/{name}.yaml")
+        path = layout.profile(name)
+        of_package = "" if path.is_relative_to(layout.root / PROFILES) else f"{registry.PACKAGE}/"
+        file = YamlFile(path, f"{of_package}{PROFILES}/{name}.yaml")
         at, included = file.at("include"), file.data.get("include") or []
         for other in included if isinstance(included, list) else [included]:
             if not isinstance(other, str):
@@ -322,7 +327,7 @@ class _Merger:
             if other in (*above, name):
                 raise UsageError(f"{at}: '{other}' includes itself ({' → '.join((*above, name, other))}).")
             with errors_at(at):
-                check_choice("profile", other, _profile_files(layout.root / PROFILES))
+                check_choice("profile", other, _profile_files(layout.root))
             self.add_profile(layout, other, (*above, name))
         self.add(file, extra={"title", "include", "table"})
         self.about = {key: file.data[key] for key in ("title", "table") if key in file.data}
