@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from uss_dagster import registry
+from uss_dagster.methods.base import features_read
 from uss_dagster.report.parameters import descriptions_of, parameters_of, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from uss_dagster.methods.base import MethodSpec
 
 
 def methods(name: str | None = None) -> pd.DataFrame:
@@ -55,10 +54,3 @@ def methods(name: str | None = None) -> pd.DataFrame:
     )
     table.insert(0, "default", pd.Series([one.default for one in parameters], table.index, dtype=object))
     return table
-
-
-def features_read(spec: MethodSpec) -> str:
-    """The facets of a backbone that a method reads, in words."""
-    needed = list(dict.fromkeys((*spec.needs, *spec.encodes)))
-    optional = [f"{facet}, optional" for facet in spec.optional if facet not in needed]
-    return ", ".join([*needed, *optional]) or "none"

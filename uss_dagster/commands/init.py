@@ -14,7 +14,6 @@ import typer
 
 from uss_dagster.commands.options import echo
 from uss_dagster.errors import UsageError
-from uss_dagster.text import few
 
 FILES = {
     "params.yaml": "params.yaml",
@@ -78,6 +77,8 @@ def write_files(root: Path, with_git: bool = True) -> None:
 
 
 def _check_empty(root: Path, folder: Path) -> None:
+    from uss_dagster.text import few
+
     if root.exists() and not root.is_dir():
         raise UsageError(f"{folder} is a file. Name a folder; it is made if it is not there.")
     there = sorted(path.name for path in root.iterdir() if path.name not in MAY_BE_THERE) if root.is_dir() else []

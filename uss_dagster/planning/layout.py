@@ -29,8 +29,16 @@ class Layout:
 
     def profile(self, name: str) -> Path:
         """The file of a profile: the project's own, else that of the package."""
-        own = self.root / PROFILES / f"{name}.yaml"
-        return own if own.is_file() else PACKAGE_PROFILES / f"{name}.yaml"
+        return (self.root / PROFILES if self.has_own(name) else PACKAGE_PROFILES) / f"{name}.yaml"
+
+    def has_own(self, name: str) -> bool:
+        """Whether the project has a profile of this name."""
+        return (self.root / PROFILES / f"{name}.yaml").is_file()
+
+    def profile_names(self) -> list[str]:
+        """Names of the files of profiles, of the project and of the package."""
+        folders = (self.root / PROFILES, PACKAGE_PROFILES)
+        return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.yaml")})
 
     @property
     def pipelines(self) -> Path:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from uss_dagster import registry
 from uss_dagster.errors import ParameterError, UsageError, UssError, check_choice, did_you_mean
 from uss_dagster.files import find_project
-from uss_dagster.planning.layout import PACKAGE_PROFILES, PARAMS, PROFILES, Layout
+from uss_dagster.planning.layout import PARAMS, PROFILES, Layout
 from uss_dagster.planning.yaml_files import YamlFile
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -261,13 +261,7 @@ def find_root(start: Path | None = None) -> Path:
 
 def profile_names(root: Path) -> list[str]:
     """Names of all profiles of the project and of the package, with their folders; a file whose name begins with an underscore is there to be included."""
-    return [name for name in _profile_files(root) if not Path(name).name.startswith("_")]
-
-
-def _profile_files(root: Path) -> list[str]:
-    """Names of the files of profiles, of the project and of the package."""
-    folders = (root / PROFILES, PACKAGE_PROFILES)
-    return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.yaml")})
+    return [name for name in Layout(root).profile_names() if not Path(name).name.startswith("_")]
 
 
 def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Profile:
@@ -280,7 +274,8 @@ def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Pr
     known = profile_names(root)
     profile = name or own.data.get("profile")
     if profile is None:
-        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(known)}.")
+        own = [name for name in known if layout.has_own(name)] or known
+        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(own)}.")
     if profile not in known:
         at = "--profile" if name else own.at("profile")
         raise UsageError(f"{at}: Unknown profile '{profile}'.{did_you_mean(str(profile), known)}")
@@ -317,9 +312,8 @@ class _Merger:
 
     def add_profile(self, layout: Layout, name: str, above: tuple[str, ...] = ()) -> None:
         """Add the files that a profile includes, then its own. above: the profiles that include it."""
-        path = layout.profile(name)
-        of_package = "" if path.is_relative_to(layout.root / PROFILES) else f"{registry.PACKAGE}/"
-        file = YamlFile(path, f"{of_package}{PROFILES}/{name}.yaml")
+        folder = PROFILES if layout.has_own(name) else f"{registry.PACKAGE}/{PROFILES}"
+        file = YamlFile(layout.profile(name), f"{folder}/{name}.yaml")
         at, included = file.at("include"), file.data.get("include") or []
         for other in included if isinstance(included, list) else [included]:
             if not isinstance(other, str):
@@ -327,7 +321,7 @@ class _Merger:
             if other in (*above, name):
                 raise UsageError(f"{at}: '{other}' includes itself ({' → '.join((*above, name, other))}).")
             with errors_at(at):
-                check_choice("profile", other, _profile_files(layout.root))
+                check_choice("profile", other, layout.profile_names())
             self.add_profile(layout, other, (*above, name))
         self.add(file, extra={"title", "include", "table"})
         self.about = {key: file.data[key] for key in ("title", "table") if key in file.data}
