@@ -6,7 +6,7 @@
     python benchmarks/student.py --memory
 
 Scenes of one series are trained on, scenes of another are scored. Pseudo-masks: ``unsam`` as in
-profiles/demo.yaml, curated with the preset ``train``. Rounds:
+uss_dagster/profiles/demo.yaml, curated with the preset ``train``. Rounds:
 
     truth     the drawing's own masks
     pseudo    pseudo-masks alone

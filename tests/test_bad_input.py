@@ -309,7 +309,7 @@ def test_without_dvc(project: Project, tmp_path, command):
     (tmp_path / "shim").mkdir()
     (tmp_path / "shim" / "sitecustomize.py").write_text(HIDE)
     said = refused(project.uss(command, code=64, PYTHONPATH=f"{tmp_path / 'shim'}{os.pathsep}{project.root}"))
-    assert said.startswith("DVC is not installed beside uss. Run `make setup`")
+    assert said.startswith("DVC is not installed beside uss. Run `pip install uss_dagster` (in a clone `make setup`)")
 
 
 def test_without_dvc_folder(project: Project):

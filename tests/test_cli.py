@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -192,3 +193,28 @@ def test_a_closed_pipe_is_no_error(here: Project):
     done = subprocess.run(f"{BIN}/uss list | head -1", shell=True, cwd=here.root, capture_output=True, text=True)
     assert done.stdout == "methods:\n"
     assert "Traceback" not in done.stderr
+
+
+def test_list_says_what_a_method_needs_and_what_each_parameter_means(here: Project):
+    text = here.uss("list", "kmeans").stdout
+    assert "features of a backbone: tokens\n" in text
+    assert "    Clusters at the finest level. Default 16.\n" in text
+    (about,) = json.loads(here.uss("list", "kmeans", "--json").stdout)
+    assert (about["family"], about["features"]) == ("method", "tokens")
+    assert about["parameters"][0] == {
+        "name": "k", "default": 16, "choices": [], "type": "whole number", "description": "Clusters at the finest level. Default 16."
+    }  # fmt: skip
+    everything = json.loads(here.uss("list", "--json").stdout)
+    assert {(p["family"], p["name"]) for p in everything} == {(f, n) for f in registry.FAMILIES for n in registry.names(f)}
+
+
+def test_a_dry_run_names_what_would_be_computed_and_writes_nothing(built: Project):
+    assert built.uss("repro", "--dry-run").stdout == ""
+    built.edit("profiles/small.yaml", "{k: 4}", "{k: 5}")
+    before = tree_hash(built.root / "pipelines"), built.locks()
+    would = built.uss("repro", "--dry-run").stdout.split()
+    assert would == ["segments/kmeans/scenes", "scores/kmeans/scenes", "leaderboard", "site"]
+    assert built.uss("repro", "--dry-run", "scores").stdout.split() == would[:2]
+    assert (tree_hash(built.root / "pipelines"), built.locks()) == before
+    assert "Did you mean 'scores'?" in built.uss("repro", "--dry-run", "score", code=64).stderr
+    assert built.repro() == would

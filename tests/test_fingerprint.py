@@ -119,7 +119,16 @@ def test_imports_inside_functions_and_relative_ones_are_followed(package):
     (package / "graphs" / "zz_near.py").write_text("def f():\n    from . import zz_far\n    return zz_far.X\n")
     found = closure(["uss_dagster.graphs.zz_near"], package)
     assert "uss_dagster.graphs.zz_far" in found
-    assert "uss_dagster" in found
+    assert "uss_dagster.graphs" in found, "the package of a module"
+
+
+def test_another_version_of_the_package_changes_no_result(package):
+    """Nor does another public name; what they import is imported by nothing that computes."""
+    stages = [f"uss_dagster.stages.{stage}" for stage in STAGES]
+    before = fingerprint(stages, package)
+    edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
+    assert fingerprint(stages, package) == before
+    assert not [module for module in closure(stages) if module.startswith("uss_dagster.api")]
 
 
 def test_plug_ins_do_not_know_each_other():

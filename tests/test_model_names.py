@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from uss_dagster.commands import parameters
-from uss_dagster.commands.parameters import backbone_named, make_segmenter
+from uss_dagster.commands.parameters import make_segmenter
 from uss_dagster.errors import UsageError
+from uss_dagster.own_images import segmenters
+from uss_dagster.own_images.segmenters import backbone_named
 
 
 def test_a_model_stands_for_its_backbone() -> None:
@@ -19,7 +20,7 @@ def test_a_model_stands_for_its_backbone() -> None:
 
 
 def test_the_segmenter_gets_the_model_and_the_facet_that_its_method_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parameters, "loaded", lambda kind, values: None)
+    monkeypatch.setattr(segmenters, "loaded", lambda kind, values: None)
     encoder = make_segmenter("tokencut", ["facet=tokens"], "dino_vits16", ["checkpoint=random"]).encoder
     assert encoder is not None
     assert encoder.kind == "vit"

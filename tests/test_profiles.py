@@ -58,7 +58,9 @@ def test_a_profile_is_laid_over_what_it_includes_later_over_earlier(root):
 
 
 def test_names_hold_folders_and_what_is_only_included_is_none(root):
-    assert profile_names(root) == ["papers/sets/own", "papers/small"]
+    names, of_package = profile_names(root), profile_names(root / "elsewhere")
+    assert names == sorted([*of_package, "papers/sets/own", "papers/small"])
+    assert {"demo", "photos", "papers/has-table1"} <= set(of_package)
     (root / "profiles/other.yaml").write_text(BASE)
     write_plan(root, "papers/small")
     assert (root / "params.yaml").read_text() == "profile: papers/small\n"

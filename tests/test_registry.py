@@ -55,7 +55,7 @@ def test_every_plugin_is_whole(family):
 def test_listing_imports_no_plugin(monkeypatch):
     for module in [m for m in sys.modules if m.startswith("uss_dagster.methods.")]:
         monkeypatch.delitem(sys.modules, module)
-    registry.names.cache_clear()
+    registry.origins.cache_clear()
     assert "slic_merge" in registry.names("method")
     assert "uss_dagster.methods.slic_merge" not in sys.modules
 

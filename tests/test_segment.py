@@ -401,3 +401,10 @@ def test_coco_file_is_plain_json(here: Project):
     here.uss("segment", "a.png")
     read = json.loads((here.root / "segments/regions.json").read_text())
     assert sorted(read) == ["annotations", "categories", "images"]
+
+
+def test_without_an_explorer(here: Project):
+    save(here.root / "a.png", photo())
+    said = here.uss_here("segment", "a.png", "--no-explorer", "-m", "felzenszwalb").stdout
+    assert "explorer" not in said
+    assert sorted(path.name for path in (here.root / "segments").iterdir()) == ["a.png", "regions.json", "regions.parquet"]

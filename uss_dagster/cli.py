@@ -25,7 +25,7 @@ from uss_dagster.text import printable
 
 COMMANDS = {
     "Your own images": ("recommend", "segment", "annotate", "curate", "score"),
-    "A project": ("plan", "repro", "reproduce", "verify", "gc", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
+    "A project": ("init", "plan", "repro", "reproduce", "verify", "gc", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
     "Trained models": ("train", "prompt", "export"),
     "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),

@@ -10,6 +10,9 @@ package adds plug-ins through the entry point groups ``uss_dagster.methods``, ``
     [project.entry-points."uss_dagster.methods"]
     my_method = "my_package.my_method"
 
+A project's own plug-ins need no package: the module ``uss_plugins/methods/my_method.py`` in its folder is the method ``my_method``, for every
+command that runs in the project.
+
 Listing names never imports plug-ins; looking one up imports only that one.
 """
 
@@ -21,15 +24,20 @@ import importlib.metadata
 import math
 import pkgutil
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from uss_dagster.errors import ParameterError, UsageError, check_choice, did_you_mean
+from uss_dagster.files import find_project
 
 PACKAGE = "uss_dagster"
+OWN = "uss_plugins"
+"""The folder of a project, and the package, that holds its own plug-ins."""
 FAMILIES = {"method": "methods", "backbone": "backbones", "dataset": "datasets", "metric": "metrics"}
 
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -47,10 +55,9 @@ def package_name(family: str) -> str:
     return f"{PACKAGE}.{FAMILIES[family]}"
 
 
-@cache
 def names(family: str) -> tuple[str, ...]:
-    """Names of all plug-ins of a family, sorted, without importing them."""
-    return tuple(sorted(_origins(family)))
+    """Names of all plug-ins of a family, sorted, without importing them; with those of the project that the present folder lies in."""
+    return tuple(sorted(origins(family, find_project())))
 
 
 def module_name(family: str, name: str) -> str:
@@ -62,7 +69,7 @@ def module_name(family: str, name: str) -> str:
         No package has a plug-in of this name (the nearest name is in the message), or two packages have one.
     """
     check_choice(family, name, names(family))
-    first, *others = _origins(family).get(name, {PACKAGE: f"{package_name(family)}.{name}"}).items()
+    first, *others = origins(family, find_project()).get(name, {PACKAGE: f"{package_name(family)}.{name}"}).items()
     if others:
         raise UsageError(
             f"Two packages define the {family} '{name}': {first[0]} and {others[0][0]}. Uninstall one of them, or rename its entry point."
@@ -78,26 +85,38 @@ def load(family: str, name: str) -> Any:
     except ImportError as error:
         if dotted.startswith(f"{PACKAGE}."):
             raise
-        raise UsageError(
-            f"{family} '{name}' of another package cannot be imported from '{dotted}' ({error}). Update or uninstall it."
-        ) from error
+        mend = "Correct it." if dotted.startswith(f"{OWN}.") else "Update or uninstall it."
+        raise UsageError(f"{family} '{name}' of another package cannot be imported from '{dotted}' ({error}). {mend}") from error
     if not hasattr(module, "SPEC"):
         raise UsageError(f"{family} '{name}' ({module.__file__}) defines no SPEC. See CONTRIBUTING.md for the shape of one.")
     return module
 
 
 @cache
-def _origins(family: str) -> dict[str, dict[str, str]]:
+def origins(family: str, project: Path | None) -> dict[str, dict[str, str]]:
     """Name of a plug-in → package that defines it → module."""
     folder = importlib.import_module(package_name(family)).__path__
-    public = (
-        m.name for m in pkgutil.iter_modules(folder) if not m.ispkg and not m.name.startswith("_") and m.name not in ("base", "support")
-    )
-    origins = {name: {PACKAGE: f"{package_name(family)}.{name}"} for name in public}
+    origins = {name: {PACKAGE: f"{package_name(family)}.{name}"} for name in _modules_in(folder) if name not in ("base", "support")}
+    for name in _own_modules(family, project):
+        origins.setdefault(name, {})[OWN] = f"{OWN}.{FAMILIES[family]}.{name}"
     for point in importlib.metadata.entry_points(group=package_name(family)):
         package = point.dist.name if point.dist else point.module.partition(".")[0]
         origins.setdefault(point.name, {})[package] = point.module
     return origins
+
+
+def _modules_in(folders: Iterable[str]) -> list[str]:
+    """Names of the public modules in folders."""
+    return [module.name for module in pkgutil.iter_modules(folders) if not module.ispkg and not module.name.startswith("_")]
+
+
+def _own_modules(family: str, root: Path | None) -> list[str]:
+    """Names of a project's own plug-ins; its modules can then be imported."""
+    if root is None or not (root / OWN).is_dir():
+        return []
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    return _modules_in([str(root / OWN / FAMILIES[family])])
 
 
 # -- parameters ---------------------------------------------------------------------------------------

@@ -37,7 +37,12 @@ def decode(data: bytes, name: str, most: int = MAX_PIXELS) -> np.ndarray:
         if picture.width * picture.height > most:
             raise BadData(f"{name} has {picture.width}×{picture.height} pixels, more than {most:,}. Scale it down first.")
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        return upright_rgb(picture, name)
+
+
+def upright_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """What ``decode`` gives for a picture that Pillow has loaded."""
+    upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
         raise BadData(f"{name} has no pixels ({upright.width}×{upright.height}). Remove it.")
     return np.ascontiguousarray(np.asarray(_to_rgb(upright)))

@@ -47,7 +47,7 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
         try:
             yield "ok", name, version(name)
         except PackageNotFoundError:
-            yield "fix", name, "is not installed: run `make setup`."
+            yield "fix", name, "is not installed: run `pip install uss_dagster` (in a clone `make setup`)."
     yield _antlr()
     yield _device()
     if root is None:
@@ -125,7 +125,7 @@ def _antlr() -> tuple[str, str, str]:
 
 def _device() -> tuple[str, str, str]:
     if importlib.util.find_spec("torch") is None:
-        return "fix", "device", "torch is not installed: run `make setup`."
+        return "fix", "device", "torch is not installed: run `pip install uss_dagster` (in a clone `make setup`)."
     import torch
 
     if torch.cuda.is_available():

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import json as json_text
+import textwrap
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any, TypedDict
 
 import typer
 
 from uss_dagster.commands.options import echo_lines
 
+WIDTH = 100
+"""Of the descriptions."""
+
+
+class About(TypedDict, total=False):
+    """A plug-in as ``--json`` prints it. features: of a method, those that it reads. parameters: of one that was named; metrics: of a family."""
+
+    family: str
+    name: str
+    title: str
+    summary: str
+    paper: str
+    features: str
+    parameters: list[dict[str, object]]
+    metrics: dict[str, str]
+
 
 def list(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A plug-in, to see its parameters.", show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Show what is here, or the parameters of one plug-in."""
     from uss_dagster import registry
 
-    if name is not None:
-        echo_lines(_about(name))
-        return
-    for family, heading in registry.FAMILIES.items():
-        typer.echo(f"{heading}:")
-        for known in registry.names(family):
-            typer.echo(f"  {known:<16} {registry.load(family, known).SPEC.title}")
+    plugins = [*_named(name)] if name is not None else [_about(family, n) for family in registry.FAMILIES for n in registry.names(family)]
+    if json:
+        typer.echo(json_text.dumps(plugins, indent=1, ensure_ascii=False))
+    elif name is not None:
+        echo_lines(line for about in plugins for line in _lines(about))
+    else:
+        for family, heading in registry.FAMILIES.items():
+            echo_lines([f"{heading}:", *(f"  {about['name']:<16} {about['title']}" for about in plugins if about["family"] == family)])
 
 
-def _about(name: str) -> Iterator[str]:
-    """What a plug-in is, and its parameters with their defaults; of each family that has one of this name."""
+def _named(name: str) -> Iterator[About]:
+    """What is called so, with its parameters; of each family that has one of this name."""
     from uss_dagster import registry
     from uss_dagster.errors import UsageError, did_you_mean
-    from uss_dagster.report.parameters import parameters_of_class, value_text
-    from uss_dagster.text import aligned
+    from uss_dagster.report.parameters import descriptions_of, parameters_of_class
 
     families = [family for family in registry.FAMILIES if name in registry.names(family)]
     if not families:
@@ -39,14 +58,45 @@ def _about(name: str) -> Iterator[str]:
         )
     for family in families:
         spec = registry.load(family, name).SPEC
-        yield f"{family} {name}: {spec.title}"
-        yield from (line for line in (getattr(spec, "summary", ""), getattr(spec, "paper", "")) if line)
+        about = _about(family, name)
         if family == "metric":
-            yield from aligned(["number", "protocol"], [[metric, about.protocol] for metric, about in spec.metrics.items()])
+            yield about | About(metrics={metric: number.protocol for metric, number in spec.metrics.items()})
             continue
-        rows = [
-            [p.name, value_text(p.default), ", ".join(value_text(choice) for choice in p.choices) or p.kind]
-            for p in parameters_of_class(spec.params, {})
-        ]
-        if rows:
-            yield from aligned(["parameter", "default", "values"], rows)
+        texts = descriptions_of(spec.params)
+        yield about | About(
+            parameters=[
+                {"name": p.name, "default": p.default, "choices": [*p.choices], "type": p.kind, "description": texts.get(p.name, "")}
+                for p in parameters_of_class(spec.params, {})
+            ]
+        )
+
+
+def _about(family: str, name: str) -> About:
+    from uss_dagster import registry
+    from uss_dagster.methods.base import features_read
+
+    spec = registry.load(family, name).SPEC
+    about = About(family=family, name=name, title=spec.title, summary=getattr(spec, "summary", ""), paper=getattr(spec, "paper", ""))
+    return about | About(features=features_read(spec)) if family == "method" else about
+
+
+def _lines(about: About) -> Iterator[str]:
+    """What a person reads of one plug-in."""
+    from uss_dagster.report.parameters import value_text
+    from uss_dagster.text import aligned
+
+    yield f"{about['family']} {about['name']}: {about['title']}"
+    yield from (line for line in (about["summary"], about["paper"]) if line)
+    if "features" in about:
+        yield f"features of a backbone: {about['features']}"
+    if "metrics" in about:
+        yield from aligned(["number", "protocol"], [[*row] for row in about["metrics"].items()])
+    parameters: Any = about.get("parameters")
+    if not parameters:
+        return
+    rows = [[p["name"], value_text(p["default"]), ", ".join(map(value_text, p["choices"])) or p["type"]] for p in parameters]
+    head, *table = aligned(["parameter", "default", "values"], rows)
+    yield head
+    for row, parameter in zip(table, parameters, strict=True):
+        yield row
+        yield from textwrap.wrap(parameter["description"], WIDTH, initial_indent="    ", subsequent_indent="    ")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 from uss_dagster import registry
-from uss_dagster.backbones.base import Encoder, loaded
 from uss_dagster.errors import UsageError
+from uss_dagster.own_images.segmenters import DEFAULT_BACKBONE, backbone_named, segmenter_of
 from uss_dagster.segmenter import Segmenter
-
-DEFAULT_BACKBONE = "patches"
 
 
 def parse_parameters(words: list[str], cls: type, owner: str) -> registry.Values:
@@ -53,41 +48,11 @@ def parse_parameters(words: list[str], cls: type, owner: str) -> registry.Values
     return registry.nested_params(values)
 
 
-def make_encoder(method: str, params: object, backbone: str | None, parameters: Mapping[str, Any]) -> Encoder | None:
-    """The backbone with the facets that a method reads, loaded; None for a method that reads pixels only."""
-    spec = registry.load("method", method).SPEC
-    if not spec.takes_backbone:
-        if backbone or parameters:
-            raise UsageError(f"Method '{method}' looks at pixels only; leave out --backbone and --backbone-param.")
-        return None
-    if backbone is None and not (spec.needs or spec.encodes or parameters):
-        return None
-    facets = spec.facets_read(params)
-    backbone = backbone or DEFAULT_BACKBONE
-    available = registry.load("backbone", backbone).SPEC.facets
-    if missing := [facet for facet in facets if facet not in available]:
-        raise UsageError(f"Backbone '{backbone}' cannot give {', '.join(missing)} (it has: {', '.join(available)}). Choose another one.")
-    encoder = Encoder.of(backbone, {"facets": list(facets), **parameters})
-    loaded(encoder.kind, encoder.parameters)
-    return encoder
-
-
 def make_segmenter(
     method: str, words: list[str] | None, backbone: str | None, backbone_words: list[str] | None, long_side: int = 0
 ) -> Segmenter:
     """The segmenter of the options --method, --param, --backbone, --backbone-param and --long-side."""
     values = parse_parameters(words or [], registry.load("method", method).SPEC.params, f"method '{method}'")
-    source, model = backbone_named(backbone or DEFAULT_BACKBONE)
-    backbone_values = model | parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
-    segmenter = Segmenter.of(method, values, None, long_side)
-    return replace(segmenter, encoder=make_encoder(method, segmenter.params, backbone and source, backbone_values))
-
-
-def backbone_named(name: str) -> tuple[str, registry.Values]:
-    """A backbone and its parameters from its own name, or from the name of one of its models, such as 'dinov2_vits14'."""
-    backbones = registry.names("backbone")
-    if name not in backbones:
-        for backbone in backbones:
-            if name in getattr(registry.load("backbone", backbone), "MODELS", ()):
-                return backbone, {"model": name}
-    return name, {}
+    source, _ = backbone_named(backbone or DEFAULT_BACKBONE)
+    backbone_values = parse_parameters(backbone_words or [], registry.load("backbone", source).SPEC.params, f"backbone '{source}'")
+    return segmenter_of(method, values, backbone, backbone_values, long_side)

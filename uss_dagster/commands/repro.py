@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from uss_dagster.commands.options import STOPPED, Profile, echo_lines
-from uss_dagster.errors import UsageError, did_you_mean
+from uss_dagster.errors import UsageError, check_choice, did_you_mean
 
 
 def repro(
@@ -24,6 +24,7 @@ def repro(
             "--shared", help="Get from the default remote what other clones computed, and put there at once what is computed here."
         ),
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and write nothing; print the cells that would be computed.")] = False,
 ) -> None:
     """Plan, then compute what is out of date, and only that."""
     from uss_dagster.commands.requirements import check_tools
@@ -32,8 +33,33 @@ def repro(
 
     root = find_root()
     check_tools(root)
+    if dry_run:
+        echo_lines(would_compute(root, targets or [], profile))
+        return
     echo_lines(f"planned  {line}" for line in write_plan(root, profile))
     raise typer.Exit(run_dvc(root, targets or [], shared))
+
+
+def would_compute(root: Path, targets: list[str], profile: str | None = None) -> list[str]:
+    """Names of the cells that planning and DVC would compute, in order: those out of date, and all that read what they write.
+
+    Where a cell writes the same bytes again, those that read it are not computed. Parameters as of ``repro``.
+    """
+    from uss_dagster.dagster_dvc.runner import DvcRunner
+    from uss_dagster.planning.layout import Layout
+    from uss_dagster.planning.plan import make_plan, read_plan, with_readers, write_plan
+    from uss_dagster.planning.profiles import read_profile
+
+    cells = make_plan(read_profile(root, profile), root).cells
+    for target in targets:
+        check_choice("cell or stage", target, {name for cell in cells for name in (cell.name, cell.stage)})
+    changed = {line.partition(": ")[0] for line in write_plan(root, profile, check=True)}
+    if Layout(root).pipelines.is_dir():
+        stale = DvcRunner(root).status()
+        changed |= {cell.name for cell in read_plan(root).cells if cell.address in stale}
+    below = with_readers(changed.intersection(cell.name for cell in cells), cells)
+    wanted = {cell.name for cell in cells if not targets or {cell.name, cell.stage} & {*targets}}
+    return [cell.name for cell in cells if cell.name in below and wanted & with_readers([cell.name], cells)]
 
 
 def run_dvc(root: Path, targets: list[str], shared: bool = False) -> int:

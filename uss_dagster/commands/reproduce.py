@@ -190,7 +190,9 @@ def make_project(root: Path, table: str, profile: Profile, limit: int | None) ->
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
             write_whole(folder / name, text)
     shutil.rmtree(folder / PROFILES, ignore_errors=True)
-    shutil.copytree(root / PROFILES, folder / PROFILES)
+    (folder / PROFILES).mkdir()  # `plan` reads it
+    if (root / PROFILES).is_dir():
+        shutil.copytree(root / PROFILES, folder / PROFILES, dirs_exist_ok=True)
     sources = folder / SOURCES
     if not sources.is_symlink():
         sources.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from uss_dagster.errors import UsageError
 def check_tools(root: Path) -> None:
     """Refuse, with what to do, when DVC cannot work in this project."""
     if importlib.util.find_spec("dvc") is None:
-        raise UsageError("DVC is not installed beside uss. Run `make setup`, or `pip install -c constraints.txt -e .`.")
+        raise UsageError("DVC is not installed beside uss. Run `pip install uss_dagster` (in a clone `make setup`).")
     if not (root / ".dvc").is_dir():
         raise UsageError(f"{root} has no .dvc folder. Run `dvc init` there (`dvc init --no-scm` without git).")
     if not has_git(root) and not no_scm(root):

@@ -21,15 +21,17 @@ def segment(
     backbone_param: BackboneParameters = None,
     long_side: LongSide = 1024,
     regions: Annotated[int, typer.Option(min=1, metavar="N", help="How many regions an overlay shows; the tables hold all.")] = 12,
+    explorer: Annotated[bool, typer.Option(help="Write the explorer page, which takes about as long as the regions.")] = True,
 ) -> None:
     """Segment your own images with any method.
 
     Writes into the folder, for each image, an overlay NAME.png (at most --long-side pixels), and for all of them together
-    regions.parquet (every region with its parent) and regions.json (COCO; file_name counts from the folder that holds all images).
+    regions.parquet (every region with its parent), regions.json (COCO; file_name counts from the folder that holds all images) and
+    explorer.html, a page to explore them.
     The same images and parameters give the same bytes.
     """
     from uss_dagster.commands.parameters import make_segmenter
     from uss_dagster.own_images.segment import Target, segment_images
 
     segmenter = make_segmenter(method, param, backbone, backbone_param, long_side)
-    segment_images(images, segmenter, Target(out, regions), echo, echo_error)
+    segment_images(images, segmenter, Target(out, regions, explorer=explorer), echo, echo_error)

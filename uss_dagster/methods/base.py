@@ -120,6 +120,13 @@ class MethodSpec:
         return tuple(str(flat_params(params)[self.facet_parameter]) if facet == self.needs[0] else facet for facet in self.encodes)
 
 
+def features_read(spec: MethodSpec) -> str:
+    """The facets of a backbone that a method reads, in words."""
+    needed = list(dict.fromkeys((*spec.needs, *spec.encodes)))
+    optional = [f"{facet}, optional" for facet in spec.optional if facet not in needed]
+    return ", ".join([*needed, *optional]) or "none"
+
+
 class Samples(Protocol):
     """All images of a dataset. They may be iterated over more than once, one image in memory at a time."""
 

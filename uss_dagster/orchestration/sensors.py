@@ -16,8 +16,9 @@ from uss_dagster.errors import UssError
 from uss_dagster.orchestration.leaderboard_checks import LEADERBOARD, PLANNED, plan_verdict
 from uss_dagster.orchestration.planning_process import plan_in_new_process
 from uss_dagster.planning.contents import seen_at
-from uss_dagster.planning.layout import PARAMS, PIPELINES, PROFILES
+from uss_dagster.planning.layout import PACKAGE_PROFILES, PARAMS, PIPELINES, PROFILES
 from uss_dagster.planning.profiles import read_profile
+from uss_dagster.registry import OWN
 from uss_dagster.stages.datasets import Datasets
 
 DATASETS = dg.AssetKey(Datasets.stage)
@@ -30,8 +31,9 @@ def plan_sensor(name: str, root: Path, on: bool) -> dg.SensorDefinition:
     reported anew after each edit. Its cursor says when it looked last."""
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        watched = (Path(PARAMS), Path(PROFILES), Path(PIPELINES), *sorted(Path(uss_dagster.__file__).parent.rglob("*.py")))
-        cursor = seen_at(root, watched)
+        package = Path(uss_dagster.__file__).parent
+        own = [Path(name) for name in (PARAMS, PROFILES, PIPELINES, OWN) if (root / name).exists()]
+        cursor = seen_at(root, [*own, PACKAGE_PROFILES, *sorted(package.rglob("*.py"))])
         if cursor == context.cursor:
             return dg.SensorResult(skip_reason="Nothing was edited since the last look.")
         verdict = plan_verdict(root)

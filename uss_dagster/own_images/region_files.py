@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.regions.coco import annotation
 
-ENTRIES, TABLE, RANKING = "entries", "regions.parquet", "ranking.parquet"
+ENTRIES, TABLE, COCO, RANKING = "entries", "regions.parquet", "regions.json", "ranking.parquet"
 """A folder with the regions of several entries holds ``ENTRIES/<entry>/TABLE``, and in ``RANKING`` their order, the best first."""
 
 
@@ -28,7 +28,7 @@ class RegionFiles:
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:
-        self._finished = folder / TABLE, folder / "regions.json"
+        self._finished = folder / TABLE, folder / COCO
         self._partial = tuple(folder / f"{prefix}{path.suffix}.partial" for path in self._finished)
         self._images: list[dict[str, int | str]] = []
         self._labels: set[int] = set()

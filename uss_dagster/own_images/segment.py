@@ -43,6 +43,8 @@ class Target:
         The folder.
     overlay_regions
         How many regions an overlay shows.
+    explorer
+        Whether the explorer is written.
     key
         Hash of what the regions depend on beside the images.
     run
@@ -51,6 +53,7 @@ class Target:
 
     out: Path
     overlay_regions: int
+    explorer: bool = True
     key: str = ""
     run: int = field(default_factory=os.getpid)
 
@@ -101,7 +104,8 @@ def segment_images(
                 report(f"{counter}  {target.out / image_id}.png  {result.num_rows} regions")
     if warning := few_regions_warning(segmenter.method, counts):
         report_failure(f"warning: {warning}")
-    if tables.ids:
+    if tables.ids and target.explorer:
+        report(f"{len(tables.ids)} {'picture' if len(tables.ids) == 1 else 'pictures'} done; writing the explorer")
         spec, table = segmenter.spec, target.out / "regions.parquet"
         share = explore(target.out, table, tables.ids, lambda image_id: read_picture(path_of[image_id]), spec.name, spec.title)
         report(f"to explore the regions{share}, open {target.out / PAGE}")

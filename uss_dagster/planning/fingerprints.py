@@ -8,7 +8,7 @@ comments, blank lines, line breaks and docstrings do not. The content of YAML fi
 A plug-in from another package brings the modules of that package that it imports, and the modules of this one.
 
 Imports are not followed into ``planning`` and, from a stage, into other stages: what these decide stands in the cell's parameter file,
-which is an input of its own.
+which is an input of its own. Nor does the package's own ``__init__`` count: another version number or public name changes no result.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
     queue = [*first]
     while queue:
         module = queue.pop()
-        if module in closed or module in missing or (_is_planned(module) and module not in first):
+        if module in closed or module in missing or (_is_left_out(module) and module not in first):
             continue
         path = _file(module, root)
         if path is None:  # a name that a module defines, not a module
@@ -93,9 +93,9 @@ def closure(modules: Iterable[str], root: Path = _ROOT) -> set[str]:
     return closed
 
 
-def _is_planned(module: str) -> bool:
-    """Its decisions stand in the parameter files of cells."""
-    return module == PLANNING or module.startswith((f"{PLANNING}.", f"{STAGES}."))
+def _is_left_out(module: str) -> bool:
+    """Its decisions stand in the parameter files of cells; or it only holds the version and the public names."""
+    return module in (PACKAGE, PLANNING) or module.startswith((f"{PLANNING}.", f"{STAGES}."))
 
 
 def _file(module: str, root: Path) -> str | None:

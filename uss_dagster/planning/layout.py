@@ -8,6 +8,8 @@ from pathlib import Path
 PARAMS = "params.yaml"
 PROFILES = "profiles"
 PIPELINES = "pipelines"
+PACKAGE_PROFILES = Path(__file__).resolve().parents[1] / PROFILES
+"""The profiles that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,17 @@ class Layout:
         return self.root / PARAMS
 
     def profile(self, name: str) -> Path:
-        return self.root / PROFILES / f"{name}.yaml"
+        """The file of a profile: the project's own, else that of the package."""
+        return (self.root / PROFILES if self.has_own(name) else PACKAGE_PROFILES) / f"{name}.yaml"
+
+    def has_own(self, name: str) -> bool:
+        """Whether the project has a profile of this name."""
+        return (self.root / PROFILES / f"{name}.yaml").is_file()
+
+    def profile_names(self) -> list[str]:
+        """Names of the files of profiles, of the project and of the package."""
+        folders = (self.root / PROFILES, PACKAGE_PROFILES)
+        return sorted({path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.yaml")})
 
     @property
     def pipelines(self) -> Path:

@@ -37,7 +37,7 @@ for python in "$(cat .uss/python 2>/dev/null)" .venv/bin/python; do
   [ -x "$python" ] && exec "$python" -P -m uss_dagster.cli "$@"
 done
 command -v uss >/dev/null && exec uss "$@"
-echo 'error: No program `uss` here. Run `make setup`, then `.venv/bin/uss plan` once in this clone.' >&2
+echo 'error: No program `uss` here. Install uss_dagster, then run `uss plan` once in this project.' >&2
 exit 69
 """
 _PLOTS = [

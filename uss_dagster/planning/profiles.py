@@ -253,18 +253,15 @@ def find_root(start: Path | None = None) -> Path:
     """The project folder: the nearest one upwards that holds params.yaml and dvc.yaml."""
     root = find_project(start)
     if root is None:
-        raise UsageError(f"No {PARAMS} and dvc.yaml in {(start or Path.cwd()).resolve()} or above. Run this inside a clone of the project.")
+        raise UsageError(
+            f"No {PARAMS} and dvc.yaml in {(start or Path.cwd()).resolve()} or above. Run this inside a project; `uss init DIR` makes one."
+        )
     return root
 
 
 def profile_names(root: Path) -> list[str]:
-    """Names of all profiles, with their folders; a file whose name begins with an underscore is there to be included."""
-    folder = root / PROFILES
-    return [name for name in _profile_files(folder) if not Path(name).name.startswith("_")]
-
-
-def _profile_files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    """Names of all profiles of the project and of the package, with their folders; a file whose name begins with an underscore is there to be included."""
+    return [name for name in Layout(root).profile_names() if not Path(name).name.startswith("_")]
 
 
 def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Profile:
@@ -277,7 +274,8 @@ def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Pr
     known = profile_names(root)
     profile = name or own.data.get("profile")
     if profile is None:
-        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(known)}.")
+        own = [name for name in known if layout.has_own(name)] or known
+        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(own)}.")
     if profile not in known:
         at = "--profile" if name else own.at("profile")
         raise UsageError(f"{at}: Unknown profile '{profile}'.{did_you_mean(str(profile), known)}")
@@ -314,7 +312,8 @@ class _Merger:
 
     def add_profile(self, layout: Layout, name: str, above: tuple[str, ...] = ()) -> None:
         """Add the files that a profile includes, then its own. above: the profiles that include it."""
-        file = YamlFile(layout.profile(name), f"{PROFILES}/{name}.yaml")
+        folder = PROFILES if layout.has_own(name) else f"{registry.PACKAGE}/{PROFILES}"
+        file = YamlFile(layout.profile(name), f"{folder}/{name}.yaml")
         at, included = file.at("include"), file.data.get("include") or []
         for other in included if isinstance(included, list) else [included]:
             if not isinstance(other, str):
@@ -322,7 +321,7 @@ class _Merger:
             if other in (*above, name):
                 raise UsageError(f"{at}: '{other}' includes itself ({' → '.join((*above, name, other))}).")
             with errors_at(at):
-                check_choice("profile", other, _profile_files(layout.root / PROFILES))
+                check_choice("profile", other, layout.profile_names())
             self.add_profile(layout, other, (*above, name))
         self.add(file, extra={"title", "include", "table"})
         self.about = {key: file.data[key] for key in ("title", "table") if key in file.data}

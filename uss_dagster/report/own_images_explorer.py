@@ -7,7 +7,7 @@ Belongs here: which of them it shows, and reading their regions at the size it d
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from uss_dagster.artifacts.tables import regions_from_table
 from uss_dagster.drawing import shrunk
 from uss_dagster.errors import UsageError
 from uss_dagster.files import remove
+from uss_dagster.regions import Regions
 from uss_dagster.report.explorer import FOLDER, PAGE, SegmentedImage, is_page, shrunk_size, write
 
 MOST = 48
@@ -47,15 +48,20 @@ def explore(folder: Path, table: Path, ids: Collection[str], pixels: Callable[[s
         Of how many pictures, in words, if not of all; else empty.
     """
     sample = evenly_spaced(sorted(ids), MOST)
+    put_in_place(folder, _segmented_images(table, sample, pixels, name), {name: title})
+    return f" of {len(sample)} of the {len(ids)} pictures" if len(sample) < len(ids) else ""
+
+
+def put_in_place(folder: Path, images: Iterable[SegmentedImage], titles: Mapping[str, str]) -> None:
+    """Write ``explorer.html`` and ``explorer/`` into a folder, in place only when whole; parameters as in ``explorer.write``."""
     partial = folder / f".{os.getpid()}.explorer.partial"
     try:
-        write(partial, _segmented_images(table, sample, pixels, name), {name: title})
+        write(partial, images, titles)
         os.replace(partial / PAGE, folder / PAGE)  # the page first: by it the folder is recognised as an explorer's
         remove(folder / FOLDER)
         os.replace(partial / FOLDER, folder / FOLDER)
     finally:
         remove(partial)
-    return f" of {len(sample)} of the {len(ids)} pictures" if len(sample) < len(ids) else ""
 
 
 def check_place(out: Path) -> None:
@@ -67,11 +73,14 @@ def check_place(out: Path) -> None:
             )
 
 
+def segmented_image(image_id: str, pixels: np.ndarray, regions: Regions, name: str) -> SegmentedImage:
+    """A picture, uint8 (H, W, 3), with its regions, both at the size that the page draws. name: of what made the regions."""
+    shape = shrunk_size(pixels.shape)
+    height, width = pixels.shape[:2]
+    return SegmentedImage("Pictures", image_id, shrunk(pixels, max(shape)), [], {name: regions.resized(*shape)}, size=(height, width))
+
+
 def _segmented_images(table: Path, ids: list[str], pixels: Callable[[str], np.ndarray], name: str) -> Iterator[SegmentedImage]:
     for image_id in ids:
         rows = pq.read_table(table, columns=REGIONS.names, filters=[("image_id", "==", image_id)])
-        image = pixels(image_id)
-        shape = shrunk_size(image.shape)
-        small = shrunk(image, max(shape))
-        regions = regions_from_table(rows).resized(*shape)
-        yield SegmentedImage("Pictures", image_id, small, [], {name: regions}, size=(image.shape[0], image.shape[1]))
+        yield segmented_image(image_id, pixels(image_id), regions_from_table(rows), name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -56,3 +59,29 @@ def value_text(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {value_text(part)}" for name, part in value.items()) + "}"
     return f"[{', '.join(map(value_text, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def descriptions_of(cls: type) -> dict[str, str]:
+    """What the docstring of a parameter dataclass says of each parameter, by dotted name; nothing of those that it leaves out."""
+    about: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        about |= _documented(base.__doc__ or "")
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            about |= {f"{field.name}.{inner}": text for inner, text in descriptions_of(hints[field.name]).items()}
+    return about
+
+
+def _documented(docstring: str) -> dict[str, str]:
+    """Name → description, of the section 'Parameters'."""
+    _, _, section = inspect.cleandoc(docstring).partition("Parameters\n----------\n")
+    about: dict[str, str] = {}
+    names: list[str] = []
+    for line in re.split(r"\n(?=\S[^\n]*\n-+(?:\n|$))", section)[0].splitlines():
+        if line.strip() and not line.startswith(" "):
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+            about |= dict.fromkeys(names, "")
+        elif line.strip():
+            about |= {name: f"{about[name]} {line.strip()}".strip() for name in names}
+    return about

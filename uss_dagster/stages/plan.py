@@ -15,8 +15,7 @@ from uss_dagster.errors import UsageError
 from uss_dagster.planning.cells import Cell, Facts, Output
 from uss_dagster.planning.layout import PARAMS, PIPELINES, PROFILES, Layout
 from uss_dagster.planning.plan import Planner, write_plan
-
-PACKAGE = "uss_dagster"
+from uss_dagster.registry import OWN, PACKAGE
 
 
 class PlanCheck(Cell):
@@ -25,7 +24,7 @@ class PlanCheck(Cell):
     Parameters
     ----------
     reads
-        What planning reads, from the project folder; the package only where it lies in the project.
+        What planning reads, from the project folder: the project's own plug-ins where it has some, and the package where it lies in the project.
     """
 
     group: ClassVar[str] = "data"
@@ -36,8 +35,9 @@ class PlanCheck(Cell):
 
     @classmethod
     def plan(cls, planner: Planner) -> Iterator[Self]:
-        package = [PACKAGE] if planner.root is not None and (planner.root / PACKAGE / "__init__.py").is_file() else []
-        yield cls(reads=[PARAMS, PROFILES, *package])
+        code = {PACKAGE: f"{PACKAGE}/__init__.py", OWN: OWN}
+        here = [name for name, sign in code.items() if planner.root is not None and (planner.root / sign).exists()]
+        yield cls(reads=[PARAMS, PROFILES, *here])
 
     @property
     def description(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,20 @@ class Student:
         self.settings, self.digest = settings, digest
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> Student:
+    def load(cls, folder: str | os.PathLike[str], device: str = "cpu") -> Student:
         """Load a student from the folder that training wrote.
+
+        Parameters
+        ----------
+        folder : path
+            It holds ``model.safetensors`` and ``config.json``.
+        device : str, default "cpu"
+            cpu, cuda, cuda:1 or auto.
+
+        Returns
+        -------
+        Student
+            Ready to segment and to answer clicks.
 
         Raises
         ------
