@@ -117,7 +117,7 @@ class Models(DatasetCell):
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.runtime import torch_device
-        from uss_dagster.student.data import curated_source
+        from uss_dagster.student.data import curated_source, stored_pictures
 
         curated = layout.curated(self.curated)
         images = Images(layout.images(self.dataset))
@@ -129,7 +129,8 @@ class Models(DatasetCell):
         version = dvc_hash(curated)
         data = f"{self.source} (data/curated/{self.curated} of {self.dataset})"
         card = ModelCard(self.title, data, version, self.licence, f"uss repro {self.name}")
-        train, val = (curated_source(curated, images.pixels, split) for split in ("train", "val"))
+        pictures = stored_pictures(images)
+        train, val = (curated_source(curated, images.pixels, split, pictures) for split in ("train", "val"))
         training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher)
         result, scores = train_round(train, val, training)
         summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
