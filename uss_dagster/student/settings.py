@@ -109,6 +109,11 @@ class StudentSettings:
         Validations without a better score before training stops; 0 never stops.
     seed : int, default 0
         Of weights, batches and places.
+    largest_crop : float, default 1.0
+        Greatest share of the image's sides that a training window has. Above 1, grey surrounds the image, as in large-scale jitter (Ghiasi et al.,
+        Simple copy-paste, CVPR 2021: sides from half to ten times those of the image are ``smallest_crop=0.5 largest_crop=10``).
+    paste : float, default 0.0
+        Share of the windows into which objects of another image are pasted (the same paper). In 0..1.
 
     Raises
     ------
@@ -138,6 +143,8 @@ class StudentSettings:
     every: int = 0
     patience: int = 0
     seed: int = 0
+    largest_crop: float = 1.0
+    paste: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
@@ -154,6 +161,7 @@ class StudentSettings:
             if getattr(self, name) % unit:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected a multiple of {unit}, the stride of the encoder's last stage.")
         check_bounds(self, average=Bounds("below 1", lambda share: share < 1), smallest_crop=Bounds("1 at most", lambda share: share <= 1))
+        check_bounds(self, largest_crop=at_least(1), paste=Bounds("in 0..1", lambda share: 0 <= share <= 1))
 
     @property
     def architecture(self) -> Architecture:
