@@ -213,7 +213,9 @@ def test_a_set_of_own_pictures_knows_where_they_lie(tmp_path, named):
     (tmp_path / "home").rename(moved)
     assert len(curated_data(moved / "sets/set", None).train) == 3
     (moved / "photos/p1.png").rename(moved / "p1.png")
-    with pytest.raises(UsageError, match=r"1 of 3 pictures of .*set are not in .*photos: p1\.png\. Name the folder they lie in with --images\."):
+    with pytest.raises(
+        UsageError, match=r"1 of 3 pictures of .*set are not in .*photos: p1\.png\. Name the folder they lie in with --images\."
+    ):
         curated_data(moved / "sets/set", None)
 
 

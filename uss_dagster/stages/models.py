@@ -26,6 +26,7 @@ from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.mask_pool import MaskPool
 from uss_dagster.stages.segments import Segments
 from uss_dagster.student.card import ModelCard
+from uss_dagster.student.loading import Loading, loader_count
 from uss_dagster.student.rounds import Round, loss_fall, train_round
 from uss_dagster.student.settings import StudentSettings
 
@@ -131,7 +132,8 @@ class Models(DatasetCell):
         card = ModelCard(self.title, data, version, self.licence, f"uss repro {self.name}")
         pictures = stored_pictures(images)
         train, val = (curated_source(curated, images.pixels, split, pictures) for split in ("train", "val"))
-        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher)
+        loading = Loading(loader_count(device))
+        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher, loading)
         result, scores = train_round(train, val, training)
         summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
         counts = {"train_images": len(train), "val_images": len(val), "steps": result.step}

@@ -130,9 +130,7 @@ class Source:
         return Source(self.ids, self.pixels, masks, self.pictures)
 
 
-def curated_source(
-    folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train", pictures: Pictures | None = None
-) -> Source:
+def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train", pictures: Pictures | None = None) -> Source:
     """One split of a curated set.
 
     Masks are read by row groups, of which few are in memory. Masks of crowds and of the whole image are no targets.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uss_dagster.errors import BadData
-from uss_dagster.files import whole_file
+from uss_dagster.files import make_folder, whole_file
 from uss_dagster.hashing import sha256_of_json
 from uss_dagster.student.data import Source
+from uss_dagster.student.loader import ends_of_loaders, in_order
+from uss_dagster.student.loading import Loading
 from uss_dagster.student.reduced import SCHEMA, ReducedExample, from_row, read_reduced, to_row
 
 FORMAT = 1
@@ -30,8 +34,38 @@ EXAMPLES = 32
 """In one file."""
 OPEN = 64
 """Greatest number of files that a process has open."""
+RESERVE = 10**9
+"""Bytes that stay free on the disk."""
 ABANDONED = 3600.0
 """Age in seconds from which an unfinished file is that of a process that ended."""
+
+
+def stored_examples(
+    source: Source, long: int, folder: Path, loading: Loading, advance: Callable[[int], None] = lambda count: None
+) -> ExampleShards:
+    """The examples of a source in a folder, computed where they are not there yet.
+
+    The processes that ``torchrun`` started on a machine share the work.
+
+    Parameters
+    ----------
+    source : Source
+    long : int
+        Greatest length of an image's longer side.
+    folder : Path
+    loading : Loading
+    advance : callable, optional
+        Called with the number of examples that were finished.
+    """
+    rank, world = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    shards = ExampleShards(source, long, folder, loading.most)
+    make_folder(folder)
+    remove_abandoned(folder)
+    with ends_of_loaders():
+        for name in in_order(lambda number: shards.write(number, number % world == rank), range(len(shards)), loading.processes):
+            shards.names.append(name)
+            advance(min(EXAMPLES, len(source) - EXAMPLES * (len(shards.names) - 1)))
+    return shards
 
 
 class ExampleShards:
@@ -89,8 +123,9 @@ class ExampleShards:
         for path in self.folder.glob("*.parquet"):
             with contextlib.suppress(FileNotFoundError):  # another process removed it
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
-        room = self.most - sum(length for _, length, _ in files)
-        needed = size if size is not None else -(room - self.most) // max(1, len(files))
+        used_bytes = sum(length for _, length, _ in files)
+        room = min(self.most - used_bytes, shutil.disk_usage(self.folder).free - RESERVE)
+        needed = size if size is not None else used_bytes // max(1, len(files))
         for used, length, path in sorted(files):
             if needed <= room or used >= self._begun - 1:
                 break

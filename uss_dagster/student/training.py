@@ -13,9 +13,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +30,13 @@ from uss_dagster.runtime import torch_device
 from uss_dagster.student.card import VALIDATION_IMAGES, ModelCard, plot_losses
 from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import match, mean_of, values
+from uss_dagster.student.example_shards import ExampleShards
+from uss_dagster.student.loader import ends_of_loaders
 from uss_dagster.student.losses import NAMES, Criterion
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, load_weights, read_config
 from uss_dagster.student.net import StudentNet
 from uss_dagster.student.settings import StudentConfig, StudentSettings
-from uss_dagster.student.views import Batch, Views
+from uss_dagster.student.views import CACHE_BYTES, Batch, Views
 
 CHECKPOINT = Path("checkpoint") / "run.safetensors"
 LOSSES, PICTURE, CARD = "losses.csv", "losses.png", "README.md"
@@ -91,6 +93,8 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     advance: Callable[[int, float], None] = lambda step, loss: None,
     start: Path | None = None,
+    shards: ExampleShards | None = None,
+    loaders: int = 0,
 ) -> TrainResult:
     """Train a student into a folder; continues from the checkpoint in it.
 
@@ -114,6 +118,10 @@ def train(
         Called with (step, loss) after each step.
     start : Path, optional
         A student of the same network whose weights are the start.
+    shards : ExampleShards, optional
+        The examples of ``source``, where they are stored.
+    loaders : int, default 0
+        Processes that compute batches; the batches are the same for any number.
 
     Raises
     ------
@@ -121,11 +129,13 @@ def train(
         If there is no image to learn from, the checkpoint is damaged, or the loss is no longer a number.
     UsageError
         If the checkpoint is of other settings or data, or ``start`` is of another network.
+    TryAgain
+        If a loader process ends by itself.
     """
-    with processes(device) as (rank, world, place):
+    with processes(device) as (rank, world, place), ends_of_loaders():
         alone = world == 1 and place.type == "cpu"
         with repeatable(max(1, threads // HALVES) if alone else threads):
-            trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world)
+            trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world, shards, loaders)
             trainer.resume()
             with ThreadPoolExecutor(min(threads, HALVES)) as crew:
                 return trainer.run(stop, advance, crew)
@@ -168,6 +178,8 @@ class Trainer:
         start: Path | None = None,
         rank: int = 0,
         world: int = 1,
+        shards: ExampleShards | None = None,
+        loaders: int = 0,
     ) -> None:
         if not len(source):
             raise BadData("There is nothing to train on: the source has no image. Choose another split, or curate with a lower preset.")
@@ -175,7 +187,8 @@ class Trainer:
             raise UsageError(f"batch is {settings.batch}, expected a multiple of the {world} processes among which it is divided.")
         self.settings, self.out, self.device, self.card = settings, out, device, card
         self.rank, self.world = rank, world
-        self.views = Views(source, settings)
+        self.loaders = loaders
+        self.views = Views(source, settings, shards, CACHE_BYTES // max(1, loaders))
         self.val = [val[i] for i in validation_indices(len(val))] if val is not None and rank == 0 else []
         self.images, self.has_validation = len(source), val is not None and len(val) > 0
         self.net = build(settings).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -208,14 +221,9 @@ class Trainer:
     def run(self, stop: Callable[[], bool], advance: Callable[[int, float], None], crew: Executor) -> TrainResult:
         """Run the remaining steps with validation and checkpoints, and publish the model. crew: runs parts of batches in parallel."""
         settings = self.settings
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._batch, self.done) if self.done < settings.steps else None
+        with closing(self._batches()) as batches:
             while self.done < settings.steps and not self.enough:
-                assert coming is not None
-                batch = coming.result()
-                if self.done + 1 < settings.steps:
-                    coming = ahead.submit(self._batch, self.done + 1)
-                loss = self.step(batch, crew)
+                loss = self.step(next(batches), crew)
                 if self._any(not math.isfinite(loss)):
                     raise BadData(
                         f"The loss is no longer a number after {self.done} steps. Start again with a lower rate than {settings.rate:g}."
@@ -299,8 +307,10 @@ class Trainer:
                 self.not_better += 1
         self.enough = self._agree(bool(self.settings.patience) and self.not_better >= self.settings.patience)
 
-    def _batch(self, step: int) -> Batch:
-        return self.views.batch(step, slice(self.rank, None, self.world))
+    def _batches(self) -> Generator[Batch]:
+        """The part of this process in the batches of the remaining steps."""
+        steps, part = range(self.done, self.settings.steps), slice(self.rank, None, self.world)
+        yield from self.views.batches(steps, part, self.loaders, self.device.type == "cuda")
 
     def _any(self, value: bool) -> bool:
         """Whether the value holds in any process, in all of them: one that ends alone leaves the others waiting."""

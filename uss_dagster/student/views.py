@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from uss_dagster.student.data import Source
 from uss_dagster.student.example_shards import ExampleShards
+from uss_dagster.student.loader import in_order
 from uss_dagster.student.reduced import ReducedExample, read_reduced
 from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.windows import OVERSAMPLE, jittered, masks_of, paste, random_window, view_of
@@ -57,8 +59,20 @@ class Batch:
     answers: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        """The batch on another device, as it was before ``packed``."""
+        batch = self._each(lambda value: value.to(device, non_blocking=True))
+        return batch if batch.targets.is_floating_point() else replace(batch, targets=batch.targets.float() / OVERSAMPLE**2)
+
+    def packed(self) -> Batch:
+        """The batch with targets as numbers of samples, uint8: a quarter of the size on the way from a process."""
+        return replace(self, targets=(self.targets * OVERSAMPLE**2).byte())
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory from which a GPU copies while it computes."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(change(getattr(self, name)) for name in self.__dataclass_fields__))
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in ``count`` equal parts, or as it is if it cannot be divided."""
@@ -108,6 +122,23 @@ class Views:
         for i, m in enumerate(masks):
             targets[i, : len(m)], valid[i, : len(m)] = m, True
         return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, np.stack(points), np.stack(answers))))
+
+    def batches(self, steps: range, part: slice = slice(None), loaders: int = 0, pinned: bool = False) -> Iterator[Batch]:
+        """The batches of steps, computed ahead; see ``in_order``. Call ``Batch.to`` on each.
+
+        Parameters
+        ----------
+        steps : range
+        part : slice
+            See ``batch``.
+        loaders : int, default 0
+            Number of processes; the batches are the same for any number.
+        pinned : bool, default False
+            In memory from which a GPU copies while it computes.
+        """
+        if loaders:
+            return in_order(lambda step: self.batch(step, part).packed(), steps, loaders, pinned)
+        return in_order(lambda step: self.batch(step, part), steps)
 
     def _indices(self, step: int) -> list[int]:
         """Indices of the examples of a batch; every pass over the source has another order."""
