@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from uss_dagster.errors import TryAgain, UsageError, UssError
 
 T = TypeVar("T")
+GRACE = 30
+"""Seconds in which the first process ends the others after SIGTERM; then they end by themselves."""
 AHEAD = 2
 """Results that each process computes before they are asked for."""
 
@@ -46,7 +48,7 @@ def in_order(work: Callable[[int], T], numbers: range, processes: int = 0, pinne
         prefetch_factor=AHEAD,
         pin_memory=pinned,
         collate_fn=_unchanged,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_outlive_signals,
         multiprocessing_context="fork",
         generator=torch.Generator(),  # the seeds of its processes, which nothing uses, are not drawn from the generator of training
     )
@@ -98,7 +100,7 @@ def _unchanged(result: T) -> T:
     return result
 
 
-def _ignore_signals(process: int) -> None:
-    """Signals to all processes of a terminal or a job are noted by the first one, which then ends these."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _outlive_signals(process: int) -> None:
+    """Signals to all processes of a terminal or a job are noted by the first one, which then ends these; until then it may need a batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
