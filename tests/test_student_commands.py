@@ -169,19 +169,54 @@ def test_what_cannot_be_trained(tmp_path, monkeypatch, words, said):
 
 
 def test_pictures_of_a_curated_set_are_looked_for_by_name_and_checked(tmp_path):
-    from uss_dagster.student.inputs import curated_pixels
+    from uss_dagster.student.inputs import curated_pictures
 
     curated = write_curated(tmp_path / "project")
-    (tmp_path / "pictures").mkdir()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(drawn(number)[0]).save(folder / f"i{number}.png")
+    pictures = curated_pictures(curated, folder)
     image = drawn(2)[0]
-    Image.fromarray(image).save(tmp_path / "pictures/i2.png")
-    pixels = curated_pixels(curated, tmp_path / "pictures")
-    np.testing.assert_array_equal(pixels("i2"), image)
-    Image.fromarray(image[::-1]).save(tmp_path / "pictures/i2.png")
-    with pytest.raises(BadData, match="is not the picture that the set was made from"):
-        pixels("i2")
-    with pytest.raises(BadData, match="cannot be read"):
-        pixels("i3")
+    np.testing.assert_array_equal(pictures.pixels("i2"), image)
+    Image.fromarray(image[::-1]).save(folder / "i2.png")
+    with pytest.raises(BadData, match=r"i2\.png is not the picture that the set was made from"):
+        pictures.pixels("i2")
+    (folder / "i3.png").unlink()
+    with pytest.raises(BadData, match=r"i3\.png cannot be read"):
+        pictures.pixels("i3")
+    with pytest.raises(UsageError, match=r"1 of 6 pictures of .* are not in .*: i3\.png\. Name the folder they lie in with --images"):
+        curated_pictures(curated, folder)
+
+
+@pytest.mark.parametrize("named", ["files", "folder"])
+def test_a_set_of_own_pictures_knows_where_they_lie(tmp_path, named):
+    """Also after set and pictures moved together; the note is in no manifest, and the set has the same bytes elsewhere."""
+    from uss_dagster.student.inputs import curated_data
+
+    photos, out = tmp_path / "home/photos", tmp_path / "home/sets/set"
+    photos.mkdir(parents=True)
+    for number in range(3):
+        Image.fromarray(drawn(number, 48, 64)[0]).save(photos / f"p{number}.png")
+    pictures = sorted(photos.iterdir()) if named == "files" else [photos]
+    words = ["--method", "felzenszwalb", "--param", "scales=2", "--set", "splits=[1, 0, 0]", "--set", "min_quality=0"]
+    uss("curate", *pictures, "--out", out, *words)
+    train = curated_data(out, None).train
+    assert len(train) == 3
+    for number in range(3):
+        np.testing.assert_array_equal(train[number].image, drawn(number, 48, 64)[0])
+    assert str(tmp_path) not in "".join(path.read_text("utf-8", "replace") for path in out.glob("**/*.json"))
+    files = json.loads((out / "manifest.json").read_text())["files"]
+    assert not [name for name in files if "pictures" in name]
+
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "home").rename(moved)
+    assert len(curated_data(moved / "sets/set", None).train) == 3
+    (moved / "photos/p1.png").rename(moved / "p1.png")
+    with pytest.raises(
+        UsageError, match=r"1 of 3 pictures of .*set are not in .*photos: p1\.png\. Name the folder they lie in with --images\."
+    ):
+        curated_data(moved / "sets/set", None)
 
 
 # -- export ---------------------------------------------------------------------------------------------

@@ -24,6 +24,18 @@ def test_codes_give_the_atoms_of_their_masks(count: int, height: int, width: int
     np.testing.assert_array_equal(coded.members, drawn.members)
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 16), st.integers(1, 16), st.integers(0, 2**32 - 1))
+def test_codes_at_a_smaller_size_are_those_of_the_resized_regions(count: int, height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rle.encode(rng.random((count, height, width)) < rng.choice([0, 0.2, 0.9, 1], (count, 1, 1)))
+    small = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+    reduced = Regions.from_codes(codes, (height, width), size=small)
+    expected = Regions.from_codes(codes, (height, width)).resized(*small).compact()
+    np.testing.assert_array_equal(reduced.atoms, expected.atoms)
+    np.testing.assert_array_equal(reduced.members, expected.members)
+
+
 def test_runs_of_no_pixel_and_codes_of_another_size() -> None:
     code = rle.encode_runs(np.array([2, 3, 0, 4, 0, 0, 3]))
     assert Regions.from_codes([code], (3, 4)).masks().ravel(order="F").tolist() == [False] * 2 + [True] * 7 + [False] * 3

@@ -7,8 +7,9 @@ import torch
 from student_cases import example, settings, source
 
 from uss_dagster.regions import rle
-from uss_dagster.student import views
-from uss_dagster.student.views import ReducedExample, Views, click_answers, reduce_example, sample_clicks, window_masks
+from uss_dagster.student.reduced import ReducedExample, reduce_example
+from uss_dagster.student.views import Views, click_answers, sample_clicks
+from uss_dagster.student.windows import window_masks
 
 
 def test_a_batch_follows_from_seed_and_step_whatever_was_asked_before() -> None:
@@ -91,11 +92,11 @@ def test_of_many_masks_at_a_click_those_of_evenly_spaced_size_are_wanted() -> No
     assert click_answers(masks, np.array([[0.5, 0.5]], np.float32), 3).tolist() == [[6, 3, 0]]
 
 
-def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
+def test_the_cache_is_bounded_and_changes_nothing() -> None:
     reads: list[int] = []
 
     class Counting:
-        ids = source().ids
+        ids, pictures = source().ids, None
 
         def __len__(self) -> int:
             return 6
@@ -108,8 +109,7 @@ def test_the_cache_is_bounded_and_changes_nothing(monkeypatch) -> None:
     kept = Views(Counting(), settings())
     assert all(torch.equal(kept.batch(step).images, images) for step, images in enumerate(expected))
     assert len(reads) == 6
-    monkeypatch.setattr(views, "CACHE_BYTES", 1)
-    few = Views(Counting(), settings())
+    few = Views(Counting(), settings(), cache=1)
     assert all(torch.equal(few.batch(step).images, images) for step, images in enumerate(expected))
     assert len(few._cache) == 1
     assert len(reads) > 12

@@ -23,6 +23,26 @@ Curves = Annotated[
     str,
     typer.Option(metavar="dvclive|tensorboard", help="Also write losses and scores for these, into the folder.", show_default=False),
 ]
+Loaders = Annotated[
+    int | None,
+    typer.Option(
+        "--loaders",
+        min=0,
+        metavar="N",
+        help="Processes that read examples; no byte depends on it. [default: 0 on a CPU, up to 8 with a GPU]",
+        show_default=False,
+    ),
+]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        "--examples",
+        metavar="DIR",
+        help="Folder for reduced examples, which later runs use again. [default: in --out, until the end]",
+        show_default=False,
+    ),
+]
+ExamplesGb = Annotated[float, typer.Option("--examples-gb", min=0, metavar="N", help="Greatest size of that folder.")]
 
 
 def train_student(
@@ -54,6 +74,9 @@ def train_student(
     threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
     curves: Curves = "",
+    loaders: Loaders = None,
+    examples: Examples = None,
+    examples_gb: ExamplesGb = 20.0,
     title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
     licence: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False)
@@ -67,6 +90,7 @@ def train_student(
     from uss_dagster.files import make_folder
     from uss_dagster.runtime import torch_device
     from uss_dagster.student.card import ModelCard
+    from uss_dagster.student.loading import Loading, loader_count
     from uss_dagster.student.rounds import Round, is_first_process, train_round
 
     words = param or []
@@ -79,7 +103,9 @@ def train_student(
     options += [*(("--param", word) for word in words), ("--threads", threads), ("--out", out)]
     command = shlex.join(["uss", "train", "student", *(str(part) for option in options if option[1] is not None for part in option)])
     card = ModelCard(title, data.data, data.version, licence or data.licence, command)
-    job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train, curves)
+    place = str(torch_device(device))
+    loading = Loading(loader_count(place) if loaders is None else loaders, examples, int(examples_gb * 1e9))
+    job = Round("train student", out, settings, card, place, threads, self_train, curves, loading)
     make_folder(out)
     result, scores = train_round(data.train, data.val, job)
     if not is_first_process():

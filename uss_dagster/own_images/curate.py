@@ -21,6 +21,7 @@ from uss_dagster.curation.drift import SetSummary
 from uss_dagster.curation.human import CocoLabels, Labels, no_labels
 from uss_dagster.curation.mask_pool import MaskPoolParams
 from uss_dagster.curation.params import CurateParams, Description
+from uss_dagster.curation.picture_folder import note_picture_folder
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import make_folder, read_json, remove
 from uss_dagster.own_images import files
@@ -65,7 +66,7 @@ def curate_images(paths: list[Path], request: Request, report: Callable[[str], N
     BadData
         The result was refused; or, with the result in place, an image could not be used.
     """
-    images = _list_images(paths, request.out)
+    images, folder = _list_images(paths, request.out)
     labels = _human_labels(request.labels, [image.image_id for image in images])
     _prepare_out(request.out)
     files.report_not_read(paths, report_failure)
@@ -73,6 +74,7 @@ def curate_images(paths: list[Path], request: Request, report: Callable[[str], N
     pool = OwnMaskPool(images, segmenter, request.pool, request.private)
     pool.compute(files.process_count(segmenter, len(images)), report, report_failure)
     curated, summary_lines = _publish(request, pool, labels)
+    note_picture_folder(request.out, folder)
     pool.finish()
     for line in summary_lines:
         report(line)
@@ -85,14 +87,14 @@ def curate_images(paths: list[Path], request: Request, report: Callable[[str], N
     return curated.summary
 
 
-def _list_images(paths: list[Path], out: Path) -> list[OwnImage]:
-    """All images, ascending by id, except those in the output folder."""
+def _list_images(paths: list[Path], out: Path) -> tuple[list[OwnImage], Path]:
+    """All images, ascending by id, except those in the output folder; and the folder that their names start from."""
     paths = [path for path in files.pictures(paths) if out.absolute() not in path.absolute().parents]
     if not paths:
         raise UsageError(f"All pictures given lie in {out}, the folder of results. Choose another folder with --out.")
     folder = files.common_folder(paths)
     names = [files.relative_name(path, folder) for path in paths]
-    return read_all(sorted(zip(files.ids_of(paths), names, paths, strict=True)))
+    return read_all(sorted(zip(files.ids_of(paths), names, paths, strict=True))), folder
 
 
 def _human_labels(path: Path | None, ids: Sequence[str]) -> Labels:

@@ -6,12 +6,12 @@ for a chance of about atoms² / 2⁶⁵, so the groups are then compared with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from uss_dagster.errors import BadData
-from uss_dagster.pixels import numbered_by_first
+from uss_dagster.pixels import nearest_cells, numbered_by_first
 from uss_dagster.regions import rle
 
 Atoms = tuple[np.ndarray, np.ndarray]
@@ -32,34 +32,46 @@ def atoms_of_masks(masks: Sequence[np.ndarray] | np.ndarray) -> Atoms:
     return atoms.reshape(masks[0].shape).astype(np.int32), members
 
 
-def atoms_of_codes(codes: Sequence[bytes], shape: tuple[int, int]) -> Atoms:
+def atoms_of_codes(codes: Sequence[bytes], shape: tuple[int, int], size: tuple[int, int] | None = None) -> Atoms:
     """The atoms of the masks of COCO run-length codes over an image of ``shape`` (height, width).
 
     The work grows with the edges of runs, and memory is about 16 bytes a pixel however many masks there are.
+
+    Parameters
+    ----------
+    codes : sequence of K bytes
+    shape : tuple of int
+    size : tuple of int, optional
+        (height, width) of the result, neither greater than that of ``shape``: each of its pixels has what the pixel at its centre has. No mask has
+        its full size on the way, and a mask can lose all of its pixels.
     """
-    height, width = shape
-    size = height * width
-    kind = np.int32 if size < 2**31 else np.int64
-    change = np.zeros(size + 1, np.uint64)  # of the combined words from one pixel to the next, down the columns as codes run
+    to_size = _reduced_ends(shape, size) if size and size != shape else None
+    full, (height, width) = shape[0] * shape[1], size or shape
+    pixels = height * width
+    kind = np.int32 if pixels < 2**31 else np.int64
+    change = np.zeros(pixels + 1, np.uint64)  # of the combined words from one pixel to the next, down the columns as codes run
     edges, areas = [], np.zeros(len(codes), np.int64)
     for region, (code, word) in enumerate(zip(codes, _words(len(codes)), strict=True)):
         lengths = rle.runs(code)
         ends = np.cumsum(lengths)
-        if ends[-1] != size:
-            raise BadData(f"A run-length code covers {ends[-1]} pixels, its image has {height}×{width} = {size}.")
+        if ends[-1] != full:
+            raise BadData(f"A run-length code covers {ends[-1]} pixels, its image has {shape[0]}×{shape[1]} = {full}.")
+        if to_size is not None:
+            ends = to_size(ends)
+            lengths = np.diff(ends, prepend=0)
         np.bitwise_xor.at(change, ends, word)
         areas[region] = lengths[1::2].sum()
         edges.append(ends.astype(kind))
-    starts = change[:size] != 0
+    starts = change[:pixels] != 0
     starts[:1] = True
     start = np.flatnonzero(starts)
     values, run_atom = np.unique(np.bitwise_xor.accumulate(change[start]), return_inverse=True)
     del change, starts
-    length = np.diff(start, append=size)
+    length = np.diff(start, append=pixels)
     column, row = np.divmod(start, height)
     place = row * width + column  # row by row, of the run's first pixel, or of the one on top of the next column
     place = np.where(row + length > height, np.minimum(place, column + 1), place)
-    first = np.full(len(values), size)
+    first = np.full(len(values), pixels)
     np.minimum.at(first, run_atom, place)
     order = np.argsort(first)
     rank = np.empty(len(order), np.int32)
@@ -71,6 +83,18 @@ def atoms_of_codes(codes: Sequence[bytes], shape: tuple[int, int]) -> Atoms:
         members[region] = np.searchsorted(ends, column_wise, "right") % 2 == 1
     _check_areas(members, np.bincount(atom, length).astype(np.int64), areas)
     return np.repeat(atom, length).reshape(width, height).T, members
+
+
+def _reduced_ends(shape: tuple[int, int], size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from ends of runs in an image of ``shape`` to those in one of a smaller ``size``, which has some of its rows and columns."""
+    rows, columns = (np.searchsorted(nearest_cells(new, old), np.arange(old + 2)) for new, old in zip(size, shape, strict=True))
+
+    def reduced(ends: np.ndarray) -> np.ndarray:
+        column, row = np.divmod(ends, shape[0])
+        # Pixels before this end: those of columns before its own, and of its own column if that is one of the smaller image.
+        return np.asarray(columns[column] * size[0] + np.where(columns[column + 1] > columns[column], rows[row], 0))
+
+    return reduced
 
 
 def _words(count: int) -> np.ndarray:

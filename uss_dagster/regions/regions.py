@@ -159,10 +159,15 @@ class Regions:
         codes: Sequence[bytes],
         shape: tuple[int, int],
         parent: Sequence[int] | np.ndarray | None = None,
+        *,
+        size: tuple[int, int] | None = None,
         **columns: Unpack[Columns],
     ) -> Regions:
-        """Any masks, as COCO run-length codes over an image of ``shape`` (height, width); see ``from_masks``. No mask is decoded."""
-        return cls(*atoms_of_codes(codes, shape), parent, **columns)
+        """Any masks, as COCO run-length codes over an image of ``shape`` (height, width); see ``from_masks``. No mask is decoded.
+
+        With ``size``, (height, width) of a smaller image, the same as ``resized`` to it, at less cost.
+        """
+        return cls(*atoms_of_codes(codes, shape, size), parent, **columns)
 
     @classmethod
     def from_label_map(

@@ -27,6 +27,7 @@ from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.mask_pool import MaskPool
 from uss_dagster.stages.segments import Segments
 from uss_dagster.student.card import ModelCard
+from uss_dagster.student.loading import Loading, loader_count
 from uss_dagster.student.rounds import Round, loss_fall, train_round
 from uss_dagster.student.settings import RANDOM, StudentSettings
 from uss_dagster.weights.catalogue import CATALOGUE
@@ -118,7 +119,7 @@ class Models(DatasetCell):
 
     def run(self, layout: Layout) -> Facts:
         from uss_dagster.runtime import torch_device
-        from uss_dagster.student.data import curated_source
+        from uss_dagster.student.data import curated_source, stored_pictures
 
         curated = layout.curated(self.curated)
         images = Images(layout.images(self.dataset))
@@ -130,8 +131,10 @@ class Models(DatasetCell):
         version = dvc_hash(curated)
         data = f"{self.source} (data/curated/{self.curated} of {self.dataset})"
         card = ModelCard(self.title, data, version, self.licence, f"uss repro {self.name}")
-        train, val = (curated_source(curated, images.pixels, split) for split in ("train", "val"))
-        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher)
+        pictures = stored_pictures(images)
+        train, val = (curated_source(curated, images.pixels, split, pictures) for split in ("train", "val"))
+        loading = Loading(loader_count(device))
+        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher, loading)
         result, scores = train_round(train, val, training)
         summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
         counts = {"train_images": len(train), "val_images": len(val), "steps": result.step}

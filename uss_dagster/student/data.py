@@ -15,12 +15,14 @@ from typing import TypedDict
 
 import numpy as np
 
-from uss_dagster.artifacts.image_files import read_picture
+from uss_dagster.artifacts.image_files import decode, read_file
+from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.tables import read_table, row_groups
 from uss_dagster.curation.human import CROWD, named_coco_masks
 from uss_dagster.curation.splits import SPLITS, split_of
 from uss_dagster.curation.tables import HUMAN, IMAGES, MASKS
 from uss_dagster.errors import BadData, UsageError, did_you_mean
+from uss_dagster.hashing import sha256_of_file
 from uss_dagster.regions import Regions
 
 SHARES = (0.9, 0.1, 0.0)
@@ -59,8 +61,36 @@ class Example:
         return self.image.shape[0], self.image.shape[1]
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files by image id.
+
+    Parameters
+    ----------
+    encoded : callable
+        Image id → the bytes of its file.
+    digest : callable
+        Image id → a hash of these bytes.
+    name : callable, default str
+        Image id → what an error calls the file.
+    """
+
+    encoded: Callable[[str], bytes]
+    digest: Callable[[str], str]
+    name: Callable[[str], str] = str
+
+    def pixels(self, image_id: str) -> np.ndarray:
+        """uint8 array of shape (height, width, 3)."""
+        return decode(self.encoded(image_id), self.name(image_id))
+
+
+def stored_pictures(images: Images) -> Pictures:
+    """The pictures of a dataset artefact."""
+    return Pictures(images.encoded, lambda image_id: images.contents([image_id])[0][1])
+
+
 class Source:
-    """Examples in a fixed order, which two functions of the image id read when they are needed.
+    """Examples in a fixed order, which functions of the image id read when they are needed.
 
     Parameters
     ----------
@@ -69,10 +99,14 @@ class Source:
         Image id → uint8 array of shape (height, width, 3).
     masks : callable
         Image id → ``Masks``.
+    pictures : Pictures, optional
+        The files that the pixels are decoded from.
     """
 
-    def __init__(self, ids: Sequence[str], pixels: Callable[[str], np.ndarray], masks: Callable[[str], Masks]) -> None:
-        self.ids, self.pixels, self.masks = list(ids), pixels, masks
+    def __init__(
+        self, ids: Sequence[str], pixels: Callable[[str], np.ndarray], masks: Callable[[str], Masks], pictures: Pictures | None = None
+    ) -> None:
+        self.ids, self.pixels, self.masks, self.pictures = list(ids), pixels, masks, pictures
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,10 +126,11 @@ class Source:
         if len(codes) != len(self):
             raise BadData(f"{len(codes)} lists of masks were given for {len(self)} examples, expected one each.")
         by_id = dict(zip(self.ids, codes, strict=True))
-        return Source(self.ids, self.pixels, lambda image_id: (by_id[image_id], np.zeros(len(by_id[image_id]), bool)))
+        masks = lambda image_id: (by_id[image_id], np.zeros(len(by_id[image_id]), bool))  # noqa: E731
+        return Source(self.ids, self.pixels, masks, self.pictures)
 
 
-def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train") -> Source:
+def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str = "train", pictures: Pictures | None = None) -> Source:
     """One split of a curated set.
 
     Masks are read by row groups, of which few are in memory. Masks of crowds and of the whole image are no targets.
@@ -107,6 +142,8 @@ def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str
     pixels : callable
         Image id → uint8 array of shape (height, width, 3), such as ``Images.pixels``.
     split : {'train', 'val', 'test'}, default 'train'
+    pictures : Pictures, optional
+        The files that the pixels are decoded from.
 
     Raises
     ------
@@ -117,7 +154,7 @@ def curated_source(folder: Path, pixels: Callable[[str], np.ndarray], split: str
         raise UsageError(f"split is '{split}'.{did_you_mean(split, SPLITS)}")
     images = read_table(folder / "images.parquet", IMAGES, columns=["image_id", "split"])
     ids = [row["image_id"] for row in images.to_pylist() if row["split"] == split]
-    return Source(ids, pixels, _MaskTable(folder / "masks.parquet"))
+    return Source(ids, pixels, _MaskTable(folder / "masks.parquet"), pictures)
 
 
 class _MaskTable:
@@ -180,14 +217,15 @@ def coco_source(annotations: Path, images: Path, split: str = "train") -> Source
         if (entry.get("split", "") if has_splits else split_of(name.stem, 0, SHARES)) == split:
             files[name.stem] = _image_file(images, name)
 
-    def pixels(image_id: str) -> np.ndarray:
-        return read_picture(files[image_id])
+    pictures = Pictures(
+        lambda image_id: read_file(files[image_id]), lambda image_id: sha256_of_file(files[image_id]), lambda image_id: str(files[image_id])
+    )
 
     def codes(image_id: str) -> Masks:
         regions = masks.regions(image_id)
         return _targets(regions, (np.array(regions.source, object) != CROWD) & (regions.area > 0))
 
-    return Source(sorted(files), pixels, codes)
+    return Source(sorted(files), pictures.pixels, codes, pictures)
 
 
 def _targets(regions: Regions, keep: np.ndarray) -> Masks:

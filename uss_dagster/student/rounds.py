@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,15 @@ from uss_dagster.hashing import sha256_of_json
 from uss_dagster.runtime import signals_noted
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.curves import curves
+from uss_dagster.student.loading import Loading
 from uss_dagster.student.settings import StudentSettings
 
 if TYPE_CHECKING:
     from uss_dagster.student.data import Source
     from uss_dagster.student.training import TrainResult
 
-LABELS = "labels"
-"""Folder of a teacher's labels in that of the model, until training has ended."""
+LABELS, EXAMPLES = "labels", "examples"
+"""Folders of a teacher's labels and of reduced examples in that of the model, until training has ended."""
 IMAGES, CLICKS = 100, 20
 """Greatest number of validation images that are scored, evenly spaced, and about how many masks of each are clicked."""
 
@@ -54,6 +55,8 @@ class Round:
         A student whose confident masks are added to the labels first. If its network is the same, its weights are the start.
     curves : {'', 'dvclive', 'tensorboard'}, default ''
         See ``curves``.
+    loading : Loading
+        How examples are read.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Round:
     threads: int = 1
     teacher: Path | None = None
     curves: str = ""
+    loading: Loading = field(default_factory=Loading)
 
 
 def is_first_process() -> bool:
@@ -97,8 +101,10 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
         If ``train`` has no image.
     """
     from uss_dagster.student import training
+    from uss_dagster.student.example_shards import stored_examples
     from uss_dagster.student.model import Student, read_config
     from uss_dagster.student.self_training import stored_labels
+    from uss_dagster.student.views import longest_side
 
     card, first, start = job.card, is_first_process(), None
     if job.teacher is not None:
@@ -108,11 +114,15 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
     if not len(train):
         raise BadData(f"{job.name}: there is no picture with masks to train on. Look at the splits of the set.")
     if (earlier := finished_before(job.out, job.settings, card.version)) is not None:
+        _remove_stored(job, first)
         return earlier, _validation_scores(val, job) if first else {}
     if job.teacher is not None:
         with Progress(f"{job.name}: labels of {job.teacher.name}", len(train)) as progress:
             labels = job.out / LABELS / sha256_of_json([card.version, train.ids], 16)
             train = stored_labels(teacher, train, labels, progress.advance if first else lambda count: None)
+    with Progress(f"{job.name}: examples", len(train)) as progress:
+        folder = job.loading.folder or job.out / EXAMPLES
+        shards = stored_examples(train, longest_side(job.settings), folder, job.loading, progress.advance if first else lambda count: None)
     with (
         Progress(job.name, job.settings.steps, "steps") as progress,
         curves(job.curves if first else "", job.out) as record,
@@ -130,14 +140,22 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
             advance=lambda step, loss: progress.advance(step - progress.done) if first else None,
             start=start,
             record=record,
+            shards=shards,
+            loaders=job.loading.processes,
         )
-    if result.finished and first:
-        remove(job.out / LABELS)
+    if result.finished:
+        _remove_stored(job, first)
     if number := signal_noted():
         if first and not result.finished:
             print(f"{job.name}: stopped after step {result.step}; the same command goes on from there", file=sys.stderr)
         raise SystemExit(128 + number)
     return result, _validation_scores(val, job) if first and result.finished else {}
+
+
+def _remove_stored(job: Round, first: bool) -> None:
+    """Remove what was stored for the training alone."""
+    for name in (LABELS, EXAMPLES) if first else ():
+        remove(job.out / name)
 
 
 def finished_before(out: Path, settings: StudentSettings, version: str) -> TrainResult | None:

@@ -126,6 +126,11 @@ class StudentSettings:
         Longest time between checkpoints; there is also one at each validation. 0 writes only those.
     precision : {'auto', 'float32', 'bfloat16'}, default 'auto'
         Of training. 'auto' is bfloat16 on CUDA and float32 on a CPU. Some CPUs are faster with bfloat16.
+    largest_crop : float, default 1.0
+        Greatest share of the image's sides that a training window has. Above 1, grey surrounds the image, as in large-scale jitter (Ghiasi et al.,
+        Simple copy-paste, CVPR 2021: sides from half to ten times those of the image are ``smallest_crop=0.5 largest_crop=10``).
+    paste : float, default 0.0
+        Share of the windows into which objects of another image are pasted (the same paper). In 0..1.
 
     Raises
     ------
@@ -160,6 +165,8 @@ class StudentSettings:
     views: int = 0
     minutes: float = 10.0
     precision: Precision = "auto"
+    largest_crop: float = 1.0
+    paste: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
@@ -190,6 +197,7 @@ class StudentSettings:
                 f"views is {self.views}, but only the maps of a frozen encoder can be stored. Set tune to frozen, or views to 0."
             )
         check_bounds(self, average=Bounds("below 1", lambda share: share < 1), smallest_crop=Bounds("1 at most", lambda share: share <= 1))
+        check_bounds(self, largest_crop=at_least(1), paste=Bounds("in 0..1", lambda share: 0 <= share <= 1))
 
     @property
     def architecture(self) -> Architecture:

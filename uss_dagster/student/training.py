@@ -11,11 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,18 +27,20 @@ from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run,
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
 from uss_dagster.hashing import sha256_of_json
-from uss_dagster.runtime import torch_device
 from uss_dagster.student.card import VALIDATION_IMAGES, ModelCard, plot_losses
 from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import match, mean_of, values
+from uss_dagster.student.example_shards import ExampleShards
+from uss_dagster.student.loader import ends_of_loaders
 from uss_dagster.student.losses import NAMES, Criterion
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build
 from uss_dagster.student.net import StudentNet
+from uss_dagster.student.process_group import processes
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 from uss_dagster.student.stored_features import FOLDER as FEATURES
 from uss_dagster.student.stored_features import StoredFeatures
 from uss_dagster.student.tuning import content_of, is_frozen, parameter_groups, rate_at, starting_weights
-from uss_dagster.student.views import Batch, Views
+from uss_dagster.student.views import CACHE_BYTES, Batch, Views
 
 CHECKPOINT = Path("checkpoint") / "run.safetensors"
 LOSSES, PICTURE, CARD = "losses.csv", "losses.png", "README.md"
@@ -91,6 +92,8 @@ def train(
     advance: Callable[[int, float], None] = lambda step, loss: None,
     start: Path | None = None,
     record: Callable[[Sequence[Mapping[str, float]]], None] = lambda lines: None,
+    shards: ExampleShards | None = None,
+    loaders: int = 0,
 ) -> TrainResult:
     """Train a student into a folder; continues from the checkpoint in it.
 
@@ -116,6 +119,10 @@ def train(
         A student of the same network whose weights are the start.
     record : callable, optional
         Called in the first process with all lines of ``losses.csv`` so far, whenever there is a new one.
+    shards : ExampleShards, optional
+        The examples of ``source``, where they are stored.
+    loaders : int, default 0
+        Processes that compute batches; the batches are the same for any number.
 
     Raises
     ------
@@ -123,31 +130,16 @@ def train(
         If there is no image to learn from, the checkpoint is damaged, or the loss is no longer a number.
     UsageError
         If the checkpoint is of other settings or data, or ``start`` is of another network.
+    TryAgain
+        If a loader process ends by itself.
     """
-    with processes(device) as (rank, world, place):
+    with processes(device) as (rank, world, place), ends_of_loaders():
         alone = world == 1 and place.type == "cpu"
         with repeatable(max(1, threads // HALVES) if alone else threads):
-            trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world)
+            trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world, shards, loaders)
             trainer.resume()
             with ThreadPoolExecutor(min(threads, HALVES)) as crew:
                 return trainer.run(stop, advance, crew, record)
-
-
-@contextmanager
-def processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, number of processes, device) of the group that ``torchrun`` started; (0, 1, device) without it."""
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield 0, 1, torch_device(device)
-        return
-    place = torch_device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-    torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    try:
-        yield torch.distributed.get_rank(), torch.distributed.get_world_size(), place
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 class Trainer:
@@ -170,6 +162,8 @@ class Trainer:
         start: Path | None = None,
         rank: int = 0,
         world: int = 1,
+        shards: ExampleShards | None = None,
+        loaders: int = 0,
     ) -> None:
         if not len(source):
             raise BadData("There is nothing to train on: the source has no image. Choose another split, or curate with a lower preset.")
@@ -177,7 +171,8 @@ class Trainer:
             raise UsageError(f"batch is {settings.batch}, expected a multiple of the {world} processes among which it is divided.")
         self.settings, self.out, self.device, self.card = settings, out, device, card
         self.rank, self.world = rank, world
-        self.views = Views(source, settings)
+        self.loaders = loaders
+        self.views = Views(source, settings, shards, CACHE_BYTES // max(1, loaders))
         self.val = [val[i] for i in validation_indices(len(val))] if val is not None and rank == 0 else []
         self.images, self.has_validation = len(source), val is not None and len(val) > 0
         self.net = build(settings).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -204,7 +199,8 @@ class Trainer:
         self._frozen_content = content_of(self.frozen)
         self._stored: StoredFeatures | None = None
         if settings.views:
-            windows = [self._data, self._frozen_content, settings.seed, settings.input, settings.smallest_crop, settings.views]
+            crops = [settings.smallest_crop, settings.largest_crop, settings.paste]
+            windows = [self._data, self._frozen_content, settings.seed, settings.input, settings.views, *crops]
             self._stored = StoredFeatures(self._features, out / FEATURES / sha256_of_json(windows, 16))
 
     # -- steps ----------------------------------------------------------------------------------------
@@ -218,13 +214,9 @@ class Trainer:
     ) -> TrainResult:
         """Run the remaining steps with validation and checkpoints, and publish the model. crew: runs parts of batches in parallel."""
         settings, saved = self.settings, time.monotonic()
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self._batch, self.done) if self.done < settings.steps else None
+        with closing(self._batches()) as batches:
             while self.done < settings.steps and not self.enough:
-                assert coming is not None
-                batch, features = coming.result()
-                if self.done + 1 < settings.steps:
-                    coming = ahead.submit(self._batch, self.done + 1)
+                batch, features = next(batches)
                 loss = self.step(batch, crew, features)
                 if self._any(not math.isfinite(loss)):
                     raise BadData(
@@ -317,13 +309,18 @@ class Trainer:
         """A network for the averaged weights."""
         return build(self.settings)
 
-    def _batch(self, step: int) -> tuple[Batch, tuple[Tensor, ...]]:
-        """The part of this process in a batch, and the maps of a frozen encoder."""
-        part = slice(self.rank, None, self.world)
-        batch = self.views.batch(step, part)
+    def _batches(self) -> Generator[tuple[Batch, tuple[Tensor, ...]]]:
+        """The part of this process in the batches of the remaining steps, and the maps of a frozen encoder."""
+        steps, part = range(self.done, self.settings.steps), slice(self.rank, None, self.world)
+        batches = self.views.batches(steps, part, self.loaders, self.device.type == "cuda")
+        for step, batch in zip(steps, batches, strict=True):
+            yield batch, self._maps(batch, step, part)
+
+    def _maps(self, batch: Batch, step: int, part: slice) -> tuple[Tensor, ...]:
+        """The maps of a frozen encoder for a batch; none where it learns."""
         if self._stored is not None:
-            return batch, self._stored(batch.images, self.views.numbers(step, part))
-        return batch, tuple(self._features(batch.images)) if self.frozen else ()
+            return self._stored(batch.images, self.views.numbers(step, part))
+        return tuple(self._features(batch.images)) if self.frozen else ()
 
     def _features(self, images: Tensor) -> list[Tensor]:
         with torch.no_grad(), self._precision():

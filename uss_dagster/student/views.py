@@ -1,36 +1,34 @@
 """Training batches: random windows of images, stretched to a square, with their masks and clicks.
 
-An image is read once, reduced as far as the smallest window still fills the square, and stored as atoms (see ``regions``) in a cache of bounded size. So
-a window of any number of masks is one indexing operation. Each batch has its own random generator (seed, step). So a run that was stopped continues as
-if it had not been stopped.
+An image is reduced as far as the smallest window still fills the square, and stored on disk (``example_shards``) and in a cache of bounded size. Each
+batch has its own random generator (seed, step). So a run that was stopped continues as if it had not been stopped, and any number of processes give
+the same batches.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from uss_dagster.regions import Regions
-from uss_dagster.student.data import Example, Source
-from uss_dagster.student.prediction import window_pixels
+from uss_dagster.student.data import Source
+from uss_dagster.student.example_shards import ExampleShards
+from uss_dagster.student.loader import in_order
+from uss_dagster.student.reduced import ReducedExample, read_reduced
 from uss_dagster.student.settings import StudentSettings
+from uss_dagster.student.windows import OVERSAMPLE, jittered, masks_of, paste, random_window, view_of
 
 CACHE_BYTES = 512 * 1024**2
 """Greatest size of the cached images."""
-OVERSAMPLE = 2
-"""Samples along each side of a target's pixel; their mean is the share of the pixel in the mask."""
 DISC = 0.1
 """Radius of the disc around the middle of a mask in which a click falls, relative to the shorter side of the mask's box."""
 ANYWHERE = 4
 """One click of so many falls anywhere, on a mask or not."""
-LARGEST = 0.95
-"""A mask that covers more of a window is no target there: its border is not visible."""
 
 RandomWindow = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Image float32 (3, S, S), targets float32 (K, s, s), clicks float32 (P, 2), and their answers int64 (P, G); see ``Batch``."""
@@ -61,8 +59,20 @@ class Batch:
     answers: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        """The batch on another device, as it was before ``packed``."""
+        batch = self._each(lambda value: value.to(device, non_blocking=True))
+        return batch if batch.targets.is_floating_point() else replace(batch, targets=batch.targets.float() / OVERSAMPLE**2)
+
+    def packed(self) -> Batch:
+        """The batch with targets as numbers of samples, uint8: a quarter of the size on the way from a process."""
+        return replace(self, targets=(self.targets * OVERSAMPLE**2).byte())
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory from which a GPU copies while it computes."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(change(getattr(self, name)) for name in self.__dataclass_fields__))
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in ``count`` equal parts, or as it is if it cannot be divided."""
@@ -72,29 +82,9 @@ class Batch:
         return [Batch(*(chunk[i] for chunk in chunks)) for i in range(count)]
 
 
-@dataclass(frozen=True)
-class ReducedExample:
-    """An example at reduced size, with its masks as atoms.
-
-    Parameters
-    ----------
-    image : uint8 array of shape (h, w, 3)
-    atoms : uint16 or int32 array of shape (h, w)
-        The atom of each pixel.
-    members : bool array of shape (K, A)
-        Which atoms each mask has.
-    human : bool array of shape (K,)
-        Which masks a person drew.
-    """
-
-    image: np.ndarray
-    atoms: np.ndarray
-    members: np.ndarray
-    human: np.ndarray
-
-    @property
-    def bytes(self) -> int:
-        return self.image.nbytes + self.atoms.nbytes + self.members.nbytes
+def longest_side(settings: StudentSettings) -> int:
+    """Of a reduced image: the smallest window of it still fills the square."""
+    return math.ceil(settings.input / settings.smallest_crop)
 
 
 class Views:
@@ -104,13 +94,17 @@ class Views:
     ----------
     source : Source
     settings : StudentSettings
+    shards : ExampleShards, optional
+        Where the examples are stored; without, they are read from the source.
+    cache : int
+        Greatest size in bytes of the examples in memory.
     """
 
-    def __init__(self, source: Source, settings: StudentSettings) -> None:
-        self.source, self.settings = source, settings
+    def __init__(self, source: Source, settings: StudentSettings, shards: ExampleShards | None = None, cache: int = CACHE_BYTES) -> None:
+        self.source, self.settings, self.shards, self.cache = source, settings, shards, cache
         self.side = settings.input
         self.mask_side = settings.input // settings.architecture.stride
-        self._long = math.ceil(settings.input / settings.smallest_crop)
+        self._long = longest_side(settings)
         self._cache: OrderedDict[int, ReducedExample] = OrderedDict()
         self._bytes = 0
 
@@ -133,6 +127,23 @@ class Views:
         """Numbers of the fixed windows of a batch; equal numbers have equal pixels."""
         return [index * self.settings.views + view for index, view in self._chosen(step)[part]]
 
+    def batches(self, steps: range, part: slice = slice(None), loaders: int = 0, pinned: bool = False) -> Iterator[Batch]:
+        """The batches of steps, computed ahead; see ``in_order``. Call ``Batch.to`` on each.
+
+        Parameters
+        ----------
+        steps : range
+        part : slice
+            See ``batch``.
+        loaders : int, default 0
+            Number of processes; the batches are the same for any number.
+        pinned : bool, default False
+            In memory from which a GPU copies while it computes.
+        """
+        if loaders:
+            return in_order(lambda step: self.batch(step, part).packed(), steps, loaders, pinned)
+        return in_order(lambda step: self.batch(step, part), steps)
+
     def _indices(self, step: int) -> list[int]:
         """Indices of the examples of a batch; every pass over the source has another order."""
         count, size = len(self.source), self.settings.batch
@@ -154,25 +165,16 @@ class Views:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
-        example = reduce_example(self.source[index], self._long)
+        example = read_reduced(self.source, index, self._long) if self.shards is None else self.shards[index]
         self._cache[index] = example
         self._bytes += example.bytes
-        while self._bytes > CACHE_BYTES and len(self._cache) > 1:
+        while self._bytes > self.cache and len(self._cache) > 1:
             self._bytes -= self._cache.popitem(last=False)[1].bytes
         return example
 
     def _window(self, example: ReducedExample, rng: np.random.Generator, rng_of_clicks: np.random.Generator) -> RandomWindow:
         settings, grains = self.settings, self.settings.architecture.grains
-        height, width = example.atoms.shape
-        share = settings.smallest_crop ** rng.random()  # as many windows of half a size as of the whole
-        stretch = math.exp(rng.uniform(-0.2, 0.2))
-        h, w = min(height, height * share * stretch), min(width, width * share / stretch)
-        y, x = rng.uniform(0, height - h), rng.uniform(0, width - w)
-        mirrored = rng.random() < 0.5
-        image = jitter_colours(window_pixels(example.image, (y, x, h, w), self.side)[0], rng)
-        masks = window_masks(example, (y, x, h, w), self.mask_side, settings.masks, rng)
-        if mirrored:
-            image, masks = image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()
+        image, masks = self._seen(example, rng)
         points = np.full((settings.clicks, 2), 0.5, np.float32)
         answers = np.full((settings.clicks, grains), -1, np.int64)
         if len(masks):
@@ -182,68 +184,17 @@ class Views:
             answers = click_answers(masks, points, grains)
         return image, masks, points, answers
 
-
-def reduce_example(example: Example, long: int) -> ReducedExample:
-    """An example whose longer side has at most ``long`` pixels; masks are sampled at pixel centres."""
-    height, width = example.shape
-    scale = min(1.0, long / max(height, width))
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    image = example.image
-    if scale < 1:
-        image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    regions = Regions.from_codes(example.codes, example.shape).resized(h, w)
-    keep = np.flatnonzero(regions.area > 0)
-    regions = regions.select(keep).compact()
-    atoms = regions.atoms.astype(np.uint16) if regions.members.shape[1] < 2**16 else regions.atoms
-    return ReducedExample(np.ascontiguousarray(image), atoms, regions.members, example.human[keep])
-
-
-def centres(start: float, extent: float, count: int) -> np.ndarray:
-    """The pixels at the centres of ``count`` equal parts of an interval."""
-    return (start + (np.arange(count) + 0.5) * extent / count).astype(np.int64)
-
-
-def jitter_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An image, float32 (3, H, W) in 0..1, with random exposure, contrast and tint."""
-    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.92, 1.08, 3)
-    return np.clip((image - 0.5) * gain[:, None, None] + 0.5 + rng.uniform(-0.1, 0.1), 0, 1).astype(np.float32)
-
-
-def window_masks(
-    example: ReducedExample, window: tuple[float, float, float, float], side: int, most: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The masks that are visible in a window.
-
-    Parameters
-    ----------
-    example : ReducedExample
-    window : tuple of float
-        (y, x, height, width) in pixels.
-    side : int
-        Of the result.
-    most : int
-        Greatest number of masks. If more are visible, human masks have priority and the others are drawn at random.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float32 array of shape (K, side, side)
-        The share of each pixel in each mask.
-    """
-    y, x, h, w = window
-    fine = side * OVERSAMPLE
-    atoms = example.atoms[centres(y, h, fine)[:, None], centres(x, w, fine)]
-    area = example.members @ np.bincount(atoms.ravel(), minlength=example.members.shape[1])
-    visible = np.flatnonzero((area >= OVERSAMPLE**2) & (area <= LARGEST * fine**2))
-    if len(visible) > most:
-        human = visible[example.human[visible]]
-        first, others = (human, visible[~example.human[visible]]) if len(human) < most else (human[:0], human)
-        visible = np.sort(np.concatenate([first, rng.choice(others, most - len(first), replace=False)]))
-    cells = atoms.reshape(side, OVERSAMPLE, side, OVERSAMPLE).transpose(1, 3, 0, 2).reshape(OVERSAMPLE**2, -1)
-    members = example.members[visible].astype(np.float32)
-    share = sum(members[:, part] for part in cells) / OVERSAMPLE**2
-    masks = np.asarray(share, np.float32).reshape(len(visible), side, side)
-    return masks[(masks >= 0.5).any(axis=(1, 2))]
+    def _seen(self, example: ReducedExample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random window: its image, float32 (3, S, S), and its masks, float32 (K, s, s)."""
+        settings, samples = self.settings, self.mask_side * OVERSAMPLE
+        view = view_of(example, random_window(example.atoms.shape, settings, rng), self.side, samples)
+        mirrored = rng.random() < 0.5
+        if settings.paste and rng.random() < settings.paste:
+            other = self._example(int(rng.integers(len(self.source))))
+            view = paste(view, view_of(other, random_window(other.atoms.shape, settings, rng), self.side, samples), rng)
+        image = jittered(view.image, rng)
+        masks = masks_of(view, settings.masks, rng)
+        return (image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()) if mirrored else (image, masks)
 
 
 def sample_clicks(masks: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
