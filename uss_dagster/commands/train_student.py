@@ -23,6 +23,16 @@ Curves = Annotated[
     str,
     typer.Option(metavar="dvclive|tensorboard", help="Also write losses and scores for these, into the folder.", show_default=False),
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False),
+]
+SelfTrain = Annotated[
+    Path | None,
+    typer.Option(
+        "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
+    ),
+]
 Loaders = Annotated[
     int | None,
     typer.Option(
@@ -46,10 +56,7 @@ ExamplesGb = Annotated[float, typer.Option("--examples-gb", min=0, metavar="N", 
 
 
 def train_student(
-    masks: Annotated[
-        Path | None,
-        typer.Option("--masks", metavar="FOLDER", help="A curated set: data/curated/NAME, or what `uss curate` wrote.", show_default=False),
-    ] = None,
+    masks: Masks = None,
     coco: Annotated[
         Path | None, typer.Option("--coco", metavar="FILE", help="Or COCO json; its images are in --images.", show_default=False)
     ] = None,
@@ -61,12 +68,7 @@ def train_student(
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Optimiser steps. [default: the size's own]", show_default=False)
     ] = None,
-    self_train: Annotated[
-        Path | None,
-        typer.Option(
-            "--self-train", metavar="MODEL", help="A second round: masks that this student finds are added first.", show_default=False
-        ),
-    ] = None,
+    self_train: SelfTrain = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Any other setting, such as batch=4; can be repeated.")
     ] = None,
