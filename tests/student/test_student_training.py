@@ -25,6 +25,7 @@ from uss_dagster.student.card import ModelCard
 from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, read_config
 from uss_dagster.student.prediction import ScoredMasks
+from uss_dagster.student.prompts import Prompts
 from uss_dagster.student.self_training import self_train_labels, stored_labels
 from uss_dagster.student.settings import ARCHITECTURES, StudentSettings
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
@@ -242,7 +243,7 @@ def test_queries_layers_and_grains_are_settings_of_the_network(tmp_path: Path) -
         assert own.architecture == ARCHITECTURES[size]
     settings = StudentSettings(queries=50, layers=3, grains=4)
     with torch.inference_mode():
-        outputs = build(settings).eval()(torch.zeros(1, 3, 64, 64), torch.tensor([[[0.5, 0.5], [0.2, 0.7]]]))
+        outputs = build(settings).eval()(torch.zeros(1, 3, 64, 64), Prompts.clicks(torch.tensor([[[0.5, 0.5], [0.2, 0.7]]])))[0]
     assert len(outputs) == 1 + 3
     assert outputs[-1].masks.shape == (1, 50 + 2 * 4, 32, 32)
     assert not settings.same_network(StudentSettings())
@@ -263,7 +264,7 @@ def test_an_encoder_of_timm_is_taken_with_its_weights(tmp_path: Path) -> None:
     from uss_dagster.student.model import build
 
     net = build(settings(encoder="resnet18"))
-    output = net(torch.rand(1, 3, 32, 32), torch.rand(1, 2, 2))[-1]
+    output = net(torch.rand(1, 3, 32, 32), Prompts.clicks(torch.rand(1, 2, 2)))[0][-1]
     assert output.masks.shape == (1, 24 + 6, 16, 16)
     state = {name: value * 0.9 for name, value in net.encoder.get_submodule("model").state_dict().items() if value.is_floating_point()}
     state |= {name: value for name, value in net.encoder.get_submodule("model").state_dict().items() if not value.is_floating_point()}

@@ -11,6 +11,7 @@ and a third, of thresholded masks, gives the IoU. The losses of the matched pair
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,10 +165,28 @@ class Criterion:
         for output in outputs:
             flat = output.masks.flatten(2)
             pairs = compare(flat if some is None else flat[..., some], targets if some is None else targets[..., some])
-            for part in (self._learned, self._clicked):
+            for part in (self._learned, self._clicked) if self.learned else (self._clicked,):
                 for name, value in part(output, flat, pairs, targets, batch, generator, counts).items():
                     sums[name] = sums[name] + value
         return sums
+
+    def corrected(
+        self, rounds: Sequence[list[Output]], batch: Batch, generator: torch.Generator, counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of corrected prompts alone, added over rounds.
+
+        Parameters
+        ----------
+        rounds : sequence of list of Output
+            As in ``__call__``, without learned queries.
+        batch : Batch
+            See ``Batch.corrected``.
+        generator, counts
+            As in ``__call__``: a corrected prompt counts as much as any other.
+        """
+        alone = Criterion(0, self.grains, self.points, self.partial)
+        each = [alone([output.by_prompt(self.grains) for output in outputs], batch, generator, counts) for outputs in rounds]
+        return {name: torch.stack([losses[name] for losses in each]).sum() for name in NAMES}
 
     def _learned(
         self, output: Output, flat: Tensor, pairs: Pairs, targets: Tensor, batch: Batch, generator: torch.Generator, counts: Tensor

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from uss_dagster.bounds import Bounds, at_least, check_bounds
+from uss_dagster.bounds import Bounds, at_least, check_bounds, within
 from uss_dagster.errors import UsageError
 from uss_dagster.files import parse_yaml
 
@@ -109,6 +109,12 @@ class StudentSettings:
         Validations without a better score before training stops; 0 never stops.
     seed : int, default 0
         Of weights, batches and places.
+    box_share : float, default 0.25
+        Share of the prompts of a window that are boxes rather than clicks.
+    corrected_share : float, default 0.25
+        Share of the prompts that are corrected: by further points in the larger error of the answer, with the answer as the previous mask.
+    corrections : int, default 2
+        Further points on each of these; 0 corrects none.
 
     Raises
     ------
@@ -138,6 +144,9 @@ class StudentSettings:
     every: int = 0
     patience: int = 0
     seed: int = 0
+    box_share: float = 0.25
+    corrected_share: float = 0.25
+    corrections: int = 2
 
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
@@ -148,7 +157,8 @@ class StudentSettings:
                 object.__setattr__(self, name, default)
         if not self.every:
             object.__setattr__(self, "every", max(1, self.steps // 10))
-        check_bounds(self, every=at_least(0), patience=at_least(0), seed=at_least(0))
+        check_bounds(self, every=at_least(0), patience=at_least(0), seed=at_least(0), corrections=at_least(0))
+        check_bounds(self, box_share=within(0, 0.5), corrected_share=within(0, 0.5))
         unit = self.architecture.stride * 8
         for name in ("input", "test_input"):
             if getattr(self, name) % unit:

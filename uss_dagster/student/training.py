@@ -34,6 +34,7 @@ from uss_dagster.student.losses import NAMES, Criterion
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, load_weights, read_config
 from uss_dagster.student.net import StudentNet
 from uss_dagster.student.settings import StudentConfig, StudentSettings
+from uss_dagster.student.training_prompts import Slots, corrections_of
 from uss_dagster.student.views import Batch, Views
 
 CHECKPOINT = Path("checkpoint") / "run.safetensors"
@@ -193,6 +194,7 @@ class Trainer:
         self.best_score, self.best_step, self.not_better = -1.0, 0, 0
         self.scores: dict[str, float] = {}
         self.criterion = Criterion(settings.architecture.queries, settings.architecture.grains, settings.points, settings.partial)
+        self.corrected = Slots.of(settings).corrected
         self.module: nn.Module = self.net
         if world > 1:
             devices = [device.index] if device.type == "cuda" else None
@@ -269,8 +271,11 @@ class Trainer:
         places = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + self.done) * HALVES + number)
         images = part.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext():
-            outputs = self.module(images, part.points)
+            outputs, *corrected = self.module(images, part.prompts(), corrections_of(part, self.settings, places))
         losses = self.criterion(outputs, part, places, counts)
+        if corrected:
+            further = self.criterion.corrected(corrected, part.corrected(self.corrected), places, counts)
+            losses = {name: value + further[name] for name, value in losses.items()}
         loss = torch.stack(list(losses.values())).sum()
         parameters = list(self.parameters.values())
         if self.world > 1:  # gradients are averaged over processes on the way back

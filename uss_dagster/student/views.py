@@ -19,8 +19,9 @@ from torch import Tensor
 from uss_dagster.regions import Regions
 from uss_dagster.student.data import Example, Source
 from uss_dagster.student.prediction import window_pixels
+from uss_dagster.student.prompts import NO_POINT, POSITIVE, Prompts
 from uss_dagster.student.settings import StudentSettings
-from uss_dagster.student.training_prompts import ANYWHERE, click_answers, sample_clicks
+from uss_dagster.student.training_prompts import WindowPrompts, sample_prompts
 
 CACHE_BYTES = 512 * 1024**2
 """Greatest size of the cached images."""
@@ -29,13 +30,13 @@ OVERSAMPLE = 2
 LARGEST = 0.95
 """A mask that covers more of a window is no target there: its border is not visible."""
 
-RandomWindow = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Image float32 (3, S, S), targets float32 (K, s, s), clicks float32 (P, 2), and their answers int64 (P, G); see ``Batch``."""
+RandomWindow = tuple[np.ndarray, np.ndarray, WindowPrompts]
+"""Image float32 (3, S, S), targets float32 (K, s, s), and prompts; see ``Batch``."""
 
 
 @dataclass
 class Batch:
-    """B windows with their targets and clicks.
+    """B windows with their targets and prompts; the last four as in ``training_prompts.WindowPrompts``.
 
     Parameters
     ----------
@@ -46,16 +47,33 @@ class Batch:
     valid : bool Tensor of shape (B, K)
         Which targets are masks.
     points : float32 Tensor of shape (B, P, 2)
-        Clicks as (x, y) in 0..1.
+    boxes : float32 Tensor of shape (B, P, 4)
+    aims : int64 Tensor of shape (B, P)
     answers : int64 Tensor of shape (B, P, G)
-        Indices of the targets at each click, small ones first; -1 after the last.
     """
 
     images: Tensor
     targets: Tensor
     valid: Tensor
     points: Tensor
+    boxes: Tensor
+    aims: Tensor
     answers: Tensor
+
+    def prompts(self) -> Prompts:
+        """The prompts: a box where there is one, else a positive point."""
+        boxed = self.boxes[..., 2] > self.boxes[..., 0]
+        return Prompts(self.points[:, :, None], torch.where(boxed, NO_POINT, POSITIVE)[..., None], self.boxes)
+
+    def corrected(self, slots: slice) -> Batch:
+        """R prompts of each window as B · R windows with one prompt each, whose only target is the mask that it is meant for."""
+        aims = self.aims[:, slots]
+        targets = self.targets[torch.arange(len(aims), device=aims.device)[:, None], aims.clamp(min=0)].flatten(0, 1)[:, None]
+        valid, points, boxes = (aims >= 0).view(-1, 1), self.points[:, slots], self.boxes[:, slots]
+        answers = torch.full_like(self.answers[:, slots], -1)
+        answers[..., 0] = torch.where(aims >= 0, 0, -1)
+        each = (part.flatten(0, 1)[:, None] for part in (points, boxes, aims, answers))
+        return Batch(self.images, targets * valid[..., None, None], valid, *each)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -116,15 +134,13 @@ class Views:
         indices = self._indices(step)
         seeds = np.random.default_rng([self.settings.seed, step]).integers(2**63, size=len(indices))
         pairs = list(zip(indices, seeds.tolist(), strict=True))[part]
-        images, masks, points, answers = zip(
-            *(self._window(self._example(i), np.random.default_rng(seed)) for i, seed in pairs), strict=True
-        )
+        images, masks, prompts = zip(*(self._window(self._example(i), np.random.default_rng(seed)) for i, seed in pairs), strict=True)
         most = max(1, *(len(m) for m in masks))
         targets = np.zeros((len(pairs), most, self.mask_side, self.mask_side), np.float32)
         valid = np.zeros((len(pairs), most), bool)
         for i, m in enumerate(masks):
             targets[i, : len(m)], valid[i, : len(m)] = m, True
-        return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, np.stack(points), np.stack(answers))))
+        return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, *map(np.stack, zip(*prompts, strict=True)))))
 
     def _indices(self, step: int) -> list[int]:
         """Indices of the examples of a batch; every pass over the source has another order."""
@@ -145,7 +161,7 @@ class Views:
         return example
 
     def _window(self, example: ReducedExample, rng: np.random.Generator) -> RandomWindow:
-        settings, grains = self.settings, self.settings.architecture.grains
+        settings = self.settings
         height, width = example.atoms.shape
         share = settings.smallest_crop ** rng.random()  # as many windows of half a size as of the whole
         stretch = math.exp(rng.uniform(-0.2, 0.2))
@@ -156,14 +172,7 @@ class Views:
         masks = window_masks(example, (y, x, h, w), self.mask_side, settings.masks, rng)
         if mirrored:
             image, masks = image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()
-        points = np.full((settings.clicks, 2), 0.5, np.float32)
-        answers = np.full((settings.clicks, grains), -1, np.int64)
-        if len(masks):
-            points = sample_clicks(masks, settings.clicks, rng)
-            anywhere = settings.clicks // ANYWHERE
-            points[:anywhere] = rng.random((anywhere, 2), np.float32)
-            answers = click_answers(masks, points, grains)
-        return image, masks, points, answers
+        return image, masks, sample_prompts(masks, settings, rng)
 
 
 def reduce_example(example: Example, long: int) -> ReducedExample:
