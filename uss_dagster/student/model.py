@@ -234,7 +234,10 @@ class EncodedImage:
             If nothing says where the object is, or something of it is not in the image.
         """
         previous = mask.mask() if isinstance(mask, Answer) else mask
-        prompt = Prompt.of(points, labels, box, None if previous is None else np.asarray(previous))
+        return self.ask(Prompt.of(points, labels, box, None if previous is None else np.asarray(previous)), granularity)
+
+    def ask(self, prompt: Prompt, granularity: float | None = None) -> list[Answer]:
+        """The masks of one object, see ``prompt``."""
         prompt.check(self.shape)
         if granularity is not None and not 0 <= granularity <= 1:
             raise UsageError(f"granularity is {granularity:g}, expected 0 (the smallest part) to 1 (the whole).")
