@@ -18,6 +18,7 @@ from uss_dagster.stages.models import Models
 from uss_dagster.stages.prompted import Prompted
 from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
+from uss_dagster.weights.catalogue import CATALOGUE
 
 BASE = """\
 datasets: {scenes: {images: 4}, own: {kind: folder, path: pictures}}
@@ -160,6 +161,21 @@ def test_the_leaderboard_marks_students_that_saw_labels(root, planned):
     assert supervised == {"felzenszwalb": False, "learnt": True, "divided": True}
     (board,) = planned.of(Leaderboard)
     assert not any(entry["supervised"] for entry in board.entries.values())
+
+
+def test_the_plan_knows_the_weights_of_an_encoder(root, monkeypatch):
+    """By their hash, without their file; and the leaderboard marks those who saw labels, also in a second round."""
+    monkeypatch.setenv("USS_WEIGHTS", str(root / "none"))
+    text = STUDENTS.replace("{steps: 7}", "{encoder: dinov2_vits14_saliency, tune: frozen}")
+    plan = plan_of(root, text)
+    assert {cell.name: cell.content for cell in plan.of(Models)} == {
+        "models/first": CATALOGUE["dinov2_vits14_saliency"].identity,
+        "models/second": "",
+    }
+    (board,) = plan.of(Leaderboard)
+    assert board.entries["learnt"]["title"].endswith(" [weights have seen labels of saliency]")
+    assert board.entries["divided"]["weights_labels"] == "labels of saliency"
+    assert not board.entries["felzenszwalb"]["weights_labels"]
 
 
 def test_a_folder_counts_by_its_content(root):

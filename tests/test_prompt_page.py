@@ -443,7 +443,8 @@ def a_finger(hand: Hand) -> None:
     assert hand.objects() == [([[100, 75], [110, 75]], [1, 0], None)]
     assert hand.pixels() < before
     hand.touch((50, 120), (50, 100), (50, 60))
-    time.sleep(0.1)
+    rests = "(function look() { n = scrollY === last ? n + 1 : 0; last = scrollY; n > 10 ? done() : setTimeout(look, 20); })()"
+    page.ask(f"new Promise((done) => {{ let last = -1, n = 0; {rests}; }})")
     assert len(hand.objects()[0][0]) == 2, "a finger that moves is no point"
     page.ask("document.getElementById('next').click(), document.querySelector('[data-mode=box]').click()")
     page.ask("scrollTo(0, 0)")

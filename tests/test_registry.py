@@ -71,6 +71,7 @@ def test_values_are_taken_by_type():
     assert made == Params(4, 1.0, "hard", 7, ("b", "c"), True)
     assert isinstance(made.share, float)
     assert build(limit=None).limit is None
+    assert [build(share=text).share for text in ("1e-3", "-2.5E2", "+1e+1")] == [0.001, -250.0, 10.0], "YAML reads these as text"
     assert registry.params_to_dict(made)["names"] == ["b", "c"]
 
 

@@ -20,6 +20,7 @@ import importlib
 import importlib.metadata
 import math
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,8 @@ from uss_dagster.errors import ParameterError, UsageError, check_choice, did_you
 PACKAGE = "uss_dagster"
 FAMILIES = {"method": "methods", "backbone": "backbones", "dataset": "datasets", "metric": "metrics"}
 
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""A number such as 1e-3, which YAML 1.1 reads as text: it wants a point and a sign, as in 1.0e-3."""
 P = TypeVar("P")
 Values = dict[str, Any]
 """Parameters as plain YAML values by name; those of a section are a mapping of their own."""
@@ -230,6 +233,8 @@ def _coerce(value: Any, hint: Any, what: str, path: tuple[str, ...]) -> Any:
         if not isinstance(value, list | tuple):
             raise ParameterError(f"{what} is {value!r}, expected a list.", path)
         return tuple(_coerce(v, args[0], what, path) for v in value)
+    if hint is float and isinstance(value, str) and EXPONENT.fullmatch(value):
+        value = float(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ParameterError(f"{what} is {value}, expected a finite number.", path)

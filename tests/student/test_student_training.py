@@ -16,19 +16,22 @@ import numpy as np
 import pytest
 import torch
 from student_cases import example, settings, source
+from students import FEW, write_curated
 
 from uss_dagster.artifacts.training_runs import read_run
-from uss_dagster.errors import BadData, UsageError
+from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.registry import build_params
 from uss_dagster.student import self_training
 from uss_dagster.student.card import ModelCard
+from uss_dagster.student.curves import curves
 from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, read_config
 from uss_dagster.student.prediction import ScoredMasks
 from uss_dagster.student.prompts import Prompts
 from uss_dagster.student.self_training import self_train_labels, stored_labels
 from uss_dagster.student.settings import ARCHITECTURES, StudentSettings
-from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, rate_at, train, validation_indices
+from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, train, validation_indices
+from uss_dagster.student.tuning import rate_at
 
 MODEL_CARD = ModelCard("A student of discs", "discs", "1234abcd", "mit", "uss train student --out x")
 
@@ -215,7 +218,7 @@ def test_validation_images_are_spread() -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"size": "huge"}, "expected one of tiny, S"),
+        ({"size": "huge"}, "expected one of tiny, photo, S"),
         ({"input": 100}, "multiple of 16"),
         ({"steps": -1}, "steps is -1"),
         ({"average": 1.0}, "below 1"),
@@ -255,28 +258,6 @@ def test_queries_layers_and_grains_are_settings_of_the_network(tmp_path: Path) -
     config = {"format": FORMAT, "settings": plain, "sha256": "", "step": 1, "images": 1, "scores": {}, "data": {"told": "", "version": ""}}
     (tmp_path / CONFIG).write_text(json.dumps(config))
     assert read_config(tmp_path)[1] == StudentSettings()
-
-
-@pytest.mark.slow
-def test_an_encoder_of_timm_is_taken_with_its_weights(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from uss_dagster.student.model import build
-
-    net = build(settings(encoder="resnet18"))
-    output = net(torch.rand(1, 3, 32, 32), Prompts.clicks(torch.rand(1, 2, 2)))[0][-1]
-    assert output.masks.shape == (1, 24 + 6, 16, 16)
-    state = {name: value * 0.9 for name, value in net.encoder.get_submodule("model").state_dict().items() if value.is_floating_point()}
-    state |= {name: value for name, value in net.encoder.get_submodule("model").state_dict().items() if not value.is_floating_point()}
-    save_file(state | {"fc.weight": torch.zeros(2)}, tmp_path / "given.safetensors")
-    train(source(), None, settings(steps=1, rate=1e-9, encoder="resnet18", weights=str(tmp_path / "given.safetensors")), tmp_path / "out")
-    kept = Student.load(tmp_path / "out").net.encoder.get_submodule("model").state_dict()
-    assert torch.allclose(kept["conv1.weight"], state["conv1.weight"], atol=1e-5)
-    save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(BadData, match="tensors of this encoder"):
-        train(source(), None, settings(encoder="resnet18", weights=str(tmp_path / "foreign.safetensors")), tmp_path / "none")
-    with pytest.raises(UsageError, match="timm does not have"):
-        build(settings(encoder="resnot18"))
 
 
 def test_labels_of_a_teacher_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,16 +320,116 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path: Path, number: int) -> None
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_in_one_process_ends_all(tmp_path: Path) -> None:
+def test_a_number_that_is_none_in_one_process_ends_all_with_one_sentence(tmp_path: Path) -> None:
+    """``uss train student`` in two processes; the images of one become NaN at the fourth step."""
+    curated = write_curated(tmp_path / "project")
+    words = ["train", "student", "--masks", str(curated), "--out", str(tmp_path / "out"), "--steps", "50", "--device", "cpu"]
+    words += [word for name in ("clicks", "input", "test_input") for word in ("--param", f"{name}={FEW[name]}")]
     lines = [
-        "step = Trainer.step",
-        "Trainer.step = lambda self, *words: step(self, *words) * (float('nan') if self.rank == 1 and self.done == 3 else 1)",
-        "train(source(), None, settings(batch=4), Path(sys.argv[1]))",
+        "from uss_dagster.cli import main",
+        "batch = Trainer._batch",
+        "def spoiled(self, step):",
+        "    windows, features = batch(self, step)",
+        "    windows.images[0] = float('nan') if self.rank == 1 and step == 3 else windows.images[0]",
+        "    return windows, features",
+        "Trainer._batch = spoiled",
+        f"sys.argv = ['uss', *{words!r}, '--param', 'batch=4']",
+        "main()",
     ]
     run = launched(tmp_path, lines, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    said, _ = run.communicate(timeout=120)
+    said, _ = run.communicate(timeout=300)
     assert run.returncode != 0
-    assert said.count("BadData: The loss is no longer a number after 3 steps.") == 2, said
+    sentences = re.findall(r"The loss is no longer a number after \d+ steps[^\n]*", said)
+    assert sentences == ["The loss is no longer a number after 4 steps. Start again with a lower rate than 0.002."] * 2, said
+    assert said.count("Traceback (most recent call last)") == 1, "only that of the launcher"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [{}, {"encoder": "vit_tiny_patch16_224", "weights": "random", "tune": "frozen", "views": 2}])
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, values: dict) -> None:
+    """From its last checkpoint, here one of those that come after a time."""
+    values = {"steps": 60, "every": 60, "minutes": 1e-6, **values}
+    whole = train(source(), source(1), settings(**values), tmp_path / "whole")
+    lines = [
+        "import time",
+        f"values = settings(**{values!r})",
+        "wait = lambda: time.sleep(0.05) or False",
+        "train_round(source(), source(1), Round('test', Path(sys.argv[1]), values, ModelCard()), wait)",
+    ]
+    run = launched(tmp_path, lines)
+    while not (tmp_path / "out" / CHECKPOINT).exists() or read_run(tmp_path / "out" / CHECKPOINT)[1]["step"] < 5:
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.kill()
+    run.communicate()
+    assert read_run(tmp_path / "out" / CHECKPOINT)[1]["step"] < 60
+    assert train(source(), source(1), settings(**values), tmp_path / "out").finished
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
+    assert (tmp_path / "out" / LOSSES).read_bytes() == (whole.folder / LOSSES).read_bytes()
+
+
+def test_the_published_weights_are_the_running_mean(tmp_path: Path) -> None:
+    from uss_dagster.student import training
+
+    trainer = training.Trainer(source(), None, settings(average=0.15), tmp_path, torch.device("cpu"), MODEL_CARD)
+    expected = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    with ThreadPoolExecutor(2) as crew:
+        for decay in (0.1, 0.15):  # (step + 1) / (step + 10), at most that of the settings
+            trainer.step(trainer.views.batch(trainer.done), crew)
+            for name, value in trainer.net.state_dict().items():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+    assert all(torch.allclose(trainer.average[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def test_bfloat16_learns_nearly_the_same(tmp_path: Path) -> None:
+    losses = {
+        precision: train(source(), None, settings(steps=2, precision=precision), tmp_path / precision).losses
+        for precision in ("auto", "float32", "bfloat16")
+    }
+    assert losses["auto"] == losses["float32"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"][0][1] == pytest.approx(losses["float32"][0][1], rel=0.02)
+    with pytest.raises(UsageError, match="precision is 'half'"):
+        settings(precision="half")
+
+
+def test_curves_for_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the layout of DVCLive, also of a run that goes on; a missing package is named."""
+    with curves("dvclive", tmp_path) as record:
+        train(source(), source(2), settings(), tmp_path, stop=iter([False, False, True]).__next__, record=record)
+    with curves("dvclive", tmp_path) as record:
+        train(source(), source(2), settings(), tmp_path, record=record)
+    rows = [row.split(",") for row in (tmp_path / LOSSES).read_text().splitlines()]
+    for name in ("loss", "rate", "val_ar1000"):
+        table = [row.split("\t") for row in (tmp_path / "dvclive/plots/metrics" / f"{name}.tsv").read_text().splitlines()]
+        column = rows[0].index(name)
+        expected = [(row[0], float(row[column])) for row in rows[1:] if row[column]]
+        assert table[0] == ["step", name]
+        assert [(step, pytest.approx(float(value), rel=1e-5)) for step, value in table[1:]] == expected
+    latest = json.loads((tmp_path / "dvclive/metrics.json").read_text())
+    assert latest["step"] == 6
+    assert latest["loss"] == pytest.approx(float(rows[-1][1]), rel=1e-5)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Unavailable, match="need the package 'tensorboard'"), curves("tensorboard", tmp_path):
+        pass
+    with pytest.raises(UsageError, match="expected dvclive or tensorboard"), curves("wandb", tmp_path):
+        pass
+
+
+@pytest.mark.slow
+def test_curves_as_events_of_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for stop in (iter([False, False, True]).__next__, lambda: False):
+        with curves("tensorboard", tmp_path) as record:
+            train(source(), None, settings(), tmp_path, stop=stop, record=record)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    table = np.genfromtxt(tmp_path / LOSSES, delimiter=",", names=True)
+    losses = events.Scalars("loss")
+    assert [event.step for event in losses] == table["step"].tolist()
+    assert [event.value for event in losses] == pytest.approx(table["loss"].tolist(), rel=1e-5)
 
 
 @pytest.mark.slow

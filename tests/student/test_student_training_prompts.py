@@ -9,7 +9,7 @@ import pytest
 import torch
 from student_cases import disc, settings, source
 
-from uss_dagster.student.losses import Criterion
+from uss_dagster.student.losses import NAMES, Criterion
 from uss_dagster.student.model import build
 from uss_dagster.student.prompts import NEGATIVE, NO_POINT, POSITIVE
 from uss_dagster.student.training_prompts import Slots, click_answers, corrections_of, next_points, sample_box, sample_clicks
@@ -77,7 +77,7 @@ def test_corrected_prompts_see_the_answer_and_learn_alone() -> None:
     chosen = settings(clicks=12, batch=2)
     batch, net = Views(source(), chosen).batch(0), build(chosen)
     corrections = corrections_of(batch, chosen, torch.Generator().manual_seed(0))
-    rounds = net(batch.images, batch.prompts(), corrections)
+    rounds = net(batch.images, batch.prompts(), corrections=corrections)
     assert [r[-1].masks.shape[1] for r in rounds] == [24 + 36, 9, 9]
     first = corrections[0](batch.prompts(), rounds[0][-1])
     assert first.points.shape == (2, 3, 2, 2)
@@ -90,8 +90,9 @@ def test_corrected_prompts_see_the_answer_and_learn_alone() -> None:
     second = corrections[1](first, rounds[1][-1])
     assert second.points.shape == (2, 3, 3, 2)
 
-    criterion = Criterion(24, 3)
-    losses = criterion.corrected(rounds[1:], batch.corrected(slice(7, 10)), torch.Generator(), criterion.counts(batch))
+    criterion = Criterion(24, 3, slots=slice(7, 10))
+    none = dict.fromkeys(NAMES, torch.zeros(()))
+    losses = criterion.corrected(none, rounds[1:], batch, torch.Generator(), criterion.counts(batch))
     assert all(value == 0 for name, value in losses.items() if not name.startswith("click"))
     sum(losses.values()).backward()  # type: ignore[union-attr]
     for name, parameter in net.prompt.named_parameters():
@@ -112,10 +113,11 @@ def test_the_loss_of_a_corrected_prompt_is_that_of_its_own_mask() -> None:
     output = build(chosen)(batch.images, batch.prompts())[0][-1]
     right = (alone.targets.view(2, 3, 16, 16) * 40 - 20).repeat_interleave(3, 1)
     one_round = [replace(output, masks=right, quality=torch.full((2, 9), 20.0), objectness=torch.zeros(2, 9))]
-    losses = Criterion(24, 3).corrected([one_round], alone, torch.Generator(), torch.tensor([1.0, 6.0, 6.0]))
-    assert float(losses["click_dice"]) < 0.5
+    criterion, none, counts = Criterion(24, 3, slots=slots), dict.fromkeys(NAMES, torch.zeros(())), torch.tensor([1.0, 6.0, 6.0])
+    assert float(criterion.corrected(none, [one_round], batch, torch.Generator(), counts)["click_dice"]) < 0.5
     wrong = [replace(one_round[0], masks=-right)]
-    assert float(Criterion(24, 3).corrected([wrong], alone, torch.Generator(), torch.tensor([1.0, 6.0, 6.0]))["click_dice"]) > 3
+    assert float(criterion.corrected(none, [wrong], batch, torch.Generator(), counts)["click_dice"]) > 3
+    assert criterion.corrected(none, [], batch, torch.Generator(), counts) == none
 
 
 @pytest.mark.parametrize("none", [{"corrections": 0}, {"corrected_share": 0.0}, {"clicks": 2}])

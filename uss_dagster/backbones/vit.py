@@ -30,6 +30,7 @@ from uss_dagster.backbones._batches import BatchedExtractor
 from uss_dagster.backbones._geometry import InputParams
 from uss_dagster.backbones._qkv import Qkv, QkvReader, rotary
 from uss_dagster.backbones._timm_hub import hub_location
+from uss_dagster.backbones._timm_weights import load_weights
 from uss_dagster.backbones.base import FACETS, BackboneSpec, check_facets
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.errors import UsageError, did_you_mean
@@ -130,11 +131,9 @@ def load(params: Params, device: str = "auto") -> Extractor:
     """A callable from uint8 RGB images of any sizes to their facets in float32. device: 'auto', 'cpu', 'cuda', 'cuda:1', …"""
     facets = check_facets(SPEC, params.facets)
     source = _source(params.model)
-    weights = _weights(source, params)
+    weights = weights_file(params)
     model = _build(source, params.seed)
     if weights is not None:
-        from uss_dagster.backbones._vit_weights import load_weights
-
         load_weights(model, weights)
     blocks = len(model.blocks)
     if not -blocks <= params.layer < blocks:
@@ -193,10 +192,11 @@ def _timm(name: str) -> Any:
     return timm
 
 
-def _weights(source: _Source, params: Params) -> Path | None:
+def weights_file(params: Params) -> Path | None:
     """The .safetensors file to load, fetched from the hub where it must be, or None for random weights."""
     from uss_dagster.weights.files import hub_file, local_file
 
+    source = _source(params.model)
     if params.checkpoint == "random":
         return None
     if params.checkpoint is not None:

@@ -14,9 +14,15 @@ from uss_dagster.errors import UsageError
 if TYPE_CHECKING:
     from uss_dagster.student.inputs import TrainingData
     from uss_dagster.student.settings import StudentSettings
+    from uss_dagster.student.training import TrainResult
 
 SCORES = {"AR": "ar1000", "click Max": "click_max", "click Oracle": "click_oracle"}
 """The scores that are printed."""
+Size = Annotated[str, typer.Option(metavar="tiny|photo|S", help="tiny learns in minutes on a CPU, photo in hours; S is for a GPU.")]
+Curves = Annotated[
+    str,
+    typer.Option(metavar="dvclive|tensorboard", help="Also write losses and scores for these, into the folder.", show_default=False),
+]
 
 
 def train_student(
@@ -31,7 +37,7 @@ def train_student(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the model; a stopped run continues from it.")] = Path(
         "student"
     ),
-    size: Annotated[str, typer.Option(metavar="tiny|S", help="tiny learns in minutes on a CPU; S is for a GPU.")] = "tiny",
+    size: Size = "tiny",
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Optimiser steps. [default: the size's own]", show_default=False)
     ] = None,
@@ -47,6 +53,7 @@ def train_student(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="On a CPU; the weights are the same for the same number.")] = 2,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    curves: Curves = "",
     title: Annotated[str, typer.Option(metavar="TEXT", help="For the model card.")] = "Student",
     licence: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the weights, for the model card. [default: that of the set]", show_default=False)
@@ -60,7 +67,7 @@ def train_student(
     from uss_dagster.files import make_folder
     from uss_dagster.runtime import torch_device
     from uss_dagster.student.card import ModelCard
-    from uss_dagster.student.rounds import Round, is_first_process, loss_fall, train_round
+    from uss_dagster.student.rounds import Round, is_first_process, train_round
 
     words = param or []
     settings = _settings(size, steps, seed, words)
@@ -72,11 +79,17 @@ def train_student(
     options += [*(("--param", word) for word in words), ("--threads", threads), ("--out", out)]
     command = shlex.join(["uss", "train", "student", *(str(part) for option in options if option[1] is not None for part in option)])
     card = ModelCard(title, data.data, data.version, licence or data.licence, command)
-    job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train)
+    job = Round("train student", out, settings, card, str(torch_device(device)), threads, self_train, curves)
     make_folder(out)
     result, scores = train_round(data.train, data.val, job)
     if not is_first_process():
         return
+    _report(out, result, scores, data)
+
+
+def _report(out: Path, result: TrainResult, scores: dict[str, float], data: TrainingData) -> None:
+    from uss_dagster.student.rounds import loss_fall
+
     numbers = ", ".join(f"{name} {scores[key]:.3f}" for name, key in SCORES.items() if key in scores)
     validation = (
         f"Validation on {len(data.val)} pictures: {numbers}." if numbers else "There is no validation split, so nothing was measured."

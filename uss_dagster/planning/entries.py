@@ -10,6 +10,7 @@ from uss_dagster import registry
 from uss_dagster.errors import ParameterError, UsageError, did_you_mean
 from uss_dagster.planning.cells import Plugin
 from uss_dagster.planning.profiles import Params, Profile, complete_params, load_plugin
+from uss_dagster.weights.catalogue import CATALOGUE
 
 MODELS = "data/models/"
 
@@ -195,6 +196,15 @@ def sees_labels(profile: Profile, student: str | None, seen: tuple[str, ...] = (
     entries = [profile.entries[name] for name in curated.all_entries if name in profile.entries]
     before: list[Any] = [section.self_train, *(entry.params.get("model") for entry in entries)]
     return curated.labels not in (False, "none") or any(sees_labels(profile, str(name), (*seen, student)) for name in before if name)
+
+
+def labels_of_encoder(profile: Profile, student: str | None, seen: tuple[str, ...] = ()) -> str:
+    """What labels the weights have seen with which the encoder of a student started, or that of a student before it; '' for none."""
+    if student is None or student not in profile.students or student in seen:
+        return ""
+    section = profile.students[student]
+    weights = None if section.params.get("weights") else CATALOGUE.get(str(section.params.get("encoder", "")))
+    return (weights.labels if weights else "") or labels_of_encoder(profile, section.self_train, (*seen, student))
 
 
 def may_be_passed_on(licence: str) -> bool:

@@ -12,7 +12,7 @@ from uss_dagster.artifacts.gate import Report, between, check_contract, check_ex
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.datasets.formats.class_trees import class_set_of
 from uss_dagster.planning.cells import Cell, Facts, Plugin, cell_name
-from uss_dagster.planning.entries import encoder_of, sees_labels, student_of
+from uss_dagster.planning.entries import encoder_of, labels_of_encoder, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import Params
@@ -114,7 +114,8 @@ class Leaderboard(Cell):
 def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
     encoder = encoder_of(planner.profile, cell.backbone) if cell.backbone else None
-    labels = encoder.weights.labels if encoder and encoder.weights else ""
+    student = student_of(planner.profile, cell.model)
+    labels = (encoder.weights.labels if encoder and encoder.weights else "") or labels_of_encoder(planner.profile, student)
     supervised = spec.holds(spec.supervised, cell.method.build())
     return {
         "title": f"{cell.title} [weights have seen {labels}]" if labels else cell.title,  # so that every row and page shows it
@@ -123,7 +124,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
         "encoder": encoder and encoder.name,
         "params": registry.nested_params(_changed(cell.method)),
         "encoder_params": {name: value for name, value in _changed(encoder).items() if name != "facets"} if encoder else {},
-        "supervised": supervised or sees_labels(planner.profile, student_of(planner.profile, cell.model)),
+        "supervised": supervised or sees_labels(planner.profile, student),
         "weights_labels": labels,
         "reimplementation": spec.reimplementation,
         "paper": spec.paper,

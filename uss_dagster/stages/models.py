@@ -14,10 +14,11 @@ from uss_dagster import registry
 from uss_dagster.artifacts.gate import Report, check_contract, check_expectations, expect
 from uss_dagster.artifacts.images import Images
 from uss_dagster.artifacts.staging import Staging, content_id
+from uss_dagster.backbones import vit
 from uss_dagster.errors import UsageError, UssError, did_you_mean
 from uss_dagster.files import write_whole
 from uss_dagster.hashing import dvc_hash
-from uss_dagster.planning.cells import DatasetCell, Facts, Output
+from uss_dagster.planning.cells import DatasetCell, Facts, Output, Plugin
 from uss_dagster.planning.entries import may_be_passed_on, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
@@ -27,7 +28,8 @@ from uss_dagster.stages.mask_pool import MaskPool
 from uss_dagster.stages.segments import Segments
 from uss_dagster.student.card import ModelCard
 from uss_dagster.student.rounds import Round, loss_fall, train_round
-from uss_dagster.student.settings import StudentSettings
+from uss_dagster.student.settings import RANDOM, StudentSettings
+from uss_dagster.weights.catalogue import CATALOGUE
 
 THREADS = 2
 """Of training on a CPU: always the same, since sums in other orders give other weights."""
@@ -51,7 +53,7 @@ class Models(DatasetCell):
     source
         What it learns from, in words, for the model card.
     content
-        Hash of the weights that it starts from, where the profile names some; '' for none.
+        Hash of the weights that its encoder starts with, where the profile names some; '' for none.
     """
 
     group: ClassVar[str] = "models"
@@ -94,7 +96,6 @@ class Models(DatasetCell):
             values = {"size": section.size, **section.params}
             params = registry.params_to_dict(registry.build_params(StudentSettings, values, f"student '{name}'"))
         curated = curated_sets[source]
-        weights = params["weights"]
         return cls(
             dataset=curated.dataset,
             student=name,
@@ -105,7 +106,7 @@ class Models(DatasetCell):
             title=section.title or f"Student {name}",
             source=curated.title + (f", with what student '{teacher}' found in their pictures" if teacher else ""),
             licence=curated.licence,
-            content=planner.content_of(f"{cls.stage}/{name}", [Path(weights)]) if weights else "",
+            content=_content(planner, f"{cls.stage}/{name}", str(params["encoder"]), str(params["weights"])),
         )
 
     def inputs(self, layout: Layout) -> list[Path]:
@@ -148,6 +149,17 @@ class Models(DatasetCell):
         staging.publish(self.artefact(layout), validate(f"models {self.student}", staging.folder, summary), manifest)
         write_whole(layout.model_scores(self.student), json.dumps(summary, indent=1) + "\n")
         return {**counts, **summary, "device": device, "seconds_training": round(result.seconds, 3)}
+
+
+def _content(planner: Planner, cell: str, encoder: str, weights: str) -> str:
+    """Hash of the weights that an encoder starts with: those of a file, or those that its name stands for."""
+    if weights:
+        return planner.content_of(cell, [Path(weights)]) if weights != RANDOM else ""
+    kind = "vit" if encoder in vit.MODELS else "cnn" if encoder in CATALOGUE else ""
+    if not kind:
+        return ""
+    params = registry.params_to_dict(registry.build_params(registry.load("backbone", kind).SPEC.params, {"model": encoder}, encoder))
+    return planner.weights_of(cell, Plugin(family="backbone", name=kind, params=params), "content")
 
 
 def _refuse_circle(planner: Planner, path: tuple[str, ...], cells: Mapping[str, Models]) -> None:

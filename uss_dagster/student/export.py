@@ -1,6 +1,7 @@
-"""Export of a student for other programs: as ONNX, checked against torch, or as a folder with weights, config and preprocessing.
+"""Export of a student for other programs: as ONNX or as a program of ``torch.export``, checked against torch, or as a folder with weights,
+config and preprocessing.
 
-The ONNX graph takes ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), clicks as (x, y) in 0..1. It gives ``masks`` (1, Q + P·G, s, s) as
+Both graphs take ``image`` (1, 3, S, S) in 0..1 and ``points`` (1, P, 2), clicks as (x, y) in 0..1. They give ``masks`` (1, Q + P·G, s, s) as
 logits, ``objectness`` and ``quality`` (1, Q + P·G) in 0..1: first the learned queries, then the grains of each click.
 """
 
@@ -29,8 +30,10 @@ from uss_dagster.student.prompts import Prompts
 TOLERANCE = 1e-3
 """Greatest difference between ONNX and torch."""
 OPSET = 17
+MOST_CLICKS = 1024
+"""Of a program of ``torch.export``."""
 CLICKS = 4
-"""Number of clicks with which the graph is traced and checked; it takes any number from one."""
+"""Number of clicks with which a graph is traced; it takes any number from one."""
 NAMES = ("masks", "objectness", "quality")
 
 
@@ -69,12 +72,9 @@ def export_onnx(student: Student, path: Path) -> float:
     """
     if importlib.util.find_spec("onnx") is None:
         raise Unavailable("ONNX export needs the package 'onnx', which is not installed. Run `pip install onnx onnxruntime` and try again.")
-    net = copy.deepcopy(student.net).cpu()
+    net, inputs = _network_and_inputs(student)
     net.shares = log_shares  # type: ignore[method-assign,assignment]
     model = LastOutput(net).eval()
-    side = student.settings.test_input
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(1, 3, side, side, generator=generator), torch.rand(1, CLICKS, 2, generator=generator)
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,6 +98,54 @@ def export_onnx(student: Student, path: Path) -> float:
         )
     write_whole(path, data)
     return gap
+
+
+def export_program(student: Student, path: Path) -> float:
+    """Write the network as a program that ``torch.export.load`` reads, without the code of this package.
+
+    Parameters
+    ----------
+    student : Student
+    path : Path
+        Of the file, whose name ends in .pt2.
+
+    Returns
+    -------
+    float
+        The greatest difference to the network, also with another number of clicks.
+
+    Raises
+    ------
+    UsageError
+        If the name of the file does not end in .pt2.
+    BadData
+        If the difference exceeds ``TOLERANCE``; nothing is written then.
+    """
+    if path.suffix != ".pt2":
+        raise UsageError(f"'{path}' does not end in .pt2, by which torch knows such a file.")
+    net, (image, points) = _network_and_inputs(student)
+    model, buffer = LastOutput(net).eval(), io.BytesIO()
+    clicks = torch.export.Dim("clicks", min=1, max=MOST_CLICKS)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(model, (image, points), dynamic_shapes={"image": None, "points": {1: clicks}}), buffer)
+        data = buffer.getvalue()
+        written = torch.export.load(io.BytesIO(data)).module()
+        pairs = [(written(image, some), model(image, some)) for some in (points, points[:, :1])]
+    gap = max(float((a - b).abs().max()) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+    if not gap <= TOLERANCE:
+        raise BadData(f"The program differs from torch by {gap:.2g}, more than {TOLERANCE:g}; nothing was written.")
+    write_whole(path, data)
+    return gap
+
+
+def _network_and_inputs(student: Student) -> tuple[StudentNet, tuple[Tensor, Tensor]]:
+    """A copy of the network on the CPU, and an image and clicks with which it is traced and checked."""
+    net, side = copy.deepcopy(student.net).cpu(), student.settings.test_input
+    if student.settings.encoder != "conv":
+        net.encoder.fix_size(side)  # type: ignore[operator,union-attr]
+    generator = torch.Generator().manual_seed(0)
+    return net, (torch.rand(1, 3, side, side, generator=generator), torch.rand(1, CLICKS, 2, generator=generator))
 
 
 def log_shares(logits: Tensor) -> Tensor:

@@ -133,10 +133,12 @@ class Criterion:
         Number of places at which masks are compared; 0 for all pixels.
     partial : bool, default False
         See ``StudentSettings``.
+    slots : slice, optional
+        The prompts that are corrected, see ``training_prompts.Slots``; none by default.
     """
 
-    def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False) -> None:
-        self.learned, self.grains, self.points, self.partial = learned, grains, points, partial
+    def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False, slots: slice = slice(0)) -> None:
+        self.learned, self.grains, self.points, self.partial, self.slots = learned, grains, points, partial, slots
 
     def counts(self, batch: Batch) -> Tensor:
         """Number of pairs of learned queries, of pairs of clicks, and of clicks that learn a quality: float32 (3,), the mean of all processes."""
@@ -171,22 +173,29 @@ class Criterion:
         return sums
 
     def corrected(
-        self, rounds: Sequence[list[Output]], batch: Batch, generator: torch.Generator, counts: Tensor | None = None
+        self,
+        losses: dict[str, Tensor],
+        rounds: Sequence[list[Output]],
+        batch: Batch,
+        generator: torch.Generator,
+        counts: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of corrected prompts alone, added over rounds.
+        """The losses with those of corrected prompts added.
 
         Parameters
         ----------
+        losses : dict of str to Tensor
+            The result of ``__call__``.
         rounds : sequence of list of Output
-            As in ``__call__``, without learned queries.
-        batch : Batch
-            See ``Batch.corrected``.
-        generator, counts
+            The outputs to corrected prompts by depth, one list a round.
+        batch, generator, counts
             As in ``__call__``: a corrected prompt counts as much as any other.
         """
-        alone = Criterion(0, self.grains, self.points, self.partial)
-        each = [alone([output.by_prompt(self.grains) for output in outputs], batch, generator, counts) for outputs in rounds]
-        return {name: torch.stack([losses[name] for losses in each]).sum() for name in NAMES}
+        if not rounds:
+            return losses
+        alone, part = Criterion(0, self.grains, self.points, self.partial, self.slots), batch.corrected(self.slots)
+        each = [losses, *(alone([output.by_prompt(self.grains) for output in outputs], part, generator, counts) for outputs in rounds)]
+        return {name: torch.stack([values[name] for values in each]).sum() for name in NAMES}
 
     def _learned(
         self, output: Output, flat: Tensor, pairs: Pairs, targets: Tensor, batch: Batch, generator: torch.Generator, counts: Tensor

@@ -77,7 +77,7 @@ class Student:
 
     Examples
     --------
-    >>> student = Student.load(Path("student"))  # doctest: +SKIP
+    >>> student = Student.load("student")  # doctest: +SKIP
     >>> regions = student.segment(image, auto="union", split=4)  # doctest: +SKIP
     >>> answers = student.encode(image).click(120, 80)  # doctest: +SKIP
     >>> answers = student.encode(image).prompt([(120, 80), (30, 40)], labels=[1, 0])  # doctest: +SKIP
@@ -89,7 +89,7 @@ class Student:
         self.settings, self.digest = settings, digest
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Student:
+    def load(cls, folder: Path | str, device: str = "cpu") -> Student:
         """Load a student from the folder that training wrote.
 
         Raises
@@ -97,6 +97,7 @@ class Student:
         BadData
             If the folder has no student, or the weights do not belong to the config.
         """
+        folder = Path(folder)
         config, settings = read_config(folder)
         data = (folder / WEIGHTS).read_bytes() if (folder / WEIGHTS).is_file() else b""
         digest = hashlib.sha256(data).hexdigest()
@@ -367,7 +368,8 @@ def build(settings: StudentSettings) -> StudentNet:
             return StudentNet(settings.architecture)
         from uss_dagster.student.encoders import TimmEncoder
 
-        return StudentNet(settings.architecture, TimmEncoder(settings.encoder, settings.architecture.stride))
+        shape = settings.architecture
+        return StudentNet(shape, TimmEncoder(settings.encoder, shape.stride, shape.dim, settings.tune == "frozen"))
 
 
 def read_config(folder: Path) -> tuple[StudentConfig, StudentSettings]:

@@ -211,7 +211,7 @@ class StudentNet(nn.Module):
     ----------
     shape : Architecture
     encoder : torch.nn.Module, optional
-        Gives at least four feature maps, each of half the resolution of the one before, and has the attribute ``channels``. The default is
+        Gives four feature maps, each of half the resolution of the one before, and has the attribute ``channels``. The default is
         ``ConvEncoder``.
     """
 
@@ -252,10 +252,9 @@ class StudentNet(nn.Module):
         angle = xy[..., None] * self.frequencies
         return self.place(torch.cat([angle.sin(), angle.cos()], -1).flatten(-2))
 
-    def encode(self, images: Tensor) -> Encoded:
-        """Encode images, (B, 3, S, S) in 0..1."""
-        mean, deviation = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
-        maps = self.encoder((images - mean) / deviation)
+    def encode(self, images: Tensor, features: Sequence[Tensor] = ()) -> Encoded:
+        """Encode images, (B, 3, S, S) in 0..1. features: see ``features``, if they were computed before."""
+        maps = self.encoder(normalised(images), features) if features else self.encoder(normalised(images))
         maps = [lateral(m) for lateral, m in zip(self.lateral, maps, strict=True)]
         x = self.smooth[-1](maps[-1])
         pyramid = [x]
@@ -272,6 +271,10 @@ class StudentNet(nn.Module):
         h, w = pyramid[0].shape[-2:]
         position = self.pixel_place(self.fourier(cells(h, w, images.device))).T.unflatten(1, (h, w))
         return Encoded(instance_norm(self.pixel(pyramid[0]) + position), memories, sizes, pyramid[self.shape.memories[-1]])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The maps of the part of the encoder that can be frozen (``TimmEncoder.features``). images: (B, 3, S, S) in 0..1."""
+        return self.encoder.features(normalised(images))  # type: ignore[operator,union-attr]
 
     def queries(self, encoded: Encoded, prompts: Prompts | None, learned: bool = True) -> Queries:
         """The queries before the first layer; parameters as in ``decode``."""
@@ -348,15 +351,23 @@ class StudentNet(nn.Module):
         described = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
         return Output(masks, self.objectness(x)[..., 0], self.quality(described)[..., 0])
 
-    def forward(self, images: Tensor, prompts: Prompts | None = None, corrections: Sequence[Corrections] = ()) -> list[list[Output]]:
+    def forward(
+        self, images: Tensor, prompts: Prompts | None = None, features: Sequence[Tensor] = (), corrections: Sequence[Corrections] = ()
+    ) -> list[list[Output]]:
         """The outputs by depth, of each round: to all queries, and then to the prompts that are corrected, as often as they are."""
-        encoded = self.encode(images)
+        encoded = self.encode(images, features)
         rounds = [self.decode(encoded, prompts)]
         for correct in corrections:
             assert prompts is not None
             prompts = correct(prompts, rounds[-1][-1])
             rounds.append(self.decode(encoded, prompts, learned=False))
         return rounds
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images in 0..1 with the mean and deviation of ImageNet as 0 and 1."""
+    mean, deviation = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+    return (images - mean) / deviation
 
 
 def appearance(logits: Tensor) -> Tensor:

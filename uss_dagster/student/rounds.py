@@ -21,6 +21,7 @@ from uss_dagster.files import remove
 from uss_dagster.hashing import sha256_of_json
 from uss_dagster.runtime import signals_noted
 from uss_dagster.student.card import ModelCard
+from uss_dagster.student.curves import curves
 from uss_dagster.student.settings import StudentSettings
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Round:
         Of torch on a CPU.
     teacher : Path, optional
         A student whose confident masks are added to the labels first. If its network is the same, its weights are the start.
+    curves : {'', 'dvclive', 'tensorboard'}, default ''
+        See ``curves``.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Round:
     device: str = "cpu"
     threads: int = 1
     teacher: Path | None = None
+    curves: str = ""
 
 
 def is_first_process() -> bool:
@@ -109,7 +113,11 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
         with Progress(f"{job.name}: labels of {job.teacher.name}", len(train)) as progress:
             labels = job.out / LABELS / sha256_of_json([card.version, train.ids], 16)
             train = stored_labels(teacher, train, labels, progress.advance if first else lambda count: None)
-    with Progress(job.name, job.settings.steps, "steps") as progress, signals_noted() as signal_noted:
+    with (
+        Progress(job.name, job.settings.steps, "steps") as progress,
+        curves(job.curves if first else "", job.out) as record,
+        signals_noted() as signal_noted,
+    ):
         result = training.train(
             train,
             val if len(val) else None,
@@ -121,6 +129,7 @@ def train_round(train: Source, val: Source, job: Round, stop: Callable[[], bool]
             stop=lambda: stop() or bool(signal_noted()),
             advance=lambda step, loss: progress.advance(step - progress.done) if first else None,
             start=start,
+            record=record,
         )
     if result.finished and first:
         remove(job.out / LABELS)

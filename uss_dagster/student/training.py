@@ -13,10 +13,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,23 @@ from torch import Tensor, nn
 from uss_dagster.artifacts.training_runs import adam_tensors, part_of, read_run, refuse_other_settings, repeatable, restore_adam, save_run
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.files import write_whole
+from uss_dagster.hashing import sha256_of_json
 from uss_dagster.runtime import torch_device
 from uss_dagster.student.card import VALIDATION_IMAGES, ModelCard, plot_losses
 from uss_dagster.student.data import Source
 from uss_dagster.student.evaluate import match, mean_of, values
 from uss_dagster.student.losses import NAMES, Criterion
-from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, load_weights, read_config
+from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build
 from uss_dagster.student.net import StudentNet
 from uss_dagster.student.settings import StudentConfig, StudentSettings
+from uss_dagster.student.stored_features import FOLDER as FEATURES
+from uss_dagster.student.stored_features import StoredFeatures
 from uss_dagster.student.training_prompts import Slots, corrections_of
+from uss_dagster.student.tuning import content_of, is_frozen, parameter_groups, rate_at, starting_weights
 from uss_dagster.student.views import Batch, Views
 
 CHECKPOINT = Path("checkpoint") / "run.safetensors"
 LOSSES, PICTURE, CARD = "losses.csv", "losses.png", "README.md"
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
-LAST_RATE = 0.01
-"""Learning rate at the end of the cycle, relative to the highest."""
-PRETRAINED_RATE = 0.1
-"""Factor on the learning rate of an encoder that starts with weights of its own."""
 LINES = 100
 """Approximate number of lines of ``losses.csv``."""
 HALVES = 2
@@ -92,6 +91,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     advance: Callable[[int, float], None] = lambda step, loss: None,
     start: Path | None = None,
+    record: Callable[[Sequence[Mapping[str, float]]], None] = lambda lines: None,
 ) -> TrainResult:
     """Train a student into a folder; continues from the checkpoint in it.
 
@@ -115,6 +115,8 @@ def train(
         Called with (step, loss) after each step.
     start : Path, optional
         A student of the same network whose weights are the start.
+    record : callable, optional
+        Called in the first process with all lines of ``losses.csv`` so far, whenever there is a new one.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def train(
             trainer = Trainer(source, val, settings, out, place, card or ModelCard(), start, rank, world)
             trainer.resume()
             with ThreadPoolExecutor(min(threads, HALVES)) as crew:
-                return trainer.run(stop, advance, crew)
+                return trainer.run(stop, advance, crew, record)
 
 
 @contextmanager
@@ -180,21 +182,18 @@ class Trainer:
         self.val = [val[i] for i in validation_indices(len(val))] if val is not None and rank == 0 else []
         self.images, self.has_validation = len(source), val is not None and len(val) > 0
         self.net = build(settings).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if start is not None:
-            _start_from(self.net, start, settings)
-        elif settings.weights:
-            from uss_dagster.student.encoders import load_encoder
-
-            load_encoder(self.net.encoder, Path(settings.weights))
-        self.parameters = dict(self.net.named_parameters())
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.parameters, settings, start is None), lr=settings.rate)
+        self.encoder = starting_weights(self.net, start, settings)
+        self.frozen = {name: value for name, value in self.net.state_dict().items() if is_frozen(name, settings)}
+        self.parameters = {name: value for name, value in self.net.named_parameters() if name not in self.frozen}
+        pretrained = start is None and self.encoder is not None and bool(self.encoder["identity"])
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.net, self.parameters, settings, pretrained), lr=settings.rate)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+        self.average = {name: value.detach().clone() for name, value in self._trained().items()}
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step, self.not_better = -1.0, 0, 0
         self.scores: dict[str, float] = {}
-        self.criterion = Criterion(settings.architecture.queries, settings.architecture.grains, settings.points, settings.partial)
-        self.corrected = Slots.of(settings).corrected
+        shape, slots = settings.architecture, Slots.of(settings).corrected
+        self.criterion = Criterion(shape.queries, shape.grains, settings.points, settings.partial, slots)
         self.module: nn.Module = self.net
         if world > 1:
             devices = [device.index] if device.type == "cuda" else None
@@ -204,20 +203,31 @@ class Trainer:
         self._sums, self._count = np.zeros(len(NAMES)), 0
         ids = [str(image_id) for image_id in source.ids]
         self._data = hashlib.sha256(json.dumps([ids, card.version]).encode()).hexdigest()
+        self._frozen_content = content_of(self.frozen)
+        self._stored: StoredFeatures | None = None
+        if settings.views:
+            windows = [self._data, self._frozen_content, settings.seed, settings.input, settings.smallest_crop, settings.views]
+            self._stored = StoredFeatures(self._features, out / FEATURES / sha256_of_json(windows, 16))
 
     # -- steps ----------------------------------------------------------------------------------------
 
-    def run(self, stop: Callable[[], bool], advance: Callable[[int, float], None], crew: Executor) -> TrainResult:
+    def run(
+        self,
+        stop: Callable[[], bool],
+        advance: Callable[[int, float], None],
+        crew: Executor,
+        record: Callable[[Sequence[Mapping[str, float]]], None] = lambda lines: None,
+    ) -> TrainResult:
         """Run the remaining steps with validation and checkpoints, and publish the model. crew: runs parts of batches in parallel."""
-        settings = self.settings
+        settings, saved = self.settings, time.monotonic()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self._batch, self.done) if self.done < settings.steps else None
             while self.done < settings.steps and not self.enough:
                 assert coming is not None
-                batch = coming.result()
+                batch, features = coming.result()
                 if self.done + 1 < settings.steps:
                     coming = ahead.submit(self._batch, self.done + 1)
-                loss = self.step(batch, crew)
+                loss = self.step(batch, crew, features)
                 if self._any(not math.isfinite(loss)):
                     raise BadData(
                         f"The loss is no longer a number after {self.done} steps. Start again with a lower rate than {settings.rate:g}."
@@ -225,17 +235,20 @@ class Trainer:
                 if self.has_validation and (self.done % settings.every == 0 or self.done == settings.steps):
                     self.validate()
                 advance(self.done, loss)
+                if self.rank == 0 and self.lines and self.lines[-1]["step"] == self.done:
+                    record(self.lines)
                 stopped = self._any(stop())
                 if stopped and self.done < settings.steps and not self.enough:
                     self.save()
                     return self._result(finished=False)
-                if self.done % settings.every == 0:
+                if self.done % settings.every == 0 or 0 < settings.minutes * 60 <= time.monotonic() - saved:
                     self.save()
+                    saved = time.monotonic()
         self.publish()
         return self._result(finished=True)
 
-    def step(self, batch: Batch, crew: Executor) -> float:
-        """One step of the optimiser; returns its loss."""
+    def step(self, batch: Batch, crew: Executor, features: Sequence[Tensor] = ()) -> float:
+        """One step of the optimiser; returns its loss. features: the maps of a frozen encoder."""
         started, settings = time.perf_counter(), self.settings
         factor = rate_at(self.done, settings.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
@@ -243,16 +256,17 @@ class Trainer:
         batch = batch.to(self.device)
         parts = batch.parts(HALVES) if self.world == 1 and self.device.type == "cpu" else [batch]
         counts = self.criterion.counts(batch) / len(parts)
+        maps = list(zip(*(value.to(self.device).chunk(len(parts)) for value in features), strict=True)) or [()] * len(parts)
         each_in = crew.map if len(parts) > 1 else map
-        losses, gradients = zip(*each_in(self._gradients, parts, range(len(parts)), [counts] * len(parts)), strict=True)
+        losses, gradients = zip(*each_in(self._gradients, parts, maps, range(len(parts)), [counts] * len(parts)), strict=True)
         for parameter, *of_parts in zip(self.parameters.values(), *gradients, strict=True):
             parameter.grad = torch.stack(of_parts).mean(0)
         mean_losses = [torch.stack([part[name] for part in losses]).mean() for name in NAMES]
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.clip)
         self.optimizer.step()
         decay = min(settings.average, (self.done + 1) / (self.done + 10))
         with torch.no_grad():
-            for name, value in self.net.state_dict().items():
+            for name, value in self._trained().items():
                 if value.is_floating_point():
                     self.average[name].lerp_(value, 1 - decay)
         self.done += 1
@@ -266,16 +280,15 @@ class Trainer:
         self.seconds += time.perf_counter() - started
         return float(each.sum())
 
-    def _gradients(self, part: Batch, number: int, counts: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def _gradients(self, part: Batch, features: Sequence[Tensor], number: int, counts: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The losses of a part of a batch by name, and the gradients of all parameters. counts: see ``Criterion``."""
         places = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + self.done) * HALVES + number)
         images = part.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext():
-            outputs, *corrected = self.module(images, part.prompts(), corrections_of(part, self.settings, places))
+        with self._precision():
+            corrections = corrections_of(part, self.settings, places)
+            outputs, *corrected = self.module(images, part.prompts(), [value.float() for value in features], corrections)
         losses = self.criterion(outputs, part, places, counts)
-        if corrected:
-            further = self.criterion.corrected(corrected, part.corrected(self.corrected), places, counts)
-            losses = {name: value + further[name] for name, value in losses.items()}
+        losses = self.criterion.corrected(losses, corrected, part, places, counts)
         loss = torch.stack(list(losses.values())).sum()
         parameters = list(self.parameters.values())
         if self.world > 1:  # gradients are averaged over processes on the way back
@@ -290,9 +303,8 @@ class Trainer:
     def validate(self) -> None:
         """Score the averaged weights, and store them if they are the best so far."""
         if self.rank == 0:
-            net = build(self.settings)
-            net.load_state_dict(self.average)
-            student = Student(net, self.settings, str(self.device))
+            self._averaged.load_state_dict(self.average | self.frozen)
+            student = Student(self._averaged, self.settings, str(self.device))
             scores = values({example.image_id: match(student, example, "queries", VALIDATION_CLICKS) for example in self.val})
             score = mean_of(scores)
             if self.lines:
@@ -304,8 +316,31 @@ class Trainer:
                 self.not_better += 1
         self.enough = self._agree(bool(self.settings.patience) and self.not_better >= self.settings.patience)
 
-    def _batch(self, step: int) -> Batch:
-        return self.views.batch(step, slice(self.rank, None, self.world))
+    @cached_property
+    def _averaged(self) -> StudentNet:
+        """A network for the averaged weights."""
+        return build(self.settings)
+
+    def _batch(self, step: int) -> tuple[Batch, tuple[Tensor, ...]]:
+        """The part of this process in a batch, and the maps of a frozen encoder."""
+        part = slice(self.rank, None, self.world)
+        batch = self.views.batch(step, part)
+        if self._stored is not None:
+            return batch, self._stored(batch.images, self.views.numbers(step, part))
+        return batch, tuple(self._features(batch.images)) if self.frozen else ()
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        with torch.no_grad(), self._precision():
+            return self.net.features(images.to(self.device))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        precision = self.settings.precision
+        low = self.device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
+
+    def _trained(self) -> dict[str, Tensor]:
+        """The state of the network, without what is frozen."""
+        return {name: value for name, value in self.net.state_dict().items() if name not in self.frozen}
 
     def _any(self, value: bool) -> bool:
         """Whether the value holds in any process, in all of them: one that ends alone leaves the others waiting."""
@@ -333,12 +368,13 @@ class Trainer:
         """Write the checkpoint, and the losses so far."""
         if self.rank:
             return
-        kinds = {"model": self.net.state_dict(), "average": self.average, "best": self.best}
+        kinds = {"model": self._trained(), "average": self.average, "best": self.best}
         tensors = {f"{kind}.{name}": value for kind, part in kinds.items() for name, value in part.items()}
         values = {
             "step": self.done,
             "settings": self.settings.to_dict(),
             "data": self._data,
+            "frozen": self._frozen_content,
             "lines": self.lines,
             "sums": self._sums.tolist(),
             "count": self._count,
@@ -360,7 +396,9 @@ class Trainer:
             raise UsageError(
                 f"'{path}' is of a run on other images or another version of their masks. Use those, another folder, or remove that file."
             )
-        self.net.load_state_dict(part_of(tensors, "model"))
+        if values.get("frozen", "") != self._frozen_content:
+            raise UsageError(f"'{path}' is of a run with another content of the frozen encoder's weights. Use that, or remove the file.")
+        self.net.load_state_dict(part_of(tensors, "model") | self.frozen)
         self.average = {name: value.to(self.device) for name, value in part_of(tensors, "average").items()}
         self.best = {name: value.to(self.device) for name, value in part_of(tensors, "best").items()}
         self.done, self.seconds = values["step"], values["seconds"]
@@ -375,7 +413,7 @@ class Trainer:
             return
         from safetensors.torch import save
 
-        weights = self.best or self.average
+        weights = (self.best or self.average) | self.frozen
         data = save({name: value.cpu().contiguous() for name, value in weights.items()}, {"format": "pt"})
         config: StudentConfig = {
             "format": FORMAT,
@@ -386,6 +424,8 @@ class Trainer:
             "scores": {name: round(value, 6) for name, value in sorted(self.scores.items())},
             "data": {"told": self.card.data, "version": self.card.version},
         }
+        if self.encoder is not None:
+            config["encoder"] = self.encoder
         self._write_losses()
         if self.lines:
             write_whole(self.out / PICTURE, plot_losses(self.lines))
@@ -396,6 +436,8 @@ class Trainer:
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         if (self.out / CHECKPOINT).parent.is_dir():
             (self.out / CHECKPOINT).parent.rmdir()
+        if self._stored is not None:
+            self._stored.remove()
 
     def _write_losses(self) -> None:
         names = ["step", "loss", *NAMES, "rate", "val_ar1000", "val_click_oracle"]
@@ -403,36 +445,6 @@ class Trainer:
         write_whole(self.out / LOSSES, "\n".join([",".join(names), *rows]) + "\n")
 
 
-def rate_at(step: int, steps: int) -> float:
-    """The learning rate relative to the highest: one cycle of cosines, up in the first tenth of the steps and down in the rest."""
-    up = max(1, round(WARM_UP * steps))
-    if step < up:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2
-    place = (step - up) / max(1, steps - up)
-    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * place)) / 2
-
-
 def validation_indices(count: int) -> list[int]:
     """Indices of the images, of ``count``, that are scored during training: evenly spaced, ``VALIDATION_IMAGES`` at most."""
     return sorted({(2 * i + 1) * count // (2 * VALIDATION_IMAGES) for i in range(VALIDATION_IMAGES)}) if count else []
-
-
-def _parameter_groups(parameters: dict[str, nn.Parameter], settings: StudentSettings, fresh: bool) -> list[dict[str, object]]:
-    """Parameters by weight decay (0 for norms, biases and embeddings) and by learning rate (lower for an encoder with weights of its own)."""
-    pretrained = bool(settings.weights) and fresh
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        decay = 0.0 if parameter.ndim < 2 or name in ("content", "position", "grain") else settings.decay
-        rate = settings.rate * (PRETRAINED_RATE if pretrained and name.startswith("encoder.") else 1.0)
-        groups.setdefault((decay, rate), []).append(parameter)
-    return [{"params": group, "weight_decay": decay, "lr": rate} for (decay, rate), group in groups.items()]
-
-
-def _start_from(net: StudentNet, folder: Path, settings: StudentSettings) -> None:
-    _, other = read_config(folder)
-    if not other.same_network(settings):
-        raise UsageError(
-            f"'{folder}' is a student of size {other.size} with encoder {other.encoder}, this one is {settings.size} with {settings.encoder}: "
-            "begin with one of the same kind."
-        )
-    load_weights(net, (folder / WEIGHTS).read_bytes(), folder / WEIGHTS)

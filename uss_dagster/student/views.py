@@ -131,10 +131,12 @@ class Views:
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The batch of a step, or ``part`` of its images, for one process of several."""
-        indices = self._indices(step)
-        seeds = np.random.default_rng([self.settings.seed, step]).integers(2**63, size=len(indices))
-        pairs = list(zip(indices, seeds.tolist(), strict=True))[part]
-        images, masks, prompts = zip(*(self._window(self._example(i), np.random.default_rng(seed)) for i, seed in pairs), strict=True)
+        chosen = self._chosen(step)
+        seeds = np.random.default_rng([self.settings.seed, step]).integers(2**63, size=len(chosen))
+        pairs = list(zip(chosen, seeds.tolist(), strict=True))[part]
+        images, masks, prompts = zip(
+            *(self._window(self._example(i), *self._generators(i, view, seed)) for (i, view), seed in pairs), strict=True
+        )
         most = max(1, *(len(m) for m in masks))
         targets = np.zeros((len(pairs), most, self.mask_side, self.mask_side), np.float32)
         valid = np.zeros((len(pairs), most), bool)
@@ -142,12 +144,26 @@ class Views:
             targets[i, : len(m)], valid[i, : len(m)] = m, True
         return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, *map(np.stack, zip(*prompts, strict=True)))))
 
+    def numbers(self, step: int, part: slice = slice(None)) -> list[int]:
+        """Numbers of the fixed windows of a batch; equal numbers have equal pixels."""
+        return [index * self.settings.views + view for index, view in self._chosen(step)[part]]
+
     def _indices(self, step: int) -> list[int]:
         """Indices of the examples of a batch; every pass over the source has another order."""
         count, size = len(self.source), self.settings.batch
         places = range(step * size, (step + 1) * size)
         orders = {p: np.random.default_rng([self.settings.seed, 1, p]).permutation(count) for p in {place // count for place in places}}
         return [int(orders[place // count][place % count]) for place in places]
+
+    def _chosen(self, step: int) -> list[tuple[int, int]]:
+        """(index of the example, number of its fixed window) of a batch; every pass over the source has another window."""
+        first, views = step * self.settings.batch, max(1, self.settings.views)
+        return [(index, (first + i) // len(self.source) % views) for i, index in enumerate(self._indices(step))]
+
+    def _generators(self, index: int, view: int, seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+        """Of the pixels and masks of a window, and of its clicks. A fixed window has new clicks each time."""
+        clicks = np.random.default_rng(seed)
+        return (np.random.default_rng([self.settings.seed, 2, index, view]) if self.settings.views else clicks), clicks
 
     def _example(self, index: int) -> ReducedExample:
         if index in self._cache:
@@ -160,7 +176,7 @@ class Views:
             self._bytes -= self._cache.popitem(last=False)[1].bytes
         return example
 
-    def _window(self, example: ReducedExample, rng: np.random.Generator) -> RandomWindow:
+    def _window(self, example: ReducedExample, rng: np.random.Generator, rng_of_prompts: np.random.Generator) -> RandomWindow:
         settings = self.settings
         height, width = example.atoms.shape
         share = settings.smallest_crop ** rng.random()  # as many windows of half a size as of the whole
@@ -172,7 +188,7 @@ class Views:
         masks = window_masks(example, (y, x, h, w), self.mask_side, settings.masks, rng)
         if mirrored:
             image, masks = image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()
-        return image, masks, sample_prompts(masks, settings, rng)
+        return image, masks, sample_prompts(masks, settings, rng_of_prompts)
 
 
 def reduce_example(example: Example, long: int) -> ReducedExample:
