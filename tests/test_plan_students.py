@@ -15,6 +15,8 @@ from uss_dagster.planning.profiles import Profile, read_profile
 from uss_dagster.stages.curated import CuratedSet
 from uss_dagster.stages.leaderboard import Leaderboard
 from uss_dagster.stages.models import Models
+from uss_dagster.stages.prompted import Prompted
+from uss_dagster.stages.scores import Scores
 from uss_dagster.stages.segments import Segments
 from uss_dagster.weights.catalogue import CATALOGUE
 
@@ -66,6 +68,18 @@ def inputs(plan: Plan, name: str) -> list[str]:
     layout, cell = Layout(Path()), plan.cell(name)
     assert cell is not None
     return [path.as_posix() for path in cell.inputs(layout)]
+
+
+def test_only_entries_that_can_be_asked_are_prompted(root):
+    """And only where the profile names the family; `prompts` costs the others nothing."""
+    assert not plan_of(root).of(Prompted)
+    plan = plan_of(root, base="metrics: [covering, prompts]\n" + BASE)
+    assert [cell.name for cell in plan.of(Prompted)] == ["prompted/learnt/scenes"]
+    assert inputs(plan, "prompted/learnt/scenes") == ["data/datasets/scenes", "data/models/second"]
+    metrics = {cell.name: cell.metrics for cell in plan.of(Scores)}
+    assert metrics["scores/learnt/scenes"] == ["covering", "prompts"]
+    assert {tuple(of_cell) for name, of_cell in metrics.items() if "learnt" not in name} == {("covering",)}
+    assert "data/prompted/learnt/scenes" in inputs(plan, "scores/learnt/scenes")
 
 
 def test_cells_of_students_and_of_those_who_run_them(planned):

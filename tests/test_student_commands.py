@@ -39,7 +39,7 @@ def picture(tmp_path: Path) -> Path:
 
 def test_masks_under_points_as_lines_and_json(picture, tmp_path):
     out = tmp_path / "masks.json"
-    said = uss("prompt", picture, "--model", small_student(), "--point", "12,14", "--point", "40, 3", "--out", out)
+    said = uss("prompt", picture, "--model", small_student(), "--point", "12,14", "--object", "--point", "40, 3", "--out", out)
     assert "point 12,14: " in said
     found = json.loads(out.read_text())
     assert found["image"] == {"file_name": "a picture.png", "height": 40, "width": 48}
@@ -64,10 +64,55 @@ def test_masks_under_a_point_as_a_picture(picture, tmp_path):
         assert shown.width > 48
 
 
+def test_points_boxes_and_masks_of_several_objects(picture, tmp_path):
+    """Options belong to the object that the last --object before them began; the best mask is written, and refined."""
+    out, first = tmp_path / "masks.json", tmp_path / "first.png"
+    model = ("--model", small_student())
+    words = ("--negative", "30,4", "--point", "12,14", "--point", "14,16", "--object", "--box", "30,30,10,8", "--object", "--point", "5,5")
+    said = uss("prompt", picture, *model, *words, "--out", out, "--save-mask", first)
+    assert "point 12,14, point 14,16, negative 30,4: " in said
+    assert "box 10,8,30,30: " in said
+    asked = [{name: part for name, part in answer.items() if name != "masks"} for answer in json.loads(out.read_text())["answers"]]
+    assert asked == [
+        {"points": [[12, 14], [14, 16], [30, 4]], "labels": [1, 1, 0]},
+        {"points": [], "labels": [], "box": [10, 8, 30, 30]},
+        {"point": [5, 5], "points": [[5, 5]], "labels": [1]},
+    ]
+    best = coco.decode(json.loads(out.read_text())["answers"][0]["masks"][0]["segmentation"])
+    np.testing.assert_array_equal(np.asarray(Image.open(first)), 255 * best)
+
+    said = uss("prompt", picture, *model, "--mask", first, "--point", "12,14", "--out", out, "--save-mask", first)
+    assert "point 12,14, a previous mask: " in said
+    assert json.loads(out.read_text())["answers"][0]["refined"]
+    drawing = tmp_path / "masks.png"
+    uss("prompt", picture, *model, *words, "--out", drawing)
+    assert Image.open(drawing).height > 3 * 40
+
+
+def test_a_granularity_chooses_one_mask(picture, tmp_path):
+    areas = []
+    for granularity in ("0", "1"):
+        out = tmp_path / "masks.json"
+        uss("prompt", picture, "--model", small_student(), "--point", "12,14", "--granularity", granularity, "--out", out)
+        (answer,) = json.loads(out.read_text())["answers"]
+        areas.append([mask["area"] for mask in answer["masks"]])
+    assert [len(masks) for masks in areas] == [1, 1]
+    assert areas[0] <= areas[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{picture}"], "give --point X,Y, or --serve"),
+        (["{picture}"], "give --point X,Y, --box or --mask, or --serve"),
+        (["{picture}", "--negative", "1,1"], "Nothing says where the object is"),
+        (["{picture}", "--box", "1,1,5"], "--box is '1,1,5', expected X,Y,X,Y"),
+        (["{picture}", "--box", "1,1,5,5", "--box", "1,1,5,5"], "An object has one --box; put --object before the next one"),
+        (["{picture}", "--mask", "{other}"], "or a previous mask that is not empty"),
+        (["{picture}", "--mask", "missing.png"], "missing.png cannot be read"),
+        (["{picture}", "--point", "1,1", "--object"], "Nothing follows the last --object"),
+        (["{picture}", "--point", "1,1", "--granularity", "2"], "granularity is 2, expected 0"),
+        (["{picture}", "--point", "1,1", "--save-mask", "{other}"], "is there already, and `uss prompt` did not draw it"),
+        (["{picture}", "--point", "1,1", "--save-mask", "mask.json"], "--save-mask is 'mask.json', expected a file that ends in .png"),
         (["{picture}", "--point", "1;2"], "--point is '1;2', expected X,Y in whole pixels"),
         (["{picture}", "--point", "48,0"], "--point 48,0 lies outside"),
         (["{picture}", "--point", "1,1", "--out", "masks.gif"], "expected a file that ends in .png or .json"),

@@ -80,11 +80,13 @@ def _options(
 
 for _heading, _names in COMMANDS.items():
     for _name in _names:
-        _command = pkgutil.resolve_name("uss_dagster.commands.{0}:{0}".format(_name.replace("-", "_")))
+        _module = pkgutil.resolve_name(f"uss_dagster.commands.{_name.replace('-', '_')}")
+        _command = getattr(_module, _name.replace("-", "_"))
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, name=_name, rich_help_panel=_heading)
         else:
-            app.command(_name, hidden=not _heading, rich_help_panel=_heading)(_command)
+            _class = getattr(_module, "Command", None)  # of a command that reads its words in a way of its own
+            app.command(_name, cls=_class, hidden=not _heading, rich_help_panel=_heading)(_command)
 
 
 def main() -> None:

@@ -42,9 +42,10 @@ class Page:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]
 
-    def open(self, url: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Load a page at a size and a colour scheme, and wait until it has loaded."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+    def open(self, url: str, width: int = 1280, height: int = 900, scheme: str = "light", touch: bool = False) -> None:
+        """Load a page at a size and a colour scheme, and wait until it has loaded. touch: as on a phone."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
+        self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._loaded = False
         self.send("Page.navigate", url=url)

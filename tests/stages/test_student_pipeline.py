@@ -10,7 +10,7 @@ from projects import SMALL, Project, make_project
 from students import FEW
 
 PROFILE = (
-    SMALL.replace("  felzenszwalb: {params: {scales: 3}}\n", "").replace("metrics: [covering]", "metrics: [covering, proposals]")
+    SMALL.replace("  felzenszwalb: {params: {scales: 3}}\n", "").replace("metrics: [covering]", "metrics: [covering, proposals, prompts]")
     + """\
   learnt: {method: student, params: {model: second}}
 curated:
@@ -21,7 +21,7 @@ students:
 """
     % ((json.dumps(FEW),) * 2)
 )
-AFTER = ["segments/learnt/scenes", "scores/learnt/scenes", "leaderboard", "site"]
+AFTER = ["segments/learnt/scenes", "prompted/learnt/scenes", "scores/learnt/scenes", "leaderboard", "site"]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,13 @@ def test_everything_is_built_once_and_in_step(built: Project):
     assert built.repro() == []
     board = (built.root / "reports/leaderboard/leaderboard.md").read_text()
     assert "learnt" in board or "Student" in board
+    of_metric = {entry: json.loads((built.root / f"reports/metrics/{entry}__scenes.json").read_text()) for entry in ("kmeans", "learnt")}
+    assert not [name for name in of_metric["kmeans"] if name.startswith("prompt_")], "a method that cannot be asked"
+    asked = {name: value for name, value in of_metric["learnt"].items() if name.startswith("prompt_")}
+    assert asked.keys() == {f"prompt_{name}" for name in ("noc85", "noc90", "iou1", "iou3", "iou5", "oracle", "box")}
+    assert 1 <= asked["prompt_noc85"] <= asked["prompt_noc90"] <= 20
+    assert asked["prompt_iou1"] <= asked["prompt_oracle"] <= 1
+    assert "IoU after 5 clicks" in board
     locked = {out["path"]: out["md5"] for outs in built.lock().values() for out in outs}
     manifest = json.loads((built.root / "data/models/first/manifest.json").read_text())
     assert manifest["training_data"] == locked["data/curated/masks"]

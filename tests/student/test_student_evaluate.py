@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from student_cases import example, settings
 
-from uss_dagster.metrics.coco.clicks import click_point
 from uss_dagster.metrics.coco.matches import match_codes
 from uss_dagster.regions import rle
-from uss_dagster.student.evaluate import clicks_to_reach, difference, mean_of, values
-from uss_dagster.student.model import Student, build
+from uss_dagster.student.evaluate import difference, mean_of, values
 
 
 def found(hits: list[bool]) -> dict:
@@ -40,19 +37,3 @@ def test_what_training_watches_is_the_mean_of_what_there_is() -> None:
     assert mean_of({"ar1000": 0.2, "click_oracle": 0.6}) == pytest.approx(0.4)
     assert mean_of({"ar1000": 0.2}) == 0.2
     assert mean_of({}) == 0
-
-
-def test_clicks_to_reach_an_iou_by_the_answers_of_a_student() -> None:
-    """A first click whose best answer is good enough is the only one; worse answers cost more."""
-    student, seen = Student(build(settings()), settings()), example(0)
-    result = clicks_to_reach(student, seen, snap=False)
-    assert result["objects"] == len(seen.codes) > 0
-    again = student.encode(seen.image, snap=False)
-    expected = []
-    for code in seen.codes:
-        mask = rle.decode(code, *seen.shape)
-        best = max(again.click(*click_point(mask)), key=lambda found: (found.quality, found.mask().sum())).mask()
-        expected.append((best & mask).sum() / (best | mask).sum() >= 0.8)
-    assert (result["clicks"][0] == len(expected)) == all(expected)
-    assert (result["clicks"] >= result["objects"]).all()
-    assert (result["clicks"] <= 20 * result["objects"]).all()

@@ -27,6 +27,7 @@ from uss_dagster.student.curves import curves
 from uss_dagster.student.data import Source
 from uss_dagster.student.model import CONFIG, FORMAT, WEIGHTS, Student, build, read_config
 from uss_dagster.student.prediction import ScoredMasks
+from uss_dagster.student.prompts import Prompts
 from uss_dagster.student.self_training import self_train_labels, stored_labels
 from uss_dagster.student.settings import ARCHITECTURES, StudentSettings
 from uss_dagster.student.training import CARD, CHECKPOINT, LOSSES, PICTURE, train, validation_indices
@@ -245,7 +246,7 @@ def test_queries_layers_and_grains_are_settings_of_the_network(tmp_path: Path) -
         assert own.architecture == ARCHITECTURES[size]
     settings = StudentSettings(queries=50, layers=3, grains=4)
     with torch.inference_mode():
-        outputs = build(settings).eval()(torch.zeros(1, 3, 64, 64), torch.tensor([[[0.5, 0.5], [0.2, 0.7]]]))
+        outputs = build(settings).eval()(torch.zeros(1, 3, 64, 64), Prompts.clicks(torch.tensor([[[0.5, 0.5], [0.2, 0.7]]])))[0]
     assert len(outputs) == 1 + 3
     assert outputs[-1].masks.shape == (1, 50 + 2 * 4, 32, 32)
     assert not settings.same_network(StudentSettings())

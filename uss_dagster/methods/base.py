@@ -69,6 +69,8 @@ class MethodSpec:
     model : {'', 'needed', 'taken'}
         Whether its parameter ``model`` names a trained student: always, or where another parameter asks for one. In a profile the name is
         one of the section 'students' or a folder, elsewhere a folder.
+    promptable : bool
+        The student that ``model`` names can also be asked for single objects, see the metric family ``prompts``.
     reimplementation : bool
         Written from a published description; numbers may differ from the authors'.
     summary : str
@@ -91,6 +93,7 @@ class MethodSpec:
     segmentation: Condition = False
     encodes: tuple[str, ...] = ()
     model: Literal["", "needed", "taken"] = ""
+    promptable: bool = False
     reimplementation: bool = True
     summary: str = ""
 

@@ -65,6 +65,7 @@ SPEC = MethodSpec(
     params=Params,
     overlap=True,
     model="needed",
+    promptable=True,
     paper="Wang et al., NeurIPS 2024",
     licence="MIT (this project); the weights as their training data",
     summary="A small network trained on curated masks: all masks of a picture in one pass, or what lies under a click.",

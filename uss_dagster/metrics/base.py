@@ -91,6 +91,8 @@ class MetricSpec:
         It is of the method's own segmentation, see ``MethodSpec.segmentation``. Default: False.
     on_request : bool
         ``uss score`` computes it only where it is named: it is slow, or fits few methods. Default: False.
+    needs_prompts : bool
+        It is of a model that can be asked; its contributions come from the stage ``prompted``. Default: False.
     """
 
     name: str
@@ -103,6 +105,7 @@ class MetricSpec:
     as_given: dict[str, str] = field(default_factory=dict)
     needs_segmentation: bool = False
     on_request: bool = False
+    needs_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,10 @@ class Accumulator:
 
     def update(self, image_id: str, truth: Truth, prediction: Regions) -> dict[str, float] | None:
         """Add one image; returns the image's own values, or None where it has none."""
-        contribution = self._measure(truth, prediction)
+        return self.add(image_id, self._measure(truth, prediction))
+
+    def add(self, image_id: str, contribution: Contribution | None) -> dict[str, float] | None:
+        """Add what one image contributes; returns the image's own values, or None where it has none."""
         if contribution is None:
             self.skipped.append(image_id)
             return None

@@ -74,6 +74,9 @@ class Layout:
     def labels(self, entry: str, dataset: str) -> Path:
         return self.data(f"labels/{entry}/{dataset}")
 
+    def prompted(self, entry: str, dataset: str) -> Path:
+        return self.data(f"prompted/{entry}/{dataset}")
+
     def scores(self, entry: str, dataset: str) -> Path:
         return self.data(f"scores/{entry}/{dataset}")
 

@@ -173,6 +173,8 @@ def choose_families(names: Sequence[str], truth: GroundTruth, prediction: Masks)
             reason = f"is computed on ground truth of kind {' or '.join(spec.truths)}; {truth.masks.path} is of kind {truth.kind}."
         elif spec.needs_labels and (prediction.labelled is False or (prediction.labelled is None and not names)):
             reason = f"compares classes over the whole dataset, and the regions of {prediction.path} carry no labels."
+        elif spec.needs_prompts:
+            reason = "needs a model that can be asked; name it in a profile with an entry of the method student."
         if not reason:
             families.append(name)
         elif names:

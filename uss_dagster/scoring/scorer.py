@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from uss_dagster import registry
 from uss_dagster.errors import BadData, UsageError, UssError
-from uss_dagster.metrics.base import Accumulator, Truth, accumulator
+from uss_dagster.metrics.base import Accumulator, Contribution, Truth, accumulator
 from uss_dagster.regions import Regions
 
 FULL = "full"
@@ -111,11 +111,13 @@ class Scorer:
             for name in self.metrics
         }
 
-    def add(self, image_id: str, truth: Truth, prediction: Regions, own_segments: Regions | None = None) -> list[ScoreRow]:
+    def add(
+        self, image_id: str, truth: Truth, prediction: Regions, own_segments: Regions | None = None, prompted: Contribution | None = None
+    ) -> list[ScoreRow]:
         """Measure one image; returns its own rows.
 
         own_segments: the prediction with labels on the method's own segments, where these are not the regions that carry labels in
-        ``prediction``.
+        ``prediction``. prompted: what the image adds to families with ``needs_prompts``.
         """
         if truth.regions.shape != prediction.shape:
             raise BadData(f"Image '{image_id}': ground truth is {truth.regions.shape}, its regions are {prediction.shape} (height, width).")
@@ -126,10 +128,10 @@ class Scorer:
             resized_own = resized if own_segments is None else on_grid(own_segments, grid)
             for name in self.metrics:
                 spec = registry.load("metric", name).SPEC
+                part, segments = self.parts[grid, name], resized_own if spec.needs_segmentation else resized
                 with naming(image_id):
-                    values = (
-                        self.parts[grid, name].update(image_id, resized_truth, resized_own if spec.needs_segmentation else resized) or {}
-                    )
+                    own = part.add(image_id, prompted) if spec.needs_prompts else part.update(image_id, resized_truth, segments)
+                values = own or {}
                 rows += [
                     {"image_id": image_id, **self._convention(name, metric, grid), "value": value, "n": 1}
                     for metric, value in values.items()

@@ -50,6 +50,7 @@ from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import load_plugin
 from uss_dagster.regions import ClassTree, Regions
+from uss_dagster.scoring.contributions import PROMPTED, read_contributions
 from uss_dagster.scoring.image_scores import ImageScores, mean_scores
 from uss_dagster.scoring.scorer import FULL, EntryReplicateRow, ReplicateRow, Scorer, ScoreRow, convention_of, prepared
 from uss_dagster.stages.datasets import Datasets
@@ -129,7 +130,12 @@ class Scores(EntryCell):
             method = segments.method
             params = method.build()
             own, grouped = method.spec.holds(method.spec.segmentation, params), method.spec.holds(method.spec.labels, params)
-            metrics = [n for n, spec in specs.items() if kinds[segments.dataset] in spec.truths and (own or not spec.needs_segmentation)]
+            fits = {"needs_segmentation": own, "needs_prompts": method.spec.promptable}
+            metrics = [
+                name
+                for name, spec in specs.items()
+                if kinds[segments.dataset] in spec.truths and all(fit or not getattr(spec, need) for need, fit in fits.items())
+            ]
             labelled = [specs[name] for name in metrics if specs[name].needs_labels and not grouped]
             if metrics:
                 yield cls(
@@ -151,10 +157,16 @@ class Scores(EntryCell):
 
     def inputs(self, layout: Layout) -> list[Path]:
         labels = [layout.labels(run, self.dataset) for run in self.runs] if self.needs_labels else []
-        return [*(layout.segments(run, self.dataset) for run in self.runs), layout.dataset(self.dataset), *labels]
+        prompted = [layout.prompted(self.entry, self.dataset)] if self.needs_prompts else []
+        return [*(layout.segments(run, self.dataset) for run in self.runs), layout.dataset(self.dataset), *labels, *prompted]
 
     def outputs(self, layout: Layout) -> list[Output]:
         return [Output(self.artefact(layout)), Output(layout.metrics_file(self.entry, self.dataset), metric=True)]
+
+    @property
+    def needs_prompts(self) -> bool:
+        """A family takes what the stage ``prompted`` computes."""
+        return any(registry.load("metric", name).SPEC.needs_prompts for name in self.metrics)
 
     def modules(self) -> list[str]:
         return [registry.module_name("metric", name) for name in self.metrics]
@@ -207,10 +219,12 @@ class Scores(EntryCell):
         states = prepared(self.metrics, lambda: (h for h in iterate_hierarchies(shards) if not has_no_mask(h)))
         total = Scorer(self.metrics, self.grids, self.bootstrap, states)
         truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
-        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels)
+        prompted = layout.prompted(self.entry, self.dataset) / PROMPTED if self.needs_prompts else None
+        options = {"labels": labels, "own": self.needs_own_labels, "prompted": prompted}
+        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, **options)
         image_scores = ImageScores()
-        label_files = [labels] if labels else []
-        reads: Reads[Path] = Reads(layout.root, [truth, *label_files], lambda path: [Piece(path)])
+        further = [path for path in (labels, prompted) if path]
+        reads: Reads[Path] = Reads(layout.root, [truth, *further], lambda path: [Piece(path)])
         for part, own_rows in map_shards(work, shards, reads=reads):
             total.merge(part)
             image_scores.add(own_rows)
@@ -305,7 +319,7 @@ def _name(row: ScoreRow) -> str:
 
 
 def _score_shard(
-    path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool = False
+    path: Path, empty: Scorer, truth: Path, kind: str, labels: Path | None, own: bool = False, prompted: Path | None = None
 ) -> tuple[Scorer, list[ScoreRow]]:
     """Scores of one shard of segments; they are merged in shard order, whoever computed them. own: read labels of own segments too."""
     scorer = Scorer(empty.metrics, empty.grids, empty.replicates, empty.states)
@@ -316,6 +330,7 @@ def _score_shard(
     truths = dict(iterate_regions([truth / "regions.parquet"], ids))
     of_cut = read_labels(labels, ids) if labels else {}
     of_own = read_labels(labels, ids, OWN_SEGMENTS) if labels and own else {}
+    contributions = read_contributions(prompted, ids) if prompted else {}
     for image_id, prediction in iterate_regions([path]):
         if image_id not in truths and kind == "instances":  # an image without an object is none without ground truth
             truths[image_id] = Regions.from_masks([], shape=prediction.shape)
@@ -326,7 +341,7 @@ def _score_shard(
             prediction = prediction.labelled(*of_cut[image_id])
         if has_no_mask(prediction):
             prediction = own_segments = Regions.from_masks([], shape=prediction.shape)
-        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction, own_segments)
+        rows += scorer.add(image_id, Truth(kind, truths[image_id], classes), prediction, own_segments, contributions.get(image_id))
     return scorer, rows
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from uss_dagster.artifacts.image_files import shrunk
-from uss_dagster.metrics.base import Contribution, poisson_weights
-from uss_dagster.metrics.clicks import Click, answer, clicks_needed
+from uss_dagster.metrics.base import poisson_weights
 from uss_dagster.metrics.coco.clicks import click_point, one_click
 from uss_dagster.metrics.coco.matches import Matches, match_codes, summaries
 from uss_dagster.regions import Regions, rle
 from uss_dagster.scoring.intervals import interval
 from uss_dagster.student.data import Example, Source
-from uss_dagster.student.model import Answer, Auto, Student
+from uss_dagster.student.model import Auto, Student
 
 REPLICATES = 1000
 """Draws of a bootstrap."""
@@ -68,7 +67,7 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
     **options
         Of ``Student.masks``.
     """
-    example = _reduced(example)
+    example = reduced_example(example)
     masks = student.masks(example.image, auto, **options)
     result = match_codes(example.shape, list(example.codes), masks.codes, masks.score, image_id=example.image_id)
     step = max(1, len(example.codes) // clicks) if clicks else 1
@@ -83,39 +82,7 @@ def match(student: Student, example: Example, auto: Auto, clicks: int = 0, **opt
     return result
 
 
-def clicks_to_reach(student: Student, example: Example, **options: Any) -> Contribution:
-    """How many clicks select each mask of one example, by the rule of ``metrics.clicks``.
-
-    Parameters
-    ----------
-    student : Student
-        Each click has answers of its own; any click may take any answer so far.
-    example : Example
-    **options
-        Of ``Student.encode``.
-
-    Returns
-    -------
-    dict
-        For ``metrics.clicks.reduce``; those of many examples add up.
-    """
-    example = _reduced(example)
-    encoded = student.encode(example.image, **options)
-    at: dict[Click, list[Answer]] = {}
-
-    def answers(positive: list[Click], negative: list[Click]) -> np.ndarray:
-        for click in (*positive, *negative):
-            if click not in at:
-                at[click] = encoded.click(*click)
-        masks = [mask for click in (*positive, *negative) for mask in at[click]]
-        regions = Regions.from_codes([mask.code for mask in masks], example.shape, score=[mask.quality for mask in masks])
-        return answer(regions, positive, negative)
-
-    needed = [clicks_needed(rle.decode(code, *example.shape), answers) for code in example.codes]
-    return {"clicks": np.sum(needed, axis=0, initial=0.0), "objects": np.array(float(len(needed)))}
-
-
-def _reduced(example: Example) -> Example:
+def reduced_example(example: Example) -> Example:
     """The example at most ``LONGEST`` pixels wide and high, without masks that have no pixel there."""
     if max(example.shape) <= LONGEST:
         return example

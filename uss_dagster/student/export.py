@@ -25,6 +25,7 @@ from uss_dagster.errors import BadData, Unavailable, UsageError
 from uss_dagster.files import write_whole
 from uss_dagster.student.model import CONFIG, WEIGHTS, Student
 from uss_dagster.student.net import DEVIATION, MEAN, StudentNet
+from uss_dagster.student.prompts import Prompts
 
 TOLERANCE = 1e-3
 """Greatest difference between ONNX and torch."""
@@ -44,7 +45,7 @@ class LastOutput(nn.Module):
         self.net = net
 
     def forward(self, image: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output = self.net(image, points)[-1]
+        output = self.net(image, Prompts.clicks(points))[0][-1]
         return output.masks, output.objectness.sigmoid(), output.quality.sigmoid()
 
 

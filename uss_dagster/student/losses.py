@@ -11,6 +11,7 @@ and a third, of thresholded masks, gives the IoU. The losses of the matched pair
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,10 +133,12 @@ class Criterion:
         Number of places at which masks are compared; 0 for all pixels.
     partial : bool, default False
         See ``StudentSettings``.
+    slots : slice, optional
+        The prompts that are corrected, see ``training_prompts.Slots``; none by default.
     """
 
-    def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False) -> None:
-        self.learned, self.grains, self.points, self.partial = learned, grains, points, partial
+    def __init__(self, learned: int, grains: int, points: int = 0, partial: bool = False, slots: slice = slice(0)) -> None:
+        self.learned, self.grains, self.points, self.partial, self.slots = learned, grains, points, partial, slots
 
     def counts(self, batch: Batch) -> Tensor:
         """Number of pairs of learned queries, of pairs of clicks, and of clicks that learn a quality: float32 (3,), the mean of all processes."""
@@ -164,10 +167,35 @@ class Criterion:
         for output in outputs:
             flat = output.masks.flatten(2)
             pairs = compare(flat if some is None else flat[..., some], targets if some is None else targets[..., some])
-            for part in (self._learned, self._clicked):
+            for part in (self._learned, self._clicked) if self.learned else (self._clicked,):
                 for name, value in part(output, flat, pairs, targets, batch, generator, counts).items():
                     sums[name] = sums[name] + value
         return sums
+
+    def corrected(
+        self,
+        losses: dict[str, Tensor],
+        rounds: Sequence[list[Output]],
+        batch: Batch,
+        generator: torch.Generator,
+        counts: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses with those of corrected prompts added.
+
+        Parameters
+        ----------
+        losses : dict of str to Tensor
+            The result of ``__call__``.
+        rounds : sequence of list of Output
+            The outputs to corrected prompts by depth, one list a round.
+        batch, generator, counts
+            As in ``__call__``: a corrected prompt counts as much as any other.
+        """
+        if not rounds:
+            return losses
+        alone, part = Criterion(0, self.grains, self.points, self.partial, self.slots), batch.corrected(self.slots)
+        each = [losses, *(alone([output.by_prompt(self.grains) for output in outputs], part, generator, counts) for outputs in rounds)]
+        return {name: torch.stack([values[name] for values in each]).sum() for name in NAMES}
 
     def _learned(
         self, output: Output, flat: Tensor, pairs: Pairs, targets: Tensor, batch: Batch, generator: torch.Generator, counts: Tensor

@@ -26,11 +26,13 @@ from uss_dagster.regions.rle import coco_codes
 from uss_dagster.runtime import torch_device
 from uss_dagster.student import prediction
 from uss_dagster.student.net import Encoded, Output, StudentNet
+from uss_dagster.student.prompt_input import Box, Point, Prompt
+from uss_dagster.student.prompts import Prompts
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 
 Auto = Literal["queries", "grid", "union"]
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-FORMAT = "uss_dagster student 1"
+FORMAT = "uss_dagster student 2"
 CLICKS_AT_ONCE = 64
 """Clicks of a grid that are decoded at once."""
 CUT_FACTOR = 0.5
@@ -79,6 +81,7 @@ class Student:
     >>> student = Student.load("student")  # doctest: +SKIP
     >>> regions = student.segment(image, auto="union", split=4)  # doctest: +SKIP
     >>> answers = student.encode(image).click(120, 80)  # doctest: +SKIP
+    >>> answers = student.encode(image).prompt([(120, 80), (30, 40)], labels=[1, 0])  # doctest: +SKIP
     """
 
     def __init__(self, net: StudentNet, settings: StudentSettings, device: str = "cpu", digest: str = "") -> None:
@@ -176,7 +179,7 @@ class Student:
 
 
 class EncodedImage:
-    """An image for a student: the whole and windows of it, each encoded when it is first needed.
+    """An image for a student: the whole and windows of it, each encoded when it is first needed for any number of prompts.
 
     Parameters
     ----------
@@ -205,18 +208,66 @@ class EncodedImage:
         self._leaves = prediction.Leaves(image) if snap else None
         self._encoded: dict[int, Encoded] = {}
 
-    def click(self, x: float, y: float) -> list[Answer]:
-        """The masks at the pixel in column x and row y, best first, at most one a grain; repetitions of a better one (``REPEAT``) are left out.
+    def click(self, x: float, y: float, granularity: float | None = None) -> list[Answer]:
+        """The masks at the pixel in column x and row y, best first, at most one a grain; see ``prompt``."""
+        return self.prompt([(x, y)], granularity=granularity)
+
+    def prompt(
+        self,
+        points: Sequence[Point] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+        mask: np.ndarray | Answer | None = None,
+        granularity: float | None = None,
+    ) -> list[Answer]:
+        """The masks of one object.
+
+        Parameters
+        ----------
+        points : sequence of (x, y)
+            Columns and rows of pixels.
+        labels : sequence of int, optional
+            1 for each positive point, 0 for each negative one. Default: all are positive.
+        box : sequence of 4 float, optional
+            Left, top, right and bottom: the pixels in two opposite corners.
+        mask : Answer or array of shape (height, width), optional
+            A previous answer to refine; pixels above 0 belong to it.
+        granularity : float, optional
+            0 for the smallest part to 1 for the whole: the one answer whose side (the root of its area) is nearest to that place between the smallest
+            and the largest answer. Answers of less than half of the best quality are not considered.
+
+        Returns
+        -------
+        list of Answer
+            Best first, at most one a grain; repetitions of a better one (``REPEAT``) are left out. Of two or more points, answers that agree
+            with more of them come first.
 
         Raises
         ------
         UsageError
-            If the pixel is not in the image.
+            If nothing says where the object is, or something of it is not in the image.
         """
-        height, width = self.shape
-        if not (0 <= x < width and 0 <= y < height):
-            raise UsageError(f"The point {x:g},{y:g} is not in the image, whose columns are 0 to {width - 1} and rows 0 to {height - 1}.")
-        return self.clicks(np.array([[x, y]]))[0]
+        previous = mask.mask() if isinstance(mask, Answer) else mask
+        return self.ask(Prompt.of(points, labels, box, None if previous is None else np.asarray(previous)), granularity)
+
+    def ask(self, prompt: Prompt, granularity: float | None = None) -> list[Answer]:
+        """The masks of one object, see ``prompt``."""
+        prompt.check(self.shape)
+        if granularity is not None and not 0 <= granularity <= 1:
+            raise UsageError(f"granularity is {granularity:g}, expected 0 (the smallest part) to 1 (the whole).")
+        codes: list[bytes] = []
+        quality: list[float] = []
+        for view in self._views_of(prompt.extent(self.shape)):
+            window = self.windows[view]
+            encoded = self._encode(view)
+            height, width = encoded.pixels.shape[-2:]
+            logits, _, view_quality = self._decode(view, prompt.in_window(window, (height, width)), learned=False)
+            codes += prediction.encode_masks(logits, window, self.shape, self._leaves)
+            quality += view_quality.tolist()
+        if granularity is not None:
+            return self._of_granularity(self._best(codes, np.array(quality), len(codes)), granularity)
+        answers = self._best(codes, np.array(quality), self.student.net.shape.grains)
+        return sorted(answers, key=lambda answer: -prompt.agreement(answer.mask())) if len(prompt.points) > 1 else answers
 
     def clicks(self, points: np.ndarray) -> list[list[Answer]]:
         """The answers to P clicks. points: float array of shape (P, 2), columns and rows of pixels."""
@@ -227,7 +278,7 @@ class EncodedImage:
         for view, indices in self._best_views(points):
             y, x, h, w = self.windows[view]
             in_window = ((points[indices] + 0.5 - (x, y)) / (w, h)).astype(np.float32)
-            logits, _, view_quality = self._decode(view, in_window, learned=False)
+            logits, _, view_quality = self._decode(view, clicks_on(in_window), learned=False)
             view_codes = prediction.encode_masks(logits, self.windows[view], self.shape, self._leaves)
             for i, index in enumerate(indices.tolist()):
                 codes[index] += view_codes[i * grains : (i + 1) * grains]
@@ -246,7 +297,7 @@ class EncodedImage:
             centres = (np.arange(grid) + 0.5) / grid
             points = np.stack([np.tile(centres, grid), np.repeat(centres, grid)], 1).astype(np.float32)
             for start in range(0, len(points), CLICKS_AT_ONCE):
-                logits, _, quality = self._decode(view, points[start : start + CLICKS_AT_ONCE], learned=False)
+                logits, _, quality = self._decode(view, clicks_on(points[start : start + CLICKS_AT_ONCE]), learned=False)
                 parts.append((logits, quality, "click"))
         logits, score = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         names = np.repeat([part[2] for part in parts], [len(part[0]) for part in parts])
@@ -282,11 +333,28 @@ class EncodedImage:
                 best.append(i)
         return [Answer(self.shape, codes[i], float(quality[i])) for i in best]
 
+    def _views_of(self, extent: Box) -> list[int]:
+        """The windows for one prompt: at every level the one whose centre is nearest to that of the prompt, if it holds all of it."""
+        left, top, right, bottom = extent
+        middle = np.array([[(left + right) / 2, (top + bottom) / 2]])
+        views = [view for view, _ in self._best_views(middle)]
+        holds = [x <= left and y <= top and right < x + w and bottom < y + h for y, x, h, w in (self.windows[view] for view in views)]
+        return [view for view, whole in zip(views, holds, strict=True) if whole]
+
+    def _of_granularity(self, answers: list[Answer], granularity: float) -> list[Answer]:
+        """The answer at a granularity, see ``prompt``."""
+        good = [answer for answer in answers if answer.quality >= answers[0].quality / 2]
+        if not good:
+            return []
+        side = np.sqrt(rle.areas([answer.code for answer in good], *self.shape))
+        place = (side - side.min()) / max(float(np.ptp(side)), 1e-9)
+        return [good[int(np.abs(place - granularity).argmin())]]
+
     @torch.inference_mode()
-    def _decode(self, view: int, points: np.ndarray | None, learned: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask logits (N, h, w), objectness (N,) and quality (N,) in 0..1 of the learned queries, or of clicks (P, 2) in 0..1 of the window."""
-        clicks = None if points is None else torch.from_numpy(points)[None].to(self.student.device)
-        output: Output = self.student.net.decode(self._encode(view), clicks, learned, deep=False)[-1]
+    def _decode(self, view: int, prompts: Prompts | None, learned: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask logits (N, h, w), objectness (N,) and quality (N,) in 0..1 of the learned queries, or of prompts on the window."""
+        asked = None if prompts is None else prompts.to(self.student.device)
+        output: Output = self.student.net.decode(self._encode(view), asked, learned, deep=False)[-1]
         return output.masks[0].float(), output.objectness[0].float().sigmoid(), output.quality[0].float().sigmoid()
 
     @torch.inference_mode()
@@ -295,6 +363,11 @@ class EncodedImage:
             pixels = prediction.window_pixels(self.image, self.windows[view], self.student.settings.test_input)
             self._encoded[view] = self.student.net.encode(torch.from_numpy(pixels).to(self.student.device))
         return self._encoded[view]
+
+
+def clicks_on(points: np.ndarray) -> Prompts:
+    """Prompts of one positive point each on one image. points: float32 (P, 2) in 0..1."""
+    return Prompts.clicks(torch.from_numpy(points)[None])
 
 
 # -- files ----------------------------------------------------------------------------------------------
@@ -330,11 +403,11 @@ def read_config(folder: Path) -> tuple[StudentConfig, StudentSettings]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
-            raise ValueError(f"its format is {config['format']!r}")
+            raise ValueError(f"its format is {config['format']!r}, expected '{FORMAT}'")
         return config, StudentSettings(**config["settings"])
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise BadData(
-            f"'{path}' is not the config of a student of this version ({error}). Pass a folder that `uss train student` wrote."
+            f"'{path}' is not the config of a student of this version ({error}). Train it again, or pass another folder that `uss train student` wrote."
         ) from None
 
 

@@ -1,15 +1,16 @@
 """The student's network: an encoder, mask features, and a decoder whose queries each give a mask, an objectness and a quality.
 
-Learned queries and clicks share all weights except the embeddings they start from. In each decoder layer, a query attends to the cells that its
-previous mask touches (masked attention of Mask2Former: Cheng et al., CVPR 2022). Then queries attend to one another: learned queries to all learned
-queries, the queries of a click to those of the same click (Semantic-SAM: Li et al., ECCV 2024).
+Learned queries and prompts share all weights except the embeddings they start from (``prompts``). In each decoder layer, a query attends to the cells
+that its previous mask touches (masked attention of Mask2Former: Cheng et al., CVPR 2022). Then queries attend to one another: learned queries to all
+learned queries, the queries of a prompt to those of the same prompt (Semantic-SAM: Li et al., ECCV 2024).
 
 A mask is the product of a query's embedding and the pixel embeddings. The mean pixel embedding of the query's previous mask is added to the query's
-embedding; for a click, the first one is the embedding of the clicked pixel (as in k-means: Yu et al., CMT-DeepLab and k-means Mask Transformer,
-2022). So pixels similar to the clicked one form a mask from the first step.
+embedding; for a prompt, the first one is the mean over its points and its region, so for a click that of the clicked pixel (as in k-means: Yu et al.,
+CMT-DeepLab and k-means Mask Transformer, 2022). So pixels similar to the clicked one form a mask from the first step.
 
-Pixel embeddings have mean 0 and standard deviation 1 over the image in each channel, and a query predicts its threshold separately. So logits separate
-inside from outside from the start. Products of small embeddings with a common mean would have to grow first, which takes longer than a short training.
+Pixel embeddings have mean 0 and standard deviation 1 over the image in each channel, and a query predicts its threshold separately. So logits
+separate inside from outside from the start. Products of small embeddings with a common mean would have to grow first, which takes longer than a short
+training.
 
 Only plain torch operations are used; there is no deformable attention. Attribute names of modules are tensor names in weights files.
 """
@@ -18,13 +19,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool2d, grid_sample, instance_norm, interpolate, scaled_dot_product_attention
+from torch.nn.functional import adaptive_max_pool2d, instance_norm, interpolate, scaled_dot_product_attention
 
+from uss_dagster.student.prompts import PromptReader, Prompts
 from uss_dagster.student.settings import Architecture
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,7 +49,7 @@ class Encoded:
     sizes : list of tuple of int
         (height, width) of each memory.
     around : Tensor of shape (B, d, h', w')
-        The coarser map that clicks read beside ``pixels``.
+        The coarser map that prompts read beside ``pixels``.
     """
 
     pixels: Tensor
@@ -73,6 +75,36 @@ class Output:
     masks: Tensor
     objectness: Tensor
     quality: Tensor
+
+    def by_prompt(self, grains: int) -> Output:
+        """The same with each prompt as an image of its own, where no query is a learned one."""
+        return Output(*(t.unflatten(1, (-1, grains)).flatten(0, 1) for t in (self.masks, self.objectness, self.quality)))
+
+
+@dataclass
+class Queries:
+    """N queries of each of B images before the first layer.
+
+    Parameters
+    ----------
+    content, position : Tensor of shape (B, N, d)
+    mean_pixel : Tensor of shape (B, N, d / 2)
+        The mean pixel embedding of each query's mask: at first that under its prompt, and 0 for learned queries.
+    learned : int
+        Number of learned queries, which come first.
+    cues : Tensor of shape (B, P, 6, h, w), optional
+        Of the prompts, see ``prompts``.
+    """
+
+    content: Tensor
+    position: Tensor
+    mean_pixel: Tensor
+    learned: int
+    cues: Tensor | None
+
+
+Corrections = Callable[[Prompts, Output], Prompts]
+"""What a person asks next: (prompts, answers to them) → the prompts with one more point each, and the mask that they saw."""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -159,7 +191,7 @@ class Layer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
     def forward(self, x: Tensor, position: Tensor, memory: Tensor, allowed: Tensor, learned: int, grains: int) -> Tensor:
-        """x, position: (B, N, d). The first ``learned`` queries are learned ones, the others belong to clicks, ``grains`` to each."""
+        """x, position: (B, N, d). The first ``learned`` queries are learned ones, the others belong to prompts, ``grains`` to each."""
         x = self.norms[0](x + self.cross(x + position, memory, memory, allowed))
         parts = []
         if learned:
@@ -212,6 +244,7 @@ class StudentNet(nn.Module):
         self.mask = Mlp(d, d, d // 2 + 1, 3)  # an embedding and a threshold
         self.objectness = nn.Linear(d, 1)
         self.quality = Mlp(d + 2, d, 1)
+        self.prompt = PromptReader(d)
         nn.init.constant_(self.objectness.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def fourier(self, xy: Tensor) -> Tensor:
@@ -243,59 +276,39 @@ class StudentNet(nn.Module):
         """The maps of the part of the encoder that can be frozen (``TimmEncoder.features``). images: (B, 3, S, S) in 0..1."""
         return self.encoder.features(normalised(images))  # type: ignore[operator,union-attr]
 
-    def queries(self, encoded: Encoded, points: Tensor | None, learned: bool = True) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The queries before the first layer.
-
-        Parameters
-        ----------
-        encoded : Encoded
-        points : Tensor of shape (B, P, 2), or None
-            Clicks in 0..1.
-        learned : bool, default True
-            Include the learned queries.
-
-        Returns
-        -------
-        content, position : Tensor of shape (B, N, d)
-        mean_pixel : Tensor of shape (B, N, d / 2)
-            The mean pixel embedding of each query's mask: at first that of the clicked pixel, and 0 for learned queries.
-        count : int
-            Number of learned queries, which come first.
-        """
+    def queries(self, encoded: Encoded, prompts: Prompts | None, learned: bool = True) -> Queries:
+        """The queries before the first layer; parameters as in ``decode``."""
         count = encoded.pixels.shape[0]
-        content, position, mean_pixel = [], [], []
+        content, position, mean_pixel, cues = [], [], [], None
         if learned:
             content.append(self.content.expand(count, -1, -1))
             position.append(self.position.expand(count, -1, -1))
             mean_pixel.append(self.content.new_zeros(()).expand(count, len(self.content), encoded.pixels.shape[1]))
-        if points is not None and points.shape[1]:
-            grid = (points[:, :, None] * 2 - 1).to(encoded.pixels.dtype)
-            around, pixel = (
-                grid_sample(m, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
-                for m in (encoded.around, encoded.pixels)
-            )
-            at = self.fourier(points)
-            content.append(((self.read(torch.cat([around, pixel], -1)) + at)[:, :, None] + self.grain).flatten(1, 2))
-            position.append((at[:, :, None] + self.grain).flatten(1, 2))
-            mean_pixel.append(pixel[:, :, None].expand(-1, -1, len(self.grain), -1).flatten(1, 2))
-        return torch.cat(content, 1), torch.cat(position, 1), torch.cat(mean_pixel, 1), len(self.content) if learned else 0
+        if prompts is not None and prompts.points.shape[1]:
+            read = self.prompt(prompts, encoded, self.fourier)
+            start = self.read(torch.cat([read.around, read.pixel], -1)) + read.place + read.learned
+            content.append((start[:, :, None] + self.grain).flatten(1, 2))
+            position.append((read.place[:, :, None] + self.grain).flatten(1, 2))
+            mean_pixel.append(read.pixel[:, :, None].expand(-1, -1, len(self.grain), -1).flatten(1, 2))
+            cues = read.cues
+        return Queries(torch.cat(content, 1), torch.cat(position, 1), torch.cat(mean_pixel, 1), len(self.content) if learned else 0, cues)
 
-    def decode(self, encoded: Encoded, points: Tensor | None, learned: bool = True, deep: bool = True) -> list[Output]:
+    def decode(self, encoded: Encoded, prompts: Prompts | None, learned: bool = True, deep: bool = True) -> list[Output]:
         """Predictions at every depth; the last ones are the best.
 
         Parameters
         ----------
         encoded : Encoded
-        points : Tensor of shape (B, P, 2), or None
-            Clicks in 0..1.
+        prompts : Prompts or None
         learned : bool, default True
             Include the learned queries, which come first.
         deep : bool, default True
             False gives the last depth only.
         """
-        x, position, mean_pixel, count = self.queries(encoded, points, learned)
+        queries = self.queries(encoded, prompts, learned)
+        x, position, mean_pixel, cues = queries.content, queries.position, queries.mean_pixel, queries.cues
         flat = encoded.pixels.flatten(2).transpose(1, 2)
-        embedding, masks = self.draw(x, mean_pixel, encoded.pixels)
+        embedding, masks = self.draw(x, mean_pixel, encoded.pixels, cues)
         outputs = [self.judge(embedding, masks)] if deep else []
         for i, layer in enumerate(self.layers):
             m = i % len(encoded.memories)
@@ -305,8 +318,8 @@ class StudentNet(nn.Module):
                 allowed = touched | ~touched.any(-1, keepdim=True)  # a query with an empty mask attends to all cells
                 share = self.shares(before.flatten(2))
             mean_pixel = share.to(flat.dtype) @ flat
-            x = layer(x + self.looked(mean_pixel), position, encoded.memories[m], allowed, count, self.shape.grains)
-            embedding, masks = self.draw(x, mean_pixel, encoded.pixels)
+            x = layer(x + self.looked(mean_pixel), position, encoded.memories[m], allowed, queries.learned, self.shape.grains)
+            embedding, masks = self.draw(x, mean_pixel, encoded.pixels, cues)
             if deep or layer is self.layers[-1]:
                 outputs.append(self.judge(embedding, masks))
         return outputs
@@ -319,21 +332,36 @@ class StudentNet(nn.Module):
         present = total > 1e-30  # probabilities of logits below -88 are 0 in float32; their shares are those of the exponentials
         return torch.where(present, share / torch.where(present, total, 1), logits.softmax(-1))
 
-    def draw(self, x: Tensor, mean_pixel: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised queries (B, N, d), and the logits of their masks (B, N, h, w)."""
+    def draw(self, x: Tensor, mean_pixel: Tensor, pixels: Tensor, cues: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised queries (B, N, d), and the logits of their masks (B, N, h, w). cues: of the prompts, whose queries come last."""
         x = self.norm(x)
         width = pixels.shape[1]
         embedding = self.mask(x)
         direction = embedding[..., :width] + mean_pixel / math.sqrt(width)
-        return x, torch.einsum("bnd,bdhw->bnhw", direction, pixels) + THRESHOLD * embedding[..., width:, None]
+        masks = torch.einsum("bnd,bdhw->bnhw", direction, pixels) + THRESHOLD * embedding[..., width:, None]
+        if cues is None:
+            return x, masks
+        count = x.shape[1] - cues.shape[1] * self.shape.grains
+        weight = self.prompt.weigh(x[:, count:]).unflatten(1, (-1, self.shape.grains))
+        added = torch.einsum("bpgc,bpchw->bpghw", weight, cues).flatten(1, 2)
+        return x, torch.cat([masks[:, :count], masks[:, count:] + added], 1)
 
     def judge(self, x: Tensor, masks: Tensor) -> Output:
         """Objectness and quality of masks (B, N, h, w) of normalised queries (B, N, d)."""
         described = torch.cat([x, appearance(masks.detach()).to(x.dtype)], -1)
         return Output(masks, self.objectness(x)[..., 0], self.quality(described)[..., 0])
 
-    def forward(self, images: Tensor, points: Tensor | None = None, features: Sequence[Tensor] = ()) -> list[Output]:
-        return self.decode(self.encode(images, features), points)
+    def forward(
+        self, images: Tensor, prompts: Prompts | None = None, features: Sequence[Tensor] = (), corrections: Sequence[Corrections] = ()
+    ) -> list[list[Output]]:
+        """The outputs by depth, of each round: to all queries, and then to the prompts that are corrected, as often as they are."""
+        encoded = self.encode(images, features)
+        rounds = [self.decode(encoded, prompts)]
+        for correct in corrections:
+            assert prompts is not None
+            prompts = correct(prompts, rounds[-1][-1])
+            rounds.append(self.decode(encoded, prompts, learned=False))
+        return rounds
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The server of ``uss prompt --serve``: a page on which people click on an image and see the nested masks at the click.
+"""The server of ``uss prompt --serve``: a page on which people point at objects of an image, and see and refine their nested masks.
 
 The page is ``report/assets/prompt.html`` with its script and style.
 
@@ -31,11 +31,13 @@ from uss_dagster.errors import UsageError, UssError
 from uss_dagster.loopback import HOST, headers, is_own, port_in_use, refusal
 from uss_dagster.regions import rle
 from uss_dagster.student.model import EncodedImage, Student
-from uss_dagster.student.prompting import SPLIT, masks_at
+from uss_dagster.student.prompt_input import Prompt
+from uss_dagster.student.prompting import SPLIT, masks_of
 
 LONGEST = 1024
 """Greatest number of pixels on the longer side of images, as shown and as segmented."""
 UPLOAD_BYTES, UPLOAD_PIXELS = 25 * 1024**2, 50_000_000
+PROMPT_BYTES = 8 * 1024**2
 READ_SECONDS = 30.0
 """In which a request must have arrived."""
 UPLOADS, ENCODED = 16, 8
@@ -51,13 +53,20 @@ class ListedImage(TypedDict):
     name: str
 
 
-class ClickedMask(TypedDict):
-    """A mask at a click. share: of the image. box: x, y, width, height. runs: run lengths (off, on, off, …), down the columns."""
+class ShownMask(TypedDict):
+    """A mask of an object. share: of the image. box: x, y, width, height. runs: run lengths (off, on, off, …), down the columns."""
 
     quality: float
     share: float
     box: list[int]
     runs: list[int]
+
+
+class Answers(TypedDict):
+    """The masks of an object, largest first, and the index of the best."""
+
+    masks: list[ShownMask]
+    best: int
 
 
 @dataclass
@@ -131,20 +140,43 @@ class Gallery:
             self._encoded.move_to_end(number)
             return self._encoded[number][1]
 
-    def click(self, number: int, x: int, y: int) -> list[ClickedMask]:
-        """The masks at a pixel, largest first."""
+    def ask(self, number: int, question: dict[str, object]) -> Answers:
+        """The masks of one object of an image. question: see ``read_prompt``."""
         with self._lock:
             image = self.encoded(number)
-            height, width = image.shape
-            if not (0 <= x < width and 0 <= y < height):
-                raise UsageError(f"The point {x},{y} lies outside the picture of {width}×{height} pixels.")
-            regions = masks_at(image, (x, y)).masks
+            regions = masks_of(image, read_prompt(question, image.shape)).masks
+        height, width = image.shape
         rows = zip(regions.score.tolist(), regions.area.tolist(), regions.boxes.tolist(), regions.rles(), strict=True)
-        masks: list[ClickedMask] = [
+        masks: list[ShownMask] = [
             {"quality": round(quality, 4), "share": round(area / (height * width), 5), "box": box, "runs": rle.runs(code).tolist()}
             for quality, area, box, code in rows
         ]
-        return sorted(masks, key=lambda mask: -mask["share"])
+        order = sorted(range(len(masks)), key=lambda i: -masks[i]["share"])
+        return {"masks": [masks[i] for i in order], "best": order.index(0) if order else 0}
+
+
+def read_prompt(question: dict[str, object], shape: tuple[int, int]) -> Prompt:
+    """The prompt that a page sends: ``points`` [[x, y], …], ``labels`` [1, 0, …], ``box`` [x, y, x, y], and ``mask``, the runs of a previous answer.
+
+    Raises
+    ------
+    UsageError
+        If it is no prompt, or not on an image of ``shape`` (height, width).
+    """
+    points, labels, box, runs = (question.get(name) or [] for name in ("points", "labels", "box", "mask"))
+    try:
+        places = np.array(points, np.float64).reshape(-1, 2)
+        lengths = np.array(runs, np.int64).reshape(-1)
+        mask = None
+        if len(lengths):
+            if lengths.min() < 0 or lengths.sum() != shape[0] * shape[1]:
+                raise ValueError
+            mask = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape[1], shape[0]).T
+        corners = np.array(box, np.float64).tolist()
+        kinds = np.array(labels, np.int64).reshape(-1).tolist()
+    except (ValueError, TypeError):
+        raise UsageError("This is no question about the picture: points, labels, box or mask are not numbers as they should be.") from None
+    return Prompt.of([(x, y) for x, y in places.tolist()], kinds, corners or None, mask)
 
 
 def serve(gallery: Gallery, port: int, tell: Callable[[str], None]) -> None:
@@ -247,27 +279,30 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/look":
             height, width = self.gallery.encoded(query["number"]).shape
             return self._send_json({"width": width, "height": height})
-        if url.path == "/click":
-            return self._send_json({"masks": self.gallery.click(query["number"], query["x"], query["y"])})
         raise KeyError(url.path)
 
     def _post(self, url: urllib.parse.SplitResult) -> None:
         self.close_connection = True  # the rest of an unread body must not be read as the next request
-        if url.path != "/upload":
+        if url.path not in ("/upload", "/prompt"):
             raise KeyError(url.path)
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > UPLOAD_BYTES:
-            most = UPLOAD_BYTES // 1024**2
-            return self._send_json({"error": f"A picture may have {most} MiB at most."}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        if not self.headers.get("Content-Type", "").startswith("image/"):
+        upload = url.path == "/upload"
+        length, limit, what = self.headers.get("Content-Length", ""), *((UPLOAD_BYTES, "picture") if upload else (PROMPT_BYTES, "question"))
+        if not length.isdecimal() or int(length) > limit:
+            return self._send_json({"error": f"A {what} may have {limit // 1024**2} MiB at most."}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if upload and not self.headers.get("Content-Type", "").startswith("image/"):
             return self._send_json({"error": "That is no picture."}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        name = urllib.parse.unquote(self.headers.get("X-Name", ""))[:200] or "picture"
         data = self.rfile.read(int(length))
         self._deadline.cancel()
         if len(data) < int(length):
-            error = f"The picture did not arrive within {READ_SECONDS:g} seconds."
+            error = f"The {what} did not arrive within {READ_SECONDS:g} seconds."
             return self._send_json({"error": error}, HTTPStatus.REQUEST_TIMEOUT)
-        return self._send_json({"number": self.gallery.add(name, data)})
+        if upload:
+            name = urllib.parse.unquote(self.headers.get("X-Name", ""))[:200] or "picture"
+            return self._send_json({"number": self.gallery.add(name, data)})
+        question = json.loads(data)
+        if not isinstance(question, dict) or not isinstance(question.get("number"), int):
+            raise KeyError("number")
+        return self._send_json(self.gallery.ask(question["number"], question))
 
     def _send_json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(json.dumps(value).encode(), "application/json", status)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict, get_args
 
-from uss_dagster.bounds import Bounds, at_least, check_bounds
+from uss_dagster.bounds import Bounds, at_least, check_bounds, within
 from uss_dagster.errors import UsageError
 from uss_dagster.files import parse_yaml
 
@@ -131,6 +131,12 @@ class StudentSettings:
         Simple copy-paste, CVPR 2021: sides from half to ten times those of the image are ``smallest_crop=0.5 largest_crop=10``).
     paste : float, default 0.0
         Share of the windows into which objects of another image are pasted (the same paper). In 0..1.
+    box_share : float, default 0.25
+        Share of the prompts of a window that are boxes rather than clicks.
+    corrected_share : float, default 0.25
+        Share of the prompts that are corrected: by further points in the larger error of the answer, with the answer as the previous mask.
+    corrections : int, default 2
+        Further points on each of these; 0 corrects none.
 
     Raises
     ------
@@ -167,6 +173,9 @@ class StudentSettings:
     precision: Precision = "auto"
     largest_crop: float = 1.0
     paste: float = 0.0
+    box_share: float = 0.25
+    corrected_share: float = 0.25
+    corrections: int = 2
 
     def __post_init__(self) -> None:
         if self.size not in ARCHITECTURES:
@@ -177,7 +186,8 @@ class StudentSettings:
                 object.__setattr__(self, name, default)
         if not self.every:
             object.__setattr__(self, "every", max(1, self.steps // 10))
-        check_bounds(self, every=at_least(0), patience=at_least(0), seed=at_least(0))
+        check_bounds(self, every=at_least(0), patience=at_least(0), seed=at_least(0), corrections=at_least(0))
+        check_bounds(self, box_share=within(0, 0.5), corrected_share=within(0, 0.5))
         unit = self.architecture.stride * 8
         for name in ("input", "test_input"):
             if getattr(self, name) % unit:

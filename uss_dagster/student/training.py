@@ -39,6 +39,7 @@ from uss_dagster.student.process_group import processes
 from uss_dagster.student.settings import StudentConfig, StudentSettings
 from uss_dagster.student.stored_features import FOLDER as FEATURES
 from uss_dagster.student.stored_features import StoredFeatures
+from uss_dagster.student.training_prompts import Slots, corrections_of
 from uss_dagster.student.tuning import content_of, is_frozen, parameter_groups, rate_at, starting_weights
 from uss_dagster.student.views import CACHE_BYTES, Batch, Views
 
@@ -186,7 +187,8 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step, self.not_better = -1.0, 0, 0
         self.scores: dict[str, float] = {}
-        self.criterion = Criterion(settings.architecture.queries, settings.architecture.grains, settings.points, settings.partial)
+        shape, slots = settings.architecture, Slots.of(settings).corrected
+        self.criterion = Criterion(shape.queries, shape.grains, settings.points, settings.partial, slots)
         self.module: nn.Module = self.net
         if world > 1:
             devices = [device.index] if device.type == "cuda" else None
@@ -275,8 +277,10 @@ class Trainer:
         places = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + self.done) * HALVES + number)
         images = part.images.contiguous(memory_format=torch.channels_last)
         with self._precision():
-            outputs = self.module(images, part.points, [value.float() for value in features])
+            corrections = corrections_of(part, self.settings, places)
+            outputs, *corrected = self.module(images, part.prompts(), [value.float() for value in features], corrections)
         losses = self.criterion(outputs, part, places, counts)
+        losses = self.criterion.corrected(losses, corrected, part, places, counts)
         loss = torch.stack(list(losses.values())).sum()
         parameters = list(self.parameters.values())
         if self.world > 1:  # gradients are averaged over processes on the way back

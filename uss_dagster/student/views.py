@@ -19,24 +19,22 @@ from torch import Tensor
 from uss_dagster.student.data import Source
 from uss_dagster.student.example_shards import ExampleShards
 from uss_dagster.student.loader import in_order
+from uss_dagster.student.prompts import NO_POINT, POSITIVE, Prompts
 from uss_dagster.student.reduced import ReducedExample, read_reduced
 from uss_dagster.student.settings import StudentSettings
+from uss_dagster.student.training_prompts import WindowPrompts, sample_prompts
 from uss_dagster.student.windows import OVERSAMPLE, jittered, masks_of, paste, random_window, view_of
 
 CACHE_BYTES = 512 * 1024**2
 """Greatest size of the cached images."""
-DISC = 0.1
-"""Radius of the disc around the middle of a mask in which a click falls, relative to the shorter side of the mask's box."""
-ANYWHERE = 4
-"""One click of so many falls anywhere, on a mask or not."""
 
-RandomWindow = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Image float32 (3, S, S), targets float32 (K, s, s), clicks float32 (P, 2), and their answers int64 (P, G); see ``Batch``."""
+RandomWindow = tuple[np.ndarray, np.ndarray, WindowPrompts]
+"""Image float32 (3, S, S), targets float32 (K, s, s), and prompts; see ``Batch``."""
 
 
 @dataclass
 class Batch:
-    """B windows with their targets and clicks.
+    """B windows with their targets and prompts; the last four as in ``training_prompts.WindowPrompts``.
 
     Parameters
     ----------
@@ -47,16 +45,33 @@ class Batch:
     valid : bool Tensor of shape (B, K)
         Which targets are masks.
     points : float32 Tensor of shape (B, P, 2)
-        Clicks as (x, y) in 0..1.
+    boxes : float32 Tensor of shape (B, P, 4)
+    aims : int64 Tensor of shape (B, P)
     answers : int64 Tensor of shape (B, P, G)
-        Indices of the targets at each click, small ones first; -1 after the last.
     """
 
     images: Tensor
     targets: Tensor
     valid: Tensor
     points: Tensor
+    boxes: Tensor
+    aims: Tensor
     answers: Tensor
+
+    def prompts(self) -> Prompts:
+        """The prompts: a box where there is one, else a positive point."""
+        boxed = self.boxes[..., 2] > self.boxes[..., 0]
+        return Prompts(self.points[:, :, None], torch.where(boxed, NO_POINT, POSITIVE)[..., None], self.boxes)
+
+    def corrected(self, slots: slice) -> Batch:
+        """R prompts of each window as B · R windows with one prompt each, whose only target is the mask that it is meant for."""
+        aims = self.aims[:, slots]
+        targets = self.targets[torch.arange(len(aims), device=aims.device)[:, None], aims.clamp(min=0)].flatten(0, 1)[:, None]
+        valid, points, boxes = (aims >= 0).view(-1, 1), self.points[:, slots], self.boxes[:, slots]
+        answers = torch.full_like(self.answers[:, slots], -1)
+        answers[..., 0] = torch.where(aims >= 0, 0, -1)
+        each = (part.flatten(0, 1)[:, None] for part in (points, boxes, aims, answers))
+        return Batch(self.images, targets * valid[..., None, None], valid, *each)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device, as it was before ``packed``."""
@@ -113,7 +128,7 @@ class Views:
         chosen = self._chosen(step)
         seeds = np.random.default_rng([self.settings.seed, step]).integers(2**63, size=len(chosen))
         pairs = list(zip(chosen, seeds.tolist(), strict=True))[part]
-        images, masks, points, answers = zip(
+        images, masks, prompts = zip(
             *(self._window(self._example(i), *self._generators(i, view, seed)) for (i, view), seed in pairs), strict=True
         )
         most = max(1, *(len(m) for m in masks))
@@ -121,7 +136,7 @@ class Views:
         valid = np.zeros((len(pairs), most), bool)
         for i, m in enumerate(masks):
             targets[i, : len(m)], valid[i, : len(m)] = m, True
-        return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, np.stack(points), np.stack(answers))))
+        return Batch(*(torch.from_numpy(array) for array in (np.stack(images), targets, valid, *map(np.stack, zip(*prompts, strict=True)))))
 
     def numbers(self, step: int, part: slice = slice(None)) -> list[int]:
         """Numbers of the fixed windows of a batch; equal numbers have equal pixels."""
@@ -172,17 +187,9 @@ class Views:
             self._bytes -= self._cache.popitem(last=False)[1].bytes
         return example
 
-    def _window(self, example: ReducedExample, rng: np.random.Generator, rng_of_clicks: np.random.Generator) -> RandomWindow:
-        settings, grains = self.settings, self.settings.architecture.grains
+    def _window(self, example: ReducedExample, rng: np.random.Generator, rng_of_prompts: np.random.Generator) -> RandomWindow:
         image, masks = self._seen(example, rng)
-        points = np.full((settings.clicks, 2), 0.5, np.float32)
-        answers = np.full((settings.clicks, grains), -1, np.int64)
-        if len(masks):
-            points = sample_clicks(masks, settings.clicks, rng_of_clicks)
-            anywhere = settings.clicks // ANYWHERE
-            points[:anywhere] = rng_of_clicks.random((anywhere, 2), np.float32)
-            answers = click_answers(masks, points, grains)
-        return image, masks, points, answers
+        return image, masks, sample_prompts(masks, self.settings, rng_of_prompts)
 
     def _seen(self, example: ReducedExample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random window: its image, float32 (3, S, S), and its masks, float32 (K, s, s)."""
@@ -195,66 +202,3 @@ class Views:
         image = jittered(view.image, rng)
         masks = masks_of(view, settings.masks, rng)
         return (image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()) if mirrored else (image, masks)
-
-
-def sample_clicks(masks: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Clicks near the middle of random masks, each inside its mask.
-
-    The middle is where the sum of the mask's means over squares of several sizes is greatest.
-
-    Parameters
-    ----------
-    masks : float32 array of shape (K, s, s)
-    count : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float32 array of shape (count, 2)
-        (x, y) in 0..1.
-    """
-    side = masks.shape[-1]
-    from scipy.ndimage import uniform_filter
-
-    clicked = masks[rng.integers(len(masks), size=count)] >= 0.5
-    depth = sum(uniform_filter(clicked.astype(np.float32), (0, size, size), mode="constant") for size in (3, 7, 13, 25))
-    middle = (depth * clicked).reshape(count, -1).argmax(axis=1)
-    points = np.empty((count, 2), np.float32)
-    for i, place in enumerate(middle.tolist()):
-        mask = clicked[i]
-        y, x = divmod(place, side)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        radius = DISC * min(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) * math.sqrt(rng.random())
-        angle = rng.uniform(0, 2 * math.pi)
-        px, py = x + 0.5 + radius * math.cos(angle), y + 0.5 + radius * math.sin(angle)
-        inside = 0 <= px < side and 0 <= py < side and mask[int(py), int(px)]
-        points[i] = (px / side, py / side) if inside else ((x + 0.5) / side, (y + 0.5) / side)
-    return points
-
-
-def click_answers(masks: np.ndarray, points: np.ndarray, grains: int) -> np.ndarray:
-    """The masks at each click.
-
-    Parameters
-    ----------
-    masks : float32 array of shape (K, s, s)
-    points : float32 array of shape (P, 2)
-        (x, y) in 0..1.
-    grains : int
-        Greatest number of masks a click. Of more, those stay that are evenly spaced by rank of area.
-
-    Returns
-    -------
-    int64 array of shape (P, grains)
-        Indices of masks, small ones first; -1 after the last.
-    """
-    side = masks.shape[-1]
-    answers = np.full((len(points), grains), -1, np.int64)
-    area = masks.sum(axis=(1, 2))
-    for i, (x, y) in enumerate((points * side).astype(np.int64).tolist()):
-        at_click = np.flatnonzero(masks[:, y, x] >= 0.5)
-        at_click = at_click[np.argsort(area[at_click], kind="stable")]
-        if len(at_click) > grains:
-            at_click = at_click[np.round(np.linspace(0, len(at_click) - 1, grains)).astype(np.int64)]
-        answers[i, : len(at_click)] = at_click
-    return answers
