@@ -22,7 +22,7 @@ def export(
         typer.Option("--folder", metavar="DIR", help="Write weights, config, card and preprocessing here."),
     ] = None,
 ) -> None:
-    """Write a trained student as ONNX, as a program of torch, or as a plain folder."""
+    """Write a trained student for other programs."""
     from uss_dagster.student.export import export_folder, export_onnx, export_program
     from uss_dagster.student.model import Student
 

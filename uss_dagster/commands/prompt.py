@@ -72,7 +72,7 @@ def prompt(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
 ) -> None:
-    """The masks of a student for points, boxes and previous masks: nested, with qualities."""
+    """The masks of a student for points, boxes and masks."""
     given = {"point": point or [], "negative": negative or [], "box": box or [], "mask": mask or []}
     if serve:
         if any(given.values()) or object_ or out or save_mask or granularity is not None:

@@ -45,7 +45,7 @@ def would_compute(root: Path, targets: list[str], profile: str | None = None) ->
 
     Where a cell writes the same bytes again, those that read it are not computed. Parameters as of ``repro``.
     """
-    from uss_dagster.dagster_dvc.runner import DvcRunner
+    from dagster_dvc.runner import DvcRunner
     from uss_dagster.planning.layout import Layout
     from uss_dagster.planning.plan import make_plan, read_plan, with_readers, write_plan
     from uss_dagster.planning.profiles import read_profile
