@@ -113,7 +113,7 @@ def flat_cut(regions: Regions, n_regions: int = 8) -> np.ndarray:
     return visible_regions(regions, n_regions, regions.is_tree)[regions.atoms]
 
 
-def visible_regions(regions: Regions, n_regions: int, tiled: bool) -> np.ndarray:
+def visible_regions(regions: Regions, n_regions: float, tiled: bool) -> np.ndarray:
     """Int32 (A,): index of the region shown at each atom in ``flat_cut``, -1 for none. tiled: whether they are a tree."""
     visible = np.flatnonzero(appearance(regions) <= n_regions)
     if not tiled:

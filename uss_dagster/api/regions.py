@@ -354,7 +354,7 @@ def _family_of(
 
 
 def _from_codes(source: Sequence[RunLengths | CocoAnnotation], parent: Sequence[int] | np.ndarray | None, columns: Columns) -> RegionFamily:
-    codes = [item.get("segmentation", item) for item in source]
+    codes: list[Any] = [item.get("segmentation", item) for item in source]
     if not all(isinstance(code, Mapping) and "size" in code and "counts" in code for code in codes):
         raise UsageError('Run-length codes are mappings {"size": [height, width], "counts": …}; for polygons pass the COCO file.')
     height, width = codes[0]["size"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -129,13 +129,13 @@ class Backbone:
     @overload
     def __call__(self, images: Picture) -> Features: ...
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Features]: ...
-    def __call__(self, images: Picture | Sequence[Picture]) -> Features | list[Features]:
+    def __call__(self, images: list[Picture] | tuple[Picture, ...]) -> list[Features]: ...
+    def __call__(self, images: Picture | list[Picture] | tuple[Picture, ...]) -> Features | list[Features]:
         """The features of pictures.
 
         Parameters
         ----------
-        images : picture or sequence of pictures
+        images : picture, or list or tuple of pictures
             As ``uss.segment`` takes one.
 
         Returns

@@ -73,7 +73,7 @@ def prompt(
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
 ) -> None:
     """The masks of a student for points, boxes and masks."""
-    given = {"point": point or [], "negative": negative or [], "box": box or [], "mask": mask or []}
+    given: dict[str, list[Any]] = {"point": point or [], "negative": negative or [], "box": box or [], "mask": mask or []}
     if serve:
         if any(given.values()) or object_ or out or save_mask or granularity is not None:
             raise UsageError("--serve shows masks on its page; leave out --point, --out and the like.")

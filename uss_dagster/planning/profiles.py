@@ -274,8 +274,8 @@ def read_profile(root: Path, name: str | None = None, alone: bool = False) -> Pr
     known = profile_names(root)
     profile = name or own.data.get("profile")
     if profile is None:
-        own = [name for name in known if layout.has_own(name)] or known
-        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(own)}.")
+        names = [name for name in known if layout.has_own(name)] or known
+        raise UsageError(f"{PARAMS} names no profile. Add a line such as 'profile: demo'; known: {', '.join(names)}.")
     if profile not in known:
         at = "--profile" if name else own.at("profile")
         raise UsageError(f"{at}: Unknown profile '{profile}'.{did_you_mean(str(profile), known)}")

@@ -134,7 +134,7 @@ class Models(DatasetCell):
         pictures = stored_pictures(images)
         train, val = (curated_source(curated, images.pixels, split, pictures) for split in ("train", "val"))
         loading = Loading(loader_count(device))
-        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher, loading)
+        training = Round(f"models {self.student}", staging.folder, settings, card, device, THREADS, teacher, loading=loading)
         result, scores = train_round(train, val, training)
         summary = {**{name: round(value, 6) for name, value in scores.items()}, "loss_fall": round(loss_fall(result.losses), 6)}
         counts = {"train_images": len(train), "val_images": len(val), "steps": result.step}

@@ -220,8 +220,9 @@ class Scores(EntryCell):
         total = Scorer(self.metrics, self.grids, self.bootstrap, states)
         truth, kind = layout.truth(self.dataset), read_manifest(layout.dataset(self.dataset))["truth"]
         prompted = layout.prompted(self.entry, self.dataset) / PROMPTED if self.needs_prompts else None
-        options = {"labels": labels, "own": self.needs_own_labels, "prompted": prompted}
-        work = functools.partial(_score_shard, empty=total, truth=truth, kind=kind, **options)
+        work = functools.partial(
+            _score_shard, empty=total, truth=truth, kind=kind, labels=labels, own=self.needs_own_labels, prompted=prompted
+        )
         image_scores = ImageScores()
         further = [path for path in (labels, prompted) if path]
         reads: Reads[Path] = Reads(layout.root, [truth, *further], lambda path: [Piece(path)])

@@ -90,7 +90,7 @@ class Prompt:
             parts.append((columns[0], rows[0], columns[-1], rows[-1]))
         low, high = np.min(parts, axis=0)[:2], np.max(parts, axis=0)[2:]
         last = np.array([shape[1] - 1, shape[0] - 1])
-        left, top, right, bottom = (*np.clip(low, 0, last).tolist(), *np.clip(high, 0, last).tolist())
+        (left, top), (right, bottom) = np.clip(low, 0, last).tolist(), np.clip(high, 0, last).tolist()
         return left, top, right, bottom
 
     def in_window(self, window: Window, cells: tuple[int, int]) -> Prompts:

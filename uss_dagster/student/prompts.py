@@ -168,7 +168,7 @@ def under(regions: Tensor, maps: Tensor | None) -> Tensor:
         x, y = ((torch.arange(n, device=regions.device, dtype=regions.dtype) + 0.5) / n for n in (w, h))
         total = regions.sum((-2, -1)).clamp(min=1e-6)
         return torch.stack([(regions.sum(-2) @ x) / total, (regions.sum(-1) @ y) / total], -1)
-    area = regions if regions.shape[-2:] == maps.shape[-2:] else adaptive_avg_pool2d(regions, maps.shape[-2:])
+    area = regions if regions.shape[-2:] == maps.shape[-2:] else adaptive_avg_pool2d(regions, (maps.shape[-2], maps.shape[-1]))
     return torch.einsum("bphw,bdhw->bpd", area, maps) / area.sum((-2, -1)).clamp(min=1e-6)[..., None]
 
 

@@ -88,7 +88,8 @@ def window_image(image: np.ndarray, window: Window, side: int) -> np.ndarray:
     square = np.full((side, side, 3), BEYOND, np.uint8)
     seen = square[slice(*rows), slice(*columns)]
     if seen.size:
-        seen[:] = Image.fromarray(image).resize(seen.shape[1::-1], Image.Resampling.BILINEAR, (left, top, right, bottom))
+        size = (seen.shape[1], seen.shape[0])
+        seen[:] = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)))
     return square
 
 
