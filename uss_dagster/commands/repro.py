@@ -49,6 +49,7 @@ def would_compute(root: Path, targets: list[str], profile: str | None = None) ->
     from uss_dagster.planning.layout import Layout
     from uss_dagster.planning.plan import make_plan, read_plan, with_readers, write_plan
     from uss_dagster.planning.profiles import read_profile
+    from uss_dagster.stages.plan import PlanCheck
 
     cells = make_plan(read_profile(root, profile), root).cells
     for target in targets:
@@ -57,6 +58,7 @@ def would_compute(root: Path, targets: list[str], profile: str | None = None) ->
     if Layout(root).pipelines.is_dir():
         stale = DvcRunner(root).status()
         changed |= {cell.name for cell in read_plan(root).cells if cell.address in stale}
+    changed -= {cell.name for cell in cells if isinstance(cell, PlanCheck)}  # every cell reads the plan; what differs in it is known already
     below = with_readers(changed.intersection(cell.name for cell in cells), cells)
     wanted = {cell.name for cell in cells if not targets or {cell.name, cell.stage} & {*targets}}
     return [cell.name for cell in cells if cell.name in below and wanted & with_readers([cell.name], cells)]
