@@ -32,6 +32,9 @@ from uss_dagster.segmenter import Segmenter, at_size, few_regions_warning
 PRIVATE = ".segment"
 """Folder in the folder of results where a stopped run finds the regions of images that are done."""
 
+FEW = 10
+"""Pictures whose explorer is written at once; with more, a line says that it is being written."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -105,7 +108,8 @@ def segment_images(
     if warning := few_regions_warning(segmenter.method, counts):
         report_failure(f"warning: {warning}")
     if tables.ids and target.explorer:
-        report(f"{len(tables.ids)} {'picture' if len(tables.ids) == 1 else 'pictures'} done; writing the explorer")
+        if len(tables.ids) > FEW:
+            report(f"{len(tables.ids)} pictures done; writing the explorer")
         spec, table = segmenter.spec, target.out / "regions.parquet"
         share = explore(target.out, table, tables.ids, lambda image_id: read_picture(path_of[image_id]), spec.name, spec.title)
         report(f"to explore the regions{share}, open {target.out / PAGE}")
