@@ -58,7 +58,8 @@ def would_compute(root: Path, targets: list[str], profile: str | None = None) ->
     if Layout(root).pipelines.is_dir():
         stale = DvcRunner(root).status()
         changed |= {cell.name for cell in read_plan(root).cells if cell.address in stale}
-    changed -= {cell.name for cell in cells if isinstance(cell, PlanCheck)}  # every cell reads the plan; what differs in it is known already
+    # Every cell reads the plan; what differs in it is known already.
+    changed -= {cell.name for cell in cells if isinstance(cell, PlanCheck)}
     below = with_readers(changed.intersection(cell.name for cell in cells), cells)
     wanted = {cell.name for cell in cells if not targets or {cell.name, cell.stage} & {*targets}}
     return [cell.name for cell in cells if cell.name in below and wanted & with_readers([cell.name], cells)]
