@@ -37,7 +37,7 @@ def test_everything_is_built_once_and_in_step(built: Project):
     assert built.repro() == []
     board = (built.root / "reports/leaderboard/leaderboard.md").read_text()
     assert "learnt" in board or "Student" in board
-    of_metric = {entry: json.loads((built.root / f"reports/metrics/{entry}__scenes.json").read_text()) for entry in ("kmeans", "learnt")}
+    of_metric = {entry: json.loads((built.root / f"reports/metrics/{entry}/scenes.json").read_text()) for entry in ("kmeans", "learnt")}
     assert not [name for name in of_metric["kmeans"] if name.startswith("prompt_")], "a method that cannot be asked"
     asked = {name: value for name, value in of_metric["learnt"].items() if name.startswith("prompt_")}
     assert asked.keys() == {f"prompt_{name}" for name in ("noc85", "noc90", "iou1", "iou3", "iou5", "oracle", "box")}
