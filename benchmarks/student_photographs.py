@@ -105,8 +105,8 @@ def score(photo: Photo, masks: Answers, click: Callable[[np.ndarray], list[Answe
     truths = [rle.decode(code, *photo.size) for code in objects]
     if truths:
         points = np.array([click_point(truth) for truth in truths])
-        for truth, (found, quality) in zip(truths, click(points), strict=True):
-            answers = np.array([rle.decode(code, *photo.size) for code in found[:most]]).reshape(-1, *photo.size)
+        for truth, (answer_codes, quality) in zip(truths, click(points), strict=True):
+            answers = np.array([rle.decode(code, *photo.size) for code in answer_codes[:most]]).reshape(-1, *photo.size)
             result.clicks[:] += one_click(truth[None], [answers], [quality[:most]])["clicks"]
     return result
 

@@ -178,6 +178,18 @@ def test_the_plan_knows_the_weights_of_an_encoder(root, monkeypatch):
     assert not board.entries["felzenszwalb"]["weights_labels"]
 
 
+def test_labels_behind_the_masks_mark_all_that_learns_from_them(root, monkeypatch):
+    """The student's own weights are random; those of the backbone that made its masks have seen labels."""
+    monkeypatch.setenv("USS_WEIGHTS", str(root / "none"))
+    base = BASE.replace("patches: {}}", "patches: {}, saliency: {kind: vit, model: dinov2_vits14_saliency}}")
+    base = base.replace("  felzenszwalb: {}\n", "  felzenszwalb: {}\n  deep: {method: kmeans, backbone: saliency, datasets: [scenes]}\n")
+    (board,) = plan_of(
+        root, base=base.replace("masks: {dataset: scenes, entry: felzenszwalb}", "masks: {dataset: scenes, entry: deep}")
+    ).of(Leaderboard)
+    marked = {name for name, entry in board.entries.items() if entry["weights_labels"] == "labels of saliency"}
+    assert marked == {"deep", "learnt", "divided"}
+
+
 def test_a_folder_counts_by_its_content(root):
     folder = root / "trained"
     folder.mkdir()

@@ -159,3 +159,9 @@ def nearest_cells(size: int, cells: int) -> np.ndarray:
 def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     """A label map (h, w) at (height, width), each pixel with the label of the cell that its centre lies in; also to a smaller size."""
     return np.asarray(labels[nearest_cells(height, labels.shape[0])[:, None], nearest_cells(width, labels.shape[1])])
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two masks, bool (H, W); 0 where both are empty."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 0.0

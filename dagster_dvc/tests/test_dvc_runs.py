@@ -15,6 +15,7 @@ import dagster as dg
 import psutil
 import pytest
 import yaml
+from dvc_command import wait_for
 
 from dagster_dvc import DvcProject, DvcResource, StageNode, build_dvc_assets, dvc_sync_checks, group_stages
 from dagster_dvc.errors import TryAgain
@@ -362,13 +363,6 @@ class Quiet:
 
     class log:  # noqa: N801
         info = debug = staticmethod(lambda message: None)
-
-
-def wait_for(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "gave up waiting"
-        time.sleep(0.02)
 
 
 def test_a_stage_that_is_newer_than_the_definitions_is_named(fed: Path, instance: dg.DagsterInstance) -> None:

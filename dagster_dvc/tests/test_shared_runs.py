@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dvc_command import dvc
+from dvc_command import dvc, wait_for
 
 from dagster_dvc import DvcRunner
 
@@ -59,13 +59,6 @@ def results(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def wait_for(what, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_two_clones_at_once_compute_each_stage_once(clones: list[Path]):
     said = [done.communicate(timeout=120)[0] for done in [build(root) for root in clones]]
     assert sorted(ran(clones[0]) + ran(clones[1])) == STAGES, said
@@ -93,7 +86,7 @@ def test_a_clone_that_was_killed_is_taken_over_and_one_that_was_stopped_at_once(
     first, second = clones
     target = ("datasets@toy",)
     killed = build(first, "slow-60s", 4, target)
-    wait_for(lambda: ran(first))
+    wait_for(lambda: ran(first), 60)
     for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -108,7 +101,7 @@ def test_a_clone_that_was_killed_is_taken_over_and_one_that_was_stopped_at_once(
     assert claims(first) == []
 
     stopped = build(second, "slow-60s", 60, ("datasets@voc",))
-    wait_for(lambda: len(ran(second)) == 2)
+    wait_for(lambda: len(ran(second)) == 2, 60)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait(timeout=30) == 128 + signal.SIGTERM
     assert claims(first) == []

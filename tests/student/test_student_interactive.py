@@ -13,8 +13,9 @@ from test_student_scenes import scenes
 
 from uss_dagster.metrics.coco.clicks import click_point
 from uss_dagster.metrics.prompts import reduce
+from uss_dagster.pixels import iou
 from uss_dagster.regions import rle
-from uss_dagster.student.interactive import iou, of_object, prompted, scores
+from uss_dagster.student.interactive import of_object, prompted, scores
 from uss_dagster.student.model import Answer, Student, build
 from uss_dagster.student.settings import StudentSettings
 from uss_dagster.student.training import train

@@ -13,7 +13,7 @@ from uss_dagster.errors import BadData, UsageError
 from uss_dagster.student.model import CONFIG, Student, build, read_config
 from uss_dagster.student.net import StudentNet
 from uss_dagster.student.prompt_input import Prompt
-from uss_dagster.student.prompts import NEAR, STRENGTH, Prompts, cover, most, nearness
+from uss_dagster.student.prompts import NEAR, STRENGTH, Prompts, cover, greatest_where, nearness
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_a_box_covers_shares_of_cells_and_a_point_is_a_bell() -> None:
 
 def test_the_greatest_of_the_points_of_a_kind_counts() -> None:
     maps = torch.arange(6.0).view(1, 1, 3, 1, 2)
-    assert most(maps, torch.tensor([[[True, True, False]]])).tolist() == [[[[2.0, 3.0]]]]
-    assert most(maps - 10, torch.tensor([[[False] * 3]])).tolist() == [[[[0.0, 0.0]]]]
+    assert greatest_where(maps, torch.tensor([[[True, True, False]]])).tolist() == [[[[2.0, 3.0]]]]
+    assert greatest_where(maps - 10, torch.tensor([[[False] * 3]])).tolist() == [[[[0.0, 0.0]]]]
 
 
 def test_padding_and_the_order_of_points_change_nothing(net: StudentNet) -> None:

@@ -9,7 +9,12 @@ from student_cases import example, settings, source
 from uss_dagster.regions import rle
 from uss_dagster.student.reduced import ReducedExample, reduce_example
 from uss_dagster.student.views import Views
-from uss_dagster.student.windows import window_masks
+from uss_dagster.student.windows import OVERSAMPLE, Window, masks_of, view_of
+
+
+def window_masks(example: ReducedExample, window: Window, side: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """The masks that are visible in a window, float32 (K, side, side)."""
+    return masks_of(view_of(example, window, 1, side * OVERSAMPLE), most, rng)
 
 
 def test_a_batch_follows_from_seed_and_step_whatever_was_asked_before() -> None:

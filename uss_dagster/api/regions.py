@@ -83,10 +83,10 @@ class Regions(RegionFamily):
         """
         if image is not None and image.shape[:2] != regions.shape:
             raise BadData(f"The regions are of a picture of {regions.shape} (height, width), the one given has {image.shape[:2]}.")
-        made = cls(regions.atoms, regions.members, regions.parent, **regions.columns)
-        made.score, made.coco = regions.score, regions.coco
-        made.image, made.file_name = image, file_name
-        return made
+        result = cls(regions.atoms, regions.members, regions.parent, **regions.columns)
+        result.score, result.coco = regions.score, regions.coco
+        result.image, result.file_name = image, file_name
+        return result
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], name: str | None = None) -> Self:
@@ -111,10 +111,10 @@ class Regions(RegionFamily):
         """
         masks = open_masks(Path(path))
         if name not in masks.ids and (name is not None or len(masks.ids) != 1):
-            asked = f"no picture '{name}'" if name is not None else f"{len(masks.ids)} pictures, so name one"
-            raise UsageError(f"{path} holds {asked}: {few(masks.ids)}.")
-        chosen = masks.ids[0] if name is None else name
-        return cls.of(masks.regions(chosen), file_name=chosen)
+            problem = f"no picture '{name}'" if name is not None else f"{len(masks.ids)} pictures, so name one"
+            raise UsageError(f"{path} holds {problem}: {few(masks.ids)}.")
+        image_id = masks.ids[0] if name is None else name
+        return cls.of(masks.regions(image_id), file_name=image_id)
 
     @property
     def name(self) -> str:

@@ -73,10 +73,10 @@ def segment(
     with threadpool_limits(1):  # as in `uss segment`, so that sums come out in the same order
         segmenter = segmenter_of(method, params, backbone, backbone_params or {}, max_side)
         sample = segmenter.sample(Path(file_name).stem, pixels)
-        found = segmenter.fit(_OneSample(sample)).segment(sample, allow_empty=True)
-    if not len(found):
+        family = segmenter.fit(_OneSample(sample)).segment(sample, allow_empty=True)
+    if not len(family):
         raise BadData(f"Method '{method}' found no region in {file_name}.")
-    return Regions.of(at_size(found, pixels), pixels, file_name)
+    return Regions.of(at_size(family, pixels), pixels, file_name)
 
 
 def _check_backbone(method: str, backbone: str | None, params: Mapping[str, object]) -> None:

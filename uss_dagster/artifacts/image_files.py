@@ -45,7 +45,7 @@ def upright_rgb(picture: Image.Image, name: str) -> np.ndarray:
     upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
         raise BadData(f"{name} has no pixels ({upright.width}×{upright.height}). Remove it.")
-    return np.ascontiguousarray(np.asarray(_to_rgb(upright)))
+    return np.ascontiguousarray(np.asarray(to_rgb(upright)))
 
 
 def read_picture(path: Path, name: str | None = None) -> np.ndarray:
@@ -111,7 +111,7 @@ def open_picture(data: bytes | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise BadData(f"{name} is truncated or damaged ({error}). Copy or download it again.") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values = np.asarray(picture).astype(np.float64)
         # 16-bit files span 0..65535; a file of small values in a wide mode is already on the 8-bit scale.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
-from uss_dagster.artifacts.image_files import _to_rgb, open_picture, upright_size
+from uss_dagster.artifacts.image_files import open_picture, to_rgb, upright_size
 
 GAP = 2.0
 """What is reduced coarsely first stays at least so many times as large as the result."""
@@ -38,7 +38,7 @@ def decode_reduced(data: bytes, name: str, long: int) -> tuple[np.ndarray, tuple
         most = (int(GAP * width), int(GAP * height))
         picture.draft(None, most[::-1] if turned else most)
         picture.load()
-        image = np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
+        image = np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
     if image.shape[:2] != (height, width):
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=GAP))
     return np.ascontiguousarray(image), shape

@@ -81,9 +81,9 @@ def _check_empty(root: Path, folder: Path) -> None:
 
     if root.exists() and not root.is_dir():
         raise UsageError(f"{folder} is a file. Name a folder; it is made if it is not there.")
-    there = sorted(path.name for path in root.iterdir() if path.name not in MAY_BE_THERE) if root.is_dir() else []
-    if there:
-        raise UsageError(f"{folder} is not empty (it holds {few(there)}). Choose another folder; nothing was changed.")
+    names = sorted(path.name for path in root.iterdir() if path.name not in MAY_BE_THERE) if root.is_dir() else []
+    if names:
+        raise UsageError(f"{folder} is not empty (it holds {few(names)}). Choose another folder; nothing was changed.")
 
 
 def _init_tools(root: Path) -> bool:
@@ -101,7 +101,7 @@ def _init_tools(root: Path) -> bool:
 
 
 def _run(root: Path, *words: str) -> None:
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+    process = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.strip() or process.stdout.strip()).splitlines()[-1:]
         raise UsageError(f"`{' '.join(words[-3:])}` failed in {root}: {''.join(reason)}")

@@ -6,9 +6,9 @@ import numpy as np
 
 from uss_dagster.graphs.few_clusters import few_clusters
 from uss_dagster.methods._lightcluster_params import Agreement, Clusters, Foreground, Mask
-from uss_dagster.methods._maps import components, iou
+from uss_dagster.methods._maps import components
 from uss_dagster.methods._objects import unit32
-from uss_dagster.pixels import bilinear, nearest, resize_image
+from uss_dagster.pixels import bilinear, iou, nearest, resize_image
 from uss_dagster.refine.crf import Crf, dense_crf
 from uss_dagster.refine.pamr import Pamr, pamr
 

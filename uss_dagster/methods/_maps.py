@@ -1,4 +1,4 @@
-"""Label maps and masks: the highest of several scores at every pixel, connected components, overlap."""
+"""Label maps and masks: the highest of several scores at every pixel, connected components."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ def components(mask: np.ndarray, corners: bool = True) -> tuple[np.ndarray, np.n
 
     parts, count = ndimage.label(mask, np.ones((3, 3)) if corners else None)
     return parts, np.bincount(parts.ravel(), minlength=count + 1)
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two masks; 0 where both are empty."""
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else 0.0

@@ -19,10 +19,10 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.maskcut import corners, maskcut_rounds
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
 from uss_dagster.graphs.vectors import unit
-from uss_dagster.methods._maps import components, iou
+from uss_dagster.methods._maps import components
 from uss_dagster.methods._unsam_params import Cuts
 from uss_dagster.methods.base import is_grid
-from uss_dagster.pixels import resize_image
+from uss_dagster.pixels import iou, resize_image
 from uss_dagster.refine.crf import crf_mask
 from uss_dagster.regions import Regions, rle
 

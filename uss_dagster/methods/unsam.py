@@ -26,14 +26,13 @@ from uss_dagster.graphs.mask_nms import mask_nms
 from uss_dagster.graphs.patch_merging import MergeRecord, merge_record
 from uss_dagster.methods import _unsam_leaves as on_leaves
 from uss_dagster.methods import _unsam_patches as on_patches
-from uss_dagster.methods._maps import iou
 from uss_dagster.methods._spectral import lone_root
 from uss_dagster.methods._unsam_params import Params, RefineKind
 from uss_dagster.methods._unsam_patches import Piece
 from uss_dagster.methods.base import MethodSpec, Samples, one_thread
 from uss_dagster.methods.contour_merge import enlarged
 from uss_dagster.notes import note
-from uss_dagster.pixels import check_image, shrink_long_side
+from uss_dagster.pixels import check_image, iou, shrink_long_side
 from uss_dagster.refine.crf import crf_mask
 from uss_dagster.regions import Regions
 

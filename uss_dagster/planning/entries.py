@@ -9,7 +9,7 @@ from typing import Any
 from uss_dagster import registry
 from uss_dagster.errors import ParameterError, UsageError, did_you_mean
 from uss_dagster.planning.cells import Plugin
-from uss_dagster.planning.profiles import Params, Profile, complete_params, load_plugin
+from uss_dagster.planning.profiles import EntrySection, Params, Profile, complete_params, load_plugin
 from uss_dagster.weights.catalogue import CATALOGUE
 
 MODELS = "data/models/"
@@ -189,22 +189,40 @@ def sees_labels(profile: Profile, student: str | None, seen: tuple[str, ...] = (
     """Whether a student learnt from human masks, its own or those of a student before it."""
     if student is None or student not in profile.students or student in seen:
         return False
-    section = profile.students[student]
-    curated = profile.curated.get(str(section.curated))
-    if curated is None:
-        return False
-    entries = [profile.entries[name] for name in curated.all_entries if name in profile.entries]
-    before: list[Any] = [section.self_train, *(entry.params.get("model") for entry in entries)]
-    return curated.labels not in (False, "none") or any(sees_labels(profile, str(name), (*seen, student)) for name in before if name)
+    curated = profile.curated.get(str(profile.students[student].curated))
+    before = _students_before(profile, student)
+    return curated is not None and (
+        curated.labels not in (False, "none") or any(sees_labels(profile, name, (*seen, student)) for name in before)
+    )
 
 
-def labels_of_encoder(profile: Profile, student: str | None, seen: tuple[str, ...] = ()) -> str:
-    """What labels the weights have seen with which the encoder of a student started, or that of a student before it; '' for none."""
+def labels_behind(profile: Profile, student: str | None, seen: tuple[str, ...] = ()) -> str:
+    """What labels pretrained weights behind a student have seen; '' for none.
+
+    They are those that its encoder started with, those of the backbones that made its masks, and those behind students before it.
+    """
     if student is None or student not in profile.students or student in seen:
         return ""
     section = profile.students[student]
     weights = None if section.params.get("weights") else CATALOGUE.get(str(section.params.get("encoder", "")))
-    return (weights.labels if weights else "") or labels_of_encoder(profile, section.self_train, (*seen, student))
+    backbones = [name for entry in _entries_behind(profile, student) for name in (entry.backbone, entry.encoder) if name]
+    encoders = [encoder_of(profile, name) for name in backbones]
+    own = [weights.labels if weights else "", *(encoder.weights.labels for encoder in encoders if encoder.weights)]
+    return next(filter(None, own), "") or next(
+        filter(None, (labels_behind(profile, name, (*seen, student)) for name in _students_before(profile, student))), ""
+    )
+
+
+def _entries_behind(profile: Profile, student: str) -> list[EntrySection]:
+    """The entries whose masks a student learns from."""
+    curated = profile.curated.get(str(profile.students[student].curated))
+    return [profile.entries[name] for name in curated.all_entries if name in profile.entries] if curated else []
+
+
+def _students_before(profile: Profile, student: str) -> list[str]:
+    """The students that made some of the masks that a student learns from."""
+    names = [profile.students[student].self_train, *(entry.params.get("model") for entry in _entries_behind(profile, student))]
+    return [str(name) for name in names if name]
 
 
 def may_be_passed_on(licence: str) -> bool:

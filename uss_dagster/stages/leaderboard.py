@@ -12,7 +12,7 @@ from uss_dagster.artifacts.gate import Report, between, check_contract, check_ex
 from uss_dagster.artifacts.staging import Staging, content_id, read_manifest
 from uss_dagster.datasets.formats.class_trees import class_set_of
 from uss_dagster.planning.cells import Cell, Facts, Plugin, cell_name
-from uss_dagster.planning.entries import encoder_of, labels_of_encoder, sees_labels, student_of
+from uss_dagster.planning.entries import encoder_of, labels_behind, sees_labels, student_of
 from uss_dagster.planning.layout import Layout
 from uss_dagster.planning.plan import Planner
 from uss_dagster.planning.profiles import Params
@@ -115,7 +115,7 @@ def _entry_facts(planner: Planner, cell: Segments) -> dict[str, Any]:
     spec = cell.method.spec
     encoder = encoder_of(planner.profile, cell.backbone) if cell.backbone else None
     student = student_of(planner.profile, cell.model)
-    labels = (encoder.weights.labels if encoder and encoder.weights else "") or labels_of_encoder(planner.profile, student)
+    labels = (encoder.weights.labels if encoder and encoder.weights else "") or labels_behind(planner.profile, student)
     supervised = spec.holds(spec.supervised, cell.method.build())
     return {
         "title": f"{cell.title} [weights have seen {labels}]" if labels else cell.title,  # so that every row and page shows it

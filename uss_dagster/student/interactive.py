@@ -17,6 +17,7 @@ import numpy as np
 from uss_dagster.metrics.base import Contribution
 from uss_dagster.metrics.clicks import MOST, Click, next_click
 from uss_dagster.metrics.prompts import reduce
+from uss_dagster.pixels import iou
 from uss_dagster.regions import rle
 from uss_dagster.student.data import Example
 from uss_dagster.student.evaluate import reduced_example
@@ -79,11 +80,6 @@ def of_object(image: EncodedImage, target: np.ndarray, clicks: int = MOST) -> Co
     needed = [next((number for number, value in enumerate(curve, 1) if value >= level), MOST) for level in (0.85, 0.9)]
     values = np.array(curve + curve[-1:] * (MOST - len(curve)))
     return {"first": first, "iou": values, "needed": np.array(needed, float), "box": np.array(iou(boxed[0], target) if boxed else 0.0)}
-
-
-def iou(mask: np.ndarray, target: np.ndarray) -> float:
-    """Intersection over union of two masks, bool (H, W)."""
-    return float(np.count_nonzero(mask & target) / np.count_nonzero(mask | target))
 
 
 def scores(student: Student, examples: list[Example], **options: Any) -> dict[str, float]:

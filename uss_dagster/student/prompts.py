@@ -79,7 +79,7 @@ class Prompts:
 
 
 @dataclass
-class Read:
+class PromptFeatures:
     """What a network makes of P prompts on each of B images.
 
     Parameters
@@ -117,7 +117,7 @@ class PromptReader(nn.Module):
         with torch.no_grad():
             self.weigh.bias.copy_(torch.tensor(FIRST_WEIGHTS))
 
-    def forward(self, prompts: Prompts, encoded: Encoded, fourier: Callable[[Tensor], Tensor]) -> Read:
+    def forward(self, prompts: Prompts, encoded: Encoded, fourier: Callable[[Tensor], Tensor]) -> PromptFeatures:
         """Read prompts. fourier: position embedding (…, d) of points (…, 2)."""
         pixels, labels = encoded.pixels, prompts.labels
         around, pixel = (at_points(m, prompts.points) for m in (encoded.around, pixels))
@@ -127,21 +127,21 @@ class PromptReader(nn.Module):
         inside = cover(prompts.boxes, pixels.shape[-2], pixels.shape[-1]).to(pixel.dtype)
         masks = torch.zeros_like(inside) if prompts.masks is None else prompts.masks.to(pixel.dtype)
         region = torch.where(has_mask[..., None, None] > 0, masks, inside)
-        parts = [(mean(x, positive), whole) for x, whole in ((around, encoded.around), (pixel, pixels), (prompts.points, None))]
+        parts = [(mean_where(x, positive), whole) for x, whole in ((around, encoded.around), (pixel, pixels), (prompts.points, None))]
         has_point, has_region = (positive.sum(-1) > 0).to(pixel.dtype), torch.maximum(boxed, has_mask)
         total = (has_point + has_region).clamp(min=1)[..., None]
         around_all, pixel_all, middle = (
-            (at * has_point[..., None] + under(region, whole) * has_region[..., None]) / total for at, whole in parts
+            (at * has_point[..., None] + mean_in(region, whole) * has_region[..., None]) / total for at, whole in parts
         )
         seen = torch.cat([around, pixel, fourier(prompts.points).to(pixel.dtype)], -1)
         kinds = torch.stack([(negative.sum(-1) > 0).to(pixel.dtype), boxed, has_mask], -1)
         corners = torch.cat([fourier(prompts.boxes[..., :2]), fourier(prompts.boxes[..., 2:])], -1)
-        learned = self.negative(mean(seen, negative)) * kinds[..., :1] + self.corners(corners) * kinds[..., 1:2] + kinds @ self.kinds
+        learned = self.negative(mean_where(seen, negative)) * kinds[..., :1] + self.corners(corners) * kinds[..., 1:2] + kinds @ self.kinds
         near = nearness(prompts.points, pixels.shape[-2], pixels.shape[-1])
         similar = torch.einsum("bpkd,bdhw->bpkhw", pixel, pixels) / math.sqrt(pixels.shape[1])
         regions = [STRENGTH * (2 * m - 1) * has[..., None, None] for m, has in ((inside, boxed), (masks, has_mask))]
-        cues = [most(maps, labels == label) for maps in (similar, near) for label in (POSITIVE, NEGATIVE)]
-        return Read(around_all, pixel_all, fourier(middle), learned, torch.stack([*cues, *regions], 2))
+        cues = [greatest_where(maps, labels == label) for maps in (similar, near) for label in (POSITIVE, NEGATIVE)]
+        return PromptFeatures(around_all, pixel_all, fourier(middle), learned, torch.stack([*cues, *regions], 2))
 
 
 def at_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -150,18 +150,18 @@ def at_points(maps: Tensor, points: Tensor) -> Tensor:
     return grid_sample(maps, grid, align_corners=False, padding_mode="border").permute(0, 2, 3, 1)
 
 
-def mean(values: Tensor, chosen: Tensor) -> Tensor:
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """The mean (B, P, d) of the chosen of K values (B, P, K, d), 0 where none is. chosen: 0 or 1, (B, P, K)."""
     return (values * chosen[..., None]).sum(2) / chosen.sum(2).clamp(min=1)[..., None]
 
 
-def most(maps: Tensor, chosen: Tensor) -> Tensor:
+def greatest_where(maps: Tensor, chosen: Tensor) -> Tensor:
     """The greatest (B, P, h, w) of the chosen of K maps (B, P, K, h, w), 0 where none is chosen."""
     masked = maps.masked_fill(~chosen[..., None, None], -math.inf).amax(2)
     return masked.masked_fill(~chosen.any(2)[..., None, None], 0)
 
 
-def under(regions: Tensor, maps: Tensor | None) -> Tensor:
+def mean_in(regions: Tensor, maps: Tensor | None) -> Tensor:
     """The mean (B, P, d) of maps (B, d, h, w) in regions (B, P, h', w') of shares; of the coordinates where ``maps`` is None."""
     if maps is None:
         h, w = regions.shape[-2:]

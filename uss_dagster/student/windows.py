@@ -162,11 +162,6 @@ def masks_of(view: View, most: int, rng: np.random.Generator) -> np.ndarray:
     return masks.reshape(-1, side, side)
 
 
-def window_masks(example: ReducedExample, window: Window, side: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """``masks_of`` a window, float32 (K, side, side)."""
-    return masks_of(view_of(example, window, 1, side * OVERSAMPLE), most, rng)
-
-
 def jittered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An image, uint8 (H, W, 3), as float32 (3, H, W) in 0..1, with random exposure, contrast and tint."""
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.92, 1.08, 3)
