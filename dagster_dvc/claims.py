@@ -46,6 +46,7 @@ class Claims:
         self._seen: dict[str, tuple[bytes | None, float]] = {}
         self._mine: str | None = None
         self._ended = threading.Event()
+        self._writing = threading.Lock()
         self._tried = False
 
     def take(self, key: str) -> bool:
@@ -74,10 +75,11 @@ class Claims:
             return
         self._ended.set()
         name, self._mine = self._mine, None
-        for each in sorted(self._names(name.rpartition("-")[0])):
-            if each <= name:
-                with suppress(FileNotFoundError):
-                    self._files.rm_file(self._path(each))
+        with self._writing:  # a renewal that has begun would create the claim again after it was removed
+            for each in sorted(self._names(name.rpartition("-")[0])):
+                if each <= name:
+                    with suppress(FileNotFoundError):
+                        self._files.rm_file(self._path(each))
 
     def holder(self, key: str) -> str | None:
         """Who has claimed a key, in words; None where nobody has, or where that claim was not renewed for the time of a lease."""
@@ -108,9 +110,9 @@ class Claims:
         count = 0
         while not ended.wait(self.lease_s / RENEWALS):
             count += 1
-            with suppress(Exception):  # a remote that does not answer: the next time, or the lease ends
-                if max(self._names(name.rpartition("-")[0]), default="") != name:
-                    return  # another clone took over
+            with suppress(Exception), self._writing:  # a remote that does not answer: the next time, or the lease ends
+                if ended.is_set() or max(self._names(name.rpartition("-")[0]), default="") != name:
+                    return  # it was given up, or another clone took over
                 self._files.pipe_file(self._path(name), self._content(count))
 
     def _names(self, key: str) -> list[str]:

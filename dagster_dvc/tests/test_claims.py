@@ -45,6 +45,23 @@ def test_of_many_that_claim_at_once_one_has_it(tmp_path: Path):
     others[0].release()
 
 
+def test_a_renewal_that_has_begun_does_not_bring_a_claim_back(tmp_path: Path):
+    owner, begun = clone(tmp_path), threading.Event()
+    write = owner._files.pipe_file
+
+    def slow(path: str, content: bytes) -> None:
+        begun.set()
+        time.sleep(0.1)
+        write(path, content)
+
+    owner._files.pipe_file = slow
+    assert owner.take("key")
+    assert begun.wait(10)
+    owner.release()
+    time.sleep(0.2)
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
 def test_the_claim_of_one_that_is_gone_ends(tmp_path: Path):
     gone, other, third = (clone(tmp_path) for _ in range(3))
     assert gone.take("key")
