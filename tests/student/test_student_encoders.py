@@ -78,7 +78,8 @@ ENCODERS = (
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_encoder_of_timm_learns_and_is_exported(encoder: str, tmp_path: Path) -> None:
     """With a learned and a validated size, neither of which is that of the model."""
-    values = settings(encoder=encoder, weights="random", input=64, test_input=96, steps=20, rate=5e-4, every=20)
+    # Eight prompts a window: some are boxes, and some are corrected.
+    values = settings(encoder=encoder, weights="random", input=64, test_input=96, steps=20, rate=5e-4, every=20, clicks=8)
     result = train(source(), source(1), values, tmp_path / "student")
     assert result.finished
     assert result.losses[-1][1] < result.losses[0][1]
