@@ -21,7 +21,7 @@ def test_clicks_are_near_the_middle_of_masks_and_know_what_lies_there() -> None:
     masks[0, 4:20, 4:20] = 1
     masks[1, 10:14, 10:14] = 1
     masks[2, 2:5, 20:23] = 1
-    points = sample_clicks(masks[np.random.default_rng(0).integers(3, size=40)], np.random.default_rng(1))
+    points = sample_clicks(masks, np.random.default_rng(0).integers(3, size=40), np.random.default_rng(1))
     places = (points * 24).astype(int)
     assert masks[:, places[:, 1], places[:, 0]].any(axis=0).all()
     big = places[(places[:, 0] < 20) & (places[:, 1] > 5)]

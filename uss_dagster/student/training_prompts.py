@@ -88,7 +88,7 @@ def sample_prompts(masks: np.ndarray, settings: StudentSettings, rng: np.random.
     if not len(masks):
         return WindowPrompts(np.full((count, 2), 0.5, np.float32), boxes, aims, np.full((count, grains), -1, np.int64))
     aims = rng.integers(len(masks), size=count)
-    points = sample_clicks(masks[aims], rng)
+    points = sample_clicks(masks, aims, rng)
     points[: slots.anywhere] = rng.random((slots.anywhere, 2), np.float32)
     answers = click_answers(masks, points, grains)
     aims[: slots.anywhere] = -1
@@ -106,14 +106,14 @@ def sample_box(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.concatenate([low + moved[0], high + moved[1]]), 0, 1).astype(np.float32)
 
 
-def sample_clicks(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One click near the middle of each mask, inside it.
-
-    The middle is where the sum of the mask's means over squares of several sizes is greatest.
+def sample_clicks(masks: np.ndarray, aims: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One click a prompt, near the middle of its mask and inside it.
 
     Parameters
     ----------
-    masks : float32 array of shape (P, s, s)
+    masks : float32 array of shape (K, s, s)
+    aims : int array of shape (P,)
+        The mask of each prompt.
     rng : numpy.random.Generator
 
     Returns
@@ -121,23 +121,28 @@ def sample_clicks(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     float32 array of shape (P, 2)
         (x, y) in 0..1.
     """
-    from scipy.ndimage import uniform_filter
-
-    count, side = len(masks), masks.shape[-1]
-    clicked = masks >= 0.5
-    depth = sum(uniform_filter(clicked.astype(np.float32), (0, size, size), mode="constant") for size in MIDDLE)
-    middle = (depth * clicked).reshape(count, -1).argmax(axis=1)
-    points = np.empty((count, 2), np.float32)
-    for i, place in enumerate(middle.tolist()):
-        mask = clicked[i]
-        y, x = divmod(place, side)
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        radius = DISC * min(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) * math.sqrt(rng.random())
-        angle = rng.uniform(0, 2 * math.pi)
+    side = masks.shape[-1]
+    clicked = {aim: masks[aim] >= 0.5 for aim in np.unique(aims).tolist()}
+    middles = {aim: _middle(mask) for aim, mask in clicked.items()}
+    points = np.empty((len(aims), 2), np.float32)
+    for i, aim in enumerate(aims.tolist()):
+        y, x, extent = middles[aim]
+        radius, angle = DISC * extent * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
         px, py = x + 0.5 + radius * math.cos(angle), y + 0.5 + radius * math.sin(angle)
-        inside = 0 <= px < side and 0 <= py < side and mask[int(py), int(px)]
+        inside = 0 <= px < side and 0 <= py < side and clicked[aim][int(py), int(px)]
         points[i] = (px / side, py / side) if inside else ((x + 0.5) / side, (y + 0.5) / side)
     return points
+
+
+def _middle(mask: np.ndarray) -> tuple[int, int, int]:
+    """Row and column of the pixel where the sum of the mask's means over squares of several sizes is greatest; and the shorter side of its box."""
+    from scipy.ndimage import uniform_filter
+
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)  # beyond it, the means count zeros
+    depth = sum(uniform_filter(box, size, mode="constant") for size in MIDDLE)
+    y, x = divmod(int((depth * box).argmax()), box.shape[1])
+    return y + int(rows[0]), x + int(columns[0]), min(box.shape)
 
 
 def click_answers(masks: np.ndarray, points: np.ndarray, grains: int) -> np.ndarray:

@@ -199,6 +199,6 @@ class Views:
         if settings.paste and rng.random() < settings.paste:
             other = self._example(int(rng.integers(len(self.source))))
             view = paste(view, view_of(other, random_window(other.atoms.shape, settings, rng), self.side, samples), rng)
-        image = jittered(view.image, rng)
-        masks = masks_of(view, settings.masks, rng)
-        return (image[:, :, ::-1].copy(), masks[:, :, ::-1].copy()) if mirrored else (image, masks)
+        if mirrored:
+            view = replace(view, image=view.image[:, ::-1], atoms=view.atoms[:, ::-1])
+        return jittered(view.image, rng), masks_of(view, settings.masks, rng)

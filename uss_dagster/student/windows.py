@@ -167,4 +167,7 @@ def jittered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.92, 1.08, 3)
     levels = np.arange(256, dtype=np.float32)[None] / 255
     of_level = np.clip((levels - 0.5) * gain[:, None] + 0.5 + rng.uniform(-0.1, 0.1), 0, 1).astype(np.float32)
-    return np.stack([of_level[channel][image[..., channel]] for channel in range(3)])
+    result = np.empty((3, *image.shape[:2]), np.float32)
+    for channel in range(3):
+        np.take(of_level[channel], image[..., channel], out=result[channel], mode="clip")  # 'clip' writes into the result without a copy
+    return result
