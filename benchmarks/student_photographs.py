@@ -62,15 +62,15 @@ def photographs(mirror: Path, half: str) -> dict[str, list[Photo]]:
     return {name: sorted(photos, key=lambda photo: photo.name)[HALVES[half]] for name, photos in sets.items()}
 
 
-def training_set(mirror: Path, folder: Path, human: bool, most: int) -> Path:
-    """The curated set of the photographs to learn from; ``human``: with people's masks of every second COCO photograph."""
+def training_set(mirror: Path, folder: Path, human: bool, most: int, one_of: int) -> Path:
+    """The curated set of one photograph in ``one_of``; ``human``: with people's masks of every second COCO photograph."""
     files = sorted((mirror / "voc2012").glob("**/JPEGImages/*.jpg"))
     halves = photographs(mirror, "tuning")
     files += [photo.path for photos in halves.values() for photo in photos]
     images, out = folder / "photographs", folder / ("set_plus" if human else "set")
     if not (out / "manifest.json").is_file():
         images.mkdir(parents=True, exist_ok=True)
-        for file in files:
+        for file in sorted(files, key=lambda file: file.name)[::one_of]:
             shutil.copyfile(file, images / file.name)
         command = [sys.executable, "-m", "uss_dagster.cli", "curate", str(images), "--out", str(out), "--backbone", WEIGHTS, "--copy"]
         command += ["--set", f"most={most}"]
@@ -163,17 +163,21 @@ def table(title: str, photos: list[Photo], rounds: dict[str, list[Matches]]) -> 
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def train_students(names: list[str], folder: Path, mirror: Path, settings: StudentSettings, threads: int, most: int) -> dict[str, Student]:
+def train_students(
+    names: list[str], folder: Path, mirror: Path, settings: StudentSettings, arguments: argparse.Namespace
+) -> dict[str, Student]:
     students: dict[str, Student] = {}
     for name in names:
         out = folder / "students" / name
         if not (out / "config.json").is_file():
-            data = curated_data(training_set(mirror, folder, name == "plus", most), None)
+            data = curated_data(training_set(mirror, folder, name == "plus", arguments.most, arguments.one_of), None)
             first = None if name in ("first", "plus") else folder / "students" / "first"
             source = data.train
             if name == "second":
                 source = stored_labels(students["first"], source, folder / "labels_of_first")
-            result = train(source, None, settings, out, threads=threads, card=ModelCard(name, data.data, data.version), start=first)
+            result = train(
+                source, None, settings, out, threads=arguments.threads, card=ModelCard(name, data.data, data.version), start=first
+            )
             fall = 1 - result.losses[-1][1] / result.losses[0][1]
             print(f"{name}: {len(source)} photographs, {result.seconds / 60:.0f} minutes, loss -{fall:.0%}", file=sys.stderr, flush=True)
         students[name] = Student.load(out)
@@ -186,6 +190,7 @@ def main() -> None:
     parser.add_argument("--rounds", default="first,second,again,plus", help="of the students, in order; empty for the pool alone")
     parser.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--most", type=int, default=100, help="masks an image to learn from")
+    parser.add_argument("--one-of", type=int, default=1, help="learn from one photograph in so many")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--split", type=int, default=4)
     parser.add_argument("--grid", type=int, default=12)
@@ -194,9 +199,7 @@ def main() -> None:
     arguments = parser.parse_args()
     mirror = Path(os.environ["USS_MIRROR"])
     settings = registry.build_params(StudentSettings, parse_parameters(arguments.param, StudentSettings, "student"), "student")
-    students = train_students(
-        arguments.rounds.split(",") if arguments.rounds else [], arguments.keep, mirror, settings, arguments.threads, arguments.most
-    )
+    students = train_students(arguments.rounds.split(",") if arguments.rounds else [], arguments.keep, mirror, settings, arguments)
     encoders = {"deep": Encoder.of("vit", {"model": WEIGHTS, "facets": ["keys", "tokens"]})}
     for title, photos in photographs(mirror, "held-out").items():
         photos = photos[: arguments.images]
