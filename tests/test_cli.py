@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from projects import BIN, SOURCE, Project, tree_hash
 from typer.main import get_group
 
@@ -206,6 +209,39 @@ def test_list_says_what_a_method_needs_and_what_each_parameter_means(here: Proje
     }  # fmt: skip
     everything = json.loads(here.uss("list", "--json").stdout)
     assert {(p["family"], p["name"]) for p in everything} == {(f, n) for f in registry.FAMILIES for n in registry.names(f)}
+
+
+def test_results_are_json_for_programs_and_progress_goes_to_standard_error(built: Project, tmp_path: Path):
+    def read(*words: str) -> Any:
+        return json.loads(built.uss(*words, "--json").stdout)
+
+    assert {check["verdict"] for check in read("doctor")} <= {"ok", "note"}
+    assert read("plan", "--check") == {"changes": [], "computed_features": []}
+    assert read("verify")["differences"] == []
+    goes = {part["part"]: part["bytes"] for part in read("gc")["goes"]}
+    assert goes["features"] == 0
+    datasets = {dataset["name"]: dataset for dataset in read("data", "list")}
+    assert datasets["bsds500"]["images"] == {"train": 200, "val": 100, "test": 200}
+    assert {"dinov2_vits14_saliency"} <= {entry["name"] for entry in read("weights", "list") if entry["labels"]}
+    entries = sorted(path.name for path in (built.root / "data" / "scores").iterdir())
+    row = read("compare", *entries[:2])[0]
+    assert set(row["values"]) == set(entries[:2])
+    assert row["difference"] == pytest.approx(row["values"][entries[0]] - row["values"][entries[1]])
+    assert [version["known"] for version in read("history")["versions"]] == [True]
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)).save(tmp_path / "a.png")
+    done = built.uss(
+        "segment", str(tmp_path / "a.png"), "--method", "felzenszwalb", "--out", str(tmp_path / "out"), "--no-explorer", "--json"
+    )
+    (row,) = json.loads(done.stdout)["images"]
+    assert row["image"] == "a"
+    assert row["regions"] > 1
+    assert Path(row["overlay"]).is_file()
+    assert "1/1" in done.stderr
+    table = str(tmp_path / "out" / "regions.parquet")
+    scores = read("score", "--pred", table, "--gt", table, "--truth", "instances", "--bootstrap", "0")
+    assert {score["value"] for score in scores["scores"] if score["metric"] == "ar1000"} == {1.0}
+    assert scores["images"] == 1
 
 
 def test_a_dry_run_names_what_would_be_computed_and_writes_nothing(built: Project):

@@ -196,7 +196,7 @@ def test_reasons_come_from_parameters_and_from_inputs_that_no_stage_writes(cells
 
 
 def test_the_same_repository_gives_the_same_bytes_and_says_it_in_words(repository: Path) -> None:
-    lines = list(history_lines(repository))
+    lines = list(history_lines(history.write_history(repository)))
     first = (repository / "reports" / "history.js").read_bytes()
     history.write_history(repository)
     assert (repository / "reports" / "history.js").read_bytes() == first
@@ -207,11 +207,11 @@ def test_the_same_repository_gives_the_same_bytes_and_says_it_in_words(repositor
 
 def test_without_git_cache_or_lock_nothing_is_claimed(tmp_path: Path, cells: list[Path], record: Record) -> None:
     assert history.compare_versions(history.versions(tmp_path)) == {"versions": [], "groups": [], "titles": {}, "changes": []}
-    assert "No commit" in next(history_lines(tmp_path))
+    assert "No commit" in next(history_lines(history.write_history(tmp_path)))
     record(tmp_path, leaderboard.build(cells, ENTRIES, DATASETS, METRICS), 3, "a", cached=False)
     facts = history.compare_versions(history.versions(tmp_path))
     assert [v["known"] for v in facts["versions"]] == [False]
-    assert "not in DVC's cache" in next(history_lines(tmp_path))
+    assert "not in DVC's cache" in next(history_lines(history.write_history(tmp_path)))
 
 
 def test_a_cache_elsewhere_is_found(repository: Path, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_other_steps_reach_only_what_comes_after(built: Project):
     other = '"steps": 3'
     assert text.count(second) == 1
     built.edit("profiles/small.yaml", second, second.replace('"steps": 2', other))
-    assert built.repro() == ["models/second", *AFTER]
+    computed = built.repro()
+    assert computed[0] == "models/second"
+    assert sorted(computed[1:]) == sorted(AFTER), "answers to prompts and segments are computed in either order"
     built.edit("profiles/small.yaml", first, first.replace('"steps": 2', other))
     assert built.repro()[:2] == ["models/first", "models/second"], (
         "a student of three steps is sure of nothing, so the second may stay as it was"

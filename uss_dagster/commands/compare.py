@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import AsJson, echo_json, echo_lines
 from uss_dagster.errors import BadData, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def compare(
         list[str] | None, typer.Option("--dataset", "-d", metavar="NAME", help="Only this dataset; can be repeated.")
     ] = None,
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", metavar="NAME", help="Only this metric; can be repeated.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Compare two entries of this project, with paired intervals.
 
@@ -32,7 +33,10 @@ def compare(
     from uss_dagster.planning.profiles import find_root
 
     comparisons = compare_entries(find_root(), entry_a, entry_b, dataset or [], metric or [])
-    echo_lines(table_lines(comparisons, entry_a, entry_b))
+    if json:
+        echo_json([_row(comparison, entry_a, entry_b) for comparison in comparisons])
+    else:
+        echo_lines(table_lines(comparisons, entry_a, entry_b))
 
 
 def compare_entries(root: Path, first: str, second: str, datasets: Sequence[str] = (), metrics: Sequence[str] = ()) -> list[Comparison]:
@@ -77,6 +81,19 @@ def table_lines(comparisons: Sequence[Comparison], first: str, second: str) -> l
     if not all(c.alike for c in comparisons):
         lines.append("Some numbers are over images that only one of the two has a score for; 'images' counts those that both have.")
     return lines
+
+
+def _row(comparison: Comparison, first: str, second: str) -> dict[str, object]:
+    """A comparison as ``--json`` prints it."""
+    c = comparison
+    values = {"values": {first: c.first, second: c.second}, "difference": c.difference, "low": c.low, "high": c.high}
+    counts = {"images": c.images, "same_images": c.alike, "entries_judged_together": c.entries}
+    return (
+        dict(zip(("dataset", "metric", "protocol", "scope", "grid"), c.group, strict=True))
+        | values
+        | counts
+        | {"verdict": c.verdict(first, second)}
+    )
 
 
 def _shared_datasets(

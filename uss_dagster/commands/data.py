@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo, echo_lines
+from uss_dagster.commands.options import AsJson, echo, echo_json, echo_lines
 from uss_dagster.errors import BadData, UsageError
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ def list_datasets(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The tables of docs/datasets.md instead; says nothing of this machine.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Datasets, and which of them are here."""
-    echo_lines(markdown_tables() if markdown else listing())
+    if json:
+        echo_json([_facts(spec) for spec in _specs()])
+    else:
+        echo_lines(markdown_tables() if markdown else listing())
 
 
 @data.command()
@@ -71,6 +75,7 @@ def check(
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="A parameter of its source, such as split=val; may be repeated."),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Hold a dataset against its checks.
 
@@ -84,7 +89,9 @@ def check(
     root = find_project()
     prepared = Layout(root).dataset(name) if root else None
     report = checks.check(name, prepared, lambda params, owner: parse_parameters(param or [], params, owner))
-    for row in report.checks:
+    if json:
+        echo_json(report.checks)
+    for row in report.checks if not json else ():
         message = f": {row['message']}" if row["message"] else ""
         echo(f"{'ok  ' if row['success'] else 'FAIL'}  {row['check']}{message}")
     if not report.success:
@@ -114,6 +121,16 @@ def listing() -> Iterator[str]:
         yield f"{spec.name:<18} {spec.title}"
         yield f"{'':<18} {images} · truth: {spec.truth} · {state}"
         yield f"{'':<18} licence: {spec.licence}"
+
+
+def _facts(spec: DatasetSpec) -> dict[str, object]:
+    """A dataset as ``--json`` prints it; folder: where it is here."""
+    from uss_dagster.datasets.base import mirror_folder
+    from uss_dagster.downloads.get import access
+
+    folder = mirror_folder(spec.name)
+    shown = {name: getattr(spec, name) for name in ("name", "title", "truth", "licence", "homepage", "citation")}
+    return shown | {"images": dict(spec.counts), "access": access(spec), "folder": str(folder) if folder else None}
 
 
 def markdown_tables() -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from uss_dagster.commands.options import AsJson, echo_json
 from uss_dagster.commands.requirements import has_git, no_scm, remotes, unusable_remotes
 from uss_dagster.errors import UsageError, UssError
 
@@ -29,14 +30,18 @@ REQUIRED = (
 )
 
 
-def doctor() -> None:
+def doctor(json: AsJson = False) -> None:
     """What this machine has and lacks, and what to do."""
     from uss_dagster.files import find_project
 
-    wrong = 0
+    checks = []
     for verdict, subject, sentence in findings(find_project()):
-        wrong += verdict == "fix"
-        typer.echo(f"{verdict:<5} {subject:<18} {sentence}")
+        checks.append({"verdict": verdict, "subject": subject, "sentence": sentence})
+        if not json:
+            typer.echo(f"{verdict:<5} {subject:<18} {sentence}")
+    if json:
+        echo_json(checks)
+    wrong = sum(check["verdict"] == "fix" for check in checks)
     if wrong:
         raise UsageError("One thing to fix, see above." if wrong == 1 else f"{wrong} things to fix, see above.")
 

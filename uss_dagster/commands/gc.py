@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo, echo_lines
+from uss_dagster.commands.options import AsJson, echo, echo_json, echo_lines
 from uss_dagster.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def gc(
     all_commits: _Flag = False,
     all_experiments: _Flag = False,
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Keep what commits since that day use.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Show what takes space and nothing uses; --yes removes it.
 
@@ -76,24 +77,44 @@ def gc(
     with nobody_builds([root, *_reproduced(layout), *(path.resolve() for path in project or () if path.resolve() != root)]) as repos:
         garbage = Garbage(layout, repos, also or (), history, whole_cache=bool(project))
         parts = garbage.parts()
-        echo_lines(_table(parts, garbage))
+        if json:
+            echo_json(_sizes(parts, garbage) | {"removed": yes})
+        else:
+            echo_lines(_table(parts, garbage))
         for path in (path for paths in parts.values() for path in paths) if yes else ():
             remove(path)
-        echo("Removed." if yes else "Nothing was removed: `uss gc --yes` does.")
+        if not json:
+            echo("Removed." if yes else "Nothing was removed: `uss gc --yes` does.")
+
+
+def _spaces(parts: Mapping[str, Sequence[Path]], garbage: Garbage) -> tuple[dict[str, Space], dict[str, Space]]:
+    """What each part takes: of those that go, and of those that stay unless they are named."""
+    from dagster_dvc.garbage import Removal
+
+    removal = Removal()
+    spaces = {name: removal.add(paths) for name, paths in parts.items()}
+    return spaces, {name: removal.copy().add(paths) for name, paths in garbage.others().items()}
+
+
+def _sizes(parts: Mapping[str, Sequence[Path]], garbage: Garbage) -> dict[str, object]:
+    """What ``_table`` says, as ``--json`` prints it."""
+
+    def rows(spaces: dict[str, Space]) -> list[dict[str, object]]:
+        return [{"part": name, "title": TITLES[name], "files": space.files, "bytes": space.bytes} for name, space in spaces.items()]
+
+    goes, stays = _spaces(parts, garbage)
+    return {"goes": rows(goes), "stays_unless_named": rows(stays), "shared_cache": garbage.shared_cache}
 
 
 def _table(parts: Mapping[str, Sequence[Path]], garbage: Garbage) -> Iterator[str]:
     """What goes, its sum, and what stays unless it is named."""
-    from dagster_dvc.garbage import Removal
     from uss_dagster.text import aligned
 
-    removal = Removal()
-    spaces = {name: removal.add(paths) for name, paths in parts.items()}
+    spaces, others = _spaces(parts, garbage)
     total = sum(space.bytes for space in spaces.values())
     rows = [_row(TITLES[name], space) for name, space in spaces.items() if space.files]
     head = ["", "files", "MB"]
     yield from aligned(head, [*rows, ["frees", "", f"{total / 1e6:,.1f}"]], right=("files", "MB"))
-    others = {name: removal.copy().add(paths) for name, paths in garbage.others().items()}
     rows = [[f"--also {name}", *_row(TITLES[name], space)] for name, space in others.items() if space.files]
     if rows:
         yield ""

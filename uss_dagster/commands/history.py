@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import AsJson, echo_json, echo_lines
 
 if TYPE_CHECKING:
     from uss_dagster.report.history import Change, History
 
 
-def history() -> None:
+def history(json: AsJson = False) -> None:
     """Show how scores changed over recorded leaderboards, and why.
 
     Reads dvc.lock in git's history and DVC's cache. Writes reports/history.js, which the site's history page reads.
     """
     from uss_dagster.planning.profiles import find_root
-
-    echo_lines(history_lines(find_root()))
-
-
-def history_lines(root: Path) -> Iterator[str]:
-    """Newest version first; below it the entries that were added, removed or changed, with the cause."""
     from uss_dagster.report.history import write_history
 
-    record = write_history(root)
+    record = write_history(find_root())
+    if json:
+        echo_json(record)
+    else:
+        echo_lines(history_lines(record))
+
+
+def history_lines(record: History) -> Iterator[str]:
+    """Newest version first; below it the entries that were added, removed or changed, with the cause."""
     versions = record["versions"]
     if not versions:
         yield "No commit of this project records a leaderboard yet. Run `uss repro` and commit dvc.lock."

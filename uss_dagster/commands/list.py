@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_text
 import textwrap
 from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import typer
 
-from uss_dagster.commands.options import echo_lines
+from uss_dagster.commands.options import AsJson, echo_json, echo_lines
 
 WIDTH = 100
 """Of the descriptions."""
@@ -30,14 +29,14 @@ class About(TypedDict, total=False):
 
 def list(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A plug-in, to see its parameters.", show_default=False)] = None,
-    json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Show what is here, or the parameters of one plug-in."""
     from uss_dagster import registry
 
     plugins = [*_named(name)] if name is not None else [_about(family, n) for family in registry.FAMILIES for n in registry.names(family)]
     if json:
-        typer.echo(json_text.dumps(plugins, indent=1, ensure_ascii=False))
+        echo_json(plugins)
     elif name is not None:
         echo_lines(line for about in plugins for line in _lines(about))
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +59,8 @@ LongSide = Annotated[
     int, typer.Option(min=0, metavar="PIXELS", help="Larger images are segmented at this size; 0 for never. Regions have the full size.")
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
 
 def echo(line: str) -> None:
     """Print a line; what would steer a terminal is escaped."""
@@ -72,3 +76,16 @@ def echo_lines(lines: Iterable[str]) -> None:
 def echo_error(line: str) -> None:
     """Print a line on standard error."""
     typer.echo(printable(line), err=True)
+
+
+def echo_json(result: object) -> None:
+    """Print a result as JSON on standard output; a number that is not finite is null."""
+    typer.echo(json.dumps(_finite(result), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

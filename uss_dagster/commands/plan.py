@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Profile, echo_lines
+from uss_dagster.commands.options import AsJson, Profile, echo_json, echo_lines
 from uss_dagster.errors import UsageError
 
 
 def plan(
     profile: Profile = None,
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 64 when the planned files are out of date.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Write the pipeline from params.yaml, its profile and the code."""
     from uss_dagster.planning.plan import write_plan
@@ -22,9 +23,14 @@ def plan(
 
     root = find_root()
     changes = write_plan(root, profile, check)
-    echo_lines(f"  {line}" for line in changes)
+    if json:
+        echo_json({"changes": changes, "computed_features": [*computing_lines(root)]})
+    else:
+        echo_lines(f"  {line}" for line in changes)
     if check and changes:
         raise UsageError(f"The plan is out of date ({len(changes)} differences). Run `uss plan` and commit the result.")
+    if json:
+        return
     echo_lines(f"  {line}" for line in computing_lines(root))
     typer.echo(f"The plan changed in {len(changes)} places." if changes else "The plan is up to date.")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Images, LongSide, echo, echo_error
+from uss_dagster.commands.options import AsJson, Images, LongSide, echo, echo_error
 from uss_dagster.errors import UsageError
 
 OUT = Path("recommended")
@@ -38,6 +38,7 @@ def recommend(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; made if it is not there.")] = OUT,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="Most images to use, evenly spaced in their names.")] = 40,
     long_side: LongSide = 512,
+    json: AsJson = False,
 ) -> None:
     """Rank segmentation methods on your own images, without labels.
 
@@ -46,10 +47,12 @@ def recommend(
     quality.parquet (a row an image and entry), recommendation.json, and the regions of each entry. A stopped run goes on with the same
     command. Entries on the pretrained encoder take part once its weights are here (`uss weights get dinov2_vits14_saliency`).
     """
-    from uss_dagster.own_images.recommend import Request
+    from uss_dagster.own_images.recommend import SUMMARY, Request
     from uss_dagster.own_images.recommend import recommend as run
 
-    run(images, Request(out, goal.value, parse_seconds(budget), sample, long_side), echo, echo_error)
+    run(images, Request(out, goal.value, parse_seconds(budget), sample, long_side), echo_error if json else echo, echo_error)
+    if json:
+        typer.echo((out / SUMMARY).read_text(encoding="utf-8"), nl=False)
 
 
 def parse_seconds(text: str | None) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_error, echo_lines
+from uss_dagster.commands.options import AsJson, echo_error, echo_json, echo_lines
 
 if TYPE_CHECKING:
     from uss_dagster.scoring.masks import Result
@@ -81,6 +81,7 @@ def score(
     grid: GridOption = None,
     bootstrap: BootstrapOption = 200,
     out: OutOption = None,
+    json: AsJson = False,
 ) -> None:
     """Score masks that were made elsewhere.
 
@@ -90,7 +91,7 @@ def score(
     """
     from uss_dagster.artifacts.mask_readers import open_masks
     from uss_dagster.scoring.ground_truth import read_truth
-    from uss_dagster.scoring.masks import check_request, choose_families, score_masks, write_result
+    from uss_dagster.scoring.masks import check_request, choose_families, result_report, score_masks, write_result
 
     grids = grid or ["full"]
     check_request(grids, bootstrap, out)
@@ -107,7 +108,10 @@ def score(
         as_given=not distinct_masks,
         only_predicted=only_predicted,
     )
-    echo_lines(table_lines(result))
+    if json:
+        echo_json(result_report(result))
+    else:
+        echo_lines(table_lines(result))
     if out is not None:
         write_result(result, out)
 

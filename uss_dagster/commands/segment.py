@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import Backbone, BackboneParameters, Images, LongSide, Method, MethodParameters, echo, echo_error
+from uss_dagster.commands.options import (
+    AsJson,
+    Backbone,
+    BackboneParameters,
+    Images,
+    LongSide,
+    Method,
+    MethodParameters,
+    echo,
+    echo_error,
+    echo_json,
+)
 
 OUT = Path("segments")
 
@@ -22,6 +33,7 @@ def segment(
     long_side: LongSide = 1024,
     regions: Annotated[int, typer.Option(min=1, metavar="N", help="How many regions an overlay shows; the tables hold all.")] = 12,
     explorer: Annotated[bool, typer.Option(help="Write the explorer page, which takes about as long as the regions.")] = True,
+    json: AsJson = False,
 ) -> None:
     """Segment your own images with any method.
 
@@ -34,4 +46,7 @@ def segment(
     from uss_dagster.own_images.segment import Target, segment_images
 
     segmenter = make_segmenter(method, param, backbone, backbone_param, long_side)
-    segment_images(images, segmenter, Target(out, regions, explorer=explorer), echo, echo_error)
+    counts = segment_images(images, segmenter, Target(out, regions, explorer=explorer), echo_error if json else echo, echo_error)
+    if json:
+        rows = [{"image": name, "regions": count, "overlay": str(out / f"{name}.png")} for name, count in counts.items()]
+        echo_json({"folder": str(out), "method": method, "images": rows})

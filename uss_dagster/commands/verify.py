@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo_error
+from uss_dagster.commands.options import AsJson, echo_error, echo_json
 from uss_dagster.errors import BadData, TryAgain
+
+if TYPE_CHECKING:
+    from dagster_dvc.verification import Difference, Verifier
 
 _SHOWN = 20
 
@@ -19,6 +24,7 @@ def verify(
     mend: Annotated[
         bool, typer.Option("--repair", help="Bring back what differs: from a remote, from DVC's cache, or by computing it.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Hash every result against dvc.lock and name what differs."""
     from dagster_dvc.lock_copies import check_locks
@@ -42,12 +48,11 @@ def verify(
     chosen = addresses(root, targets or []) or list(DvcProject(root).stages)
     verifier = Verifier(root, cache_folder(root), worker_count(8))
     differences = verifier.differences(chosen)
-    for difference in differences[:_SHOWN]:
-        typer.echo(f"  {difference}")
-    if len(differences) > _SHOWN:
-        typer.echo(f"  and {len(differences) - _SHOWN} more")
+    if json:
+        echo_json({"files": verifier.files, "bytes": verifier.bytes, "differences": [asdict(difference) for difference in differences]})
+    else:
+        _show(verifier, differences)
     if not differences:
-        typer.echo(f"{verifier.files} files ({verifier.bytes / 1e6:,.0f} MB) are what dvc.lock records.")
         return
     count = "1 file differs" if len(differences) == 1 else f"{len(differences)} files differ"
     if not mend:
@@ -55,10 +60,20 @@ def verify(
     for _, sentence in unusable_remotes(root):
         echo_error(sentence)
     with only_machine(root), stage_server() as environment:
-        code = repair(verifier, DvcRunner(root, environment), differences, bool(remotes(root)), typer.echo)
+        code = repair(verifier, DvcRunner(root, environment), differences, bool(remotes(root)), echo_error if json else typer.echo)
     if code:
         raise typer.Exit(code)
     left = verifier.differences(chosen)
     if left:
         raise BadData(f"{left[0]}, also after the repair: its stage computes other bytes now. Run `uss repro`, and look at `git diff`.")
-    typer.echo(f"Repaired: {count.partition(' differ')[0]}. All is what dvc.lock records.")
+    (echo_error if json else typer.echo)(f"Repaired: {count.partition(' differ')[0]}. All is what dvc.lock records.")
+
+
+def _show(verifier: Verifier, differences: Sequence[Difference]) -> None:
+    """The first differences, or that there are none."""
+    for difference in differences[:_SHOWN]:
+        typer.echo(f"  {difference}")
+    if len(differences) > _SHOWN:
+        typer.echo(f"  and {len(differences) - _SHOWN} more")
+    if not differences:
+        typer.echo(f"{verifier.files} files ({verifier.bytes / 1e6:,.0f} MB) are what dvc.lock records.")

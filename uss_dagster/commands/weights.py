@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from uss_dagster.commands.options import AsJson, echo_json
+
 Names = Annotated[list[str] | None, typer.Argument(help="Names of weights; all when none is given.")]
 
 
@@ -13,11 +15,15 @@ weights = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Pretrai
 
 
 @weights.command("list")
-def list_weights() -> None:
+def list_weights(json: AsJson = False) -> None:
     """Show all weights by name: what they are, what labels they have seen, whether they are here."""
     from uss_dagster.weights.catalogue import CATALOGUE
     from uss_dagster.weights.store import present
 
+    if json:
+        shown = ("name", "title", "licence", "labels", "identity")
+        echo_json([{name: getattr(entry, name) for name in shown} | {"here": bool(present(entry))} for entry in CATALOGUE.values()])
+        return
     for entry in CATALOGUE.values():
         place = "here" if present(entry) else "not here"
         typer.echo(f"{entry.name:<26} {entry.title}")

@@ -71,8 +71,8 @@ class Target:
 
 def segment_images(
     paths: list[Path], segmenter: Segmenter, target: Target, report: Callable[[str], None], report_failure: Callable[[str], None]
-) -> None:
-    """Segment images in the order of their ids and report a line for each. An image that cannot be used is left out.
+) -> dict[str, int]:
+    """Segment images in the order of their ids and report a line for each; returns how many regions each has. One that cannot be used is left out.
 
     The tables are written as images finish and renamed into place after the last, so neither memory nor an interrupted run depends on
     how many there are.
@@ -92,7 +92,7 @@ def segment_images(
     depends_on = [segmenter.identity, fingerprint([__name__, *segmenter.modules()]), target.overlay_regions]
     target = replace(target, key=sha256_of_json(depends_on, 16))
     work = functools.partial(_segment_one, segmenter=segmenter, target=target)
-    counts: list[int] = []
+    counts: dict[str, int] = {}
     with ExitStack() as stack:
         stack.callback(target.remove_unfinished)
         tables = stack.enter_context(RegionFiles(target.out, f".{target.run}"))
@@ -103,9 +103,9 @@ def segment_images(
                 report_failure(f"{counter}  left out: {result}")
             else:
                 tables.add(image_id, files.relative_name(path, folder), result)
-                counts.append(result.num_rows)
+                counts[image_id] = result.num_rows
                 report(f"{counter}  {target.out / image_id}.png  {result.num_rows} regions")
-    if warning := few_regions_warning(segmenter.method, counts):
+    if warning := few_regions_warning(segmenter.method, [*counts.values()]):
         report_failure(f"warning: {warning}")
     if tables.ids and target.explorer:
         if len(tables.ids) > FEW:
@@ -116,6 +116,7 @@ def segment_images(
     remove(target.out / PRIVATE)
     if failed := count - len(tables.ids):
         _raise_failed(failed, count, target.out)
+    return counts
 
 
 def _raise_failed(failed: int, count: int, out: Path) -> None:

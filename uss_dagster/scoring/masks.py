@@ -221,12 +221,16 @@ def write_result(result: Result, out: Path) -> None:
     elif suffix == ".csv":
         write_whole(out, table.to_pandas().to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     elif suffix == ".json":
-        rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in result.rows]
-        report = {"images": result.images, "skipped": result.skipped, "notes": result.notes, "scores": rows}
-        write_whole(out, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_whole(out, json.dumps(result_report(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         head = "| Metric | Protocol | Scope | Grid | Value | 95 % interval | Images |\n| --- | --- | --- | --- | ---: | ---: | ---: |\n"
         write_whole(out, head + "".join(f"| {' | '.join(row_texts(row))} |\n" for row in result.rows))
+
+
+def result_report(result: Result) -> dict[str, object]:
+    """A result as JSON holds it; an undefined number is null."""
+    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in result.rows]
+    return {"images": result.images, "skipped": result.skipped, "notes": result.notes, "scores": rows}
 
 
 def row_texts(row: IntervalRow) -> list[str]:
