@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from uss_dagster.errors import BadData, check_choice
+from uss_dagster.graphs.spectrum_slices import Factor
 
 TauMode = Literal["auto", "absolute", "relative"]
 DISTANCES = ("cosine", "l2")
@@ -39,7 +40,24 @@ def dense_affinity(
     threshold : float, default 0
         Affinities below it become 0.
     """
-    points, squares = _points(features, distance, similarity)
+    return _affinity(*_points(features, distance, similarity), similarity, sigma, threshold)[0]
+
+
+def cosine_affinity(features: np.ndarray) -> tuple[np.ndarray, Factor]:
+    """``dense_affinity`` with its defaults, and its factor: of cosines c it is (c + max d - 1) / (max d - min d), a matrix of low rank
+    but for the diagonal of zeros."""
+    points, _ = _points(features, "cosine", "minmax")
+    affinity, low, high = _affinity(points, None, "minmax", 1.0, 0.0)
+    scale = 1 / max(high - low, _TINY)
+    constant = (high - 1) * scale
+    columns = np.concatenate([np.sqrt(scale) * points, np.full((len(points), 1), np.sqrt(abs(constant)))], axis=1)
+    return affinity, Factor(columns, np.append(np.ones(points.shape[1]), np.sign(constant) or 1.0))
+
+
+def _affinity(
+    points: np.ndarray, squares: np.ndarray | None, similarity: str, sigma: float, threshold: float
+) -> tuple[np.ndarray, float, float]:
+    """(affinities, least and greatest distance) of what ``_points`` gives."""
     affinity = points @ points.T
     low, high = np.inf, 0.0
     for start in range(0, len(points), _ROWS):
@@ -51,7 +69,7 @@ def dense_affinity(
         _to_similarities(rows, similarity, low, high, sigma)
         rows[rows < threshold] = 0
     np.fill_diagonal(affinity, 0)
-    return affinity
+    return affinity, low, high
 
 
 def joining_cosine(units: np.ndarray, tau: float, mode: TauMode, joined: float) -> float:

@@ -4,7 +4,7 @@ With degrees g and G = diag(g), the three Laplacians are G^(-1/2) (G - A) G^(-1/
 the pencil (G - A) y = λ G y (*standard*). All have the eigenvalues of the first, and G^(-1/2) turns its eigenvectors into theirs, so
 every solver works on the symmetric matrix M = I - L, whose largest eigenvalues are sought.
 
-The block Lanczos solver is written here: ``benchmarks/spectral.py`` measured 200 pairs of 3600 nodes 5.6 times faster than
+The solvers for many pairs are written here: ``benchmarks/spectral.py`` measured 200 pairs of 3600 nodes 5.6 times faster than
 ``scipy.linalg.eigh``, with residuals up to 7e-7.
 
 References: von Luxburg, "A tutorial on spectral clustering", Statistics and Computing 17, 2007; Golub & Underwood, "The block
@@ -13,15 +13,17 @@ Lanczos method for computing eigenvalues", 1977.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from uss_dagster.errors import BadData, UsageError, check_choice
+from uss_dagster.graphs.lanczos import block_lanczos, lengths, orthonormal
+from uss_dagster.graphs.spectrum_slices import Factor, ShiftedInverse, largest_by_slices
 
 LAPLACIANS = ("symmetrical", "randomwalk", "standard")
-SOLVERS = ("auto", "dense", "krylov", "low-rank")
+SOLVERS = ("auto", "dense", "krylov", "low-rank", "slices")
 
 FLOOR = 1e-12
 """A degree below this share of the largest counts as none; a share, so that a graph and its multiples are treated alike."""
@@ -58,7 +60,14 @@ class Eigen:
 
 
 def smallest_eigenpairs(
-    affinity: np.ndarray, k: int, *, laplacian: str = "symmetrical", solver: str = "auto", tol: float = 1e-3, seed: int = 0
+    affinity: np.ndarray,
+    k: int,
+    *,
+    laplacian: str = "symmetrical",
+    solver: str = "auto",
+    tol: float = 1e-3,
+    seed: int = 0,
+    factor: Factor | None = None,
 ) -> Eigen:
     """The k smallest eigenpairs of the Laplacian of an affinity.
 
@@ -72,15 +81,17 @@ def smallest_eigenpairs(
         Number of pairs, 1..n.
     laplacian : {"symmetrical", "randomwalk", "standard"}, default "symmetrical"
         See the module.
-    solver : {"auto", "dense", "krylov", "low-rank"}, default "auto"
-        "auto" takes "dense" for small graphs or many pairs, "krylov" for large ones, and "low-rank" where more pairs are sought than
-        the features have channels. The iterative solvers are checked: "dense" runs after all where a residual of the symmetrical
-        form exceeds ``tol``, where the k-th pair is too near to the next to separate the space of the first k, or where
-        eigenvalues repeat more often than the solver can see.
+    solver : {"auto", "dense", "krylov", "low-rank", "slices"}, default "auto"
+        "auto" takes "dense" for small graphs or many pairs, "krylov" for large ones, "low-rank" where more pairs are sought than
+        the features have channels, and "slices" where the affinity's factor is given and eigenvalues crowd. The iterative solvers are
+        checked: "dense" runs after all where a residual of the symmetrical form exceeds ``tol``, where the k-th pair is too near to
+        the next to separate the space of the first k, or where eigenvalues repeat more often than the solver can see.
     tol : float, default 1e-3
         With 1e-5 or more "krylov" multiplies in float32 and finishes in float64, which leaves residuals near 1e-6.
     seed : int, default 0
         Of the starting vectors.
+    factor : Factor, optional
+        Of the affinity, see ``affinity.cosine_affinity``; "slices" needs it. One that is not the affinity's is not used.
 
     Returns
     -------
@@ -88,7 +99,7 @@ def smallest_eigenpairs(
     """
     check_choice("Laplacian", laplacian, LAPLACIANS)
     check_choice("solver", solver, SOLVERS)
-    graph = _Graph(affinity)
+    graph = _Graph(affinity, factor)
     if not 1 <= k <= graph.n:
         raise UsageError(f"{k} eigenpairs were asked of a graph of {graph.n} nodes, expected between 1 and {graph.n}.")
     picked = _pick(graph, k) if solver == "auto" else solver
@@ -101,7 +112,7 @@ def smallest_eigenpairs(
 class _Graph:
     """An affinity and its M = G^(-1/2) A G^(-1/2) + diag(1 where the degree is 0), which is never stored in float64."""
 
-    def __init__(self, affinity: np.ndarray) -> None:
+    def __init__(self, affinity: np.ndarray, factor: Factor | None = None) -> None:
         self.affinity = np.asarray(affinity, np.float64)
         if self.affinity.ndim != 2 or self.affinity.shape[0] != self.affinity.shape[1]:
             raise BadData(f"The affinity has shape {self.affinity.shape}, expected as many rows as columns.")
@@ -112,6 +123,11 @@ class _Graph:
         self.floored = floored(self.degree)
         self.scale = 1 / np.sqrt(self.floored)
         self.alone = 1 - self.degree / self.floored
+        self.factor: Factor | None = None
+        self.diagonal = np.zeros(0)
+        if factor is not None:
+            self.factor = Factor(factor.columns * self.scale[:, None], factor.signs)
+            self.diagonal = np.einsum("ij,j->i", self.factor.columns**2, factor.signs)
 
     def times(self, rows: np.ndarray) -> np.ndarray:
         """rows @ M, float64 (b, n)."""
@@ -144,7 +160,31 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _pick(graph: _Graph, k: int) -> str:
     if graph.n < _DENSE_BELOW or 6 * k > graph.n:
         return "dense"
-    return "low-rank" if _sampled_rank(graph) < min(k, _RANK) else "krylov"
+    if _sampled_rank(graph) < min(k, _RANK):
+        return "low-rank"
+    return "slices" if _crowded(graph, k) else "krylov"
+
+
+def _crowded(graph: _Graph, k: int) -> bool:
+    """Whether some of the first k eigenvalues lie among those that the diagonal of M + H, of low rank, leaves behind."""
+    if graph.factor is None or 4 * len(graph.factor.signs) > graph.n or not graph.diagonal.min() > 0:
+        return False
+    return ShiftedInverse(graph.factor, graph.diagonal, -(1 - 1e-6) * float(graph.diagonal.min())).above() < _with_spare(k)
+
+
+def _slices(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
+    factor = graph.factor
+    if factor is None or not graph.diagonal.min() > 0 or graph.alone.any():
+        return None
+
+    def times(rows: np.ndarray) -> np.ndarray:
+        return ((rows @ factor.columns) * factor.signs) @ factor.columns.T - rows * graph.diagonal
+
+    probe = np.random.default_rng(seed).standard_normal((2, graph.n))
+    if np.abs(times(probe) - graph.times(probe)).max() > 1e-11:
+        return None  # of another affinity
+    rows = largest_by_slices(factor, graph.diagonal, _with_spare(k), seed)
+    return None if rows is None else _ritz(times, rows, k, tol)
 
 
 def _dense(graph: _Graph, k: int) -> Pairs:
@@ -180,7 +220,7 @@ def _krylov(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
     room = min(n - width, 3 * k + 4 * width + 150)
     check = wanted + 4 * width
     start: np.ndarray = np.random.default_rng(seed).standard_normal((width, n)).astype(kind)
-    for basis, projected, factor in _block_lanczos(lambda rows: rows @ matrix, start, room):
+    for basis, projected, factor in block_lanczos(lambda rows: rows @ matrix, start, room):
         size = len(basis)
         if size < check or factor is None:
             continue
@@ -188,45 +228,11 @@ def _krylov(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
         values, small = values[: -wanted - 1 : -1], small[:, : -wanted - 1 : -1]
         if not _told_apart(values, np.full(k, np.finfo(kind).eps), tol):
             return None  # rounding alone mixes them
-        if not _told_apart(values, _lengths(small[-width:, :k].T @ factor), tol / 2):
+        if not _told_apart(values, lengths(small[-width:, :k].T @ factor), tol / 2):
             check = size + max(width, size // 10)
             continue
-        return _ritz(graph, (small.astype(kind).T @ basis).astype(np.float64), k, tol)
+        return _ritz(graph.times, (small.astype(kind).T @ basis).astype(np.float64), k, tol)
     return None
-
-
-def _block_lanczos(
-    times: Callable[[np.ndarray], np.ndarray], start: np.ndarray, room: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Block Lanczos with full reorthogonalisation, by growing dimension.
-
-    Each step gives the basis as rows (p, n), the operator in it, (p, p), of which the upper triangle counts, and the factor of the
-    next block, see ``_orthonormal``. The factor is None where the space is exhausted, in the last step.
-
-    Parameters
-    ----------
-    times : callable
-        Rows (b, n) times a symmetric operator.
-    start : ndarray, shape (b, n)
-        The first block, not yet orthonormal.
-    room : int
-        Greatest dimension.
-    """
-    width, room = len(start), max(room, 0)
-    basis = np.empty((room, start.shape[1]), start.dtype)
-    projected = np.zeros((room, room))
-    block, _ = _orthonormal(start)
-    for size in range(width, room + 1, width):
-        if block is None:
-            return
-        basis[size - width : size] = block
-        following = times(block)
-        for _ in range(2):
-            parts = basis[:size] @ following.T
-            following = following - parts.T @ basis[:size]
-            projected[:size, size - width : size] += parts
-        block, factor = _orthonormal(following)
-        yield basis[:size], projected[:size, :size], None if block is None else factor
 
 
 def _with_spare(k: int) -> int:
@@ -290,7 +296,7 @@ def _low_rank(graph: _Graph, k: int, tol: float, seed: int) -> Pairs | None:
     values, turn = np.linalg.eigh(times(basis) @ basis.T)
     values, rows = values[::-1], turn[:, : -k - 1 : -1].T @ basis
     apart = graph.times(rows) - values[:k, None] * rows
-    complete = np.count_nonzero(values > sigma) == count and _told_apart(values[:wanted], _lengths(apart), tol)
+    complete = np.count_nonzero(values > sigma) == count and _told_apart(values[:wanted], lengths(apart), tol)
     return (values[:k], rows, apart) if complete else None
 
 
@@ -299,7 +305,7 @@ def _positive_ritz(times: Callable[[np.ndarray], np.ndarray], n: int, width: int
     size = -(-room // width) * width
     if size > n:
         return None
-    steps = list(_block_lanczos(times, rng.standard_normal((width, n)), size))
+    steps = list(block_lanczos(times, rng.standard_normal((width, n)), size))
     if len(steps) * width < size:
         return None
     basis, projected, _ = steps[-1]
@@ -314,17 +320,17 @@ def _sampled_rank(graph: _Graph) -> int:
     return int(np.count_nonzero(sizes > 1e-10 * sizes.max()))
 
 
-def _ritz(graph: _Graph, rows: np.ndarray, k: int, tol: float) -> Pairs | None:
+def _ritz(times: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, k: int, tol: float) -> Pairs | None:
     """The best k pairs in the span of rows (p, n), by one exact product; None where they miss the tolerance."""
-    orthonormal, _ = _orthonormal(rows)
-    if orthonormal is None:
+    basis, _ = orthonormal(rows)
+    if basis is None:
         return None
-    product = graph.times(orthonormal)
-    values, small = np.linalg.eigh(orthonormal @ product.T, UPLO="U")
+    product = times(basis)
+    values, small = np.linalg.eigh(basis @ product.T, UPLO="U")
     values, small = values[::-1], small[:, ::-1]
-    vectors = small[:, :k].T @ orthonormal
+    vectors = small[:, :k].T @ basis
     apart = small[:, :k].T @ product - values[:k, None] * vectors
-    return (values[:k], vectors, apart) if _told_apart(values, _lengths(apart), tol) else None
+    return (values[:k], vectors, apart) if _told_apart(values, lengths(apart), tol) else None
 
 
 def _told_apart(values: np.ndarray, residual: np.ndarray, tol: float) -> bool:
@@ -335,46 +341,19 @@ def _told_apart(values: np.ndarray, residual: np.ndarray, tol: float) -> bool:
     return bool(residual.max() <= tol and np.sqrt(np.mean((residual / gap) ** 2)) <= _MISSED)
 
 
-def _orthonormal(rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Orthonormal rows of the same span and the factor F, with rows = F @ orthonormal; None where rows depend on one another, or grew
-    beyond all measure (an operator shifted onto an eigenvalue).
-
-    Cholesky of the Gram matrix, twice, in float64 whatever the rows are in.
-    """
-    wide = rows.astype(np.float64)
-    factor = np.eye(len(rows))
-    if not np.abs(wide).max() < 1e100:
-        return None, factor
-    for _ in range(2):
-        try:
-            lower = np.linalg.cholesky(wide @ wide.T)
-        except np.linalg.LinAlgError:
-            return None, factor
-        diagonal = np.diag(lower)
-        if diagonal.min() < 1e-6 * diagonal.max():
-            return None, factor
-        wide = np.linalg.inv(lower) @ wide
-        factor = factor @ lower
-    return wide.astype(rows.dtype), factor
-
-
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
-
-
 def _finish(graph: _Graph, values: np.ndarray, rows: np.ndarray, apart: np.ndarray, laplacian: str, solver: str) -> Eigen:
     """From pairs of M to pairs of the Laplacian, signed, with residuals."""
     if laplacian == "standard":
         rows, apart = rows * graph.scale, apart / graph.scale
     elif laplacian == "randomwalk":
         rows, apart = rows * graph.scale, apart * graph.scale
-        length = _lengths(rows)[:, None]
+        length = lengths(rows)[:, None]
         rows, apart = rows / length, apart / length
     magnitude = np.abs(rows)
     # entries equal but for rounding count as equal, so that the first of them decides on every machine
     peak = np.argmax(magnitude >= (1 - 1e-9) * magnitude.max(axis=1, keepdims=True), axis=1)
     sign = np.where(rows[np.arange(len(rows)), peak] < 0, -1.0, 1.0)
-    return Eigen(np.maximum(1 - values, 0.0), np.ascontiguousarray((rows * sign[:, None]).T), solver, _lengths(apart))
+    return Eigen(np.maximum(1 - values, 0.0), np.ascontiguousarray((rows * sign[:, None]).T), solver, lengths(apart))
 
 
-_ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Pairs | None]] = {"krylov": _krylov, "low-rank": _low_rank}
+_ITERATIVE: dict[str, Callable[[_Graph, int, float, int], Pairs | None]] = {"krylov": _krylov, "low-rank": _low_rank, "slices": _slices}

@@ -11,6 +11,7 @@ from uss_dagster.errors import BadData
 from uss_dagster.graphs.eigen import smallest_eigenpairs
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.partition import ROUNDING, scaled
+from uss_dagster.graphs.spectrum_slices import Factor
 
 
 def over_cluster(
@@ -23,6 +24,7 @@ def over_cluster(
     iterations: int = 600,
     tolerance: float = 1e-6,
     seed: int = 1234,
+    factor: Factor | None = None,
 ) -> np.ndarray:
     """The part of each of the n items of an affinity, int32 (n,), 0.. without a gap.
 
@@ -40,12 +42,14 @@ def over_cluster(
         See ``partition.scaled``.
     restarts, iterations, tolerance, seed
         See ``kmeans.kmeans``.
+    factor : Factor, optional
+        Of the affinity, which makes eigenpairs faster; see ``eigen.smallest_eigenpairs``.
     """
     n = affinity.shape[0]
     parts = min(parts, n)
     if parts <= 1:
         return np.zeros(n, np.int32)
-    pairs = smallest_eigenpairs(affinity, parts, laplacian=laplacian)
+    pairs = smallest_eigenpairs(affinity, parts, laplacian=laplacian, factor=factor)
     points = scaled(pairs.vectors, scaling)
     apart = np.flatnonzero(pairs.values < pairs.values[-1] * (1 - ROUNDING))
     if parts < n and 0 < len(apart) < parts - 1:

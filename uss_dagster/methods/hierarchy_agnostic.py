@@ -26,12 +26,13 @@ import numpy as np
 from uss_dagster.bounds import POSITIVE, SHARE, at_least, check_bounds
 from uss_dagster.datasets.base import Sample
 from uss_dagster.errors import UsageError
-from uss_dagster.graphs.affinity import Covariance, Whitening, dense_affinity
+from uss_dagster.graphs.affinity import Covariance, Whitening, cosine_affinity, dense_affinity
 from uss_dagster.graphs.kmeans import kmeans
 from uss_dagster.graphs.local_graph import edge_weights
 from uss_dagster.graphs.merging import cut_linkage_tree
 from uss_dagster.graphs.overclustering import over_cluster, part_graph
 from uss_dagster.graphs.partition import Partition, normalised_cuts, recursive_partition
+from uss_dagster.graphs.spectrum_slices import Factor
 from uss_dagster.graphs.superpixels import pixel_parts
 from uss_dagster.methods._spectral import Items, LeafGraph, items_of, kind, lone_root, tree_regions
 from uss_dagster.methods.base import MethodSpec, Samples, of_preset, one_thread
@@ -232,10 +233,10 @@ def segment(sample: Sample, params: Params, state: Whitening | None = None) -> R
 
 def _partition(sample: Sample, items: Items, params: Params, state: Whitening | None) -> Partition:
     route = of_preset(ROUTES[kind(items)], params)
-    affinity = _affinity(items, params, route, state)
+    affinity, factor = _affinity(items, params, route, state)
     parts = np.arange(len(affinity))
     if route.overclustering != "none":
-        parts = _parts(sample.image, items, affinity, params, route.overclustering)
+        parts = _parts(sample.image, items, affinity, params, route.overclustering, factor)
         affinity = part_graph(affinity, parts)
     if params.merging == "bottomup":
         return _bottom_up(affinity, parts)
@@ -271,8 +272,8 @@ def _bottom_up(affinity: np.ndarray, parts: np.ndarray) -> Partition:
     return Partition(tree.leaf[parts], tree.parent, ncut, ("",) * len(ncut))
 
 
-def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, step: Parts) -> np.ndarray:
-    """The part of each item, int (n,), 0.. without a gap."""
+def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params, step: Parts, factor: Factor | None) -> np.ndarray:
+    """The part of each item, int (n,), 0.. without a gap. factor: of the affinity."""
     count, seed, restarts, iterations, tolerance = params.settings.kover, params.seed, params.restarts, params.iterations, params.tolerance
     clustered = functools.partial(kmeans, seed=seed, restarts=restarts, iterations=iterations, tolerance=tolerance)
     if step == "simultaneous":
@@ -285,6 +286,7 @@ def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params
             iterations=iterations,
             tolerance=tolerance,
             seed=seed,
+            factor=factor,
         )
     if step == "kmeans":
         return clustered(items.features, min(count, len(affinity))).labels
@@ -301,15 +303,18 @@ def _parts(image: np.ndarray, items: Items, affinity: np.ndarray, params: Params
     return np.unique(part, return_inverse=True)[1]
 
 
-def _affinity(items: Items, params: Params, route: Route, state: Whitening | None) -> np.ndarray:
+def _affinity(items: Items, params: Params, route: Route, state: Whitening | None) -> tuple[np.ndarray, Factor | None]:
+    """The affinity of the items, and its factor where it has one."""
     if items.local is not None:
-        return edge_weights(items.local, params.temperature)
+        return edge_weights(items.local, params.temperature), None
     features, distance = items.features, params.distance
     if distance == "mahalanobis":
         if state is None:
             raise UsageError("hierarchy_agnostic: distance 'mahalanobis' needs the state that fit(all samples, params) returns.")
         features, distance = state(features), "l2"
+    if not items.leaves and (distance, route.adjacency, params.thresh) == ("cosine", "minmax", 0):
+        return cosine_affinity(features)
     affinity = dense_affinity(features, distance=distance, similarity=route.adjacency, sigma=route.sigma, threshold=params.thresh)
     if items.leaves:  # a leaf counts by its area, as a part does by its patches
         affinity *= items.area[:, None] * items.area * len(affinity)
-    return affinity
+    return affinity, None
