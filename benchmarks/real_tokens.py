@@ -68,7 +68,7 @@ def compare(tokens: np.ndarray, parts: int, rounds: int) -> float:
     }
     seconds, got = least(solvers, rounds)
     ours, before = got["slices"], got["dense"]
-    missed = np.sqrt(max(0.0, 1 - np.linalg.norm(before.vectors.T @ ours.vectors) ** 2 / parts))
+    missed = np.sqrt(np.maximum(0.0, 1 - np.linalg.norm(before.vectors.T @ ours.vectors) ** 2 / parts))
     points = {"slices": scaled(ours.vectors), "dense": scaled(before.vectors)}
     more, clusters = least({name: partial(kmeans, p, parts, **KMEANS) for name, p in points.items()}, rounds)
     rest, _ = least({"tree": lambda: recursive_partition(part_graph(affinity, clusters["slices"].labels))}, rounds)

@@ -88,6 +88,11 @@ class Features:
             )
         return np.asarray(self._tensors[facet], np.float32)
 
+    @property
+    def has_dense_attention(self) -> bool:
+        """Whether ``attention`` is stored as a whole matrix, not as the strongest weights of each row."""
+        return "attention" in self._tensors
+
     def sparse_attention(self) -> sparse.csr_array:
         """Attention as a ``scipy.sparse.csr_array`` (n, n), rows summing to 1."""
         from scipy import sparse

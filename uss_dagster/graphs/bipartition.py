@@ -26,6 +26,7 @@ from uss_dagster.graphs.eigen import floored, positive_peak
 Rule = Literal["gap", "mean", "modularity"]
 
 _DENSE_BELOW = 200
+_ROWS = 512
 _KRYLOV = 24
 """Vectors of the Lanczos space, which is restarted once: where more are needed, eigenvalues crowd and the dense solver is faster."""
 _ROUNDING = 1e-9
@@ -176,41 +177,53 @@ def second_eigenpair(weights: np.ndarray) -> tuple[float, np.ndarray]:
         Of unit length; the entry of greatest magnitude is positive.
     """
     from scipy import linalg
-    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     n = len(weights)
     root = np.sqrt(floored(weights.sum(axis=1)))
     trivial = root / np.linalg.norm(root)
-    laplacian = weights / -root[:, None]
-    laplacian /= root
-    # 2 is the greatest eigenvalue there can be: the trivial one moves there
-    laplacian += 2 * trivial[:, None] * trivial
-    laplacian[np.arange(n), np.arange(n)] += 1
-    pair = None
-    if n >= _DENSE_BELOW:
-        try:
-            # the small shift keeps a graph in several parts definite
-            shift = 1e-10
-            laplacian[np.arange(n), np.arange(n)] += shift
-            factor = linalg.cholesky(laplacian, lower=False, check_finite=False)
-            inverse = LinearOperator(
-                (n, n),
-                matvec=lambda v: linalg.solve_triangular(
-                    factor, linalg.solve_triangular(factor, v, trans=1, check_finite=False), check_finite=False
-                ),
-                dtype=np.float64,
-            )
-            start = np.random.default_rng(0).standard_normal(n)
-            values, vectors = eigsh(inverse, 1, which="LA", v0=start, tol=1e-6, ncv=_KRYLOV, maxiter=2)
-            pair = float(1 / values[0]) - shift, vectors[:, 0]
-        except (ArpackError, np.linalg.LinAlgError):
-            pass
+    pair = _by_inverse(_deflated(weights, root, trivial)) if n >= _DENSE_BELOW else None
     if pair is None:
-        values, vectors = linalg.eigh(laplacian, subset_by_index=[0, 0], check_finite=False)
+        values, vectors = linalg.eigh(_deflated(weights, root, trivial), subset_by_index=[0, 0], check_finite=False)
         pair = float(values[0]), vectors[:, 0]
     vector = pair[1] / root
     vector /= np.linalg.norm(vector)
     return max(pair[0], 0.0), positive_peak(vector)
+
+
+def _deflated(weights: np.ndarray, root: np.ndarray, trivial: np.ndarray) -> np.ndarray:
+    """The symmetrical Laplacian, float64 (n, n), with the trivial eigenvalue at 2, the greatest that there can be. root: of the degrees."""
+    laplacian = weights / -root[:, None]
+    laplacian /= root
+    for start in range(0, len(laplacian), _ROWS):
+        laplacian[start : start + _ROWS] += 2 * trivial[start : start + _ROWS, None] * trivial
+    laplacian[np.arange(len(laplacian)), np.arange(len(laplacian))] += 1
+    return laplacian
+
+
+def _by_inverse(laplacian: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Least eigenvalue and its vector by Lanczos on the inverse, or None where others crowd around it. The matrix is overwritten."""
+    from scipy import linalg
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    n = len(laplacian)
+    # the small shift keeps a graph in several parts definite
+    shift = 1e-10
+    laplacian[np.arange(n), np.arange(n)] += shift
+    try:
+        # the transpose is in the order of columns that LAPACK works in, so no copy is made
+        factor = linalg.cholesky(laplacian.T, lower=True, overwrite_a=True, check_finite=False)
+        inverse = LinearOperator(
+            (n, n),
+            matvec=lambda v: linalg.solve_triangular(
+                factor, linalg.solve_triangular(factor, v, lower=True, check_finite=False), lower=True, trans=1, check_finite=False
+            ),
+            dtype=np.float64,
+        )
+        start = np.random.default_rng(0).standard_normal(n)
+        values, vectors = eigsh(inverse, 1, which="LA", v0=start, tol=1e-6, ncv=_KRYLOV, maxiter=2)
+        return float(1 / values[0]) - shift, vectors[:, 0]
+    except (ArpackError, np.linalg.LinAlgError):
+        return None
 
 
 def sweep(weights: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ LEAST = 1e-8
 """Least weight of a graph, so that graphs are connected. Graphs are scaled so that the degree of a node is about 1 or more."""
 
 Grid = tuple[int, int]
+_ROWS = 512
 
 
 def transition(matrix: Any) -> np.ndarray:
@@ -164,8 +165,14 @@ def walk_graph(power: np.ndarray, graph: str = "cos", *, alpha: float = 10.0, sh
 def _cosines(rows: np.ndarray, alpha: float) -> np.ndarray:
     """Cosines between rows, brought to 0..1 by the least and the greatest, to the power alpha."""
     units = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    cosines = (units @ units.T).astype(np.float64)
-    cosines = (cosines + cosines.T) / 2
+    products = units @ units.T
+    del units
+    cosines = products.astype(np.float64)
+    del products
+    for start in range(0, len(cosines), _ROWS):  # by blocks: a second matrix would double the memory
+        part = slice(start, start + _ROWS)
+        mean = (cosines[part, start:] + cosines[start:, part].T) / 2
+        cosines[part, start:], cosines[start:, part] = mean, mean.T
     np.fill_diagonal(cosines, 1)
     low, high = cosines.min(), cosines.max()
     if high - low <= 1e-5:  # alike up to rounding in float32

@@ -159,12 +159,15 @@ def walk_cut(sample: Sample, params: Params) -> WalkCut:
     step, grid, plain = _walk_of(sample, params)
     power = walk(step, params.k)
     clock.lap("walk")
-    if plain:
-        weights = np.ones_like(power)
-    else:
-        weights = walk_graph(power, params.graph, alpha=params.alpha, share=stationary(step) if params.graph == "rw" else None)
-    clock.lap("graph")
     least = max(params.min_cells, int(np.ceil(params.min_share * len(step))))
+    share = stationary(step) if params.graph == "rw" and not plain else None
+    nothing = np.empty((0, 0), np.float32)
+    if params.upsample == "onehot":
+        step = nothing  # each matrix is large: it goes once nothing needs it
+    weights = np.ones_like(power) if plain else walk_graph(power, params.graph, alpha=params.alpha, share=share)
+    if params.upsample == "onehot":
+        power = nothing
+    clock.lap("graph")
     tree = cut_tree(weights, min_size=least, max_depth=params.max_depth, most=params.most)
     clock.lap("cut")
     tau = params.tau if isinstance(params.tau, float) else choose_threshold(tree, params.tau)
@@ -211,23 +214,28 @@ def _attention_walk(sample: Sample, side: int) -> tuple[np.ndarray, tuple[int, i
     A plain walk is local, goes to each neighbour with the same probability, and reaches every cell: a cut of it would follow the grid, not
     the image. Where it does not reach every cell, its parts are structure.
     """
+    from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 
-    attention = sample.features.sparse_attention()
+    attention = sample.features["attention"] if sample.features.has_dense_attention else sample.features.sparse_attention()
     n = attention.shape[0]
-    values, rows = attention.data, np.diff(attention.indptr)
-    if attention.shape != (n, n) or not n or not np.isfinite(values).all() or values.min(initial=0) < 0 or not rows.all():
+    dense = isinstance(attention, np.ndarray)
+    values = attention if dense else attention.data
+    empty = not (attention.any(axis=1) if dense else np.diff(attention.indptr)).all()
+    if attention.shape != (n, n) or not n or not np.isfinite(values).all() or values.min(initial=0) < 0 or empty:
         raise BadData(
             f"Image '{sample.image_id}': 'attention' of shape {attention.shape} is no transition matrix of finite probabilities, "
             "a row of them for each cell; extract it again."
         )
     grid = attention_grid(sample, n)
-    local = 2 * attention.nnz < n * n
-    attention.eliminate_zeros()
-    plain = local and bool((_row_range(attention) <= 1e-6).all()) and connected_components(attention, return_labels=False) == 1
     target = _coarse_grid(*grid, side * side)
-    step = transition(coarsen(attention if local else attention.toarray(), grid, target))
-    return step, target, plain
+    local = 2 * (np.count_nonzero(attention) if dense else attention.nnz) < n * n
+    if not local:
+        return transition(coarsen(attention if dense else attention.toarray(), grid, target)), target, False
+    attention = sparse.csr_array(attention)
+    attention.eliminate_zeros()
+    plain = bool((_row_range(attention) <= 1e-6).all()) and connected_components(attention, return_labels=False) == 1
+    return transition(coarsen(attention, grid, target)), target, plain
 
 
 def _row_range(matrix: Any) -> np.ndarray:
