@@ -1,7 +1,7 @@
 """Largest eigenpairs of a matrix of low rank less a diagonal, Z J Zᵀ - H, slice by slice of the spectrum.
 
 Cosine affinities are such a matrix: the rank is the number of channels plus one. Where few channels matter, as in the tokens of a
-network, all but some dozens of eigenvalues lie within the range of -H, thousands of them in an interval of less than a thousandth of the
+network, all but some dozens of eigenvalues lie within the range of -H, thousands of them in an interval of about a thousandth of the
 spectrum. Products with the matrix hardly tell them apart. But its shifted inverse is cheap (Woodbury's formula), and so is the number of
 eigenvalues above a shift (Sylvester's law of inertia). The eigenpairs nearest to a shift are found by block Lanczos with the inverse; shifts
 follow one another down the spectrum, and the counts show that no eigenvalue is missing. ``benchmarks/real_tokens.py`` measures it.
