@@ -154,6 +154,8 @@ def main() -> None:
             load = measured(lambda: run(root, [sys.executable, "-c", "import uss_dagster.definitions"]))  # noqa: B023
             listed = measured(lambda: run(root, [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]))  # noqa: B023
             show("definitions load", load, listed, "dvc stage list")
+            imported = measured(lambda: run(root, [sys.executable, "-c", "import dagster"]))  # noqa: B023
+            show("of that, `import dagster`", imported, listed, "dvc stage list")
             again = measured(lambda: run(root, [sys.executable, "-c", "import uss_dagster.definitions"]))  # noqa: B023
             show("definitions load again", again, listed, "dvc stage list")
             build(root)

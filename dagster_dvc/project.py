@@ -1,7 +1,7 @@
 """A DVC project as plain data: its resolved stages, the edges between them, and what the dvc.lock files record.
 
-Stages are read through DVC, so that templates resolve as in ``dvc repro``; lock files are read as plain YAML. A project may have many
-``dvc.yaml`` files, each with its own ``dvc.lock``. Nothing here writes, runs a stage, or knows Dagster.
+Stages are read through DVC, so that templates resolve as in ``dvc repro``, or as plain YAML where there are none; lock files are read as
+plain YAML. A project may have many ``dvc.yaml`` files, each with its own ``dvc.lock``. Nothing here writes, runs a stage, or knows Dagster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from dagster_dvc import figures, stage_cache
+from dagster_dvc import figures, plain_stages, stage_cache
 from dagster_dvc.errors import UsageError, did_you_mean
 
 META_KEYS = (
@@ -270,7 +270,11 @@ class DvcProject:
 
         try:
             with Repo(str(self.root)) as repo:
-                nodes = [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
+                plain = plain_stages.read(repo)
+                if plain is None:
+                    nodes = [_node(stage, self.root) for stage in repo.index.stages if stage.is_data_source is False]
+                else:
+                    nodes = [_from_plain({**stage, "meta": _meta(stage["address"], stage["meta"])}) for stage in plain]
                 return _with_figures(nodes, self.root)
         except SCMError as error:
             raise UsageError(
@@ -315,7 +319,7 @@ def _node(stage: Any, root: Path) -> StageNode:
         deps=tuple(sorted(_relative(dep, root) for dep in stage.deps if id(dep) not in parameter_files)),
         outs=tuple(sorted(_relative(out, root) for out in stage.outs)),
         params=params,
-        meta=_meta(stage),
+        meta=_meta(_address(stage), stage.meta),
         wdir=os.path.relpath(stage.wdir, root).replace(os.sep, "/"),
         metrics=tuple(sorted(_relative(out, root) for out in stage.outs if out.metric)),
         plots=tuple(sorted(_relative(out, root) for out in stage.outs if out.plot)),
@@ -341,18 +345,18 @@ def _with_figures(nodes: list[StageNode], root: Path) -> list[StageNode]:
 
 
 def _from_plain(values: stage_cache.PlainStage) -> StageNode:
-    """A stage that went through JSON, which turns tuples into lists."""
+    """A stage of which JSON or YAML made lists in place of tuples."""
     params = tuple((file, tuple(names)) for file, names in values["params"])
     return StageNode(**{**values, **{name: tuple(values[name]) for name in ("deps", "outs", "metrics", "plots")}, "params": params})
 
 
-def _meta(stage: Any) -> dict[str, Any]:
-    meta = (stage.meta or {}).get("dagster") or {}
+def _meta(address: str, of_stage: Mapping[str, object] | None) -> dict[str, Any]:
+    meta = (of_stage or {}).get("dagster") or {}
     if not isinstance(meta, Mapping):
-        raise UsageError(f"Stage '{_address(stage)}': meta.dagster is {meta!r}, expected a mapping such as {{asset: scores/mine}}.")
+        raise UsageError(f"Stage '{address}': meta.dagster is {meta!r}, expected a mapping such as {{asset: scores/mine}}.")
     for name in meta:
         if name not in META_KEYS:
-            raise UsageError(f"Stage '{_address(stage)}': meta.dagster has no '{name}'.{did_you_mean(str(name), META_KEYS)}")
+            raise UsageError(f"Stage '{address}': meta.dagster has no '{name}'.{did_you_mean(str(name), META_KEYS)}")
     return {name: value for name, value in meta.items() if value not in (None, "", [], {})}
 
 

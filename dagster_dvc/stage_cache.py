@@ -50,7 +50,7 @@ def key_of(root: Path) -> str | None:
 
 def restore(root: Path, key: str) -> list[PlainStage] | None:
     """The stages stored under a key, as plain data; None where there are none."""
-    stored: dict[str, Any] = {**read_json(root / CACHE)}
+    stored: PlainStage = {**read_json(root / CACHE)}
     return stored["stages"] if stored.get("key") == key else None
 
 
