@@ -20,6 +20,7 @@ from dagster_dvc.stage_run import RETRY, AssetOptions, Before, Describe, Result,
 from dagster_dvc.translator import DvcTranslator
 
 IN_SYNC = "in_sync_with_dvc"
+REPORTED = "What the stage reported through Dagster Pipes."
 
 Body = Callable[[dg.AssetExecutionContext, StageRun], Iterator[Result]]
 
@@ -123,24 +124,21 @@ def _spec(group: StageGroup, groups: StageGroups, asset_of: AssetOfStage, option
 
 def _asset(group: StageGroup, spec: dg.AssetSpec, options: AssetOptions, body: Body) -> dg.AssetsDefinition:
     validated = any(stage.text("report") for stage in group.nodes)
-    check = dg.AssetCheckSpec(
-        VALIDATION,
-        asset=group.key,
-        blocking=True,
-        description="What the stage itself found when it checked its result before putting it in place.",
-    )
+    found = "What the stage itself found when it checked its result before putting it in place."
+    validation = [dg.AssetCheckSpec(VALIDATION, asset=group.key, blocking=True, description=found)] if validated else []
+    reported = sorted({name for stage in group.nodes for name in stage.items("checks")})
 
     @dg.multi_asset(
         name=re.sub(r"\W", "_", "__".join(group.key.path)),
         specs=[spec],
-        check_specs=[check] if validated else [],
+        check_specs=[*validation, *(dg.AssetCheckSpec(name, asset=group.key, description=REPORTED) for name in reported)],
         pool=options.translator.pool(group.nodes),
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1) if group.partitions_def else None,
         required_resource_keys={options.resource_key},
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[Result]:
         stage = group.stages[context.partition_key if group.partitions_def else None]
-        yield from body(context, StageRun(context, stage, group.key, validated, options))
+        yield from body(context, StageRun(context, stage, group.key, validated, options, tuple(reported)))
 
     return materialize
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster._core.pipes.context import build_external_execution_context_data as build_external_execution_context_data
     from dagster.components.utils.translation import TranslationFn as TranslationFn
     from dagster.components.utils.translation import TranslationFnResolver as TranslationFnResolver
     from dvc.repo import lock_repo as lock_repo
@@ -41,6 +42,8 @@ ORIGINS = {
     "dumps_yaml": ("dvc.utils.serialize", "dumps_yaml"),
     # Of Dagster: ``translation`` in the YAML of a component, as its own integrations read it.
     "TranslationFn": ("dagster.components.utils.translation", "TranslationFn"),
+    # Of Dagster: what ``open_pipes_session`` tells a stage, without its warning about every stage that reports nothing.
+    "build_external_execution_context_data": ("dagster._core.pipes.context", "build_external_execution_context_data"),
     "TranslationFnResolver": ("dagster.components.utils.translation", "TranslationFnResolver"),
 }
 """Name here → module and name there; the module itself where that is empty."""

@@ -24,7 +24,7 @@ from dagster_dvc.errors import UsageError, did_you_mean
 
 META_KEYS = (
     *("asset", "partition", "group", "code_version", "description", "kinds", "owners", "tags", "pool", "report", "facts", "preview"),
-    *("prerequisite", "pull", "push"),
+    *("prerequisite", "pull", "push", "checks"),
 )
 _LOCK_WAIT_S = 30.0
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

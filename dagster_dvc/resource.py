@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -40,9 +40,10 @@ class DvcResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         *,
         pull: bool = False,
         push: bool | str = False,
+        env: Mapping[str, str] | None = None,
     ) -> Invocation:
         """See ``DvcRunner.repro_stage``."""
-        return self.runner.repro_stage(address, context.log, prerequisites, pull=pull, push=push)
+        return self.runner.repro_stage(address, context.log, prerequisites, pull=pull, push=push, env=env)
 
     def cli(self, *words: str, context: dg.AssetExecutionContext | dg.OpExecutionContext | None = None) -> list[str]:
         """Run any command of DVC, such as ``metrics diff``, and return the lines of its output; with a context they are logged as they come.

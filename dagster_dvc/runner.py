@@ -153,7 +153,14 @@ class DvcRunner:
         return int(text)
 
     def repro_stage(
-        self, address: str, log: Log, prerequisites: Sequence[str] = (), *, pull: bool = False, push: bool | str = False
+        self,
+        address: str,
+        log: Log,
+        prerequisites: Sequence[str] = (),
+        *,
+        pull: bool = False,
+        push: bool | str = False,
+        env: Mapping[str, str] | None = None,
     ) -> Invocation:
         """Bring one stage up to date after its ``prerequisites``, its other upstream untouched; returns also when the stage fails.
 
@@ -171,6 +178,8 @@ class DvcRunner:
             Whether its missing inputs, and its result where the remote has it, are got from the default remote.
         push
             Whether its result is put into the default remote, or the name of a remote.
+        env
+            Environment variables to add.
         """
         with only_machine(self.root):
             for sentence in check_locks(self.root):
@@ -182,7 +191,9 @@ class DvcRunner:
             while True:
                 output = StageOutput(log, address, self.progress_every_s)
                 with only_machine(self.root):
-                    code = self.run("--wait-for-lock", "repro", "--single-item", *options, *prerequisites, address, read=output.read)
+                    code = self.run(
+                        "--wait-for-lock", "repro", "--single-item", *options, *prerequisites, address, read=output.read, env=env
+                    )
                 left = self.lock_timeout_s - (time.monotonic() - started)
                 if code == 0 or not output.locked or left <= 0:
                     break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -10,6 +10,7 @@ import dagster as dg
 
 from dagster_dvc.errors import DagsterDvcError
 from dagster_dvc.materialization import Metadata, data_version, report_stamp, stage_metadata, validation
+from dagster_dvc.pipes import reports_of_stage, results_of_checks
 from dagster_dvc.project import DvcProject, StageNode
 from dagster_dvc.resource import RETRIED, DvcResource, error_failure, stage_failure
 from dagster_dvc.runner import Invocation
@@ -51,6 +52,8 @@ class StageRun:
         Whether the asset has a check of the stage's own report.
     options
         What all assets of the project share.
+    checks
+        Names of the checks that the stage reports through Dagster Pipes.
     """
 
     context: dg.AssetExecutionContext
@@ -58,6 +61,7 @@ class StageRun:
     key: dg.AssetKey
     validated: bool
     options: AssetOptions
+    checks: tuple[str, ...] = ()
 
     @property
     def project(self) -> DvcProject:
@@ -85,13 +89,15 @@ class StageRun:
             if self.options.before is not None:
                 self.options.before(stage)
             translator = self.options.translator
-            invocation = self.dvc.repro(
-                self.context,
-                stage.address,
-                project.prerequisites(stage.address),
-                pull=translator.pull(stage),
-                push=translator.push(stage),
-            )
+            with reports_of_stage(self.context) as reports:
+                invocation = self.dvc.repro(
+                    self.context,
+                    stage.address,
+                    project.prerequisites(stage.address),
+                    pull=translator.pull(stage),
+                    push=translator.push(stage),
+                    env=reports.env,
+                )
         except DagsterDvcError as error:
             self._raise(error_failure(error))
         if not invocation.succeeded:
@@ -100,13 +106,27 @@ class StageRun:
                 verdict = validation(project, stage, invocation)
                 if not verdict.passed:
                     yield verdict
+            yield from (check for name, check in reports.checks.items() if name in self.checks)
             self._raise(stage_failure(_with_missing_upstream(invocation, stage.address, project)))
         yield dg.MaterializeResult(
             asset_key=self.key,
-            metadata={**stage_metadata(project, stage, invocation, version_before), **self._described()},
+            metadata={**reports.metadata, **stage_metadata(project, stage, invocation, version_before), **self._described()},
             data_version=data_version(project.locked_outs(stage.address)),
-            check_results=[validation(project, stage, invocation)] if self.validated else [],
+            check_results=[
+                *([validation(project, stage, invocation)] if self.validated else []),
+                *self._reported(reports.checks, invocation),
+            ],
         )
+
+    def _reported(self, checks: Mapping[str, dg.AssetCheckResult], invocation: Invocation) -> list[dg.AssetCheckResult]:
+        """The results of the checks of Dagster Pipes. One that dvc.yaml does not name cannot be stored, so it is told."""
+        for name in sorted(checks.keys() - set(self.checks)):
+            self.context.log.warning(
+                f"Stage '{self.stage.address}' reports the check '{name}': add it to meta.dagster.checks, or it is lost."
+            )
+        if not self.checks:
+            return []
+        return results_of_checks(self.project, self.stage, self.key, self.checks, checks, bool(checks) or invocation.outcome == BUILT)
 
     def _described(self) -> Metadata:
         try:

@@ -81,4 +81,4 @@ def test_its_python_and_yaml_are_sound(installed: Path, tmp_path: Path) -> None:
     code = f"import dagster as dg\nfrom dagster_dvc import *\n{example}\nprint([spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()])"
     assert run([installed, "-c", code], tmp_path, PYTHONPATH="") == "['churn/one']\n"
     for name in re.findall(r"^\| `@?(\w+)(?:\([\w, ]*\))?`", README, flags=re.M):
-        assert name in dagster_dvc.__all__ or name in ("asset", "group", "pool", "pull", "report", "facts", "prerequisite"), name
+        assert name in dagster_dvc.__all__ or name in ("asset", "group", "pool", "pull", "report", "facts", "checks", "prerequisite"), name
