@@ -1,5 +1,6 @@
 from .assets import build_dvc_assets, dvc_assets, dvc_sync_checks
 from .component import DvcProjectComponent
+from .executors import executor_named
 from .grouping import StageGroup, StageGroups, group_stages
 from .materialization import PICTURE_BYTES, Metadata, picture, table
 from .outside_builds import lock_sensor
@@ -29,6 +30,7 @@ __all__ = [
     "continue_refresh",
     "dvc_assets",
     "dvc_sync_checks",
+    "executor_named",
     "group_stages",
     "lock_sensor",
     "make_sensor",

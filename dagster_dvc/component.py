@@ -13,6 +13,7 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDef
 from pydantic import BaseModel, Field
 
 from dagster_dvc.assets import build_dvc_assets, dvc_sync_checks
+from dagster_dvc.executors import executor_named
 from dagster_dvc.internals import TranslationFn, TranslationFnResolver
 from dagster_dvc.project import DvcProject, StageNode
 from dagster_dvc.refresh import Refresh, continue_refresh, refresh_schedule
@@ -47,7 +48,7 @@ class DvcProjectScaffolder(dg.Scaffolder[ScaffoldParams]):
 class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     """The stages of a DVC project as assets, with a check of each that asks DVC whether it is up to date.
 
-    The executor is whatever the rest of the project's definitions say; none is set here. A method may be overridden in a subclass:
+    Without ``executor`` it is whatever the rest of the project's definitions say. A method may be overridden in a subclass:
     ``translator`` names the assets, ``build_assets`` makes them.
 
     Examples
@@ -75,6 +76,16 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     refresh: Annotated[
         str | None, Resolver.default(description="Cron of a schedule that asks DVC what is out of date and requests exactly that.")
     ] = None
+    executor: Annotated[
+        str | None,
+        Resolver.default(
+            description="Executor of the project's runs: in_process, multiprocess, or where another one is.",
+            examples=["in_process", "multiprocess", "dagster_k8s.k8s_job_executor"],
+        ),
+    ] = None
+    max_concurrent: Annotated[
+        int, Resolver.default(description="With multiprocess, how many stages of a run at once; 0: as many as there are processors.")
+    ] = 0
     env: Annotated[Mapping[str, str], Resolver.default(description="Environment variables to add for DVC and the stages.")] = field(
         default_factory=dict
     )
@@ -119,6 +130,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
             schedules=schedules,
             sensors=sensors,
             resources={self.resource_key: dvc},
+            executor=executor_named(self.executor, self.max_concurrent) if self.executor else None,
         )
 
 

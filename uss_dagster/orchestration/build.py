@@ -16,6 +16,7 @@ from dagster_dvc import (
     build_dvc_assets,
     continue_refresh,
     dvc_sync_checks,
+    executor_named,
     group_stages,
     lock_sensor,
     refresh_schedule,
@@ -65,8 +66,8 @@ def build_defs(root: Path | None = None, **overrides: Any) -> dg.Definitions:
             *spot_checks(groups, root, translator),
         ],
         "resources": {"dvc": dvc},
-        # A step is a process of its own already (dvc, then the stage): another one around it would only cost seconds.
-        "executor": dg.in_process_executor,
+        # By default in_process: a step is a process of its own already (dvc, then the stage), and another one around it costs seconds.
+        "executor": executor_named(settings.executor, settings.max_concurrent),
         **_automation(project, settings, translator, dvc),
     }
     return dg.Definitions(**{**parts, **overrides})

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dagster_dvc import executor_named
+from dagster_dvc.errors import UsageError
 from uss_dagster import registry
 from uss_dagster.bounds import at_least, check_bounds
 from uss_dagster.planning.layout import PARAMS
@@ -40,6 +42,11 @@ class Settings:
         Runs share each stage with other clones through the default remote, as `uss repro --shared` does.
     stale_after_hours : int, hours, default 0
         The leaderboard's freshness check fails when it was built longer ago. 0: never.
+    executor : str, default 'in_process'
+        What runs the stages of a run: 'in_process' (one after another), 'multiprocess' (side by side, each with a process around it), or
+        where another executor is, such as 'dagster_k8s.k8s_job_executor'.
+    max_concurrent : int, default 0
+        With 'multiprocess', how many stages of a run at once. 0: as many as there are processors.
     owner : str, default 'team:segmentation'
         Owner of the assets: a mail address, or a team such as 'team:vision'.
     """
@@ -53,6 +60,8 @@ class Settings:
     follow: bool = False
     shared: bool = False
     stale_after_hours: int = 0
+    executor: str = "in_process"
+    max_concurrent: int = 0
     owner: str = "team:segmentation"
 
     def __post_init__(self) -> None:
@@ -66,7 +75,11 @@ class Settings:
             raise ValueError(f"gpu_hours is '{self.gpu_hours}', expected two hours of the day such as '20-6', or '' for never.")
         if not re.fullmatch(r"team:\w+|[^@\s]+@[^@\s]+\.[^@\s]+", self.owner):
             raise ValueError(f"owner is '{self.owner}', expected an address of mail or a team such as 'team:vision'.")
-        check_bounds(self, stale_after_hours=at_least(0))
+        check_bounds(self, stale_after_hours=at_least(0), max_concurrent=at_least(0))
+        try:
+            executor_named(self.executor, self.max_concurrent)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     def gpu_allowed(self, now: datetime) -> bool:
         """Whether stages on a GPU may be asked for at this moment. now: with a time zone."""
