@@ -1,6 +1,7 @@
 from .assets import build_dvc_assets, dvc_assets, dvc_sync_checks
 from .component import DvcProjectComponent
 from .executors import executor_named
+from .experiments import ExperimentConfig, experiment_job
 from .grouping import StageGroup, StageGroups, group_stages
 from .materialization import PICTURE_BYTES, Metadata, picture, table
 from .outside_builds import lock_sensor
@@ -18,6 +19,7 @@ __all__ = [
     "DvcResource",
     "DvcRunner",
     "DvcTranslator",
+    "ExperimentConfig",
     "Invocation",
     "LockedOut",
     "Metadata",
@@ -31,6 +33,7 @@ __all__ = [
     "dvc_assets",
     "dvc_sync_checks",
     "executor_named",
+    "experiment_job",
     "group_stages",
     "lock_sensor",
     "make_sensor",

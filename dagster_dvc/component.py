@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from dagster_dvc.assets import build_dvc_assets, dvc_sync_checks
 from dagster_dvc.executors import executor_named
+from dagster_dvc.experiments import experiment_job
 from dagster_dvc.internals import TranslationFn, TranslationFnResolver
 from dagster_dvc.project import DvcProject, StageNode
 from dagster_dvc.refresh import Refresh, continue_refresh, refresh_schedule
@@ -76,6 +77,9 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     refresh: Annotated[
         str | None, Resolver.default(description="Cron of a schedule that asks DVC what is out of date and requests exactly that.")
     ] = None
+    experiments: Annotated[
+        bool, Resolver.default(description="Whether there is a job that runs experiments of DVC, with parameters from its run config.")
+    ] = False
     executor: Annotated[
         str | None,
         Resolver.default(
@@ -124,9 +128,11 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
             purpose = "Asks DVC what is out of date and requests exactly that; nothing where all is up to date."
             schedules.append(refresh_schedule(name, refresh, self.refresh, "UTC", True, purpose))
             sensors.append(continue_refresh(f"{name}_continued", refresh, True))
+        experiment = f"{Path(self.project).resolve().name.replace('-', '_')}_experiment"
         return dg.Definitions(
             assets=self.build_assets(project),
             asset_checks=dvc_sync_checks(project, translator, resource_key=self.resource_key) if self.checks else [],
+            jobs=[experiment_job(project, translator, name=experiment, resource_key=self.resource_key)] if self.experiments else [],
             schedules=schedules,
             sensors=sensors,
             resources={self.resource_key: dvc},

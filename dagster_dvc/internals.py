@@ -1,6 +1,6 @@
 """All that this package uses of DVC and Dagster and that they do not promise to keep, in one place.
 
-Tested with DVC 3.67.1 (dvc-objects 5.2.0) and Dagster 1.13.27. A name that is not there any more fails at its import. Elsewhere this package
+``tested_versions.json`` lists the versions of both that the tests run with (``tests/matrix.py``). A name that is not there any more fails at its import. Elsewhere this package
 uses what both document (``dagster``, ``dagster.components``, the command line of DVC) and of DVC's Python API ``dvc.repo.Repo`` with its
 stages and their status, ``dvc.exceptions`` and ``dvc.config``, which hold still over its 3.x releases.
 

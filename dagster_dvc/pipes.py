@@ -18,7 +18,7 @@ import dagster as dg
 
 from dagster_dvc.internals import build_external_execution_context_data
 from dagster_dvc.project import DvcProject, StageNode
-from dagster_dvc.whole_files import read_json, write_json
+from dagster_dvc.whole_files import JsonObject, read_json, write_json
 
 CHECKS = Path(".dvc") / "tmp" / "dagster_dvc" / "checks"
 """Folder with a file for each stage: the checks that it reported last, and of which outputs."""
@@ -88,11 +88,15 @@ def _plain(check: dg.AssetCheckResult) -> dict[str, object]:
     return {"passed": check.passed, "severity": check.severity.value, "metadata": plain}
 
 
-def _restored(key: dg.AssetKey, name: str, check: dict[str, Any]) -> dg.AssetCheckResult:
-    severity = dg.AssetCheckSeverity(check["severity"])
-    said = "Reported when the result was built; it is the same since."
+def _restored(key: dg.AssetKey, name: str, check: JsonObject) -> dg.AssetCheckResult:
+    severity, metadata = dg.AssetCheckSeverity(str(check["severity"])), check["metadata"]
     return dg.AssetCheckResult(
-        asset_key=key, check_name=name, passed=check["passed"], severity=severity, metadata=check["metadata"], description=said
+        asset_key=key,
+        check_name=name,
+        passed=bool(check["passed"]),
+        severity=severity,
+        metadata=metadata if isinstance(metadata, dict) else {},
+        description="Reported when the result was built; it is the same since.",
     )
 
 

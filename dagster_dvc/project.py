@@ -200,6 +200,10 @@ class DvcProject:
             entry = (content.get("stages") or {}).get(address.rpartition(":")[2]) or {}
             yield commit, locked_items(entry, "outs", self._working_folder(address))
 
+    def experiment_commit(self, name: str) -> str:
+        """The commit of an experiment of DVC; empty where there is none of that name."""
+        return self._git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
+
     def _git(self, *words: str) -> str:
         """What a git command prints in the project's folder; nothing where it fails or git is not there."""
         try:

@@ -223,6 +223,41 @@ class DvcRunner:
             last_lines=tuple(output.last_lines),
         )
 
+    def experiment(
+        self, name: str, assignments: Sequence[str], stages: Sequence[str], message: str, log: Log
+    ) -> tuple[Invocation, list[str]]:
+        """Run stages, and what they read, as an experiment in a copy of what git knows; returns also when a stage fails.
+
+        Parameters
+        ----------
+        name
+            Of the experiment.
+        assignments
+            Parameters, as ``train.lr=0.1``.
+        stages
+            Their addresses; all where there are none.
+        message
+            Of the experiment's commit; DVC's own where it is empty.
+        log
+            Where lines of the stages and of DVC go.
+
+        Returns
+        -------
+        Invocation, list of str
+            Of the whole experiment, and the addresses of the stages that ran.
+        """
+        params = [word for assignment in assignments for word in ("--set-param", assignment)]
+        said = ["--message", message] if message else []
+        output, started = StageOutput(log, name, self.progress_every_s), time.monotonic()
+        words = ["exp", "run", "--temp", "--name", name, *params, *said, *(stages or ["--all-pipelines"])]
+        with only_machine(self.root):
+            code = self.run("--wait-for-lock", *words, read=output.read)
+        if output.ran and code:
+            output.address = output.ran[-1]
+        exit_code, reason = (0, "") if code == 0 else output.verdict(code, self.lock_timeout_s)
+        command, seconds = f"dvc {' '.join(words)}", time.monotonic() - started
+        return Invocation(output.address, command, exit_code, seconds, reason=reason, last_lines=tuple(output.last_lines)), output.ran
+
     def _push(self, address: str, remote: bool | str, log: Log) -> tuple[int, str]:
         """Put the result of a stage into a remote; 0 and nothing, or the exit code and a sentence that says what failed."""
         lines: list[str] = []

@@ -19,6 +19,7 @@ from dagster_dvc.errors import TryAgain
 
 BUILT, UNCHANGED, RESTORED = "built", "unchanged", "restored from cache"
 _LOCKED = re.compile(r"Unable to acquire lock|is busy, it is being blocked by")
+_RUNNING = re.compile(r"Running stage '(.+?)'")
 _BLOCKER = re.compile(r"\(PID (\d+)\): (.+)")
 _EXITED = re.compile(r"failed to run: .*exited with (-?\d+)\s*$")
 _CORRUPT_RWLOCK = re.compile(r"Unable to read RWLock-file|RWLock-file '.*' format error")
@@ -66,6 +67,7 @@ class StageOutput:
     def __init__(self, log: Log, address: str, progress_every_s: float) -> None:
         self.address = address
         self.outcome = self.command = ""
+        self.ran: list[str] = []
         self.locked = False
         self.blocker = "its lock is held"
         self.error: Event | None = None
@@ -126,6 +128,8 @@ class StageOutput:
 
     def _read_dvc_line(self, line: str) -> bool:
         """Whether DVC printed the line, not the stage."""
+        if running := _RUNNING.match(line):
+            self.ran.append(running[1])
         if f"Running stage '{self.address}'" in line:
             self.outcome = BUILT
         elif f"Stage '{self.address}' is cached - skipping run" in line or f"Pulling data for stage: '{self.address}'" in line:

@@ -34,6 +34,8 @@ def test_a_scaffolded_project_loads(pipeline: Path) -> None:
             "project": str(pipeline),
             "push": "shared",
             "refresh": "0 * * * *",
+            "experiments": True,
+            "executor": "in_process",
             "translation": {
                 "key_prefix": "shop",
                 "group_name": "{{ stage.address.split('@')[0] }}",
@@ -52,6 +54,8 @@ def test_a_scaffolded_project_loads(pipeline: Path) -> None:
             assert (component.translator.push(stage), component.translator.pull(stage)) == ("shared", False)
             repository = defs.get_repository_def()
             assert len(repository.asset_graph.asset_check_keys) == 3
+            experiment = defs.resolve_job_def(f"{pipeline.name.replace('-', '_')}_experiment")
+            assert experiment.executor_def is dg.in_process_executor
             assert [schedule.cron_schedule for schedule in repository.schedule_defs] == ["0 * * * *"]
 
 
