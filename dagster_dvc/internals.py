@@ -1,8 +1,9 @@
 """All that this package uses of DVC and Dagster and that they do not promise to keep, in one place.
 
-``tested_versions.json`` lists the versions of both that the tests run with (``tests/matrix.py``). A name that is not there any more fails at its import. Elsewhere this package
-uses what both document (``dagster``, ``dagster.components``, the command line of DVC) and of DVC's Python API ``dvc.repo.Repo`` with its
-stages and their status, ``dvc.exceptions`` and ``dvc.config``, which hold still over its 3.x releases.
+``tested_versions.json`` lists the versions of both that the tests run with (``tests/matrix.py``). A name that is not there any more fails at
+its import. Elsewhere this package uses what both document (``dagster``, ``dagster.components``, the command line of DVC) and of DVC's Python
+API ``dvc.repo.Repo`` with its stages, their status and its ignored files, ``dvc.exceptions`` and ``dvc.config``, which hold still over its
+3.x releases.
 
 Each name is imported when first asked for: programs that run DVC import nothing of Dagster, and the other way round.
 """
