@@ -79,7 +79,7 @@ def hostile_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_text_becomes_an_element(hostile_site: Path) -> None:
     pages = sorted(hostile_site.rglob("*.html"))
-    assert len(pages) == 4 + 4 + 2
+    assert len(pages) == 6 + 4 + 2
     for page in pages:
         elements = Elements()
         elements.feed(page.read_text(encoding="utf-8"))

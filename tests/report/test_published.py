@@ -137,7 +137,7 @@ def test_the_table_shows_them_apart_and_only_for_planned_metrics(text: str) -> N
 
 def test_the_page_knows_them_apart(cells: list[Path]) -> None:
     rows = leaderboard.rows_of(leaderboard.build(cells, ENTRIES, DATASETS, METRICS))
-    text = board_script("cats", [row for row in rows if row.dataset == "cats"], Evidence(), [], PUBLISHED)
+    text = board_script("cats", [row for row in rows if row.dataset == "cats"], Evidence(), [], METRICS, PUBLISHED)
     board = json.loads(text[text.index("] = ") + 4 :].rstrip(";\n"))
     assert [row["title"] for row in board["published"]] == ["Paper <b>A</b>", "Paper B"]
     assert "<b>" not in text

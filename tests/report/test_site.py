@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axe import axe_source, serious_violations
+from axe import axe_source, layout_shift, violations
 from devtools import Page
 from small_benchmark import COSTS, DATASETS, ENTRIES, METRICS, build_site, image_values, make_cells
 
@@ -58,7 +58,7 @@ def board(folder: Path, name: str) -> dict:
 
 def test_every_page_is_sound_and_its_links_lead_somewhere(folder: Path) -> None:
     pages = sorted(folder.rglob("*.html"))
-    assert len(pages) == 4 + 4 + 2, "leaderboard, explorer, history, exports; four entries; two datasets"
+    assert len(pages) == 6 + 4 + 2, "leaderboard, explorer, methods, datasets, history, exports; four entries; two datasets"
     for page in pages:
         tags = Tags()
         tags.feed(read(page))
@@ -315,7 +315,16 @@ def test_a_person_chooses_light_or_dark(tab: Page, folder: Path) -> None:
     tab.ask("localStorage.clear()")
 
 
-PAGES = ["index.html", "methods/alpha.html", "datasets/cats.html", "history.html", "exports.html"]
+PAGES = [
+    "index.html",
+    "explorer.html",
+    "methods.html",
+    "methods/alpha.html",
+    "datasets.html",
+    "datasets/cats.html",
+    "history.html",
+    "exports.html",
+]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -327,9 +336,8 @@ def test_pages_fit_their_window_load_nothing_and_do_not_complain(tab: Page, fold
         tab.open((folder / page).as_uri(), width=width, scheme=scheme)
         if page == "index.html":
             tab.ask(READY)
-            tab.ask("document.querySelectorAll('.why')[1].click()")
-            tab.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-            tab.ask("new Promise(done => setTimeout(done, 80))")
+        assert layout_shift(tab) <= 0.01, page
+        unfold(tab)
         assert tab.ask("document.documentElement.scrollWidth") == width, page
         paper, ink = (
             tab.ask(f"getComputedStyle(document.body).{p}").removeprefix("rgb(").split(",")[0] for p in ("backgroundColor", "color")
@@ -339,17 +347,54 @@ def test_pages_fit_their_window_load_nothing_and_do_not_complain(tab: Page, fold
         assert all(r.startswith(("file:", "data:")) for r in tab.requests), page
 
 
+def unfold(tab: Page) -> None:
+    """Open all that a page can show: the comparison of a row, and every folded part."""
+    tab.ask("document.querySelectorAll('.why')[1]?.click()")
+    tab.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    tab.ask("new Promise(done => setTimeout(done, 80))")
+
+
+def audited(tab: Page, folder: Path, page: str, width: int, scheme: str) -> list[str]:
+    """What axe finds on a page with everything open."""
+    tab.open("about:blank")
+    tab.open((folder / page).as_uri(), width=width, scheme=scheme, touch=width < 500)
+    if page == "index.html":
+        tab.ask(READY)
+    unfold(tab)
+    return violations(tab, axe_source())
+
+
+@pytest.mark.parametrize(
+    ("page", "width", "scheme"),
+    [
+        ("index.html", 390, "light"),
+        ("index.html", 1400, "dark"),
+        ("explorer.html", 768, "light"),
+        ("methods/alpha.html", 390, "dark"),
+        ("datasets/cats.html", 768, "light"),
+    ],
+)
+def test_axe_finds_nothing(tab: Page, folder: Path, page: str, width: int, scheme: str) -> None:
+    assert audited(tab, folder, page, width, scheme) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(tab: Page, folder: Path, scheme: str) -> None:
-    source = axe_source()
-    for page in PAGES[:3] if scheme == "light" else PAGES[:1]:
-        tab.open((folder / page).as_uri(), scheme=scheme)
-        if page == "index.html":
-            tab.ask(READY)
-            tab.ask("document.querySelectorAll('.why')[1].click()")
-            tab.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-            tab.ask("new Promise(done => setTimeout(done, 80))")
-        assert serious_violations(tab, source) == [], page
+@pytest.mark.parametrize("width", [390, 768, 1400])
+def test_axe_finds_nothing_on_any_page_at_any_width(tab: Page, folder: Path, width: int, scheme: str) -> None:
+    for page in PAGES:
+        assert audited(tab, folder, page, width, scheme) == [], page
+        assert layout_shift(tab) <= 0.01, page
+
+
+def test_a_layout_that_shifts_is_measured(tab: Page, tmp_path: Path) -> None:
+    (tmp_path / "shift.html").write_text(
+        "<!doctype html><div id=a></div><p style='height:300px;background:#ccc'>text</p>"
+        "<script>requestAnimationFrame(() => setTimeout(() => { document.getElementById('a').style.height = '200px'; }, 60))</script>"
+    )
+    tab.open((tmp_path / "shift.html").as_uri(), width=390, height=800)
+    tab.ask("new Promise(done => setTimeout(done, 200))")
+    assert layout_shift(tab) > 0.05
 
 
 @pytest.mark.slow
@@ -367,3 +412,106 @@ def test_a_site_without_its_costs_shows_dashes_and_still_sorts(tab: Page, folder
     assert "No cost of these entries is known" in tab.ask("document.getElementById('pareto-facts').textContent")
     tab.ask("document.querySelector('#heads').cells[1].querySelector('button').click()")
     assert tab.ask(NAMES)[0] == "alpha"
+
+
+def test_every_choice_is_in_the_address_and_back_undoes_it(tab: Page, folder: Path) -> None:
+    opened(tab, folder)
+    first = tab.ask("location.hash")
+    assert first == "#d=cats&m=overlap"
+    tab.ask("document.querySelector('#heads').cells[1].querySelector('button').click()")
+    choose(tab, "image", "1")
+    choose(tab, "view", "1")
+    choose(tab, "metric", "1")
+    choose(tab, "labels", "no")
+    assert tab.ask("location.hash") == "#d=cats&m=error&l=no&o=entry&i=i1&v=1"
+    for part in ("m=error&o=entry&i=i1&v=1", "m=overlap&o=entry&i=i1&v=1", "m=overlap&o=entry&i=i1", "m=overlap&o=entry", "m=overlap"):
+        tab.ask("new Promise(done => { addEventListener('popstate', () => setTimeout(done, 20), { once: true }); history.back(); })")
+        assert tab.ask("location.hash") == f"#d=cats&{part}"
+    assert tab.ask(NAMES)[0] == "labelled", "sorted by rank again"
+    assert tab.ask("[document.getElementById('image').value, document.getElementById('view').value]") == ["0", "2"]
+    for letter in "alp":
+        choose(tab, "text", tab.ask("document.getElementById('text').value") + letter, "input")
+    assert tab.ask(NAMES) == ["alpha"]
+    tab.ask("new Promise(done => { addEventListener('popstate', () => setTimeout(done, 20), { once: true }); history.back(); })")
+    assert tab.ask("[location.hash, document.getElementById('text').value]") == [first, ""], "typing is one step"
+    opened(tab, folder, "#d=cats&m=error&o=-entry&i=i1&v=0")
+    assert tab.ask(NAMES) == ["labelled", "gamma", "beta", "alpha"]
+    assert tab.ask("document.querySelectorAll('#pictures img')[2].src").endswith("001-beta-flat.jpg"), "in the order of the table"
+    opened(tab, folder, "#d=dogs&m=overlap&w=strict%2C%20full")
+    assert tab.ask(NAMES) == ["alpha"], "one metric in two protocols"
+    assert tab.complaints == []
+
+
+def test_another_picture_of_the_explorer_is_a_step_back(tab: Page, folder: Path) -> None:
+    tab.open("about:blank")
+    tab.open((folder / "explorer.html").as_uri())
+    arrives = (
+        "new Promise(done => { const wait = n => decodeURIComponent(location.hash).includes('i=%s&') || !n ? done(n > 0) : "
+        "setTimeout(wait, 50, n - 1); wait(100); })"
+    )
+    assert tab.ask(arrives % "a/b <script>")
+    tab.ask("document.querySelectorAll('.x-strip button')[1].click()")
+    assert tab.ask(arrives % "i1")
+    tab.ask("history.back()")
+    assert tab.ask(arrives % "a/b <script>")
+    assert tab.ask("new Promise(done => setTimeout(() => done(window.USS.explorer.state.image.id), 100))") == "a/b <script>"
+
+
+def test_pictures_show_the_best_matches_with_the_score_of_this_image(tab: Page, folder: Path) -> None:
+    opened(tab, folder, "#d=cats&i=i1")
+    pictures = (
+        "[...document.querySelectorAll('#pictures figure')].map(f => [f.querySelector('img').src.split('/').pop(), f.textContent.trim()])"
+    )
+    named = dict(tab.ask(pictures))
+    assert set(named) == {"001-photo.jpg", "001-truth-flat.jpg", "001-alpha-match.jpg", "001-beta-match.jpg"}
+    assert f"{image_values('alpha', 'overlap')[1]:.3f} on this image · 5 of its 5 regions" in named["001-alpha-match.jpg"]
+    assert f"{image_values('beta', 'overlap')[1]:.3f} on this image · 2 of its 2 regions" in named["001-beta-match.jpg"]
+    assert "what NMCovering counts" in tab.ask("document.getElementById('looks-key').textContent")
+    method = read(folder / "methods" / "alpha.html")
+    assert 'src="../pictures/cats/001-alpha-match.jpg" data-match=' in method
+
+
+def test_the_plot_is_as_wide_as_its_card(tab: Page, folder: Path) -> None:
+    for width in (390, 768, 1400, 1920):
+        opened(tab, folder, width=width)
+        drawn, card = tab.ask("['#pareto svg', '#pareto'].map(s => document.querySelector(s).getBoundingClientRect().width)")
+        assert drawn == pytest.approx(card), width
+        assert tab.ask("document.querySelector('#pareto svg').getBoundingClientRect().height") <= 640, width
+
+
+def test_nothing_is_lost_on_a_phone(tab: Page, folder: Path) -> None:
+    opened(tab, folder, width=390, touch=True)
+    bars = tab.ask("[...document.querySelectorAll('#rows .track')].map(t => [t.clientWidth, t.querySelectorAll('.whisker').length])")
+    assert len(bars) == 4
+    assert all(width > 80 and count == 1 for width, count in bars), bars
+    watched = "h1, .bar a, #heads button, .why, .chip, #rows .number b"
+    lines = "(e => { const r = document.createRange(); r.selectNodeContents(e); return r.getClientRects().length; })"
+    words = tab.ask(f"[...document.querySelectorAll('{watched}')].filter(e => e.offsetWidth).map(e => [e.textContent, {lines}(e)])")
+    assert [text for text, count in words if count > 1 and " " not in text.strip()] == [], "no single word is broken over lines"
+
+
+def test_without_scripts_there_are_plain_tables(tab: Page, folder: Path) -> None:
+    tab.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.open("about:blank")
+        tab.open((folder / "index.html").as_uri(), width=390)
+        tree = tab.send("Accessibility.getFullAXTree")["nodes"]
+    finally:
+        tab.send("Emulation.setScriptExecutionDisabled", value=False)
+    names = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node.get("ignored") and "role" in node}
+    assert ("table", "Scores on Cats") in names
+    assert ("table", "Scores on Dogs") in names
+    assert ("rowheader", "Alpha") in names
+    assert not [name for role, name in names if role == "button"], "nothing that would need a script"
+    value = image_values("alpha", "overlap").mean()
+    assert [name for role, name in names if role == "cell" and name.startswith(f"{value:.3f} ± ")]
+
+
+def test_lists_lead_to_entries_and_datasets(folder: Path) -> None:
+    methods, datasets = read(folder / "methods.html"), read(folder / "datasets.html")
+    for name in ENTRIES:
+        assert f'href="methods/{name}.html"' in methods
+    assert 'href="datasets/cats.html"' in datasets
+    assert 'href="index.html#d=dogs"' in datasets
+    assert '<a href="../methods.html" aria-current="true">Methods</a>' in read(folder / "methods" / "alpha.html")
+    assert '<a href="methods.html" aria-current="page">Methods</a>' in methods

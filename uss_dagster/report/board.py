@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from uss_dagster.report.evidence import NO_SCORES, Evidence
-from uss_dagster.report.facts import Datasets, Entries, title_of
+from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
 from uss_dagster.report.html import dataset_page, entry_page, script, slug
 from uss_dagster.report.leaderboard import COLUMNS, Ranking, Row, by_ranking, pairs_among
+from uss_dagster.report.metric_lines import metric_line
 from uss_dagster.report.published import PublishedRow
 from uss_dagster.report.site_pictures import Drawn
 from uss_dagster.scoring.intervals import half_widths
@@ -55,12 +56,19 @@ def board_path(dataset: str) -> str:
 
 
 def board_script(
-    dataset: str, rows: Sequence[Row], evidence: Evidence, images: Sequence[Drawn], published: Sequence[PublishedRow] = ()
+    dataset: str,
+    rows: Sequence[Row],
+    evidence: Evidence,
+    images: Sequence[Drawn],
+    metrics: Metrics,
+    published: Sequence[PublishedRow] = (),
 ) -> str:
     """All rankings of one dataset. Rows are [entry, value, low, high, images, rank, ranks it may have, tied, what its seeds give]."""
     groups = []
-    for number, (ranking, group) in enumerate(by_ranking(rows).items()):
+    rankings = by_ranking(rows)
+    for number, (ranking, group) in enumerate(rankings.items()):
         first = group[0]
+        line = metric_line(ranking.metric, metrics[ranking.metric])
         groups.append(
             {
                 "metric": ranking.metric,
@@ -71,6 +79,9 @@ def board_script(
                 "higher": first.higher_is_better,
                 "oracle": first.oracle,
                 "detail": first.detail,
+                "family": line.group,
+                "line": line.line,
+                "equal": line.equal,
                 "pairs": _pairs_path(dataset, number) if _has_pairs(evidence, ranking) else None,
                 "rows": [
                     [
@@ -86,20 +97,29 @@ def board_script(
                 ],
             }
         )
-    pictures = [
-        {
-            "id": image.image_id,
-            "size": [image.height, image.width],
-            "photo": image.photo.flat,
-            "truth": image.truth and tuple(image.truth),
-            "entries": {entry: tuple(files) for entry, files in image.entries.items()},
-        }
-        for image in images
-        if image.sample
-    ]
+    pictures = [_picture(image, rankings, evidence) for image in images if image.sample]
     explored = {image.image_id: sorted(image.entries) for image in images}
     works = [dataclasses.asdict(work) for work in published]
     return script("boards", {"groups": groups, "published": works, "pictures": pictures, "explored": explored}, dataset)
+
+
+def _picture(image: Drawn, rankings: Collection[Ranking], evidence: Evidence) -> dict[str, object]:
+    """A picture and its segmentations. scores: number of a ranking to entry to its score on this image."""
+    scores = {}
+    for number, ranking in enumerate(rankings):
+        table = evidence.images.get(ranking, NO_SCORES).table
+        if image.image_id in table.index:
+            values = table.loc[image.image_id].dropna()
+            scores[number] = {entry: round(float(values[entry]), 4) for entry in values.index if entry in image.entries}
+    return {
+        "id": image.image_id,
+        "size": [image.height, image.width],
+        "photo": image.photo.flat,
+        "truth": image.truth and tuple(image.truth),
+        "entries": {entry: tuple(files) for entry, files in image.entries.items()},
+        "counts": {entry: tuple(counts) for entry, counts in image.counts.items()},
+        "scores": scores,
+    }
 
 
 def pairs_scripts(dataset: str, rows: Sequence[Row], evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
 from uss_dagster.report.explorer import link
-from uss_dagster.report.facts import ClassFacts, Datasets, Entries, title_of
+from uss_dagster.report.facts import ClassFacts, DatasetFacts, Datasets, Entries, title_of
 from uss_dagster.report.html import dataset_page, entry_page, link_parts, render_page
 from uss_dagster.report.leaderboard import Row, entry_order
 from uss_dagster.report.recommendation import GOALS
@@ -58,7 +58,7 @@ def render_dataset_page(name: str, datasets: Datasets, entries: Entries, rows: S
         citation=link_parts(facts.citation),
         keys=keys_of("dataset", facts.kind or name, facts.citation),
         homepage=link_parts(facts.homepage),
-        rankings=f"index.html#d={quote(name, safe='')}",
+        rankings=_rankings(name),
         scored=bool(rows),
         estimates=[(GOALS[goal], list(group)) for goal, group in itertools.groupby(facts.estimates, key=lambda row: row["goal"])],
         entry_title=lambda entry: title_of(entries, entry),
@@ -74,6 +74,32 @@ def render_dataset_page(name: str, datasets: Datasets, entries: Entries, rows: S
         leaves=len(facts.classes) - len({c.parent for c in facts.classes if c.parent >= 0}),
         passed=sum(check.success for check in facts.checks),
     )
+
+
+class ListedDataset(NamedTuple):
+    """A dataset in the list of all. rankings: address of its leaderboard, or of its pictures where nothing is scored."""
+
+    title: str
+    page: str
+    facts: DatasetFacts
+    truth: str
+    rankings: str
+    scored: bool
+
+
+def render_dataset_list(datasets: Datasets, scored: Container[str]) -> str:
+    """The page that lists all datasets. scored: those with scores."""
+    listed = [
+        ListedDataset(
+            title_of(datasets, name), dataset_page(name), facts, TRUTHS.get(facts.truth, facts.truth), _rankings(name), name in scored
+        )
+        for name, facts in datasets.items()
+    ]
+    return render_page("datasets.html.j2", "Datasets", "datasets.html", listed=listed)
+
+
+def _rankings(dataset: str) -> str:
+    return f"index.html#d={quote(dataset, safe='')}"
 
 
 def _sample_rows(entries: Entries, rows: Sequence[Row], samples: Sequence[Drawn]) -> list[SampleRow]:

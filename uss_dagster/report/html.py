@@ -19,7 +19,15 @@ from uss_dagster.templates import render
 
 READS = ("assets", "templates")
 """Templates, styles and scripts count in the fingerprint of what is made with them."""
-PAGES = (("index.html", "Leaderboard"), ("explorer.html", "Explorer"), ("history.html", "History"), ("exports.html", "Exports"))
+PAGES = (
+    ("index.html", "Leaderboard"),
+    ("explorer.html", "Explorer"),
+    ("methods.html", "Methods"),
+    ("datasets.html", "Datasets"),
+    ("history.html", "History"),
+    ("exports.html", "Exports"),
+)
+"""Files and names of the pages that every page links to."""
 
 
 def asset(name: str) -> str:
@@ -42,7 +50,8 @@ def render_page(template: str, title: str, path: str = "", **values: object) -> 
         What else the template uses.
     """
     up = "../" * path.count("/")
-    return render("uss_dagster.report", template, title=title, up=up, path=path, pages=PAGES, **values)
+    section = f"{path.partition('/')[0]}.html" if up else path
+    return render("uss_dagster.report", template, title=title, up=up, path=path, section=section, pages=PAGES, **values)
 
 
 def link_parts(text: str | None) -> list[tuple[str, str]]:

@@ -177,6 +177,25 @@ def render_method_page(
     )
 
 
+class ListedEntry(NamedTuple):
+    """An entry in the list of all. datasets: titles of those that it was run on."""
+
+    title: str
+    page: str
+    facts: EntryFacts
+    datasets: Sequence[str]
+
+
+def render_method_list(entries: Entries, datasets: Datasets, run_on: Mapping[str, Sequence[str]]) -> str:
+    """The page that lists all entries. run_on: entry to the datasets it was run on; others are left out."""
+    listed = [
+        ListedEntry(title_of(entries, name), entry_page(name), facts, [title_of(datasets, dataset) for dataset in run_on[name]])
+        for name, facts in entries.items()
+        if name in run_on
+    ]
+    return render_page("methods.html.j2", "Methods", "methods.html", listed=listed)
+
+
 def fact_lines(facts: Mapping[str, Fact]) -> list[str]:
     """What a method handed out, short facts first; of long ones, only how long they are."""
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}

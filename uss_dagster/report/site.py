@@ -19,14 +19,15 @@ import pandas as pd
 
 from uss_dagster.files import write_whole
 from uss_dagster.report import board, explorer, published_and_ours
-from uss_dagster.report.dataset_pages import render_dataset_page
+from uss_dagster.report.dataset_pages import render_dataset_list, render_dataset_page
 from uss_dagster.report.evidence import EvidenceReader, no_evidence
 from uss_dagster.report.exports import write_exports
 from uss_dagster.report.facts import Datasets, Entries, Metrics, title_of
+from uss_dagster.report.first_page import metric_groups, plain_tables
 from uss_dagster.report.html import asset, dataset_page, entry_page, render_page
 from uss_dagster.report.leaderboard import Row, by_ranking, entry_order, rows_of
 from uss_dagster.report.mean_ranks import MeanRankTable
-from uss_dagster.report.method_pages import EntryImages, images_of, render_method_page, unscored_images
+from uss_dagster.report.method_pages import EntryImages, images_of, render_method_list, render_method_page, unscored_images
 from uss_dagster.report.site_pictures import Drawn, Picture, draw_picture
 
 TITLE = "Unsupervised segmentation leaderboard"
@@ -119,10 +120,11 @@ class _SiteWriter:
         return [row for row in self.rows if row.dataset == dataset]
 
     def write_datasets(self) -> None:
-        """Write the page and the scripts of each dataset."""
+        """Write the page and the scripts of each dataset, and the list of them."""
         for dataset, facts in self.datasets.items():
             rows, evidence, drawn = self._rows_of(dataset), self.read_evidence(dataset), self.drawn.get(dataset, [])
-            write_whole(self.target / board.board_path(dataset), board.board_script(dataset, rows, evidence, drawn, facts.published))
+            script = board.board_script(dataset, rows, evidence, drawn, self.metrics, facts.published)
+            write_whole(self.target / board.board_path(dataset), script)
             for path, text in board.pairs_scripts(dataset, rows, evidence):
                 write_whole(self.target / path, text)
             scored = dict.fromkeys(row.entry for row in rows)
@@ -130,9 +132,10 @@ class _SiteWriter:
                 images = images_of(entry, dataset, evidence, drawn, self.metrics) if scored else unscored_images(entry, dataset, drawn)
                 self.images.setdefault(entry, []).extend([images] if images else [])
             write_whole(self.target / dataset_page(dataset), render_dataset_page(dataset, self.datasets, self.entries, rows, drawn))
+        write_whole(self.target / "datasets.html", render_dataset_list(self.datasets, {row.dataset for row in self.rows}))
 
     def write_methods(self) -> None:
-        """Write the page of each entry."""
+        """Write the page of each entry, and the list of them."""
         ranked = {ranking: sum(row.rank is not None for row in group) for ranking, group in by_ranking(self.rows).items()}
         rows: dict[str, list[Row]] = {}
         for row in self.rows:
@@ -140,6 +143,10 @@ class _SiteWriter:
         for entry, images in self.images.items():
             page = render_method_page(entry, self.entries, self.datasets, rows.get(entry, []), ranked, images)
             write_whole(self.target / entry_page(entry), page)
+        run_on = {entry: [images.dataset for images in of_entry] for entry, of_entry in self.images.items()}
+        for entry, of_entry in rows.items():
+            run_on[entry] = list(dict.fromkeys([*(row.dataset for row in of_entry), *run_on.get(entry, ())]))
+        write_whole(self.target / "methods.html", render_method_list(self.entries, self.datasets, run_on))
 
     def write_other_pages(self) -> Path:
         """Write assets, exports, history, and the first page, whose path is returned."""
@@ -159,6 +166,8 @@ class _SiteWriter:
             "unscored": [(title_of(self.datasets, name), name, self.drawn[name]) for name in self.datasets if name not in scored],
             "explorer_link": explorer.link,
             "ranks": None if self.ranks is None else MeanRankTable.of(self.ranks),
+            "tables": plain_tables(self.rows, self.entries, self.datasets),
+            "metric_groups": metric_groups(self.rows, self.metrics),
             "repeated": published_and_ours.repeated_rows(repeated),
         }
         index = self.target / "index.html"

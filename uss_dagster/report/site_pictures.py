@@ -20,6 +20,7 @@ from uss_dagster.artifacts.schemas import REGIONS
 from uss_dagster.artifacts.tables import iterate_regions, read_images, read_table, regions_from_table, rows_by_image
 from uss_dagster.planning.layout import Layout
 from uss_dagster.regions import Regions
+from uss_dagster.report.best_matches import BestMatches
 from uss_dagster.report.html import slug
 from uss_dagster.report.jpeg import save_jpeg
 
@@ -56,10 +57,19 @@ class Picture:
 
 
 class Files(NamedTuple):
-    """Paths from the site's folder: a flat cut, and the boundaries of the whole hierarchy (empty for a photo)."""
+    """Paths from the site's folder: a flat cut, the boundaries of the whole hierarchy (empty for a photo), and the best matches of the ground
+    truth (empty where there is none)."""
 
     flat: str
     lines: str = ""
+    match: str = ""
+
+
+class RegionCounts(NamedTuple):
+    """How many regions an entry has in an image, and how many of them the picture of the best matches shows."""
+
+    regions: int
+    matched: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class Drawn:
     photo: Files
     truth: Files | None
     entries: Mapping[str, Files]
+    counts: Mapping[str, RegionCounts]
     sample: bool
 
     @property
@@ -136,20 +147,26 @@ def draw_picture(target: Path, number: int, picture: Picture) -> Drawn:
         save_jpeg(target / path, image, 84)
         return path.as_posix()
 
-    photo, truth, reference = Files(save("photo", small)), None, None
+    photo, truth, reference, matcher = Files(save("photo", small)), None, None, None
     if picture.truth is not None:
-        regions = picture.truth.resized(height, width)
-        reference = drawing.colour_map(drawing.truth_map(regions))
-        painted, lines = drawing.paint(small, reference), drawing.truth_contours(small, regions)
-        truth = Files(save("truth-flat", painted), save("truth-lines", lines))
+        matcher = BestMatches.of(picture.truth, (height, width))
+        reference = matcher.colours
+        flat = save("truth-flat", drawing.paint(small, reference))
+        lines = save("truth-lines", drawing.truth_contours(small, picture.truth.resized(height, width)))
+        truth = Files(flat, lines, flat)
     entries: dict[str, Files] = {}
+    counts: dict[str, RegionCounts] = {}
     for entry in sorted(picture.regions):
         regions = picture.regions[entry].resized(height, width)
-        flat = drawing.colour_map(drawing.flat_cut(regions, N_REGIONS), reference)
-        reference = flat if reference is None else reference
-        painted, lines = drawing.paint(small, flat), drawing.contours(small, regions)
-        entries[entry] = Files(save(f"{slug(entry)}-flat", painted), save(f"{slug(entry)}-lines", lines))
-    return Drawn(picture.image_id, height, width, photo, truth, entries, picture.sample)
+        flat_map = drawing.colour_map(drawing.flat_cut(regions, N_REGIONS), reference)
+        reference = flat_map if reference is None else reference
+        flat = save(f"{slug(entry)}-flat", drawing.paint(small, flat_map))
+        lines = save(f"{slug(entry)}-lines", drawing.contours(small, regions))
+        matches, matched = matcher.drawn(picture.regions[entry], regions) if matcher else (None, 0)
+        match = "" if matches is None else save(f"{slug(entry)}-match", drawing.paint(small, matches))
+        entries[entry] = Files(flat, lines, match)
+        counts[entry] = RegionCounts(int((~picture.regions[entry].is_root).sum()), matched)
+    return Drawn(picture.image_id, height, width, photo, truth, entries, counts, picture.sample)
 
 
 def colour_guide(images: Iterable[Drawn]) -> str:

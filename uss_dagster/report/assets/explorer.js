@@ -241,8 +241,10 @@
     state.hover = null;
   }
 
-  let hashTimer = 0;
-  function writeHash() {
+  // Another picture is a step of the browser's history; what is done with a picture is none.
+  let hashTimer = 0, isStep = false;
+  function writeHash(step = false) {
+    isStep ||= step;
     clearTimeout(hashTimer);
     hashTimer = setTimeout(() => {
       const parts = [["d", state.image.dataset], ["i", state.image.id]];
@@ -253,7 +255,8 @@
       if (state.pin) parts.push(["r", `${state.pin.column}:${state.pin.region + 1}`]);
       const coded = (value) => (Array.isArray(value) ? value.map(encodeURIComponent).join(",") : encodeURIComponent(value));
       const hash = "#" + parts.map(([name, value]) => `${name}=${coded(value)}`).join("&");
-      if (hash !== location.hash) history.replaceState(null, "", hash);
+      if (hash !== location.hash) history[isStep ? "pushState" : "replaceState"](null, "", hash);
+      isStep = false;
     }, 250);
   }
 
@@ -782,7 +785,7 @@
     state.image = image;
     state.pin = state.hover = null;
     open();
-    writeHash();
+    writeHash(true);
   }
 
   let opened = 0;
@@ -805,6 +808,7 @@
     }
     drawChips();
     build();
+    holder.classList.remove("x-waiting");
   }
 
   function drawPicker() {
@@ -814,7 +818,7 @@
     if (strip.dataset.of !== state.image.dataset) {
       strip.dataset.of = state.image.dataset;
       strip.replaceChildren(...there.map((image) => el("button", { type: "button", "data-key": image.key, title: image.id, onclick: () => go(image) },
-        el("img", { src: image.file + ".jpg", alt: `Picture ${image.id}`, loading: "lazy" }))));
+        el("img", { src: image.file + ".jpg", width: image.size[1], height: image.size[0], alt: `Picture ${image.id}`, loading: "lazy" }))));
     }
     for (const button of strip.children) {
       if (button.dataset.key === state.image.key) button.setAttribute("aria-current", "true"); else button.removeAttribute("aria-current");
@@ -980,6 +984,7 @@
     holder.replaceChildren(el("p", { class: "x-empty" }, "There are no pictures to explore yet."));
     return;
   }
+  holder.classList.add("x-waiting"); // not seen before the first picture is there, so that nothing moves under a reader's eyes
   readHash();
   open();
   window.addEventListener("hashchange", () => { readHash(); open(); });

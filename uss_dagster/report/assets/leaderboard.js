@@ -4,7 +4,7 @@
   const costs = window.USS_COSTS || {};
   const byId = (id) => document.getElementById(id);
   const entryOf = new Map(USS.facts.entries.map((entry) => [entry.id, entry]));
-  const state = { dataset: "", group: null, backbone: "", labels: "", seconds: "", text: "", protocol: "", sort: "rank", up: true, cost: "seconds_per_image", open: new Set() };
+  const state = { dataset: "", group: null, backbone: "", labels: "", seconds: "", text: "", protocol: "", sort: "rank", up: true, cost: "seconds_per_image", image: "", view: "", open: new Set() };
 
   // -- small helpers: everything that comes from data becomes text or an attribute, never markup ----------------
   const make = (name, attributes = {}, ...children) => {
@@ -168,11 +168,18 @@
     return said;
   };
 
+  // What the metric measures, and a way to one that compares entries at about the same number of regions.
+  const definition = (ranking) => {
+    const equal = board().groups.find((g) => g.metric === ranking.equal);
+    if (!equal) return [ranking.line];
+    const most = "Every entry may use all its regions, so one with more regions has an advantage. At about the same number of regions: ";
+    return [`${ranking.line} ${most}`, make("a", { href: address({ metric: equal.metric, way: wayOf(equal), protocol: "" }) }, equal.title), "."];
+  };
+
   const render = () => {
     const ranking = group();
     if (!ranking) {
       looks(shown());
-      remember();
       return;
     }
     const all = rowsOf(ranking);
@@ -183,6 +190,7 @@
     const dataset = USS.facts.datasets.find((one) => one.id === state.dataset);
     const several = new Set(rows.map((row) => row.images)).size > 1;
     byId("ranking-title").replaceChildren(`${ranking.title} `, ranking.oracle ? chip("oracle", "oracle") : "", make("span", { class: "on" }, "on ", make("a", { href: dataset.page }, dataset.title)));
+    byId("definition").replaceChildren(...definition(ranking));
     byId("finding").textContent = finding(ranking, ranked, tied, rows.length < all.length);
     const counts = rows.map((row) => row.images);
     const images = rows.length ? (several ? `${Math.min(...counts)} to ${Math.max(...counts)} images` : `${counts[0]} images`) : "";
@@ -202,7 +210,6 @@
     plot = () => pareto(ranking, ranked, tied);
     plot();
     looks(sorted(rows));
-    remember();
   };
 
   // -- why a row stands where it does, and how to make it again ------------------------------------------------
@@ -328,8 +335,8 @@
     const missing = ranked.length - points.length;
     byId("pareto-facts").textContent = `${front.size} of ${points.length} entries are on the front: nothing shown is both cheaper and better. ${what === "seconds_per_image" ? "Seconds" : "Memory"} as measured on this machine, in no rank.` + (missing ? ` ${missing} without a known cost are not drawn.` : "");
     shape = byId("pareto").clientWidth;
-    const width = Math.max(280, Math.min(740, shape / unit()));
-    const [height, left, right, top, bottom] = [Math.min(420, Math.max(300, 0.7 * width)), 46, 16, 14, 44];
+    const width = Math.max(280, shape / unit());
+    const [height, left, right, top, bottom] = [Math.min(440, Math.max(300, 0.7 * width)), 46, 16, 14, 44];
     const ends = points.map((p) => Math.log10(p.cost));
     let [from, to] = [Math.min(...ends), Math.max(...ends)];
     const room = Math.max((to - from) * 0.12, 0.12);
@@ -394,23 +401,39 @@
 
   // -- pictures ------------------------------------------------------------------------------------------------
   const MOST_PICTURES = 12;
+  const KEYS = [
+    "About the same number of regions of each entry, the first that its hierarchy opens; an entry without a hierarchy is shown whole. One thing has one colour in all pictures. Grey: in no region.",
+    "All boundaries of an entry, wide and dark where they appear early as its hierarchy is opened from the top.",
+    "For each region of the ground truth, the one region of the entry that matches it best (highest IoU), in its colour: what NMCovering counts. Grey: part of no best match.",
+  ];
   const looks = (rows) => {
     const pictures = board().pictures;
     byId("looks").hidden = !pictures.length;
     if (!pictures.length) return;
-    const image = pictures[Math.min(Number(byId("image").value) || 0, pictures.length - 1)];
-    const view = Number(byId("view").value);
+    const image = pictures.find((picture) => picture.id === state.image) || pictures[0];
+    byId("image").value = String(pictures.indexOf(image));
+    const hasMatches = image.truth !== null;
+    byId("view").querySelector("[value='2']").hidden = byId("view").querySelector("[value='2']").disabled = !hasMatches;
+    const view = state.view !== "" && (hasMatches || state.view !== "2") ? Number(state.view) : hasMatches ? 2 : 0;
+    byId("view").value = String(view);
     const [height, width] = image.size;
     const figure = (path, title, below, link) => {
       const picture = make("img", { src: path, width, height, loading: "lazy", alt: `${title}, image ${image.id}` });
       return make("figure", {}, link ? make("a", { href: link }, picture) : picture, make("figcaption", {}, make("b", {}, title), below ? ` ${below}` : ""));
     };
+    const scores = (group() && image.scores[state.group]) || {};
+    const about = ({ entry }) => {
+      const [regions, matched] = image.counts[entry];
+      const drawn = view === 2 ? `${matched} of its ${regions} regions` : `${regions} region${regions === 1 ? "" : "s"} in all`;
+      return [known(scores[entry]) ? `${score(scores[entry])} on this image` : "", drawn].filter(Boolean).join(" · ");
+    };
     const found = rows.filter((row) => image.entries[row.entry]);
     const first = found.slice(0, MOST_PICTURES);
     const order = group() ? "Entries in the order of the table" : "Nothing is scored here: there is no ground truth for these images. Entries by name";
     byId("looks-facts").textContent = `Images are evenly spaced in the sorted ids; nobody picked them. ${order}${found.length > first.length ? `, the first ${first.length} of ${found.length}` : ""}. A picture opens the explorer.`;
+    byId("looks-key").textContent = KEYS[view];
     byId("pictures").replaceChildren(figure(image.photo, "Photo", image.id), ...(image.truth ? [figure(image.truth[view], "Ground truth")] : []),
-      ...first.map((row) => figure(image.entries[row.entry][view], entryOf.get(row.entry).title, known(row.value) ? score(row.value) : "", explorer(image.id, [row.entry]))));
+      ...first.map((row) => figure(image.entries[row.entry][view], entryOf.get(row.entry).title, about(row), explorer(image.id, [row.entry]))));
   };
 
   // -- all metrics ---------------------------------------------------------------------------------------------
@@ -428,17 +451,20 @@
   };
 
   // -- controls ------------------------------------------------------------------------------------------------
-  const metricOptions = (wanted) => {
+  // One metric may be ranked in several ways, by protocol and grid.
+  const ways = (g) => board().groups.filter((other) => other.title === g.title).length > 1;
+  const wayOf = (g) => (g && ways(g) ? `${g.protocol}, ${g.grid}` : "");
+  const metricOptions = (wanted, way) => {
     const groups = board().groups.map((g, i) => [g, String(i)]).filter(([g]) => !state.protocol || g.protocol === state.protocol);
-    const ways = (g) => board().groups.filter((other) => other.title === g.title).length > 1;
     const option = ([g, i]) => make("option", { value: i }, g.title + (ways(g) ? ` (${g.protocol}${g.grid === "full" ? "" : `, grid ${g.grid}`})` : ""));
-    const parts = [["Headline", groups.filter(([g]) => !g.detail && !g.oracle)], ["Oracles: upper bounds", groups.filter(([g]) => !g.detail && g.oracle)], ["Details", groups.filter(([g]) => g.detail)]].filter(([, some]) => some.length);
+    const families = [...new Set(groups.map(([g]) => g.family))];
+    const parts = [false, true].flatMap((detail) => families.map((family) => [detail ? `${family}: details` : family, groups.filter(([g]) => g.family === family && g.detail === detail)])).filter(([, some]) => some.length);
     byId("metric").replaceChildren(...parts.map(([label, some]) => make("optgroup", { label }, ...some.map(option))));
-    const found = groups.find(([g]) => g.metric === wanted) || parts[0][1][0];
+    const found = groups.find(([g]) => g.metric === wanted && wayOf(g) === way) || groups.find(([g]) => g.metric === wanted) || parts[0][1][0];
     byId("metric").value = found[1];
     state.group = Number(found[1]);
   };
-  const choose = async (dataset, metric) => {
+  const choose = async (dataset, metric, way = "") => {
     const facts = USS.facts.datasets.find((one) => one.id === dataset) || USS.facts.datasets[0];
     if (!(USS.boards || {})[facts.id]) await load(facts.board);
     if (state.dataset !== facts.id) state.open.clear();
@@ -449,19 +475,28 @@
     state.protocol = byId("protocol").value;
     options(byId("image"), board().pictures.length ? board().pictures.map((p, i) => [String(i), p.id]) : [["0", "–"]], "0");
     const ranked = board().groups.length > 0;
+    byId("controls").hidden = false;
     byId("boards").hidden = !ranked && !board().pictures.length;
     for (const part of [byId("ranked"), byId("all"), ...["metric", "protocol"].map((name) => byId(name).parentElement)]) part.hidden = !ranked;
-    if (ranked) metricOptions(metric);
+    if (ranked) metricOptions(metric, way);
     else state.group = null;
     overview();
     render();
   };
-  // The address keeps what was chosen, so that a view can be passed on.
-  const remember = () => {
-    const kept = { d: state.dataset, m: group()?.metric, p: state.protocol, b: state.backbone, l: state.labels, s: state.seconds, q: state.text };
-    const text = Object.entries(kept).filter(([, value]) => value).map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
-    try { history.replaceState(null, "", "#" + text); } catch { /* some viewers of local files refuse */ }
+  // The address keeps what was chosen, so that a view can be passed on. Each choice is a step of the browser's history; typing is none.
+  const address = (changes = {}) => {
+    const now = { ...state, metric: group()?.metric, way: wayOf(group()), ...changes };
+    const order = now.sort === "rank" && now.up ? "" : (now.up ? "" : "-") + now.sort;
+    const cost = now.cost === "seconds_per_image" ? "" : now.cost;
+    const kept = { d: now.dataset, m: now.metric, w: now.way, p: now.protocol, b: now.backbone, l: now.labels, s: now.seconds, q: now.text, o: order, c: cost, i: now.image, v: now.view };
+    return "#" + Object.entries(kept).filter(([, value]) => value).map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&");
   };
+  const remember = (step) => {
+    const hash = address();
+    if (hash === location.hash) return;
+    try { history[step ? "pushState" : "replaceState"](null, "", hash); } catch { /* some viewers of local files refuse */ }
+  };
+  const show = () => { render(); remember(true); };
   const recall = () => {
     const given = Object.fromEntries(location.hash.slice(1).split("&").map((part) => part.split("=")).filter((part) => part.length === 2).map(([key, value]) => {
       try { return [key, decodeURIComponent(value)]; } catch { return [key, ""]; }
@@ -471,8 +506,12 @@
     byId("labels").value = given.l === "yes" || given.l === "no" ? given.l : "";
     byId("seconds").value = given.s || "";
     byId("text").value = given.q || "";
-    Object.assign(state, { protocol: given.p || "", backbone: byId("backbone").value, labels: byId("labels").value, seconds: byId("seconds").value, text: byId("text").value });
-    return choose(given.d, given.m);
+    const order = (given.o || "rank").replace(/^-/, "");
+    const sort = [...byId("heads").querySelectorAll("button")].some((button) => button.dataset.sort === order) ? order : "rank";
+    byId("cost").value = given.c === "peak_memory_mb" ? given.c : "seconds_per_image";
+    Object.assign(state, { protocol: given.p || "", backbone: byId("backbone").value, labels: byId("labels").value, seconds: byId("seconds").value, text: byId("text").value,
+      sort, up: !(given.o || "").startsWith("-"), cost: byId("cost").value, image: given.i || "", view: ["0", "1", "2"].includes(given.v) ? given.v : "" });
+    return choose(given.d, given.m, given.w).then(() => remember(false));
   };
   if (!USS.facts.datasets.length) {
     byId("finding").textContent = "No scores yet.";
@@ -481,17 +520,21 @@
     return;
   }
   const controls = byId("controls");
-  controls.hidden = false;
   options(byId("dataset"), USS.facts.datasets.map((one) => [one.id, one.title + (one.images ? ` (${one.images} images)` : "")]), "");
   controls.addEventListener("submit", (event) => event.preventDefault());
-  byId("dataset").addEventListener("change", () => choose(byId("dataset").value, group()?.metric));
-  byId("metric").addEventListener("change", () => { state.group = Number(byId("metric").value); render(); });
-  byId("protocol").addEventListener("change", () => { state.protocol = byId("protocol").value; metricOptions(group().metric); render(); });
-  for (const name of ["backbone", "labels"]) byId(name).addEventListener("change", () => { state[name] = byId(name).value; render(); });
-  for (const name of ["seconds", "text"]) byId(name).addEventListener("input", () => { state[name] = byId(name).value; render(); });
+  byId("dataset").addEventListener("change", () => { state.image = ""; choose(byId("dataset").value, group()?.metric, wayOf(group())).then(() => remember(true)); });
+  byId("metric").addEventListener("change", () => { state.group = Number(byId("metric").value); show(); });
+  byId("protocol").addEventListener("change", () => { state.protocol = byId("protocol").value; metricOptions(group().metric, wayOf(group())); show(); });
+  for (const name of ["backbone", "labels"]) byId(name).addEventListener("change", () => { state[name] = byId(name).value; show(); });
+  for (const name of ["seconds", "text"]) byId(name).addEventListener("input", () => {
+    const begins = !state[name];
+    state[name] = byId(name).value;
+    render();
+    remember(begins);
+  });
   controls.addEventListener("reset", () => setTimeout(() => {
     Object.assign(state, { protocol: "", backbone: "", labels: "", seconds: "", text: "" });
-    choose(state.dataset, group()?.metric);
+    choose(state.dataset, group()?.metric, wayOf(group())).then(() => remember(true));
   }));
   byId("heads").addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -499,11 +542,12 @@
     const same = state.sort === button.dataset.sort;
     state.up = same ? !state.up : button.dataset.sort !== "value" || !group().higher;
     state.sort = button.dataset.sort;
-    render();
+    show();
   });
-  byId("cost").addEventListener("change", () => { state.cost = byId("cost").value; plot(); });
-  for (const name of ["image", "view"]) byId(name).addEventListener("change", () => looks(shown()));
+  byId("cost").addEventListener("change", () => { state.cost = byId("cost").value; plot(); remember(true); });
+  byId("image").addEventListener("change", () => { state.image = board().pictures[Number(byId("image").value)].id; looks(shown()); remember(true); });
+  byId("view").addEventListener("change", () => { state.view = byId("view").value; looks(shown()); remember(true); });
   byId("all").addEventListener("toggle", overview);
-  addEventListener("hashchange", recall);
+  addEventListener("popstate", recall); // Back, Forward, and links to other views of this page
   recall();
 })();

@@ -10,7 +10,6 @@
     button.textContent = isDark() ? "Light" : "Dark";
     button.setAttribute("aria-label", `Use ${isDark() ? "light" : "dark"} colours`);
   };
-  button.hidden = false;
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     try { localStorage.setItem("uss-theme", root.dataset.theme); } catch { /* storage may be off */ }
@@ -37,7 +36,6 @@
       return done;
     }
   };
-  for (const button of document.querySelectorAll(".copy")) button.hidden = false;
   document.addEventListener("click", async (event) => {
     const button = event.target.closest(".copy");
     if (!button) return;
@@ -60,7 +58,6 @@ for (const page of document.querySelectorAll("[data-entry]")) {
 // Two drawings of each segmentation.
 for (const box of document.querySelectorAll(".pictures")) {
   const views = box.querySelector(".views");
-  views.hidden = false;
   const show = (view) => {
     for (const picture of box.querySelectorAll("img[data-lines]")) picture.src = picture.dataset[view];
     for (const key of box.querySelectorAll(".key")) key.hidden = key.dataset.for !== view;
