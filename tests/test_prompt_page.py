@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from axe import AUDITED, axe_source, violations
 from devtools import Page, browser, find_chromium
 from PIL import Image
 
@@ -480,3 +481,14 @@ def test_a_body_that_drips_is_given_up(tmp_path, monkeypatch):
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - started < 5
         assert ask(port, "/pictures")[0] == 200, "others are served"
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: the page is not tested in a browser")
+def test_axe_finds_nothing(tmp_path):
+    with served([picture(tmp_path / "a.png"), picture(tmp_path / "b.png")]) as (port, _), browser(str(find_chromium())) as page:
+        hand = Hand(page, port)
+        for width, scheme in AUDITED:
+            page.open(hand.address, width, 900, scheme, touch=width < 500)
+            hand.status("Click on something.")
+            page.ask("asked(70, 60)")
+            assert violations(page, axe_source()) == [], (width, scheme)

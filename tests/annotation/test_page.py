@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation_cases import HEIGHT, WIDTH, code_of, fields, make_bench, make_photos, make_run, runs_of, served
+from axe import AUDITED, axe_source, violations
 from devtools import Page, browser, find_chromium
 from PIL import Image
 from projects import SOURCE
@@ -461,3 +462,16 @@ def test_the_command_refuses_what_it_did_not_write(tmp_path):
     assert (refused.returncode, "did not write it" in refused.stderr) == (64, True), refused.stderr
     assert (tmp_path / "labels.json").read_text() == "{}"
     assert Document(tmp_path / "new.json", []).done == []
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: the page is not tested in a browser")
+def test_axe_finds_nothing(tmp_path):
+    bench = make_bench(tmp_path, ["a", "b"], classes=("house", "tree"))
+    with served(bench) as port, browser(str(find_chromium())) as page:
+        hand = Hand(page, port)
+        for width, scheme in AUDITED:
+            page.open(hand.address, width, 900, scheme, touch=width < 500)
+            hand.wait("state.work && document.getElementById('status').textContent")
+            hand.click(120, 50)
+            page.ask("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+            assert violations(page, axe_source()) == [], (width, scheme)

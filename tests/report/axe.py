@@ -59,6 +59,10 @@ def violations(page: Page, source: str) -> list[str]:
     return [f"{v['impact']} {v['id']}: {v['help']} {v['nodes']}" for v in found]
 
 
+AUDITED = ((390, "dark"), (768, "light"), (1400, "dark"))
+"""Widths and colour schemes at which pages are audited."""
+
+
 def layout_shift(page: Page) -> float:
     """The cumulative layout shift since the page was opened: 0 where nothing moved that a person had already seen."""
     return float(

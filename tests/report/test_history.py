@@ -232,4 +232,7 @@ def test_the_page_draws_it(tab: Page, folder: Path, repository: Path) -> None:
         assert tab.ask("document.querySelectorAll('#chart .lines').length") == 4
         assert "segments: levels 3 → 4" in tab.ask("document.getElementById('versions').textContent")
         assert "step 0 <b>" in tab.ask("document.getElementById('versions').textContent")
+        first = tab.ask("document.querySelector('#versions li:last-child').textContent")
+        assert "The first version whose numbers are here" in first
+        assert "Alpha" in first, "its scores, so that one run already shows something"
         assert tab.complaints == []

@@ -808,7 +808,7 @@
     }
     drawChips();
     build();
-    holder.classList.remove("x-waiting");
+    requestAnimationFrame(() => requestAnimationFrame(() => holder.classList.remove("x-waiting"))); // sizes settle in the next frame
   }
 
   function drawPicker() {

@@ -102,7 +102,14 @@
       });
       const head = make("h3", {}, make("code", {}, facts.commit), ` ${facts.date} ${facts.subject}`);
       if (!facts.known) return make("li", {}, head, make("p", { class: "facts" }, "Its numbers are not on this machine."));
-      if (!rows.length) return make("li", {}, head, make("p", { class: "facts" }, said.changes.some((change) => change.version === number) ? "Nothing on this dataset." : "The first version known here, or nothing that scores depend on changed."));
+      const first = said.versions.findIndex((version) => version.known) === number;
+      const scores = first ? Object.keys(group.entries).map((entry) => [entry, value(entry, number)]).filter(([, now]) => now !== null) : [];
+      if (scores.length) {
+        scores.sort(([, a], [, b]) => (b - a) * (group.higher ? 1 : -1));
+        return make("li", {}, head, make("p", { class: "facts" }, "The first version whose numbers are here; later ones are compared with it."), make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": `Scores of version ${facts.commit}` }, make("table", { class: "plain" }, make("caption", { class: "hidden" }, `Scores of version ${facts.commit}`),
+          make("thead", {}, make("tr", {}, ...["Entry", group.title].map((t) => make("th", { scope: "col" }, t)))), make("tbody", {}, ...scores.map(([entry, now]) => make("tr", {}, make("th", { scope: "row" }, titleOf(entry)), make("td", {}, score(now))))))));
+      }
+      if (!rows.length) return make("li", {}, head, make("p", { class: "facts" }, said.changes.some((change) => change.version === number) ? "Nothing on this dataset." : "Nothing that scores depend on changed."));
       return make("li", {}, head, make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": `Changes of version ${facts.commit}` }, make("table", { class: "plain" }, make("caption", { class: "hidden" }, `Changes of version ${facts.commit}`),
         make("thead", {}, make("tr", {}, ...["Entry", "Scores", group.title, "What had changed"].map((t) => make("th", { scope: "col" }, t)))), make("tbody", {}, ...rows))));
     });

@@ -123,18 +123,18 @@
     if (several) number.append(make("small", {}, `n=${row.images}`));
     const inline = [seconds !== null ? `${amount(seconds)} s` : "", memory !== null ? `${memory.toFixed(0)} MB` : ""].filter(Boolean).join(", ");
     const title = device ? `on ${device}` : null;
-    return make("tr", { class: isBest ? "best" : isTied ? "tied" : known(row.value) ? "ranked" : "absent", "data-entry": row.entry },
-      make("td", { class: "rank" }, row.rank === null ? "–" : String(row.rank), row.ranks.includes("–") ? make("small", { title: `It may have any of the ranks ${row.ranks}` }, ` ${row.ranks}`) : ""),
-      make("th", { scope: "row", class: "entry" },
+    return make("tr", { class: isBest ? "best" : isTied ? "tied" : known(row.value) ? "ranked" : "absent", "data-entry": row.entry, role: "row" },
+      make("td", { role: "cell", class: "rank" }, row.rank === null ? "–" : String(row.rank), row.ranks.includes("–") ? make("small", { title: `It may have any of the ranks ${row.ranks}` }, ` ${row.ranks}`) : ""),
+      make("th", { role: "rowheader", scope: "row", class: "entry" },
         make("a", { href: facts.page }, facts.title),
         facts.again ? make("abbr", { title: "re-implemented from its description" }, "†") : "",
         facts.supervised ? chip("labels", "uses labels") : "",
         isBest ? chip("best", row.rank === 1 ? "best" : "best shown") : isTied ? chip("tied", "≈ best") : "",
         make("span", { class: "sub" }, facts.backbone || "no backbone", make("span", { class: "cost-inline" }, inline ? " · " + inline : ""))),
-      make("td", { class: "score" }, make("div", { class: "line" }, number, track(row, axis))),
-      make("td", { class: "cost", title }, seconds === null ? "–" : amount(seconds)),
-      make("td", { class: "cost", title }, memory === null ? "–" : memory.toFixed(0)),
-      make("td", { class: "more" }, make("button", { type: "button", class: "why", "aria-expanded": "false", "aria-label": `Why? Compare and reproduce ${facts.title}` }, "Why?")));
+      make("td", { role: "cell", class: "score" }, make("div", { class: "line" }, number, track(row, axis))),
+      make("td", { role: "cell", class: "cost", title }, seconds === null ? "–" : amount(seconds)),
+      make("td", { role: "cell", class: "cost", title }, memory === null ? "–" : memory.toFixed(0)),
+      make("td", { role: "cell", class: "more" }, make("button", { type: "button", class: "why", "aria-expanded": "false", "aria-label": `Why? Compare and reproduce ${facts.title}` }, "Why?")));
   };
   const sorted = (rows) => {
     const key = {
@@ -254,7 +254,7 @@
     const links = [make("a", { href: me.page }, "Everything about this entry")];
     if (first && first.entries[row.entry]) links.push(make("a", { href: explorer(first.id, [row.entry, ...(other && first.entries[other.entry] ? [other.entry] : [])]) }, other ? "Both in the explorer" : "In the explorer"));
     parts.push(make("h3", {}, "Reproduce this row"), commandBox(`uss repro ${quoted(`scores/${row.entry}/${state.dataset}`)}`), make("p", { class: "links" }, ...links));
-    return make("tr", { class: "detail" }, make("td", { colspan: String(columns()) }, make("div", { class: "explained" }, ...parts)));
+    return make("tr", { class: "detail", role: "row" }, make("td", { role: "cell", colspan: String(columns()) }, make("div", { class: "explained" }, ...parts)));
   };
   // Narrow windows show costs below the names, in fewer columns.
   const columns = () => [...byId("heads").cells].filter((cell) => cell.offsetWidth).length;
