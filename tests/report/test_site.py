@@ -504,7 +504,8 @@ def test_nothing_is_lost_on_a_phone(tab: Page, folder: Path) -> None:
         "(e => { const r = document.createRange(), t = e.firstChild, broken = []; for (const m of t.data.matchAll(/[^ /–-]+/g)) { "
         "r.setStart(t, m.index); r.setEnd(t, m.index + m[0].length); if (r.getClientRects().length > 1) broken.push(m[0]); } return broken; })"
     )
-    tab.ask("document.querySelector('#rows .entry a').textContent = 'Diffuse–Walk–Cut, embedded network (reimplementation)'")
+    title = "Diffuse–Walk–Cut, embedded network (reimplementation)"
+    tab.ask(f"document.querySelectorAll('#rows .entry a').forEach(a => {{ a.textContent = '{title}'; }})")
     texts = f"[...document.querySelectorAll('{watched}')].filter(e => e.offsetWidth && e.firstChild.data)"
     assert tab.ask(f"{texts}.flatMap({halves})") == [], "no word is split"
 
