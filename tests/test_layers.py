@@ -24,6 +24,7 @@ LAYERS = [
     ("segmenter",),
     ("report",),
     ("own_images", "stages"),
+    ("formats",),
     ("annotation", "api"),
     ("__init__",),
     ("run", "stage_server"),
