@@ -99,10 +99,11 @@ def aspects_kept(before: list[MaskedImage], after: list[MaskedImage], names: dic
     back = {image.image_id: image for image in after}
     was = {image.image_id: image for image in before}
     plain, again = was["plain"], back.get("plain")
-    kept = {"masks": same_masks(plain, again) and same_masks(was["noisy"], back.get("noisy"))}
+    kept = {"masks": same_masks(plain, again)}
     kept |= {
         aspect: same_masks(was[name], back.get(name)) for aspect, name in (("overlap", "päge 1"), ("holes", "holes"), ("parts", "parts"))
     }
+    kept["parts"] = kept["parts"] and same_masks(was["noisy"], back.get("noisy"))
     tree = back.get("tree")
     kept["parent"] = tree is not None and tree.regions.parent.tolist() == was["tree"].regions.parent.tolist()
     for column in ("level", "score", "source"):

@@ -43,6 +43,29 @@ def test_datumaro_reads_masks_and_attributes_and_writes_them_again(tmp_path, nam
     assert again["tree"].regions.parent.tolist() == images["tree"].regions.parent.tolist() == [-1, 0, 0, 2, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [("coco", "coco_instances"), ("coco_panoptic", "coco_panoptic"), ("sa1b", "segment_anything")])
+def test_datumaro_reads_other_formats(tmp_path, name, kind):
+    folder, out = tmp_path / "set", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    module = catalogue.load(name)
+    module.write(example_set(), folder)
+    answer = run_program("with_datumaro", ["datumaro"], kind, folder, out)
+    seen, images = masks_seen(out), {image.image_id: image for image in module.read(folder).images()}
+    assert answer.keys() == images.keys() == {image.image_id for image in example_images()}
+    for image_id, image in images.items():
+        assert np.array_equal(seen[image_id], image.regions.masks())
+        if name != "sa1b":
+            assert answer[image_id]["subset"] == image.split
+            assert answer[image_id]["labels"] == class_names(image, NAMES)
+    if name == "coco_panoptic":  # it passes over what COCO does not define there
+        return
+    assert [one.get("predicted_iou" if name == "sa1b" else "score") for one in answer["plain"]["attributes"]] == pytest.approx(
+        [0.1, 0.75, 1 / 3], abs=1e-7
+    )
+
+
 def cvat_file(tmp_path, inner: str, head: str = ""):
     file = tmp_path / "annotations.xml"
     file.write_text(

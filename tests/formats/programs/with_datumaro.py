@@ -23,17 +23,19 @@ def mask_of(annotation, size):
 
 dataset = datumaro.Dataset.import_from(folder, kind)
 answer = {}
-labels = [label.name for label in dataset.categories()[AnnotationType.label]]
+labels = [label.name for label in dataset.categories().get(AnnotationType.label, ())]
 for item in dataset:
     name = Path(item.id).name
+    if not item.annotations:
+        continue
     size = item.media.size if item.media else None
-    shapes = [a for a in item.annotations if a.type in (AnnotationType.mask, AnnotationType.polygon)]
+    shapes = sorted((a for a in item.annotations if a.type in (AnnotationType.mask, AnnotationType.polygon)), key=lambda a: a.id)
     masks = [mask_of(a, size) for a in shapes]
     if masks:
         np.save(Path(out) / f"{name}.npy", np.stack(masks).astype(np.uint8))
     answer[name] = {
         "subset": item.subset,
-        "labels": [labels[a.label] for a in shapes],
+        "labels": [labels[a.label] for a in shapes if labels],
         "attributes": [{k: v for k, v in a.attributes.items() if isinstance(v, int | float | str)} for a in shapes],
         "ids": [a.id for a in shapes],
     }
