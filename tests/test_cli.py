@@ -79,7 +79,7 @@ def test_every_visible_command_stands_in_one_group(here: Project):
     assert sorted(listed) == sorted(visible)
 
 
-@pytest.mark.parametrize("module", [name.replace("-", "_") for names in cli.COMMANDS.values() for name in names])
+@pytest.mark.parametrize("module", [cli.identifier(name) for names in cli.COMMANDS.values() for name in names])
 def test_a_command_module_imports_only_light_modules_at_its_top(module):
     """Each is imported whenever `uss` starts; a command imports what it runs when it runs."""
     tree = ast.parse((Path(cli.__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))

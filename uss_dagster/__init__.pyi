@@ -1,4 +1,5 @@
 from .api.catalogue import methods
+from .api.exchange import export, load_regions
 from .api.regions import Regions, regions
 from .api.scoring import score
 from .api.segmenting import Backbone, backbone, segment
@@ -6,4 +7,4 @@ from .errors import UssError
 from .student.model import Student
 
 __version__: str
-__all__ = ["Backbone", "Regions", "Student", "UssError", "backbone", "methods", "regions", "score", "segment"]
+__all__ = ["Backbone", "Regions", "Student", "UssError", "backbone", "export", "load_regions", "methods", "regions", "score", "segment"]

@@ -6,6 +6,7 @@ Only light modules are imported at the top, so that ``uss --help`` and shell com
 from __future__ import annotations
 
 import contextlib
+import keyword
 import os
 import pkgutil
 import signal
@@ -24,9 +25,9 @@ from uss_dagster.runtime import quiet_environment
 from uss_dagster.text import printable
 
 COMMANDS = {
-    "Your own images": ("recommend", "segment", "annotate", "curate", "score"),
+    "Your own images": ("recommend", "segment", "annotate", "curate", "score", "export", "import"),
     "A project": ("init", "plan", "repro", "reproduce", "verify", "gc", "demo", "compare", "history", "ui", "spot-check", "merge-lock"),
-    "Trained models": ("train", "prompt", "export"),
+    "Trained models": ("train", "prompt"),
     "Plug-ins, datasets, this machine": ("list", "data", "weights", "doctor"),
     "": ("stage",),
 }
@@ -75,13 +76,18 @@ def _options(
     pass
 
 
+def identifier(command: str) -> str:
+    """The name of a command's module and function."""
+    return command.replace("-", "_") + "_" * keyword.iskeyword(command)
+
+
 # -- assembly -----------------------------------------------------------------------------------------------------
 
 
 for _heading, _names in COMMANDS.items():
     for _name in _names:
-        _module = pkgutil.resolve_name(f"uss_dagster.commands.{_name.replace('-', '_')}")
-        _command = getattr(_module, _name.replace("-", "_"))
+        _module = pkgutil.resolve_name(f"uss_dagster.commands.{identifier(_name)}")
+        _command = getattr(_module, identifier(_name))
         if isinstance(_command, typer.Typer):
             app.add_typer(_command, name=_name, rich_help_panel=_heading)
         else:

@@ -98,7 +98,7 @@ def test_every_public_name_is_documented():
 
 
 @pytest.mark.usefixtures("imported")
-@pytest.mark.parametrize("module", ["regions", "scoring", "segmenting", "catalogue"])
+@pytest.mark.parametrize("module", ["regions", "scoring", "segmenting", "catalogue", "exchange"])
 def test_examples_give_what_they_say(module):
     result = doctest.testmod(sys.modules[f"uss_dagster.api.{module}"])
     assert result.attempted >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -65,7 +66,11 @@ def table(rows: list[FormatSpec]) -> list[str]:
     return lines + [f"| `{spec.name}` | {' | '.join(spec.keeps(aspect) for aspect in ASPECTS)} |" for spec in rows]
 
 
-def remarks(spec: FormatSpec) -> list[str]:
-    """A sentence for each aspect that a format loses or changes."""
-    words = [f"{aspect}: lost. {why}" for aspect, why in spec.loses.items()]
-    return words + [f"{aspect}: changed. {how}" for aspect, how in spec.changes.items()]
+def remarks(spec: FormatSpec, present: Collection[str] = tuple(ASPECTS)) -> list[str]:
+    """A sentence for each reason why a format does not keep something. present: the aspects that are asked for."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for verb, aspects in (("not kept", spec.loses), ("changed", spec.changes)):
+        for aspect, why in aspects.items():
+            if aspect in present:
+                reasons.setdefault((verb, why), []).append(aspect)
+    return [f"{verb}: {', '.join(aspects)}. {why}" for (verb, why), aspects in reasons.items()]
