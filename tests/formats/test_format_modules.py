@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from format_cases import aspects_kept, example_images, example_set
+from projects import SOURCE
 
 from uss_dagster.errors import BadData, UsageError
 from uss_dagster.formats import catalogue
@@ -71,3 +72,12 @@ def test_numbers_and_names_of_classes():
     assert [classes.number(label) for label in (-1, 0, 2)] == [3, 0, 2]
     assert [classes.place(label) for label in (-1, 0, 2)] == [2, 0, 1]
     assert labels_of_names(["region", "dog", "class_2", "class_1", "cat"]) == {"region": -1, "dog": 3, "class_2": 2, "class_1": 1, "cat": 4}
+
+
+def test_the_documented_table_is_what_the_modules_declare():
+    page = (SOURCE / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert "\n".join(catalogue.table(catalogue.specs())) in page
+    for spec in catalogue.specs():
+        for remark in catalogue.remarks(spec):
+            assert f"- `{spec.name}`: {remark}" in page
+        assert f"| `{spec.name}` | {spec.title} |" in page
