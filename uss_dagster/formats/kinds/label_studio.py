@@ -24,7 +24,7 @@ from uss_dagster.regions.coco import code_of
 SPEC = FormatSpec(
     name="label_studio",
     title="Label Studio tasks",
-    programs="label-studio, label-studio-sdk, label-studio-converter",
+    programs="label-studio-sdk, label-studio-converter",
     layout="tasks.json, labels.xml, data/",
 )
 TASKS, INTERFACE, PICTURES = "tasks.json", "labels.xml", "data"
