@@ -34,8 +34,8 @@ def depths(regions: Regions) -> dict[bytes, int]:
     return {regions.mask(i).tobytes(): int(regions.depth[i]) for i in range(len(regions))}
 
 
-def drawing() -> tuple[np.ndarray, np.ndarray]:
-    """(image, labels): sky over ground, a sun in the sky, two houses of one colour on the ground."""
+def drawing(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(image, labels): sky over ground, a sun in the sky, two houses of one colour on the ground. seed: of the noise."""
     labels = np.ones((160, 240), int)
     labels[80:] = 2
     y, x = np.indices(labels.shape)
@@ -43,12 +43,12 @@ def drawing() -> tuple[np.ndarray, np.ndarray]:
     labels[96:144, 24:72] = 4
     labels[96:144, 120:168] = 5
     colours = np.array([[0, 0, 0], [110, 160, 230], [70, 120, 60], [240, 210, 60], [170, 60, 50], [170, 60, 50]])
-    noise = np.random.default_rng(0).normal(0, 4, (*labels.shape, 3))
+    noise = np.random.default_rng(seed).normal(0, 4, (*labels.shape, 3))
     return np.clip(colours[labels] + noise, 0, 255).astype(np.uint8), labels
 
 
-def drawn_sample(comparable: bool = False) -> tuple[Sample, np.ndarray]:
-    image, labels = drawing()
+def drawn_sample(comparable: bool = False, seed: int = 0) -> tuple[Sample, np.ndarray]:
+    image, labels = drawing(seed)
     tokens = image.reshape(20, 8, 30, 8, 3).mean(axis=(1, 3)) / 50
     return Sample("drawing", image, Features({"tokens": tokens}, comparable=comparable)), labels
 
@@ -280,11 +280,14 @@ def test_presets_are_the_papers_and_give_way_to_what_is_given() -> None:
 
 
 def test_local_graph_tells_remote_things_of_one_colour_apart() -> None:
-    given, labels = drawn_sample()
-    regions = segment(given, Params())
-    check_hierarchy(regions, labels.shape)
-    for thing in range(1, 6):
-        assert best_iou(regions, labels == thing) > 0.85, thing
+    overlaps = []
+    for seed in range(11):  # where a tree divides one drawing depends on rounding, which differs between processors
+        given, labels = drawn_sample(seed=seed)
+        regions = segment(given, Params())
+        check_hierarchy(regions, labels.shape)
+        overlaps.append([best_iou(regions, labels == thing) for thing in range(1, 6)])
+    assert (np.median(overlaps, axis=0) > 0.85).all()
+    assert (np.array(overlaps) > 0.5).all()
 
 
 def test_bad_tokens_are_refused() -> None:
