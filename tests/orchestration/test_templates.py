@@ -18,7 +18,8 @@ from uss_dagster.stages.models import Models
 WORKFLOWS = sorted((SOURCE / ".github/workflows").glob("*.yml"))
 DEPLOY = SOURCE / "deploy"
 MADE = {line.partition(":")[0] for line in (SOURCE / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:", line)}
-SHELL = {"cat", "cd", "echo", "exit", "gh", "git", "if", "then", "fi", "{", "}"}
+SHELL = {"cat", "cd", "echo", "exit", "gh", "git", "if", "then", "fi", "{", "}", "python", "pip"}
+"""Of the runner and of actions/setup-python."""
 
 
 def load(path: Path) -> dict:

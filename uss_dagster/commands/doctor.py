@@ -7,7 +7,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import typer
@@ -48,6 +47,8 @@ def doctor(json: AsJson = False) -> None:
 
 def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
     """(ok | note | fix, subject, sentence) one by one, in the order a person would solve them."""
+    from importlib.metadata import PackageNotFoundError, version
+
     for name in REQUIRED:
         try:
             yield "ok", name, version(name)
@@ -119,6 +120,8 @@ def _features(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _antlr() -> tuple[str, str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         antlr = version("antlr4-python3-runtime")
     except PackageNotFoundError:

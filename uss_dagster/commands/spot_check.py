@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +45,8 @@ def compare_again(root: Path, name: str, count: int) -> list[str]:
     UsageError
         There is no such cell, or nothing to compare with.
     """
+    import tempfile
+
     import pyarrow as pa
 
     from uss_dagster.artifacts.features import StoredFeatures

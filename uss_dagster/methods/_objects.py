@@ -189,7 +189,8 @@ def cluster_vectors(vectors: RowFile, rule: ClassRule, seed: int = 0) -> ObjectC
 def spectral_classes(points: np.ndarray, k: int, neighbours: int = 30, restarts: int = 10, seed: int = 0) -> np.ndarray:
     """Spectral clusters of unit vectors (n, D), int32 (n,): k-means of the rows of the first k eigenvectors, brought to length 1.
 
-    The graph joins each vector with its nearest ``neighbours`` by cosine, in either direction.
+    The graph joins each vector with its nearest ``neighbours`` by cosine, in either direction; of few vectors with at most half of the others, since a
+    graph that joins all tells nothing apart.
 
     References: Ng, Jordan & Weiss, "On spectral clustering: analysis and an algorithm", NIPS 2001.
     """
@@ -198,7 +199,7 @@ def spectral_classes(points: np.ndarray, k: int, neighbours: int = 30, restarts:
     n = len(points)
     if n <= k:
         return np.arange(n, dtype=np.int32)
-    nearest = np.empty((n, min(neighbours, n - 1)), np.int64)
+    nearest = np.empty((n, min(neighbours, max(1, (n - 1) // 2))), np.int64)
     for begin in range(0, n, 512):
         rows = np.arange(begin, min(begin + 512, n))
         cosine = points[rows] @ points.T
