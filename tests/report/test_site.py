@@ -167,6 +167,7 @@ def opened(tab: Page, folder: Path, place: str = "", **window: int | str) -> Non
     tab.open("about:blank")
     tab.open((folder / "index.html").as_uri() + place, **window)  # type: ignore[arg-type]
     tab.ask(READY)
+    tab.send("Page.resetNavigationHistory")  # of other tests: a tab has at most 50 entries
 
 
 def choose(tab: Page, name: str, value: str, event: str = "change") -> None:
