@@ -17,7 +17,9 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="New folder for regions.parquet and regions.json.")],
     name: FormatName = None,
 ) -> None:
-    """Read masks of another program: `uss import PATH --format cvat --out DIR`.
+    """Read masks of another program.
+
+    For example `uss import PATH --format cvat --out DIR`.
 
     What comes out is what `uss segment` writes, so `uss score`, `uss export`, entries of the kind `masks` and `uss.regions` read it.
     """
