@@ -66,7 +66,7 @@ def experiment_job(
         if not invocation.succeeded:
             raise stage_failure(invocation)
         metrics = _metrics(dvc, experiment)
-        said: Metadata = {
+        about: Metadata = {
             "experiment": experiment,
             "set_params": dg.MetadataValue.json(config.set_params),
             "commit": project.experiment_commit(experiment),
@@ -75,12 +75,12 @@ def experiment_job(
         for address in (address for address in ran if address in asset_of):
             group, partition = asset_of[address]
             numbers = _numbers(metrics, project.stages[address])
-            context.log_event(dg.AssetObservation(group.key, partition=partition, metadata={**numbers, **said}))
+            context.log_event(dg.AssetObservation(group.key, partition=partition, metadata={**numbers, **about}))
         rows = [
             (file, metric, values.get("old", "–"), values.get("new", "–")) for file, of in metrics.items() for metric, values in of.items()
         ]
         compared = {"metrics": table(("file", "metric", "HEAD", experiment), rows)} if rows else {}
-        context.add_output_metadata({**_numbers(metrics), **compared, **said, "stages_run": ", ".join(ran)})
+        context.add_output_metadata({**_numbers(metrics), **compared, **about, "stages_run": ", ".join(ran)})
 
     @dg.job(
         name=name, description="An experiment of DVC: stages run with other parameters, in a copy. `dvc exp apply` takes its result over."

@@ -1,4 +1,4 @@
-"""The ``uss`` command: puts the modules of ``commands`` together, and turns errors into one sentence and an exit code.
+"""The ``uss`` command: finds the modules of ``commands``, and turns errors into one sentence and an exit code.
 
 Only light modules are imported at the top, so that ``uss --help`` and shell completion are fast.
 """
@@ -6,16 +6,21 @@ Only light modules are imported at the top, so that ``uss --help`` and shell com
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import keyword
 import os
-import pkgutil
 import signal
 import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
+import typer.main
 
 from dagster_dvc.errors import VERDICT_FILE, DagsterDvcError
 from uss_dagster import __version__
@@ -36,17 +41,72 @@ GOES_ON = ("recommend", "segment", "annotate", "curate", "repro", "reproduce", "
 """Commands that a second call continues where the first was stopped."""
 
 
-class GroupedHelp(typer.core.TyperGroup):
-    """Lists commands under the headings of ``COMMANDS``."""
+def identifier(command: str) -> str:
+    """The name of a command's module and function."""
+    return command.replace("-", "_") + "_" * keyword.iskeyword(command)
+
+
+class Commands(Mapping[str, object]):
+    """All commands by name, each made when it is first asked for: making one takes longer than importing its module."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, object] = {}
+        self._headings = {name: heading for heading, names in COMMANDS.items() for name in names}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headings)
+
+    def __len__(self) -> int:
+        return len(self._headings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._headings
+
+    def __getitem__(self, name: str) -> object:
+        if name not in self._made:
+            self._made[name] = self._make(name, self._headings[name])
+        return self._made[name]
+
+    def summary(self, name: str) -> str:
+        """The first sentence of its help."""
+        function = _function(name)
+        text = function.info.help if isinstance(function, typer.Typer) else inspect.getdoc(function)
+        return " ".join(str(text).partition("\n\n")[0].split())
+
+    def _make(self, name: str, heading: str) -> object:
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+        function = _function(name)
+        if isinstance(function, typer.Typer):
+            alone.add_typer(function, name=name)
+            return typer.main.get_group(alone).commands[name]
+        reader = getattr(_module(name), "Command", None)  # of a command that reads its words in a way of its own
+        alone.command(name, cls=reader, hidden=not heading)(function)
+        return typer.main.get_command(alone)
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"uss_dagster.commands.{identifier(command)}")
+
+
+def _function(command: str) -> Any:
+    """What carries it out, or, of a command that has commands, a ``typer.Typer``."""
+    return getattr(_module(command), identifier(command))
+
+
+class CommandGroup(typer.core.TyperGroup):
+    """The commands of ``COMMANDS``; help lists them under their headings."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Commands = Commands()  # type: ignore[assignment]  # nothing adds a command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        commands = [command for command in self.commands.values() if not command.hidden]
-        width = max(len(str(command.name)) for command in commands)
-        for heading in filter(None, COMMANDS):
+        shown = {heading: names for heading, names in COMMANDS.items() if heading}
+        width = max(len(name) for names in shown.values() for name in names)
+        for heading, names in shown.items():
             rows = [
-                (f"{command.name:<{width}}", command.get_short_help_str(formatter.width - width - 6))
-                for command in commands
-                if getattr(command, "rich_help_panel", None) == heading
+                (f"{name:<{width}}", textwrap.shorten(self.commands.summary(name), formatter.width - width - 6, placeholder="..."))
+                for name in names
             ]
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -54,7 +114,7 @@ class GroupedHelp(typer.core.TyperGroup):
 
 app = typer.Typer(
     name="uss",
-    cls=GroupedHelp,
+    cls=CommandGroup,
     help="Find out which unsupervised segmentation method to use on your images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -74,25 +134,6 @@ def _options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     pass
-
-
-def identifier(command: str) -> str:
-    """The name of a command's module and function."""
-    return command.replace("-", "_") + "_" * keyword.iskeyword(command)
-
-
-# -- assembly -----------------------------------------------------------------------------------------------------
-
-
-for _heading, _names in COMMANDS.items():
-    for _name in _names:
-        _module = pkgutil.resolve_name(f"uss_dagster.commands.{identifier(_name)}")
-        _command = getattr(_module, identifier(_name))
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, rich_help_panel=_heading)
-        else:
-            _class = getattr(_module, "Command", None)  # of a command that reads its words in a way of its own
-            app.command(_name, cls=_class, hidden=not _heading, rich_help_panel=_heading)(_command)
 
 
 def main() -> None:

@@ -29,14 +29,15 @@ COPIED = {
     "dagster_dvc/README.md": "dagster_dvc.md",
 }
 """File of the repository → its page."""
+FILE_OF = {page: name for name, page in COPIED.items()}
 NOTEBOOK = "notebooks/first_photograph"
-LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
-IMAGE = re.compile(r"!\[([^\]]*)\]\(docs/")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+"""'!' of a picture, the text, a path, an anchor."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; MkDocs finds those of docs/ itself."""
-    pages = {page: _copied(name) for name, page in COPIED.items()}
+    pages = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in COPIED.items()}
     pages |= {f"{NOTEBOOK}.md": "\n\n".join(_cells(ROOT / "docs" / f"{NOTEBOOK}.ipynb"))}
     pages |= {f"reference/{name}.md": "\n".join(lines) for name, lines in _reference().items()}
     for address, text in pages.items():
@@ -45,37 +46,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to the copied files lead to their pages; links to files that the site does not have become plain text."""
-    folder = Path(page.file.src_uri).parent
+    """Links that are right in the repository lead to the pages of what they name; to files that the site does not have, they become plain text."""
+    address = page.file.src_uri
+    folder = (ROOT / FILE_OF.get(address, f"docs/{address}")).parent
+    up = "../" * address.count("/")
 
     def target(match: re.Match[str]) -> str:
-        text, path, anchor = match.group(1), match.group(2), match.group(3) or ""
-        source = (ROOT / "docs" / folder / path).resolve()
-        if not source.is_relative_to(ROOT):
+        mark, text, path, anchor = match.groups(default="")
+        file = (folder / path).resolve()
+        if not file.is_relative_to(ROOT):
             return match.group(0)
-        name = source.relative_to(ROOT).as_posix()
-        if name in COPIED:
-            return f"[{text}]({'../' * len(folder.parts)}{COPIED[name]}{anchor})"
-        if path.endswith(".ipynb"):
-            return f"[{text}]({path.removesuffix('.ipynb')}.md{anchor})"
-        return text if not name.startswith("docs/") and source.exists() else match.group(0)
+        name = file.relative_to(ROOT).as_posix()
+        if name not in COPIED and not name.startswith("docs/"):
+            return text if file.exists() else match.group(0)
+        shown = COPIED.get(name, name.removeprefix("docs/").replace(".ipynb", ".md"))
+        return f"{mark}[{text}]({up}{shown}{anchor})"
 
     return LINK.sub(target, markdown)
-
-
-def _copied(name: str) -> str:
-    """A file of the repository as a page at the top of the site."""
-    text = IMAGE.sub(r"![\1](", (ROOT / name).read_text(encoding="utf-8"))
-
-    def target(match: re.Match[str]) -> str:
-        path, anchor = match.group(2), match.group(3) or ""
-        source = (ROOT / name).parent / path
-        inside = source.resolve().relative_to(ROOT).as_posix() if source.exists() else path
-        if inside in COPIED:
-            return f"[{match.group(1)}]({COPIED[inside]}{anchor})"
-        return f"[{match.group(1)}]({inside.removeprefix('docs/')}{anchor})" if inside.startswith("docs/") else match.group(1)
-
-    return LINK.sub(target, text)
 
 
 def _cells(notebook: Path) -> Iterator[str]:

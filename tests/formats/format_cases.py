@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uss_dagster.formats import catalogue
 from uss_dagster.formats.base import UNLABELLED, MaskedImage, MaskSet
 from uss_dagster.regions import Regions
 
@@ -128,6 +129,20 @@ def tools_python(*packages: str) -> str:
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed: pip install 'uss_dagster[formats]', or set {TOOLS} to a Python that has it")
     return sys.executable
+
+
+def written(name: str, folder: Path) -> Path:
+    """A new folder with the example set in a format."""
+    folder.mkdir()
+    catalogue.load(name).write(example_set(), folder)
+    return folder
+
+
+def folders_of(name: str, place: Path) -> tuple[Path, Path]:
+    """The example set in a format, and an empty folder for what a program writes."""
+    out = place / "out"
+    out.mkdir()
+    return written(name, place / "set"), out
 
 
 def run_program(name: str, packages: list[str], *words: str | Path) -> dict:

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from format_cases import HEIGHT, NAMES, WIDTH, class_names, example_images, example_set, masks_seen, picture, run_program
+from format_cases import HEIGHT, NAMES, WIDTH, class_names, example_images, masks_seen, picture, run_program, written
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -20,12 +20,6 @@ from uss_dagster.formats.kinds import coco, coco_panoptic, sa1b, yolo
 
 def iou_of_nearest(mask: np.ndarray, others: np.ndarray) -> float:
     return max((mask & other).sum() / (mask | other).sum() for other in others)
-
-
-def written(name: str, folder):
-    folder.mkdir()
-    catalogue.load(name).write(example_set(), folder)
-    return folder
 
 
 def test_pycocotools_reads_every_mask(tmp_path):

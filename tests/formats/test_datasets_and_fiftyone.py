@@ -7,18 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from format_cases import HEIGHT, NAMES, TOOLS, WIDTH, class_names, example_images, example_set, masks_seen, run_program, same_masks
+from format_cases import HEIGHT, NAMES, TOOLS, WIDTH, class_names, example_images, folders_of, masks_seen, run_program, same_masks
 
 from uss_dagster.errors import BadData
-from uss_dagster.formats.kinds import fiftyone, huggingface
+from uss_dagster.formats.kinds import huggingface
 
 
 @pytest.mark.slow
 def test_datasets_opens_features_splits_and_masks(tmp_path):
-    folder, out = tmp_path / "set", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
-    huggingface.write(example_set(), folder)
+    folder, out = folders_of("huggingface", tmp_path)
     answer = run_program("with_datasets", ["datasets"], folder, out)
     assert answer["splits"] == {"train": 3, "val": 2, "test": 1}
     seen = masks_seen(out)
@@ -44,10 +41,7 @@ def test_a_parquet_file_of_something_else_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_fiftyone_opens_masks_and_attributes(tmp_path, monkeypatch):
-    folder, out = tmp_path / "set", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
-    fiftyone.write(example_set(), folder)
+    folder, out = folders_of("fiftyone", tmp_path)
     monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
     if other := os.environ.get("USS_FIFTYONE_PYTHON"):
         monkeypatch.setenv(TOOLS, str(Path(other)))

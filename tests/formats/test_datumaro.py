@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from format_cases import NAMES, class_names, example_images, example_set, masks_seen, run_program, same_masks
+from format_cases import NAMES, class_names, example_images, folders_of, masks_seen, run_program, same_masks
 
 from uss_dagster.errors import BadData
 from uss_dagster.formats import catalogue
@@ -16,10 +16,7 @@ from uss_dagster.formats.kinds import cvat, datumaro
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cvat", "datumaro"])
 def test_datumaro_reads_masks_and_attributes_and_writes_them_again(tmp_path, name):
-    folder, out = tmp_path / "set", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
-    catalogue.load(name).write(example_set(), folder)
+    folder, out = folders_of(name, tmp_path)
     answer = run_program("with_datumaro", ["datumaro"], name, folder, out, "datumaro")
     seen, images = masks_seen(out), {image.image_id: image for image in example_images()}
     assert answer.keys() == images.keys()
@@ -46,13 +43,9 @@ def test_datumaro_reads_masks_and_attributes_and_writes_them_again(tmp_path, nam
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("coco", "coco_instances"), ("coco_panoptic", "coco_panoptic"), ("sa1b", "segment_anything")])
 def test_datumaro_reads_other_formats(tmp_path, name, kind):
-    folder, out = tmp_path / "set", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
-    module = catalogue.load(name)
-    module.write(example_set(), folder)
+    folder, out = folders_of(name, tmp_path)
     answer = run_program("with_datumaro", ["datumaro"], kind, folder, out)
-    seen, images = masks_seen(out), {image.image_id: image for image in module.read(folder).images()}
+    seen, images = masks_seen(out), {image.image_id: image for image in catalogue.load(name).read(folder).images()}
     assert answer.keys() == images.keys() == {image.image_id for image in example_images()}
     for image_id, image in images.items():
         assert np.array_equal(seen[image_id], image.regions.masks())

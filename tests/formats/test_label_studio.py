@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from format_cases import example_images, example_set, masks_seen, run_program, same_masks
+from format_cases import example_images, folders_of, masks_seen, run_program, same_masks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,10 +31,7 @@ def test_long_runs_are_split():
 
 @pytest.mark.slow
 def test_its_converter_reads_every_mask(tmp_path):
-    folder, out = tmp_path / "set", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
-    label_studio.write(example_set(), folder)
+    folder, out = folders_of("label_studio", tmp_path)
     answer = run_program("with_label_studio", ["label_studio_sdk", "label_studio_converter"], folder, out)
     images = example_images()
     for program in ("sdk", "converter"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def export(
     else:
         masks = _in_memory(source)
     if classes is not None:
-        masks = MaskSet(masks.images, {**masks.categories, **classes}, masks.title, masks.licence, masks.complaints)
+        masks = replace(masks, categories={**masks.categories, **classes})
     export_masks(masks, format, Path(folder))
     return Path(folder)
 
@@ -103,7 +104,7 @@ def load_regions(path: str | os.PathLike[str], format: str) -> dict[str, Regions
     {'street': Regions(12 over 480×640, 31 atoms, depth 2)}
     """
     if not Path(path).exists():
-        raise UsageError(f"{path} does not exist.")
+        raise UsageError(f"{path} does not exist. Name the file or folder that another program wrote.")
     masks = catalogue.load(format).read(Path(path))
     return {image.image_id: Regions.of(image.regions, file_name=image.file_name) for image in masks.images()}
 

@@ -47,12 +47,10 @@ def doctor(json: AsJson = False) -> None:
 
 def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
     """(ok | note | fix, subject, sentence) one by one, in the order a person would solve them."""
-    from importlib.metadata import PackageNotFoundError, version
-
     for name in REQUIRED:
-        try:
-            yield "ok", name, version(name)
-        except PackageNotFoundError:
+        if version := _version(name):
+            yield "ok", name, version
+        else:
             yield "fix", name, "is not installed: run `pip install uss_dagster` (in a clone `make setup`)."
     yield _antlr()
     yield _device()
@@ -77,6 +75,16 @@ def findings(root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield "ok", "USS_MIRROR", mirror
     else:
         yield "note", "USS_MIRROR", "is not set; datasets that cannot be downloaded freely need it."
+
+
+def _version(package: str) -> str | None:
+    """The version of an installed package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _plan(root: Path) -> tuple[str, str, str]:
@@ -120,11 +128,8 @@ def _features(root: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _antlr() -> tuple[str, str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        antlr = version("antlr4-python3-runtime")
-    except PackageNotFoundError:
+    antlr = _version("antlr4-python3-runtime")
+    if antlr is None:
         return "note", "antlr4", "is not installed."
     if antlr.startswith("4.13"):
         return "ok", "antlr4", antlr

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from uss_dagster.commands.options import echo, echo_error, echo_lines
+from uss_dagster.commands.options import AsJson, echo, echo_error, echo_json, echo_lines
 from uss_dagster.errors import UsageError
 
 
@@ -30,7 +31,7 @@ def export(
         typer.Argument(metavar="PATH", help="Regions (a folder of `uss segment`, data/segments/…, a curated set), or a trained student."),
     ] = None,
     formats: Annotated[bool, typer.Option("--list", help="Show the formats of masks, and what each keeps.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="With --list: for programs.")] = False,
+    json: AsJson = False,
     name: FormatName = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="With --format: the new folder.")] = None,
     images: Annotated[
@@ -68,24 +69,22 @@ def export(
 
 
 def _show_formats(as_json: bool) -> None:
-    from uss_dagster.formats import catalogue, transfer
+    from uss_dagster.formats import catalogue
     from uss_dagster.formats.base import ASPECTS
     from uss_dagster.text import aligned
 
     specs = catalogue.specs()
     if as_json:
-        typer.echo(transfer.as_json(specs))
+        echo_json([spec.facts for spec in specs])
         return
-    width = [(spec.name, *(spec.keeps(aspect) for aspect in ASPECTS)) for spec in specs]
-    echo_lines(aligned(("format", *ASPECTS), width))
+    rows = [(spec.name, *(spec.keeps(aspect) for aspect in ASPECTS)) for spec in specs]
+    echo_lines(aligned(("format", *ASPECTS), rows))
     for spec in specs:
         echo_lines(("", f"{spec.name}: {spec.title}. {spec.layout}"))
         echo_lines(f"  {remark}" for remark in catalogue.remarks(spec))
 
 
 def _export_regions(source: Path, name: str, out: Path, images: Path | None, licence: str) -> None:
-    from dataclasses import replace
-
     from uss_dagster.formats.catalogue import load
     from uss_dagster.formats.sources import open_source
     from uss_dagster.formats.transfer import export_masks

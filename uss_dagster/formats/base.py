@@ -62,6 +62,12 @@ class FormatSpec:
     changes: Mapping[str, str] = field(default_factory=dict)
     needs_pictures: bool = False
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What it says of itself, for programs."""
+        kept = {aspect: self.keeps(aspect) for aspect in ASPECTS}
+        return {"name": self.name, "title": self.title, "programs": self.programs, "layout": self.layout, "keeps": kept}
+
     def keeps(self, aspect: str) -> str:
         """'yes', 'no' or 'changed'."""
         return "no" if aspect in self.loses else "changed" if aspect in self.changes else "yes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -98,10 +98,10 @@ def _tables(path: Path, folder: Path, files: Sequence[Path], pictures: Path | No
     tree = folder / "classes.json"
     names = dict(enumerate(ClassTree.from_json(tree.read_text(encoding="utf-8")).names)) if tree.is_file() else {}
     measured = "quality" in pq.read_schema(files[0]).names
-    found = _pictures(pictures) if pictures else _pictures_beside(path, folder)
+    known = _pictures(pictures) if pictures else _pictures_beside(path, folder)
 
     def images() -> Iterator[MaskedImage]:
-        yield from _measured(files, found) if measured else _plain(folder, files, found)
+        yield from _measured(files, known) if measured else _plain(folder, files, known)
 
     return MaskSet(images, {label: class_name(label, names) for label in labels})
 
@@ -177,9 +177,9 @@ def with_pictures(masks: MaskSet, pictures: Path | None) -> MaskSet:
         return masks
 
     def images() -> Iterator[MaskedImage]:
-        found = _pictures(pictures)
+        files = _pictures(pictures)
         for image in masks.images():
-            one = found.image(image.image_id, image.regions, image.quality)
-            yield MaskedImage(image.image_id, one.file_name, image.regions, image.quality, image.split or one.split, one.picture)
+            one = files.image(image.image_id, image.regions, image.quality)
+            yield replace(one, split=image.split or one.split)
 
-    return MaskSet(images, masks.categories, masks.title, masks.licence, masks.complaints)
+    return replace(masks, images=images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -165,12 +164,3 @@ def _aspects_of(image: MaskedImage, spec: FormatSpec) -> Iterator[str]:
         "split": bool(image.split),
     }
     return (aspect for aspect in ASPECTS if known.get(aspect, True))
-
-
-def as_json(rows: list[FormatSpec]) -> str:
-    """What all formats say of themselves, for programs."""
-    entries = [
-        {"name": s.name, "title": s.title, "programs": s.programs, "layout": s.layout, "keeps": {a: s.keeps(a) for a in ASPECTS}}
-        for s in rows
-    ]
-    return json.dumps(entries, indent=1, ensure_ascii=False)

@@ -1,6 +1,7 @@
 """What each metric measures, in one line, and the group that it stands in on pages.
 
-The lines are in ``metric_lines.yaml``, a section a metric family. A family that is not there, such as one of another package, makes a group
+The lines are in ``metric_lines.yaml``, a section a metric family, and not in the metrics' own files: those are part of what scores are computed
+from, so that another wording would compute them all again. A family that is not there, such as one of another package, makes a group
 under its own title, without lines.
 """
 
