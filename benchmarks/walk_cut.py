@@ -1,6 +1,7 @@
 """Diffuse–Walk–Cut: the exact sweep beside a search over 100 thresholds, seconds of a full tree, and segments by rule, k and graph.
 
     USS_MIRROR=… python benchmarks/walk_cut.py [--scenes 12] [--photos 12] [--synthetic 10] [--rounds 3] [--attention patches|diffusion] [--alpha 10]
+    python benchmarks/walk_cut.py --large 64
 
 None of one kind (0) leaves it out.
 
@@ -8,6 +9,7 @@ None of one kind (0) leaves it out.
   and others do), these one at a time, and all at once in one matrix product, the fastest NumPy way there is. Same vector, same graph,
   one thread.
 - tree: seconds of ``cut_tree`` and of the whole method an image, on a 32×32 grid and on the embedded backbone's local attention.
+- ``--large``: seconds of processor and peak memory of the process on one made-up image.
 - table: mean score and number of segments for every threshold rule, k and graph; ``--attention``: of the local graph of ``patches``, or of the
   embedded diffusion network. Synthetic: adjusted Rand index, dense attention made of known regions. Scenes, of a series that no other
   program draws, and photos, the last ids of VOC 2012's validation list that are there: strict per-image oracle mIoU, and ``tree``, the
@@ -24,7 +26,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from uss_dagster.runtime import quiet_environment
+from uss_dagster.runtime import peak_memory_mb, quiet_environment
 
 quiet_environment()
 
@@ -203,6 +205,14 @@ def attended(examples: Iterable[Example], attention: str, classes: ClassTree | N
     return found
 
 
+def time_large(side: int) -> None:
+    walk_cut(synthetic(0, 32)[0], Params())  # compiles
+    sample, _ = synthetic(1, side)
+    begun = time.process_time()
+    walk_cut(sample, Params(grid=side))
+    print(f"{side}×{side}, dense attention: {time.process_time() - begun:.1f} s of processor, peak {peak_memory_mb():.0f} MB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Diffuse–Walk–Cut: sweep, tree, and rules × k × graph.")
     parser.add_argument("--scenes", type=int, default=12)
@@ -211,8 +221,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--attention", choices=("patches", "diffusion"), default="patches")
     parser.add_argument("--alpha", type=float, default=Params().alpha)
+    parser.add_argument("--large", type=int, metavar="SIDE", help="one made-up image of so many cells a side, and nothing else")
     parser.add_argument("--tables-only", action="store_true", help="leave out sweep and tree")
     arguments = parser.parse_args()
+    if arguments.large:
+        with threadpool_limits(1):
+            time_large(arguments.large)
+        return
 
     made = [synthetic(number) for number in range(arguments.synthetic)]
     series = scenes.examples(scenes.Params(images=max(arguments.scenes, 1), seed=SCENE_SEED))
